@@ -1,0 +1,47 @@
+"""The package's exceptions.
+
+Every error that qwenkit raises on purpose derives from `QwenkitError`, so one `except` catches them
+all. Where Python has a built-in of the same meaning (`ValueError`, `FileNotFoundError`,
+`MemoryError`, `KeyError`), the class derives from that as well. A message says what was expected,
+what came, and what to do.
+"""
+
+
+class QwenkitError(Exception):
+    """Base of all errors raised by qwenkit."""
+
+    def __str__(self) -> str:
+        """Return the message itself (a `KeyError` would otherwise show it quoted)."""
+        return str(self.args[0]) if self.args else ""
+
+
+class ConfigError(QwenkitError, ValueError):
+    """A config.json, or a `QwenConfig`, with values that no Qwen2 model can have."""
+
+
+class CheckpointError(QwenkitError, ValueError):
+    """A checkpoint whose files are damaged, unsafe, or do not fit its config."""
+
+
+class SourceError(QwenkitError, FileNotFoundError):
+    """A model that was asked for by folder or Hub id and could not be found."""
+
+
+class TokenizerError(QwenkitError, ValueError):
+    """A tokenizer file that cannot be read, or text and ids that it cannot take."""
+
+
+class InputError(QwenkitError, ValueError):
+    """An argument of a wrong shape, type or range."""
+
+
+class CacheFullError(InputError):
+    """A KV cache without room for the tokens that should be added."""
+
+
+class TraceError(QwenkitError, KeyError):
+    """A trace point that does not exist, was not kept, or was edited into another shape."""
+
+
+class MemoryForecastError(QwenkitError, MemoryError):
+    """A model that would not fit into the memory that is free now."""
