@@ -1,0 +1,117 @@
+"""Writing a checkpoint so that a crash, a full disk or a killed process never leaves a broken one.
+
+Everything is written under temporary names first. Then one rename makes the new checkpoint valid:
+of model.safetensors itself, or of the index that names the new shards. Before it the old
+checkpoint is whole, after it the new one; leftovers of the old one are removed last.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from qwenkit.checkpoint import INDEX, SINGLE
+from qwenkit.config import QwenConfig
+from qwenkit.config_json import write_json
+from qwenkit.errors import CheckpointError
+
+
+def save_checkpoint(
+    folder: str | Path,
+    config: QwenConfig,
+    tensors: Mapping[str, Tensor],
+    max_shard_bytes: int = 5_000_000_000,
+) -> None:
+    """Write config.json and the weights as a Hugging Face checkpoint, sharded by size.
+
+    Args:
+        folder: made if absent; a checkpoint already there is replaced.
+        config: its dtype is set to that of the weights.
+        tensors: name -> tensor, as the config expects them.
+        max_shard_bytes: a shard takes at most this much, or one tensor if that is larger.
+
+    Raises:
+        CheckpointError: tensors that do not fit the config, or writing fails; what was there
+            before is then still there, whole.
+    """
+    folder = Path(folder).expanduser()
+    expected = config.tensor_shapes()
+    wrong = [n for n in expected if n not in tensors or tuple(tensors[n].shape) != expected[n]]
+    wrong += [name for name in tensors if name not in expected]
+    if wrong or max_shard_bytes < 1:
+        what = (
+            f"these do not fit the config: {', '.join(wrong)}" if wrong else "max_shard_bytes < 1"
+        )
+        raise CheckpointError(f"nothing was saved to {folder}; {what}")
+    shards = _split({name: tensors[name] for name in expected}, max_shard_bytes)
+    stored = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+    written: list[Path] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = _write_shards(folder, shards, written)
+        write_json(folder / "config.json", {**config.to_dict(), "torch_dtype": stored})
+        _commit(folder, shards, temporary)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder} could not be written ({error}); the checkpoint that was there is unchanged"
+        ) from None
+    finally:
+        for file in written:
+            file.unlink(missing_ok=True)
+
+
+def _split(tensors: dict[str, Tensor], max_bytes: int) -> list[dict[str, Tensor]]:
+    """Fill shards in order; a new one starts where the next tensor would not fit."""
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        if shards[-1] and size + tensor.nbytes > max_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor.detach().contiguous()
+        size += tensor.nbytes
+    return shards
+
+
+def _write_shards(
+    folder: Path, shards: list[dict[str, Tensor]], written: list[Path]
+) -> dict[int, Path]:
+    """Write each shard under a temporary name and to the disk itself."""
+    temporary = {}
+    for number, shard in enumerate(shards):
+        path = folder / f"model.{secrets.token_hex(4)}.tmp"
+        written.append(path)
+        save_file({name: t.cpu() for name, t in shard.items()}, path, metadata={"format": "pt"})
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary[number] = path
+    return temporary
+
+
+def _commit(folder: Path, shards: list[dict[str, Tensor]], temporary: dict[int, Path]) -> None:
+    """Make the new weights the checkpoint, then remove what the old one leaves behind."""
+    old = {folder / INDEX, *folder.glob("*.safetensors")}
+    if len(shards) == 1:
+        os.replace(temporary[0], folder / SINGLE)
+        keep = {folder / SINGLE}
+    else:
+        # Names that no old shard bears: the old index stays true until the new one replaces it.
+        count, tag = len(shards), secrets.token_hex(2)
+        names = [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
+        if any((folder / name).exists() for name in names):
+            names = [name.replace("model-", f"model-{tag}-") for name in names]
+        for number, name in enumerate(names):
+            os.replace(temporary[number], folder / name)
+        listed = {n: file for file, shard in zip(names, shards, strict=True) for n in shard}
+        total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
+        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": listed})
+        (folder / SINGLE).unlink(missing_ok=True)  # a single file would be read before the index
+        keep = {folder / INDEX, *(folder / name for name in names)}
+    for file in old - keep:
+        file.unlink(missing_ok=True)
