@@ -1,0 +1,114 @@
+"""The KV cache: keys and values of earlier tokens, so that each is computed only once."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from qwenkit.config import QwenConfig
+from qwenkit.errors import CacheFullError, InputError
+
+
+class KVCache:
+    """Keys and values of every layer, in buffers of fixed length that are written in place.
+
+    It stores the kv heads once, before they are repeated for the query heads: that is what
+    grouped-query attention saves. Keys are stored already turned by RoPE. The cache owns its
+    length; the model advances it once a forward pass, after all layers have written.
+
+    Args:
+        config: gives layers, kv heads and head_dim.
+        batch_size: sequences side by side.
+        max_length: tokens there is room for. The buffers are made at the first forward pass, in
+            its dtype and on its device.
+
+    Raises:
+        InputError: a size below 1.
+    """
+
+    def __init__(self, config: QwenConfig, batch_size: int = 1, max_length: int = 512) -> None:
+        for name, value in (("batch_size", batch_size), ("max_length", max_length)):
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}; it must be a whole number of at least 1")
+        self.config = config
+        self.batch_size = batch_size
+        self.max_length = max_length
+        self.length = 0
+        self.keys: list[Tensor] = []  # one a layer, (B, KV, max_length, D)
+        self.values: list[Tensor] = []
+
+    def check_room(self, batch_size: int, queries: int) -> None:
+        """Refuse a forward pass that this cache cannot take, before anything is computed.
+
+        Raises:
+            InputError: another batch size than the cache was made for.
+            CacheFullError: more tokens than there is room for.
+        """
+        if batch_size != self.batch_size:
+            raise InputError(
+                f"input_ids holds {batch_size} sequences and the cache {self.batch_size}; "
+                f"make the cache with batch_size={batch_size}"
+            )
+        if self.length + queries > self.max_length:
+            raise CacheFullError(
+                f"the cache holds {self.length} of {self.max_length} tokens and {queries} more "
+                f"should be added; make it with max_length={self.length + queries} or more, "
+                "or free it with reset() or trim(length)"
+            )
+
+    def update(
+        self, layer: int, keys: Float[Tensor, "B KV T D"], values: Float[Tensor, "B KV T D"]
+    ) -> tuple[Float[Tensor, "B KV S D"], Float[Tensor, "B KV S D"]]:
+        """Write one layer's new keys and values behind the old; return old and new together.
+
+        The result is a view of the buffers: nothing is copied.
+        """
+        if keys.requires_grad or values.requires_grad:
+            raise InputError(
+                "the cache cannot take part in backpropagation; call the model under "
+                "torch.no_grad(), or without a cache to train"
+            )
+        if not self.keys:
+            self._allocate(keys)
+        end = self.length + keys.shape[2]
+        self.keys[layer][:, :, self.length : end] = keys
+        self.values[layer][:, :, self.length : end] = values
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]  # (B, KV, S, D)
+
+    def advance(self, queries: int) -> None:
+        """Count the tokens that every layer has written; called once a forward pass."""
+        self.length += queries
+
+    def reset(self) -> None:
+        """Forget every token; the buffers stay."""
+        self.length = 0
+
+    def trim(self, length: int) -> None:
+        """Keep only the first `length` tokens.
+
+        Raises:
+            InputError: fewer than 0, or more than there are.
+        """
+        if not 0 <= length <= self.length:
+            raise InputError(f"length is {length}; it must lie between 0 and {self.length}")
+        self.length = length
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the buffers; 0 before the first forward pass."""
+        return sum(buffer.nbytes for buffer in (*self.keys, *self.values))
+
+    def _allocate(self, like: Tensor) -> None:
+        config = self.config
+        shape = (self.batch_size, config.num_key_value_heads, self.max_length, config.head_dim)
+
+        def buffers() -> list[Tensor]:
+            layers = range(config.num_hidden_layers)
+            return [torch.zeros(shape, dtype=like.dtype, device=like.device) for _ in layers]
+
+        self.keys, self.values = buffers(), buffers()
+
+    def __repr__(self) -> str:
+        return (
+            f"KVCache({self.length} of {self.max_length} tokens, batch {self.batch_size}, "
+            f"{self.nbytes:,} bytes)"
+        )

@@ -1,0 +1,172 @@
+"""The whole model: embed tokens, pass them through the layers, score every next token."""
+
+import warnings
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from qwenkit.config import QwenConfig
+from qwenkit.errors import InputError
+from qwenkit.model.cache import KVCache
+from qwenkit.model.decoder import DecoderLayer
+from qwenkit.model.mask import attention_mask as layer_mask
+from qwenkit.model.mask import positions
+from qwenkit.model.norm import RMSNorm
+from qwenkit.model.rope import RotaryEmbedding
+from qwenkit.trace import Trace, tap
+
+
+class QwenModel(nn.Module):
+    """Embedding, decoder layers and the last norm: token ids in, residual stream out."""
+
+    def __init__(self, config: QwenConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(
+            DecoderLayer(config, layer) for layer in range(config.num_hidden_layers)
+        )
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.rotary_emb = RotaryEmbedding(config)
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B T"],
+        *,
+        cache: KVCache | None = None,
+        attention_mask: Tensor | None = None,
+        trace: Trace | None = None,
+    ) -> Float[Tensor, "B T C"]:
+        """Return the normalised residual stream; arguments as in `QwenForCausalLM.forward`."""
+        past = 0 if cache is None else cache.length
+        real = self._check(input_ids, cache, attention_mask, past)
+        length, device = input_ids.shape[1], input_ids.device
+        if trace is not None:
+            trace.begin(self.config.num_hidden_layers)
+
+        x = tap(trace, "embed", self.embed_tokens(input_ids))  # (B, T, C)
+        rope = self.rotary_emb(positions(length, past, real, device), x.dtype)  # 2 × (B, T, D)
+        masks = {  # at most two: with and without the sliding window
+            window: layer_mask(length, past, real=real, window=window, device=device)
+            for window in {self.config.window(i) for i in range(len(self.layers))}
+        }
+        for i, layer in enumerate(self.layers):
+            at_layer = None if trace is None else trace.at_layer(i)
+            x = layer(x, rope, masks[self.config.window(i)], cache, at_layer)  # (B, T, C)
+        if cache is not None:
+            cache.advance(length)
+        return tap(trace, "final_norm", self.norm(x))
+
+    def _check(
+        self, input_ids: Tensor, cache: KVCache | None, mask: Tensor | None, past: int
+    ) -> Tensor | None:
+        """Refuse bad input with words; return the mask as booleans, None without padding."""
+        weight = self.embed_tokens.weight
+        if not isinstance(input_ids, Tensor) or input_ids.dtype not in (torch.int64, torch.int32):
+            got = getattr(input_ids, "dtype", type(input_ids).__name__)
+            raise InputError(f"input_ids is {got}; it must be an int64 tensor of shape (B, T)")
+        if input_ids.dim() != 2 or 0 in input_ids.shape:
+            raise InputError(
+                f"input_ids has shape {tuple(input_ids.shape)}; it must be (B, T) with B, T >= 1 "
+                "(one text: torch.tensor([ids]))"
+            )
+        if input_ids.device != weight.device:
+            raise InputError(
+                f"input_ids is on {input_ids.device} and the model on {weight.device}; "
+                f"use input_ids.to({str(weight.device)!r})"
+            )
+        if not input_ids.is_meta:
+            low, high = (int(end) for end in input_ids.aminmax())
+            if low < 0 or high >= self.config.vocab_size:
+                raise InputError(
+                    f"input_ids holds {low if low < 0 else high}; ids must lie between 0 and "
+                    f"{self.config.vocab_size - 1} (is this the model's own tokenizer?)"
+                )
+        batch, total = input_ids.shape[0], past + input_ids.shape[1]
+        if cache is not None:
+            cache.check_room(*input_ids.shape)
+        if total > self.config.max_position_embeddings:
+            warnings.warn(
+                f"{total} tokens are more than the {self.config.max_position_embeddings} this "
+                "model was made for; expect nonsense beyond that",
+                stacklevel=4,
+            )
+        if mask is None:
+            return None
+        if tuple(mask.shape) != (batch, total):
+            raise InputError(
+                f"attention_mask has shape {tuple(mask.shape)}; it must be (B, S) = "
+                f"{(batch, total)}, the cached tokens included"
+            )
+        if mask.device != weight.device:
+            raise InputError(f"attention_mask is on {mask.device}, the model on {weight.device}")
+        if not bool(((mask == 0) | (mask == 1)).all()):
+            raise InputError("attention_mask must hold 1 (real) and 0 (padding) alone")
+        real = mask.bool()
+        return None if bool(real.all()) else real
+
+
+class QwenForCausalLM(nn.Module):
+    """A Qwen2 language model: token ids in, logits out.
+
+    Attributes:
+        model: embedding, layers and last norm.
+        lm_head: the head; None where it is tied, that is, where the embedding serves as the head.
+        stop_ids: tokens that end a generated text.
+        num_tokens: ids from here on are padding rows of the vocabulary: no token, never sampled.
+    """
+
+    def __init__(self, config: QwenConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = QwenModel(config)
+        self.lm_head: nn.Linear | None = None
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.stop_ids: tuple[int, ...] = config.eos_token_id
+        self.num_tokens: int = config.vocab_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.embed_tokens.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' dtype."""
+        return self.model.embed_tokens.weight.dtype
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B T"],
+        *,
+        cache: KVCache | None = None,
+        attention_mask: Tensor | None = None,
+        trace: Trace | None = None,
+        logits_to_keep: int = 0,
+    ) -> Float[Tensor, "B L V"]:
+        """Return the logits of the next token at each position.
+
+        Args:
+            input_ids: (B, T) token ids.
+            cache: earlier tokens; T counts the new ones alone.
+            attention_mask: (B, S) 1 for real tokens, 0 for padding, the cached ones included.
+            trace: records and edits inner values.
+            logits_to_keep: only the last this many positions (0: all), as in transformers. The
+                head is a quarter of the work at 0.5B, and generation reads one position.
+
+        Returns:
+            (B, T, V), or (B, logits_to_keep, V).
+
+        Raises:
+            InputError: shapes, dtypes, devices or ids that do not fit.
+            CacheFullError: no room in the cache.
+        """
+        if logits_to_keep < 0:
+            raise InputError(f"logits_to_keep is {logits_to_keep}; it must be 0 (all) or more")
+        x = self.model(input_ids, cache=cache, attention_mask=attention_mask, trace=trace)
+        x = x[:, -logits_to_keep:]  # -0 is 0: all of them
+        head = self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+        return tap(trace, "logits", F.linear(x, head))  # (B, T, V)
