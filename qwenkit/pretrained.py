@@ -1,0 +1,117 @@
+"""Loading a model with its tokenizer, and saving it again."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+
+from qwenkit.checkpoint import Checkpoint
+from qwenkit.config_json import read_json_object, write_json
+from qwenkit.device import free_memory, known_problem, pick_device, pick_dtype
+from qwenkit.errors import CheckpointError
+from qwenkit.hub import resolve
+from qwenkit.memory import refuse_what_cannot_fit
+from qwenkit.model import QwenForCausalLM
+from qwenkit.saving import save_checkpoint
+from qwenkit.tokenizer import Tokenizer
+
+
+def load_pretrained(
+    source: str | Path | None = None,
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+) -> tuple[QwenForCausalLM, Tokenizer]:
+    """Load a model and its tokenizer, ready to run.
+
+    The weights are frozen (`requires_grad` is False), so that nothing needs `torch.no_grad()`;
+    `model.requires_grad_(True)` thaws them for training.
+
+    Args:
+        source: None: $QWENKIT_MODEL, else the embedded model; a folder; or a Hub id such as
+            "Qwen/Qwen2.5-Coder-0.5B", downloaded once and then read from the local cache.
+        device: "auto": MPS where there is one, else the CPU.
+        dtype: "auto": what the device computes fastest in; else "float32", "bfloat16", "float16".
+
+    Raises:
+        SourceError: the source is not to be found.
+        ConfigError, CheckpointError, TokenizerError: its files are wrong.
+        MemoryForecastError: it would not fit into the free memory.
+    """
+    folder = resolve(source)
+    where = pick_device(device)
+    problem = known_problem(where)
+    if problem and device == "auto":
+        warnings.warn(f"{problem}. Using the CPU.", stacklevel=2)
+        where = torch.device("cpu")
+    wanted = pick_dtype(dtype, where)
+    checkpoint = Checkpoint(folder)
+    name = str(wanted).removeprefix("torch.")
+    refuse_what_cannot_fit(checkpoint.config, name, free_memory(), str(source or folder))
+    tokenizer = Tokenizer(folder)
+    model = load_model(checkpoint, wanted, where)
+    if tokenizer.num_tokens > model.config.vocab_size:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {tokenizer.num_tokens} tokens and the model only "
+            f"{model.config.vocab_size} rows; they do not belong together"
+        )
+    model.num_tokens = tokenizer.num_tokens
+    return model, tokenizer
+
+
+def load_model(
+    checkpoint: Checkpoint, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
+) -> QwenForCausalLM:
+    """Build a model without memory of its own and give it the checkpoint's tensors.
+
+    Args:
+        checkpoint: an opened checkpoint.
+        dtype: None: as stored.
+        device: where the weights go.
+    """
+    with torch.device("meta"):  # shapes without storage: nothing is allocated, nothing initialised
+        model = QwenForCausalLM(checkpoint.config)
+    model.load_state_dict(checkpoint.load(dtype, device), strict=True, assign=True)
+    model.stop_ids = _stop_ids(checkpoint)
+    return model.eval().requires_grad_(False)
+
+
+def save_pretrained(
+    model: QwenForCausalLM,
+    folder: str | Path,
+    tokenizer: Tokenizer | None = None,
+    max_shard_bytes: int = 5_000_000_000,
+) -> None:
+    """Write a model, and its tokenizer, as a Hugging Face checkpoint that transformers reads too.
+
+    Args:
+        model: its weights are written in the dtype they have.
+        folder: made if absent; a checkpoint already there is replaced, never left half written.
+        tokenizer: saved beside it.
+        max_shard_bytes: the weights are split into files of at most this size.
+
+    Raises:
+        CheckpointError: writing fails; what was there is then unchanged.
+    """
+    folder = Path(folder).expanduser()
+    save_checkpoint(folder, model.config, model.state_dict(), max_shard_bytes)
+    if model.stop_ids:
+        write_json(folder / "generation_config.json", {"eos_token_id": list(model.stop_ids)})
+    if tokenizer is not None:
+        tokenizer.save(folder)
+
+
+def _stop_ids(checkpoint: Checkpoint) -> tuple[int, ...]:
+    """Read what ends a text: generation_config.json knows more ends than config.json."""
+    path = checkpoint.folder / "generation_config.json"
+    if not path.is_file():
+        return checkpoint.config.eos_token_id
+    found = read_json_object(path).get("eos_token_id")
+    if found is None:
+        return checkpoint.config.eos_token_id
+    ids = found if isinstance(found, list) else [found]
+    if not all(type(i) is int and 0 <= i < checkpoint.config.vocab_size for i in ids):
+        raise CheckpointError(f"{path}: eos_token_id is {found!r}; it must be token ids")
+    return tuple(ids)
