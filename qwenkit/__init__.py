@@ -1,0 +1,52 @@
+"""qwenkit: learn how a modern language model works by building one.
+
+    import qwenkit as qk
+
+    model, tokenizer = qk.load_pretrained("Qwen/Qwen2.5-Coder-0.5B")
+    print(qk.complete(model, tokenizer, "def fib(n):"))
+
+Importing it loads torch, and neither matplotlib nor ipywidgets: `qk.plot` loads on first use.
+"""
+
+import importlib
+from types import ModuleType
+
+from qwenkit.checkpoint import Checkpoint
+from qwenkit.config import QwenConfig, YarnScaling
+from qwenkit.errors import QwenkitError
+from qwenkit.generate import Step, complete, generate, stream
+from qwenkit.memory import forecast
+from qwenkit.model import KVCache, QwenForCausalLM
+from qwenkit.pretrained import load_model, load_pretrained, save_pretrained
+from qwenkit.tokenizer import Tokenizer
+from qwenkit.trace import POINTS, Trace, tap
+
+__version__ = "0.1.0"
+__all__ = [
+    "POINTS",
+    "Checkpoint",
+    "KVCache",
+    "QwenConfig",
+    "QwenForCausalLM",
+    "QwenkitError",
+    "Step",
+    "Tokenizer",
+    "Trace",
+    "YarnScaling",
+    "complete",
+    "forecast",
+    "generate",
+    "load_model",
+    "load_pretrained",
+    "save_pretrained",
+    "stream",
+    "tap",
+]
+_LATE = ("plot", "toy")
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import a room that brings its own large libraries only when it is first used."""
+    if name in _LATE:
+        return importlib.import_module(f"qwenkit.{name}")
+    raise AttributeError(f"module 'qwenkit' has no attribute {name!r}")

@@ -1,0 +1,225 @@
+"""The command line: qwenkit doctor | inspect | forward | generate | lab."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from qwenkit import __version__
+from qwenkit.checkpoint import Checkpoint
+from qwenkit.errors import InputError, QwenkitError, SourceError
+from qwenkit.generate import stream
+from qwenkit.hub import resolve
+from qwenkit.pretrained import load_pretrained
+from qwenkit.report import doctor, forward, inspect
+
+FILL = "<fill>"
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return 0 when all went well, 1 on an error or a problem found."""
+    warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except QwenkitError as error:
+        print(f"qwenkit: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nqwenkit: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    facts, problems = doctor()
+    _print([f"qwenkit      {__version__}", *facts, ""])
+    _print([f"PROBLEM  {problem}" for problem in problems] or ["no problems found"])
+    return 1 if problems else 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    checkpoint = Checkpoint(resolve(options.folder))
+    _print(inspect(checkpoint, options.tensors))
+    problems = checkpoint.problems()
+    _print(["", f"PROBLEMS  {len(problems) or 'none'}", *(f"  {problem}" for problem in problems)])
+    return 1 if problems else 0
+
+
+def _forward(options: argparse.Namespace) -> int:
+    prompt = _prompt(options)
+    model, tokenizer = load_pretrained(options.model, device=options.device, dtype=options.dtype)
+    _print(forward(model, tokenizer, prompt, options.top))
+    return 0
+
+
+def _generate(options: argparse.Namespace) -> int:
+    prompt = _prompt(options)
+    before, after = prompt, ""
+    if options.fim:
+        if prompt.count(FILL) != 1:
+            raise InputError(f"with --fim the prompt must hold {FILL} once, where text is wanted")
+        before, after = prompt.split(FILL)
+    model, tokenizer = load_pretrained(options.model, device=options.device, dtype=options.dtype)
+    stop_ids = model.stop_ids
+    if options.fim:
+        prompt = tokenizer.fim(before, after)
+        stop_ids = (*model.stop_ids, *tokenizer.fim_stop_ids)
+    elif options.chat:
+        before, prompt = "", tokenizer.chat([{"role": "user", "content": prompt}])
+    pieces = stream(
+        model,
+        tokenizer,
+        prompt,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        repetition_penalty=options.repetition_penalty,
+        stop_ids=stop_ids,
+        seed=options.seed,
+    )
+    print(before, end="", flush=True)
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print(after)
+    return 0
+
+
+def _lab(options: argparse.Namespace) -> int:
+    first = NOTEBOOKS / "00_start_here.ipynb"
+    if not first.is_file():
+        raise SourceError(
+            f"{first} does not exist; the notebooks come with a clone of the repository, "
+            "not with the installed package: clone it and run `make lab` there"
+        )
+    command = [sys.executable, "-m", "jupyterlab", str(first)]
+    command += [f"--ServerApp.root_dir={NOTEBOOKS.parent}", f"--ServerApp.port={options.port}"]
+    command += ["--no-browser"] if options.no_browser else []
+    if hasattr(os, "geteuid") and os.geteuid() == 0:  # containers; Jupyter refuses it otherwise
+        command.append("--allow-root")
+    return subprocess.call(command + options.jupyter)
+
+
+def _prompt(options: argparse.Namespace) -> str:
+    """Return the prompt; "-" reads it from standard input."""
+    prompt = sys.stdin.read() if options.prompt == "-" else str(options.prompt)
+    if not prompt:
+        raise InputError("the prompt is empty; give at least one character")
+    return prompt
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="qwenkit",
+        description="Look inside Qwen2.5-Coder, and run it.",
+        epilog="`qwenkit COMMAND --help` shows each command's options and examples.",
+    )
+    parser.add_argument("--version", action="version", version=f"qwenkit {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: object, text: str, *examples: str) -> argparse.ArgumentParser:
+        lines = "\n".join(f"  qwenkit {example}" for example in examples)
+        made = commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=f"examples:\n{lines}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        made.set_defaults(run=run)
+        return made
+
+    command("doctor", _doctor, "say what this machine has, and what is wrong with it", "doctor")
+    made = command(
+        "inspect", _inspect, "show a checkpoint's config, parameters and tensors, and check them",
+        "inspect ./my-model", "inspect Qwen/Qwen2.5-Coder-0.5B --tensors",
+    )  # fmt: skip
+    made.add_argument("folder", nargs="?", help="folder or Hub id (default: $QWENKIT_MODEL)")
+    made.add_argument("--tensors", action="store_true", help="one line for every single tensor")
+    made = command(
+        "forward", _forward, "show the shapes on a prompt's way through the model",
+        'forward "def fib(n):"', 'forward "import numpy as" --top 10',
+    )  # fmt: skip
+    _model_options(made)
+    made.add_argument("--top", type=_count, default=5, help="how many next tokens (default: 5)")
+    made = command(
+        "generate", _generate, "continue a text, token by token",
+        'generate "def fib(n):" --max-new-tokens 80',
+        'generate --chat "What is a closure?" --temperature 0.7 --seed 1',
+        f"generate --fim 'def add({FILL}):\\n    return a + b'",
+        "generate - < prompt.py",
+    )  # fmt: skip
+    _model_options(made)
+    kind = made.add_mutually_exclusive_group()
+    kind.add_argument("--chat", action="store_true", help="the prompt is a message to an assistant")
+    kind.add_argument(
+        "--fim", action="store_true", help=f"fill in what {FILL} in the prompt stands for"
+    )
+    made.add_argument(
+        "--max-new-tokens", type=_count, default=128, metavar="N", help="(default: 128)"
+    )
+    made.add_argument(
+        "--temperature",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="0: always the likeliest token (default)",
+    )
+    made.add_argument(
+        "--top-k", type=int, default=0, metavar="K", help="only the K likeliest (default 0: all)"
+    )
+    made.add_argument(
+        "--top-p",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="only the likeliest up to probability P (default: 1)",
+    )
+    made.add_argument(
+        "--repetition-penalty",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="above 1: fewer repetitions (default: 1)",
+    )
+    made.add_argument("--seed", type=int, default=None, metavar="N", help="same seed, same text")
+    made = command(
+        "lab", _lab, "open JupyterLab on the first notebook", "lab", "lab --port 8900 --no-browser"
+    )  # fmt: skip
+    made.add_argument("--port", type=int, default=8888, help="(default: 8888)")
+    made.add_argument("--no-browser", action="store_true", help="only start the server")
+    made.add_argument("jupyter", nargs="*", help="further options for JupyterLab, after --")
+    return parser
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("prompt", help='the text; "-" reads it from standard input')
+    parser.add_argument(
+        "--model", metavar="SOURCE", help="folder or Hub id (default: $QWENKIT_MODEL)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, mps (default: auto)")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; it must be a whole number of at least 1")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
