@@ -8,6 +8,7 @@ parameters and cache bytes follow from the shapes alone.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -101,16 +102,12 @@ class QwenConfig:
         fill = object.__setattr__  # the dataclass is frozen for everybody else
         if self.max_window_layers is None:
             fill(self, "max_window_layers", self.num_hidden_layers)
-        if self.head_dim is None and not (
-            _wrong_int("", self.hidden_size) or _wrong_int("", self.num_attention_heads)
-        ):
-            if self.hidden_size % self.num_attention_heads:
-                raise ConfigError(
-                    f"hidden_size is {self.hidden_size}; it must be divisible by "
-                    f"num_attention_heads ({self.num_attention_heads}), or head_dim must be given"
-                )
-            fill(self, "head_dim", self.hidden_size // self.num_attention_heads)
-        problems = self._wrong_types() or self._wrong_relations()
+        sizes = (self.hidden_size, self.num_attention_heads)
+        derived = self.head_dim is None
+        if derived:
+            sound = not any(_wrong_int("", size) for size in sizes)
+            fill(self, "head_dim", self.hidden_size // self.num_attention_heads if sound else 1)
+        problems = self._wrong_types() or self._wrong_relations(derived)
         if problems:
             raise ConfigError("; ".join(problems))
 
@@ -140,22 +137,28 @@ class QwenConfig:
             found.append(
                 f"hidden_act is {self.hidden_act!r}; it must be 'silu', the activation of SwiGLU"
             )
-        if self.dtype not in BYTES_PER_VALUE:
+        if not isinstance(self.dtype, str) or self.dtype not in BYTES_PER_VALUE:
             found.append(f"dtype is {self.dtype!r}; it must be one of {', '.join(BYTES_PER_VALUE)}")
         if self.rope_scaling is not None:
             found += self.rope_scaling.problems()
         return [problem for problem in found if problem]
 
-    def _wrong_relations(self) -> list[str]:
+    def _wrong_relations(self, derived_head_dim: bool) -> list[str]:
         """Name fields that do not go together (every type is right by now)."""
         found = []
+        splits = not derived_head_dim or self.hidden_size % self.num_attention_heads == 0
+        if not splits:
+            found.append(
+                f"hidden_size is {self.hidden_size}; it must be divisible by "
+                f"num_attention_heads ({self.num_attention_heads}), or head_dim must be given"
+            )
         if self.num_attention_heads % self.num_key_value_heads:
             found.append(
                 f"num_attention_heads is {self.num_attention_heads}; it must be divisible by "
                 f"num_key_value_heads ({self.num_key_value_heads}), so that every kv head serves "
                 "equally many query heads"
             )
-        if self.head_dim % 2:
+        if self.head_dim % 2 and splits:
             found.append(
                 f"head_dim is {self.head_dim}; it must be even, because RoPE turns pairs "
                 "of dimensions"
@@ -323,5 +326,7 @@ def _wrong_float(name: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"{name} is {value!r}; it must be a number"
     return (
-        "" if 0 < value < math.inf else f"{name} is {value}; it must be greater than 0 and finite"
+        ""
+        if 0 < value <= sys.float_info.max
+        else f"{name} is {value}; it must be greater than 0 and finite"
     )

@@ -57,6 +57,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{path} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         ) from None
+    except ValueError as error:  # a number of thousands of digits
+        raise ConfigError(f"{path} is not valid JSON: {error}") from None
     except RecursionError:
         raise ConfigError(
             f"{path} is nested too deeply to be a config; it may be damaged, fetch it again"
@@ -127,11 +129,11 @@ def _rope_scaling(found: dict[str, Any], max_positions: Any) -> dict[str, Any] |
     found = {
         name: value for name, value in found.items() if name != "rope_theta" and value is not None
     }
-    kinds = {found.pop(name) for name in ("rope_type", "type") if name in found} or {"default"}
+    kinds = {str(found.pop(name)) for name in ("rope_type", "type") if name in found}
+    kinds = kinds or {"default"}
     if len(kinds) > 1 or not kinds <= {"default", "yarn"}:
         raise ConfigError(
-            f"rope type is {' and '.join(map(repr, sorted(map(str, kinds))))}; "
-            "it must be 'default' or 'yarn'"
+            f"rope type is {' and '.join(map(repr, sorted(kinds)))}; it must be 'default' or 'yarn'"
         )
     if kinds == {"default"}:
         refuse_or_warn_of_unread(found, "rope_parameters")

@@ -119,7 +119,9 @@ def _steps(
 def stream(
     model: QwenForCausalLM, tokenizer: Tokenizer, prompt: str, **settings: Any
 ) -> Iterator[str]:
-    """Yield the continuation of a prompt piece by piece, each of whole characters.
+    """Return an iterator over the continuation of a prompt, in pieces of whole characters.
+
+    Arguments are checked at once, tokens computed when asked for.
 
     Args:
         model: a language model.
@@ -127,10 +129,14 @@ def stream(
         prompt: a text, or what `Tokenizer.chat` and `Tokenizer.fim` return.
         settings: as for `generate`.
     """
+    return _pieces(generate(model, tokenizer(prompt), **settings), tokenizer)
+
+
+def _pieces(steps: Iterator[Step], tokenizer: Tokenizer) -> Iterator[str]:
     decoder = DecodeStream(skip_special_tokens=True)
     ids: list[int] = []
     shown = ""
-    for step in generate(model, tokenizer(prompt), **settings):
+    for step in steps:
         if not step.is_stop:
             ids.append(step.token_id)
             piece = decoder.step(tokenizer.backend, step.token_id)

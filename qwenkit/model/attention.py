@@ -43,8 +43,8 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B T C"],
-        rope: tuple[Float[Tensor, "_B T D"], Float[Tensor, "_B T D"]],
-        mask: Bool[Tensor, "_B 1 T S"] | None,
+        rope: tuple[Float[Tensor, "#B T D"], Float[Tensor, "#B T D"]],
+        mask: Bool[Tensor, "#B 1 T S"] | None,
         cache: KVCache | None = None,
         trace: TraceAt | None = None,
     ) -> Float[Tensor, "B T C"]:
@@ -84,7 +84,7 @@ def open_attention(
     q: Float[Tensor, "B H T D"],
     k: Float[Tensor, "B KV S D"],
     v: Float[Tensor, "B KV S D"],
-    mask: Bool[Tensor, "_B 1 T S"] | None = None,
+    mask: Bool[Tensor, "#B 1 T S"] | None = None,
     trace: TraceAt | None = None,
 ) -> Float[Tensor, "B H T D"]:
     """Attention step by step, every intermediate in the open (Vaswani et al. 2017, equation 1).
@@ -112,7 +112,7 @@ def fused_attention(
     q: Float[Tensor, "B H T D"],
     k: Float[Tensor, "B KV S D"],
     v: Float[Tensor, "B KV S D"],
-    mask: Bool[Tensor, "_B 1 T S"] | None = None,
+    mask: Bool[Tensor, "#B 1 T S"] | None = None,
 ) -> Float[Tensor, "B H T D"]:
     """The same in one fused kernel that never stores the (T, S) scores; arguments as above."""
     groups, queries, keys = q.shape[1] // k.shape[1], q.shape[2], k.shape[2]

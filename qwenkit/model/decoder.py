@@ -24,8 +24,8 @@ class DecoderLayer(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B T C"],
-        rope: tuple[Float[Tensor, "_B T D"], Float[Tensor, "_B T D"]],
-        mask: Bool[Tensor, "_B 1 T S"] | None,
+        rope: tuple[Float[Tensor, "#B T D"], Float[Tensor, "#B T D"]],
+        mask: Bool[Tensor, "#B 1 T S"] | None,
         cache: KVCache | None = None,
         trace: TraceAt | None = None,
     ) -> Float[Tensor, "B T C"]:

@@ -1,7 +1,5 @@
 """The whole model: embed tokens, pass them through the layers, score every next token."""
 
-import warnings
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -11,6 +9,7 @@ from qwenkit.config import QwenConfig
 from qwenkit.errors import InputError
 from qwenkit.model.cache import KVCache
 from qwenkit.model.decoder import DecoderLayer
+from qwenkit.model.inputs import check_input_ids, real_tokens
 from qwenkit.model.mask import attention_mask as layer_mask
 from qwenkit.model.mask import positions
 from qwenkit.model.norm import RMSNorm
@@ -41,8 +40,11 @@ class QwenModel(nn.Module):
     ) -> Float[Tensor, "B T C"]:
         """Return the normalised residual stream; arguments as in `QwenForCausalLM.forward`."""
         past = 0 if cache is None else cache.length
-        real = self._check(input_ids, cache, attention_mask, past)
+        check_input_ids(input_ids, self.config, self.embed_tokens.weight.device, past)
+        real = real_tokens(attention_mask, input_ids, past)
         length, device = input_ids.shape[1], input_ids.device
+        if cache is not None:
+            cache.check_room(input_ids.shape[0], length)
         if trace is not None:
             trace.begin(self.config.num_hidden_layers)
 
@@ -58,54 +60,6 @@ class QwenModel(nn.Module):
         if cache is not None:
             cache.advance(length)
         return tap(trace, "final_norm", self.norm(x))
-
-    def _check(
-        self, input_ids: Tensor, cache: KVCache | None, mask: Tensor | None, past: int
-    ) -> Tensor | None:
-        """Refuse bad input with words; return the mask as booleans, None without padding."""
-        weight = self.embed_tokens.weight
-        if not isinstance(input_ids, Tensor) or input_ids.dtype not in (torch.int64, torch.int32):
-            got = getattr(input_ids, "dtype", type(input_ids).__name__)
-            raise InputError(f"input_ids is {got}; it must be an int64 tensor of shape (B, T)")
-        if input_ids.dim() != 2 or 0 in input_ids.shape:
-            raise InputError(
-                f"input_ids has shape {tuple(input_ids.shape)}; it must be (B, T) with B, T >= 1 "
-                "(one text: torch.tensor([ids]))"
-            )
-        if input_ids.device != weight.device:
-            raise InputError(
-                f"input_ids is on {input_ids.device} and the model on {weight.device}; "
-                f"use input_ids.to({str(weight.device)!r})"
-            )
-        if not input_ids.is_meta:
-            low, high = (int(end) for end in input_ids.aminmax())
-            if low < 0 or high >= self.config.vocab_size:
-                raise InputError(
-                    f"input_ids holds {low if low < 0 else high}; ids must lie between 0 and "
-                    f"{self.config.vocab_size - 1} (is this the model's own tokenizer?)"
-                )
-        batch, total = input_ids.shape[0], past + input_ids.shape[1]
-        if cache is not None:
-            cache.check_room(*input_ids.shape)
-        if total > self.config.max_position_embeddings:
-            warnings.warn(
-                f"{total} tokens are more than the {self.config.max_position_embeddings} this "
-                "model was made for; expect nonsense beyond that",
-                stacklevel=4,
-            )
-        if mask is None:
-            return None
-        if tuple(mask.shape) != (batch, total):
-            raise InputError(
-                f"attention_mask has shape {tuple(mask.shape)}; it must be (B, S) = "
-                f"{(batch, total)}, the cached tokens included"
-            )
-        if mask.device != weight.device:
-            raise InputError(f"attention_mask is on {mask.device}, the model on {weight.device}")
-        if not bool(((mask == 0) | (mask == 1)).all()):
-            raise InputError("attention_mask must hold 1 (real) and 0 (padding) alone")
-        real = mask.bool()
-        return None if bool(real.all()) else real
 
 
 class QwenForCausalLM(nn.Module):

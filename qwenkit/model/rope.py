@@ -92,7 +92,7 @@ class RotaryEmbedding(nn.Module):
 
 
 def apply_rope(
-    x: Float[Tensor, "B H T D"], cos: Float[Tensor, "B T D"], sin: Float[Tensor, "B T D"]
+    x: Float[Tensor, "B H T D"], cos: Float[Tensor, "#B T D"], sin: Float[Tensor, "#B T D"]
 ) -> Float[Tensor, "B H T D"]:
     """Turn each pair (x[i], x[i + D/2]) of every head by its position's angle.
 
