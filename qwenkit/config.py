@@ -100,6 +100,9 @@ class QwenConfig:
     def __post_init__(self) -> None:
         """Fill in what follows from other fields, then refuse values that make no model."""
         fill = object.__setattr__  # the dataclass is frozen for everybody else
+        if isinstance(self.eos_token_id, int | list):
+            eos = self.eos_token_id
+            fill(self, "eos_token_id", tuple(eos) if isinstance(eos, list) else (eos,))
         if self.max_window_layers is None:
             fill(self, "max_window_layers", self.num_hidden_layers)
         sizes = (self.hidden_size, self.num_attention_heads)

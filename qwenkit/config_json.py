@@ -87,8 +87,8 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: missing fields, two spellings that disagree, or a RoPE that is not known.
     """
     values = dict(data)
-    rope = values.pop("rope_parameters", None) or {}
-    scaling = values.get("rope_scaling") or {}
+    rope, scaling = values.pop("rope_parameters", None), values.get("rope_scaling")
+    rope, scaling = {} if rope is None else rope, {} if scaling is None else scaling
     for name, part in (("rope_parameters", rope), ("rope_scaling", scaling)):
         if not isinstance(part, dict):
             raise ConfigError(f"{name} is {part!r}; it must be an object or null")
@@ -108,6 +108,8 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
     if values.get("num_key_value_heads", 0) is None:
         values["num_key_value_heads"] = values.get("num_attention_heads")
     missing = [name for name in REQUIRED if name not in values]
+    if values.get("use_sliding_window") is True and values.get("layer_types") is None:
+        missing += [] if "max_window_layers" in values else ["max_window_layers"]
     if missing:
         raise ConfigError(f"missing {', '.join(missing)}; every Qwen2 config.json has these fields")
     return values

@@ -121,8 +121,12 @@ def fused_attention(
         # nothing is repeated. Repeating would copy the whole cache at each decoded token.
         grouped = q.reshape(q.shape[0], k.shape[1], groups, -1)  # (B, KV, H/KV, D)
         return F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask).reshape(q.shape)
-    if mask is None and queries != keys:
+    if mask is None and queries == keys:
+        # Nothing to mask but the future: the kernel leaves out that half, and finds each group's
+        # kv head by itself.
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=groups > 1)
+    if mask is None:
         # is_causal would align its triangle with the first key instead of the first new one
         mask = causal_mask(queries, past=keys - queries, device=q.device)
     k, v = repeat_kv(k, groups), repeat_kv(v, groups)  # (B, H, S, D)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)

@@ -1,0 +1,255 @@
+"""The whole model in one drawing: every part with its shapes, the residual stream running through.
+
+`lit` lights one part and leaves the rest grey: "you are here" at the start of a chapter.
+"""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.patches import FancyBboxPatch, Rectangle
+
+from qwenkit.config import QwenConfig
+from qwenkit.errors import InputError
+from qwenkit.plot.pen import GREY, Pen
+
+WIDTH, HEIGHT = 90.0, 73.0  # the drawing's own units: a tenth of an inch at its full size
+STREAM_X = 12.0
+_LAYER = {
+    "stream", "layer", "norm_1", "q", "k", "v", "rope", "cache", "core", "heads", "o", "add_1",
+    "norm_2", "gate", "up", "silu", "times", "down", "add_2",
+}  # fmt: skip
+_WEIGHTS = {"embed", "norm_1", "q", "k", "v", "o", "norm_2", "gate", "up", "down", "norm", "head"}
+PARTS: dict[str, set[str]] = {
+    "checkpoint": _WEIGHTS,
+    "tokens": {"ids", "embed"},
+    "norm": {"norm_1", "norm_2", "norm"},
+    "rope": {"rope"},
+    "attention": {"q", "k", "v", "rope", "core", "heads", "o", "add_1"},
+    "gqa": {"k", "v", "core", "heads"},
+    "mlp": {"gate", "up", "silu", "times", "down", "add_2"},
+    "layer": _LAYER - {"cache"},
+    "model": (_LAYER - {"cache"}) | {"ids", "embed", "norm", "head", "logits"},
+    "cache": {"cache"},
+    "sampling": {"logits", "sampling"},
+    "lora": {"q", "v"},
+}
+_MEANING = {
+    "checkpoint": "every box that holds weights",
+    "tokens": "the token ids and the embedding",
+    "norm": "the three RMSNorms",
+    "rope": "RoPE, which turns queries and keys",
+    "attention": "attention, from its projections to the addition",
+    "gqa": "keys, values and the query heads that share them",
+    "mlp": "the MLP, from its projections to the addition",
+    "layer": "the decoder layer",
+    "model": "the whole model from token ids to logits",
+    "cache": "the KV cache",
+    "sampling": "the logits and the choice of the next token",
+    "lora": "the projections q and v, which LoRA adds to",
+}
+
+
+def architecture(config: QwenConfig, lit: str | None = None, ax: Axes | None = None) -> Axes:
+    """Draw the whole model with the shapes of a config.
+
+    Args:
+        config: gives every number in the drawing.
+        lit: the part to light, the rest turning grey; None: everything in colour. One of
+            checkpoint, tokens, norm, rope, attention, gqa, mlp, layer, model, cache, sampling,
+            lora.
+        ax: where to draw, about 9 × 7.3 inches; None: a new figure.
+
+    Returns:
+        The axes drawn on.
+
+    Raises:
+        InputError: an unknown `lit`.
+    """
+    _check(lit)
+    if ax is None:
+        figure = plt.figure(figsize=(WIDTH / 10, HEIGHT / 10), facecolor="white")
+        ax = figure.add_axes((0, 0, 1, 1))
+    ax.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0), aspect="equal")  # y runs down, as one reads
+    ax.set_axis_off()
+    pen = Pen(ax, None if lit is None else PARTS[lit])
+    _draw_sizes(pen, config)
+    _draw_stream(pen, config)
+    _draw_attention(pen, config, lora=lit == "lora")
+    _draw_mlp(pen, config)
+    _draw_ends(pen, config)
+    return ax
+
+
+def architecture_alt(config: QwenConfig, lit: str | None = None) -> str:
+    """Return the drawing in words, for those who cannot see it; arguments as above."""
+    _check(lit)
+    c = config
+    head = "the embedding again, as the tied head" if c.tie_word_embeddings else "the head lm_head"
+    text = (
+        f"Drawing of the whole model. Token ids (B, T) go through embed_tokens "
+        f"({c.vocab_size:,} × {c.hidden_size:,}) into the residual stream (B, T, "
+        f"{c.hidden_size:,}), a line that runs through {c.num_hidden_layers} decoder layers. In "
+        f"each, a branch through RMSNorm, q, k and v, RoPE and attention "
+        f"({c.num_attention_heads} query heads on {c.num_key_value_heads} kv heads of "
+        f"{c.head_dim}) and o_proj is added to the stream; then a branch through RMSNorm and the "
+        f"MLP ({c.intermediate_size:,} units). A last RMSNorm and {head} give the logits "
+        f"(B, T, {c.vocab_size:,})."
+    )
+    return text if lit is None else f"{text} In colour: {_MEANING[lit]}."
+
+
+def _check(lit: str | None) -> None:
+    if lit is not None and lit not in PARTS:
+        raise InputError(f"lit is {lit!r}; it must be None or one of {', '.join(PARTS)}")
+
+
+def _draw_sizes(pen: Pen, config: QwenConfig) -> None:
+    """Write the legend: what each letter stands for, and its size here."""
+    dark = "#333333"
+    title = f"Qwen2 model · {config.num_parameters:,} parameters"
+    pen.text(25, 3.4, title, "sizes", "tokens", ha="left", fontsize=11.5, weight="bold", color=dark)
+    entries = (
+        ("B", "texts side by side"),
+        ("T", "tokens of each text"),
+        ("N", f"{config.num_hidden_layers:,} decoder layers"),
+        ("C", f"{config.hidden_size:,} numbers a token"),
+        ("F", f"{config.intermediate_size:,} units in the MLP"),
+        ("V", f"{config.vocab_size:,} vocabulary rows"),
+        ("H", f"{config.num_attention_heads:,} query heads"),
+        ("KV", f"{config.num_key_value_heads:,} kv heads"),
+        ("D", f"{config.head_dim:,} numbers a head"),
+    )
+    for number, (letter, words) in enumerate(entries):
+        x, y = 25 + 21.5 * (number // 3), 7.3 + 2.6 * (number % 3)
+        style = {"ha": "left", "color": dark}
+        pen.text(x, y, letter, "sizes", "tokens", weight="bold", **style)
+        pen.text(x + 2.9, y, words, "sizes", "tokens", **style)
+
+
+def _draw_stream(pen: Pen, config: QwenConfig) -> None:
+    """Draw the layer's frame and the residual stream, from the embedding to the last norm."""
+    lit = pen.shines("layer")
+    line = "#7d7d7d" if lit else "#cfcfcf"
+    for shift in (1.2, 0.6, 0.0):  # three sheets: there are many such layers
+        frame = FancyBboxPatch(
+            (5 + shift, 19.2 - shift),
+            81.5,
+            42.8,
+            boxstyle="round,pad=0,rounding_size=1.2",
+            facecolor="#fdfdfd",
+            edgecolor=line,
+            linewidth=1.2,
+            zorder=1,
+        )
+        pen.ax.add_patch(frame)
+    colour = "#333333" if lit else GREY[2]
+    words = f"decoder layer × {config.num_hidden_layers:,}"
+    style = {"ha": "left", "weight": "bold", "color": colour, "fontsize": 9.5}
+    pen.text(15.5, 21.6, words, "layer", "tokens", **style)
+
+    colour = pen.colours("stream", "tokens")[1]
+    pen.ax.plot([STREAM_X] * 2, [14, 65.8], color=colour, lw=4.5, solid_capstyle="butt", zorder=2)
+    words = f"residual stream (B, T, {config.hidden_size:,})"
+    pen.text(8.4, 34, words, "stream", "tokens", rotation=90, fontsize=9)
+
+
+def _draw_attention(pen: Pen, config: QwenConfig, lora: bool) -> None:
+    """Draw the branch that reads the stream, attends, and adds."""
+    c = config
+    width, query = c.hidden_size, c.num_attention_heads * c.head_dim
+    key_value = c.num_key_value_heads * c.head_dim
+    rows = {"q": 26.2, "k": 31.4, "v": 36.6}
+    pen.line([(STREAM_X, rows["k"]), (15.5, rows["k"])], "norm_1")
+    pen.box((15.5, 26), (28.9, 33.9), "norm_1", "norm", ("RMSNorm", f"{width:,} weights"))
+    for name, y in rows.items():
+        pen.line([(26, rows["k"]), (27.5, rows["k"]), (27.5, y), (29.5, y)], name)
+        bias = "+ LoRA" if lora and name != "k" else "+ bias"
+        out = query if name == "q" else key_value
+        lines = (f"{name}_proj", f"{width:,} → {out:,} {bias}")
+        pen.box((29.5, 46.0), (y - 2.2, y + 2.2), name, "attention", lines)
+        end = 67.5 if name == "v" else 50
+        pen.line([(46, y), (end, y)], name)
+    pen.line([(55, rows["q"]), (67.5, rows["q"])], "core")
+    pen.line([(55, rows["k"]), (67.5, rows["k"])], "core")
+    pen.box((49, 56), (rows["q"] - 2.2, rows["k"] + 2.2), "rope", "rope", ("RoPE", "turns", "q, k"))
+    span = (rows["k"] - 2.2, rows["v"] + 2.2)
+    words = ("KV cache", "keeps", "k and v")
+    pen.box((58, 66), span, "cache", "rope", words, dashed=True)
+    _draw_heads(pen, config)
+    pen.line([(77, 39), (77, 42.4), (46, 42.4)], "o")
+    pen.line([(29.5, 42.4), (STREAM_X + 1.3, 42.4)], "add_1")
+    lines = ("o_proj", f"{query:,} → {width:,}")
+    pen.box((29.5, 46.0), (40.2, 44.6), "o", "attention", lines)
+    pen.sign(STREAM_X, 42.4, "+", "add_1", "attention")
+
+
+def _draw_heads(pen: Pen, config: QwenConfig) -> None:
+    """Draw attention's core: query heads above the kv heads that they share."""
+    left, right = 67.5, 85.0
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    pen.box((left, right), (24.0, 38.8), "core", "attention", ())
+    middle = (left + right) / 2
+    pen.text(middle, 25.7, "attention", "core", "attention", weight="bold")
+    words = f"softmax(q·k / √{config.head_dim}) · v"
+    pen.text(middle, 27.8, words, "core", "attention")
+    words = f"{heads} query head{'s' * (heads > 1)}"
+    pen.text(middle, 30.2, words, "heads", "attention")
+    words = f"share {kv_heads} kv head{'s' * (kv_heads > 1)}"
+    pen.text(middle, 37.3, words, "heads", "attention")
+    fill = pen.colours("heads", "attention")[1]
+    group = (right - left - 2) / kv_heads
+    for number in range(kv_heads):
+        x = left + 1 + group * number
+        start, wide = x + group * 0.06, group * 0.88
+        pen.ax.add_patch(Rectangle((start, 34.1), wide, 1.5, facecolor=fill, lw=0, zorder=4))
+        one = wide / (heads // kv_heads)
+        for place in range(heads // kv_heads):
+            corner = (start + one * (place + 0.1), 31.7)
+            square = Rectangle(corner, one * 0.8, 1.5, fc="white", ec=fill, lw=0.9, zorder=4)
+            pen.ax.add_patch(square)
+
+
+def _draw_mlp(pen: Pen, config: QwenConfig) -> None:
+    """Draw the branch that reads the stream, passes it through the gated units, and adds."""
+    width, inner = config.hidden_size, config.intermediate_size
+    gate, up, middle = 48.9, 54.1, 51.5
+    pen.line([(STREAM_X, middle), (15.5, middle)], "norm_2")
+    pen.box((15.5, 26), (49, 54), "norm_2", "norm", ("RMSNorm", f"{width:,} weights"))
+    for name, y in (("gate", gate), ("up", up)):
+        pen.line([(26, middle), (27.5, middle), (27.5, y), (29.5, y)], name)
+        lines = (f"{name}_proj", f"{width:,} → {inner:,}")
+        pen.box((29.5, 46.0), (y - 2.2, y + 2.2), name, "mlp", lines)
+    pen.line([(46, gate), (49, gate)], "silu")
+    pen.line([(56, gate), (62, gate), (62, middle - 1.3)], "times")
+    pen.line([(46, up), (62, up), (62, middle + 1.3)], "times")
+    pen.box((49, 56), (gate - 2.2, gate + 2.2), "silu", "mlp", ("SiLU", "gate"))
+    pen.text(77, 47.3, "MLP", "down", "mlp", weight="bold")
+    pen.sign(62, middle, "×", "times", "mlp")
+    pen.line([(63.3, middle), (67.5, middle)], "down")
+    lines = ("down_proj", f"{inner:,} → {width:,}")
+    pen.box((67.5, 85), (middle - 2.3, middle + 2.3), "down", "mlp", lines)
+    pen.line([(77, middle + 2.3), (77, 59.2), (STREAM_X + 1.3, 59.2)], "add_2")
+    pen.sign(STREAM_X, 59.2, "+", "add_2", "mlp")
+
+
+def _draw_ends(pen: Pen, config: QwenConfig) -> None:
+    """Draw what comes before the layers and after them."""
+    width, rows = f"{config.hidden_size:,}", f"{config.vocab_size:,}"
+    pen.box((4.5, 19.5), (1.6, 6.2), "ids", "tokens", ("token ids", "(B, T)"))
+    pen.line([(STREAM_X, 6.2), (STREAM_X, 9.4)], "ids")
+    lines = ("embed_tokens", f"{rows} × {width}")
+    pen.box((4.5, 19.5), (9.4, 14.0), "embed", "tokens", lines)
+    y = (65.8, 70.8)
+    middle = (y[0] + y[1]) / 2
+    pen.box((4.5, 19.5), y, "norm", "norm", ("norm", f"RMSNorm, {width}"))
+    pen.line([(19.5, middle), (25.5, middle)], "head")
+    name = "embed_tokens again" if config.tie_word_embeddings else "lm_head"
+    kind = "tied head" if config.tie_word_embeddings else "own head"
+    lines = (name, f"{kind}, {width} → {rows}")
+    pen.box((25.5, 46.0), y, "head", "tokens", lines)
+    pen.line([(46, middle), (50, middle)], "logits")
+    pen.box((50, 64.5), y, "logits", "choice", ("logits", f"(B, T, {rows})"))
+    pen.line([(64.5, middle), (68.5, middle)], "sampling")
+    lines = ("sampling", "picks the next token")
+    pen.box((68.5, 86.5), y, "sampling", "choice", lines, dashed=True)

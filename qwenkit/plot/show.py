@@ -1,0 +1,47 @@
+"""Showing a figure in a notebook, with the text that tells what it shows."""
+
+from __future__ import annotations
+
+import html
+import io
+
+import matplotlib.pyplot as plt
+from IPython import get_ipython
+from IPython.display import display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from qwenkit.errors import InputError
+
+DPI = 90  # enough for a screen, and small in a notebook's file
+
+
+def show(figure: Figure | Axes, alt: str) -> None:
+    """Display a figure as a PNG with an alternative text, and close it.
+
+    The text goes where each reader finds it: into the PNG's `alt` metadata (pages made from the
+    notebook), into the output's plain text (a terminal, and tests, which compare it), and into a
+    line that unfolds below the picture, because JupyterLab gives a PNG no alternative text.
+    Outside a notebook the text is printed.
+
+    Args:
+        figure: the figure, or any axes on it.
+        alt: what it shows, in a sentence or more.
+
+    Raises:
+        InputError: an empty `alt`.
+    """
+    if not isinstance(alt, str) or not alt.strip():
+        raise InputError(f"alt is {alt!r}; it must say in words what the figure shows")
+    whole = figure.get_figure(root=True) if isinstance(figure, Axes) else figure
+    assert isinstance(whole, Figure)
+    if get_ipython() is None:
+        print(alt)
+    else:
+        png = io.BytesIO()
+        whole.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+        bundle = {"image/png": png.getvalue(), "text/plain": alt}
+        display(bundle, raw=True, metadata={"image/png": {"alt": alt}})  # type: ignore[no-untyped-call]
+        words = f"<details><summary>This picture in words</summary>{html.escape(alt)}</details>"
+        display({"text/html": words, "text/plain": "(in words: above)"}, raw=True)  # type: ignore[no-untyped-call]
+    plt.close(whole)
