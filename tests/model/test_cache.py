@@ -1,0 +1,195 @@
+"""The KV cache: cached decoding equals the full forward, and the cache keeps its books."""
+
+import random
+
+import pytest
+import torch
+from reference import LAYERS, VARIANTS, ids, left_padding, relative_error, tiny
+
+from qwenkit.errors import CacheFullError, InputError
+from qwenkit.model import KVCache
+from qwenkit.trace import Trace
+
+TOTAL = 14
+
+
+def ones(total):
+    return [1] * total
+
+
+def random_chunks(total):
+    draw, chunks = random.Random(3), []
+    while sum(chunks) < total:
+        chunks.append(min(draw.randint(1, 5), total - sum(chunks)))
+    return chunks
+
+
+def prompt_first(total):
+    return [total - 4, 1, 1, 1, 1]
+
+
+def run_cached(model, tokens, chunks, mask=None, cache=None, trace=None):
+    """Feed the tokens chunk by chunk; return the logits of all."""
+    cache = cache or KVCache(model.config, len(tokens), max_length=tokens.shape[1])
+    logits = []
+    for size in chunks:
+        begin = cache.length
+        end = begin + size
+        seen = None if mask is None else mask[:, :end]
+        chunk = tokens[:, begin:end]
+        logits.append(model(chunk, cache=cache, attention_mask=seen, trace=trace))
+        assert cache.length == end
+    return torch.cat(logits, dim=1)
+
+
+@pytest.mark.parametrize("trace", [None, "open"])
+@pytest.mark.parametrize("padding", [None, [14, 5, 9]], ids=["unpadded", "left-padded"])
+@pytest.mark.parametrize("split", [ones, random_chunks, prompt_first])
+@pytest.mark.parametrize("variant", ["gqa", "mqa", "mha", "yarn", "sliding"])
+def test_cached_decoding_equals_the_full_forward(variant, split, padding, trace):
+    model, tokens = tiny(**VARIANTS[variant]), ids(3, TOTAL)
+    mask = None if padding is None else left_padding(padding, TOTAL)
+    real = torch.ones(3, TOTAL).bool() if mask is None else mask.bool()
+    trace = trace and Trace(keep="attn.pattern")
+    want = model(tokens, attention_mask=mask)
+    got = run_cached(model, tokens, split(TOTAL), mask, trace=trace)
+    assert got.isfinite().all()
+    assert relative_error(got[real], want[real]) < 1e-5
+
+
+def test_the_cache_is_read():
+    model, tokens = tiny(), ids(1, 6)
+    cache = KVCache(model.config, max_length=6)
+    model(tokens[:, :5], cache=cache)
+    with_past = model(tokens[:, 5:], cache=cache)
+    assert (with_past - model(tokens[:, 5:])).abs().max() > 1e-2
+
+
+def test_it_stores_unrepeated_turned_keys_and_values():
+    model, tokens = tiny(num_attention_heads=4, num_key_value_heads=2), ids(2, 5)
+    cache = KVCache(model.config, batch_size=2, max_length=9)
+    trace = Trace(keep=("attn.k_rot", "attn.v"))
+    model(tokens, cache=cache, trace=trace)
+    for layer in range(LAYERS):
+        assert torch.equal(cache.keys[layer][:, :, :5], trace[f"layers.{layer}.attn.k_rot"])
+        assert torch.equal(cache.values[layer][:, :, :5], trace[f"layers.{layer}.attn.v"])
+        assert cache.keys[layer].shape == (2, 2, 9, 8)
+
+
+@pytest.mark.parametrize("variant", ["gqa", "mqa", "mha", "head_dim"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bytes_are_exact(variant, dtype):
+    model = tiny(**VARIANTS[variant], dtype=dtype)
+    cache = KVCache(model.config, batch_size=3, max_length=20)
+    assert cache.nbytes == 0
+    model(ids(3, 2), cache=cache)
+    config = model.config
+    values = 2 * LAYERS * 3 * config.num_key_value_heads * 20 * config.head_dim
+    assert cache.nbytes == values * dtype.itemsize
+    name = str(dtype).removeprefix("torch.")
+    assert cache.nbytes == 3 * 20 * config.kv_bytes_per_token(name)
+    assert all(buffer.dtype == dtype for buffer in cache.keys + cache.values)
+
+
+def test_it_is_written_in_place():
+    model, tokens = tiny(), ids(1, 8)
+    cache = KVCache(model.config, max_length=8)
+    model(tokens[:, :3], cache=cache)
+    before = [buffer.data_ptr() for buffer in cache.keys + cache.values]
+    kept = cache.keys[0][:, :, :3].clone()
+    model(tokens[:, 3:4], cache=cache)
+    model(tokens[:, 4:], cache=cache)
+    assert [buffer.data_ptr() for buffer in cache.keys + cache.values] == before
+    assert torch.equal(cache.keys[0][:, :, :3], kept)
+    view, _ = cache.update(0, *torch.zeros(2, 1, 2, 0, 8))
+    assert view.data_ptr() == before[0]  # what attention reads is a view, not a copy
+
+
+def test_length_advances_once_a_forward():
+    model = tiny()
+    cache = KVCache(model.config, max_length=9)
+    lengths = []
+    for size in (4, 1, 3):
+        model(ids(1, size), cache=cache)
+        lengths.append(cache.length)
+    assert lengths == [4, 5, 8]
+
+
+@pytest.mark.parametrize("keep", [0, 1, 5, 8])
+def test_after_trim_it_continues_like_a_fresh_run(keep):
+    model, tokens, other = tiny(), ids(1, 8), ids(1, 12, seed=7)
+    cache = KVCache(model.config, max_length=12)
+    model(tokens, cache=cache)
+    cache.trim(keep)
+    assert cache.length == keep
+    mixed = torch.cat([tokens[:, :keep], other[:, keep:]], dim=1)
+    got = model(mixed[:, keep:], cache=cache)
+    assert relative_error(got, model(mixed)[:, keep:]) < 1e-5
+
+
+def test_after_reset_nothing_is_remembered():
+    model, tokens = tiny(), ids(1, 6)
+    cache = KVCache(model.config, max_length=8)
+    model(ids(1, 8, seed=5), cache=cache)
+    cache.reset()
+    assert cache.length == 0
+    assert torch.equal(model(tokens, cache=cache), model(tokens))
+
+
+def test_a_full_cache_refuses_with_advice_and_stays_as_it_was():
+    model, tokens = tiny(), ids(1, 6)
+    cache = KVCache(model.config, max_length=7)
+    model(tokens, cache=cache)
+    before = [buffer.clone() for buffer in cache.keys + cache.values]
+    trace = Trace()
+    with pytest.raises(CacheFullError) as caught:
+        model(tokens[:, :3], cache=cache, trace=trace)
+    for fragment in ("6 of 7", "3 more", "max_length=9", "reset()", "trim("):
+        assert fragment in str(caught.value)
+    assert cache.length == 6
+    assert all(map(torch.equal, cache.keys + cache.values, before))
+    model(tokens[:, :1], cache=cache)  # there was room for one
+    assert cache.length == 7
+
+
+def test_another_batch_size_is_refused():
+    model = tiny()
+    cache = KVCache(model.config, batch_size=2, max_length=8)
+    with pytest.raises(InputError, match=r"3 sequences and the cache 2.*batch_size=3"):
+        model(ids(3, 2), cache=cache)
+    assert cache.length == 0
+
+
+def test_gradients_are_refused_and_inference_is_not():
+    model, tokens = tiny().requires_grad_(True), ids(1, 3)
+    cache = KVCache(model.config, max_length=8)
+    with pytest.raises(InputError, match=r"backpropagation.*torch\.no_grad\(\)"):
+        model(tokens, cache=cache)
+    assert cache.length == 0
+    with torch.no_grad():
+        want = model(tokens)
+        assert torch.equal(model(tokens, cache=cache), want)
+
+
+@pytest.mark.parametrize("length", [-1, 4])
+def test_trim_beyond_what_is_there_is_refused(length):
+    model = tiny()
+    cache = KVCache(model.config, max_length=8)
+    model(ids(1, 3), cache=cache)
+    with pytest.raises(InputError, match=f"length is {length}; it must lie between 0 and 3"):
+        cache.trim(length)
+    assert cache.length == 3
+
+
+@pytest.mark.parametrize("name", ["batch_size", "max_length"])
+@pytest.mark.parametrize("value", [0, -2])
+def test_sizes_below_one_are_refused(name, value):
+    with pytest.raises(InputError, match=f"{name} is {value}; .*whole number of at least 1"):
+        KVCache(tiny().config, **{name: value})
+
+
+def test_its_repr_tells_how_full_it_is():
+    model = tiny()
+    cache = KVCache(model.config, batch_size=2, max_length=8)
+    model(ids(2, 3), cache=cache)
+    assert repr(cache) == f"KVCache(3 of 8 tokens, batch 2, {cache.nbytes:,} bytes)"

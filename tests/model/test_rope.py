@@ -1,0 +1,147 @@
+"""RoPE: frequencies, pairing, relative positions, precision, YaRN."""
+
+import math
+
+import pytest
+import torch
+from reference import TINY, YARN, pair, tiny
+from transformers import Qwen2Config
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from qwenkit.config import QwenConfig
+from qwenkit.model import RotaryEmbedding, apply_rope, inverse_frequencies
+from qwenkit.trace import Trace
+
+
+def config(theta=1_000_000.0, head_dim=4, **rope):
+    rope = {"rope_type": "default", "rope_theta": theta, **rope}
+    raw = Qwen2Config(**{**TINY, "head_dim": head_dim, "rope_parameters": rope})
+    return QwenConfig.from_dict(raw.to_dict()), raw
+
+
+def turn(x, position, theta=1_000_000.0):
+    """Turn x, (..., D), as if it stood at `position`."""
+    rotary = RotaryEmbedding(config(theta, x.shape[-1])[0])
+    return apply_rope(x.reshape(1, 1, 1, -1), *rotary(torch.tensor([[position]]))).flatten()
+
+
+@pytest.mark.parametrize(("theta", "second"), [(1_000_000.0, 1e-3), (10_000.0, 1e-2)])
+def test_frequencies_follow_theta(theta, second):
+    got = inverse_frequencies(config(theta)[0])
+    torch.testing.assert_close(got, torch.tensor([1.0, second]))
+
+
+def test_dimension_i_pairs_with_i_plus_half():
+    x = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    want = torch.tensor([math.cos(1), 0.0, math.sin(1), 0.0])  # interleaved: sin at index 1
+    torch.testing.assert_close(turn(x, 1), want)
+    x = torch.tensor([0.0, 0.0, 0.0, 1.0])  # the second pair's other half, a slow turn
+    want = torch.tensor([0.0, -math.sin(0.2), 0.0, math.cos(0.2)])
+    torch.testing.assert_close(turn(x, 200), want)
+
+
+def test_position_zero_is_the_identity_and_lengths_are_kept():
+    x = torch.randn(8)
+    torch.testing.assert_close(turn(x, 0), x)
+    torch.testing.assert_close(turn(x, 77).norm(), x.norm())
+
+
+def test_scores_depend_on_the_distance_alone():
+    q, k = torch.randn(2, 16)
+    score = turn(q, 9) @ turn(k, 4)
+    torch.testing.assert_close(turn(q, 109) @ turn(k, 104), score, rtol=1e-4, atol=1e-4)
+    assert abs(turn(q, 10) @ turn(k, 4) - score) > 1e-2
+    assert abs(turn(q, 4) @ turn(k, 9) - score) > 1e-2  # and on its sign
+
+
+def test_each_head_and_token_is_turned_by_its_own_position():
+    rotary = RotaryEmbedding(config()[0])
+    x = torch.randn(2, 3, 2, 4)
+    places = torch.tensor([[0, 5], [7, 2]])
+    got = apply_rope(x, *rotary(places))
+    for b, h, t in [(0, 0, 0), (0, 2, 1), (1, 1, 0), (1, 0, 1)]:
+        torch.testing.assert_close(got[b, h, t], turn(x[b, h, t], int(places[b, t])))
+
+
+def test_angles_are_float32_in_a_bfloat16_model():
+    model = tiny(dtype=torch.bfloat16, head_dim=16)
+    rotary = model.model.rotary_emb
+    place = 29_999
+    exact = place * 1e6 ** (-torch.arange(8, dtype=torch.float64) / 8)
+    cos, sin = rotary(torch.tensor([[place]]), torch.bfloat16)
+    assert cos.dtype == sin.dtype == torch.bfloat16
+    # float32 angles err by 30000 × 2^-24, the result's rounding by 2^-9; bfloat16 angles by turns
+    torch.testing.assert_close(cos[0, 0, :8].double(), exact.cos(), rtol=0, atol=8e-3)
+    torch.testing.assert_close(sin[0, 0, 8:].double(), exact.sin(), rtol=0, atol=8e-3)
+    assert rotary.frequencies(torch.device("cpu")).dtype == torch.float32
+
+
+def test_bfloat16_model_turns_queries_by_float32_angles():
+    _, model = pair(dtype=torch.bfloat16, max_position_embeddings=1024)
+    trace = Trace(keep=("attn.q", "attn.q_rot"))
+    tokens = torch.full((1, 700), 5)
+    with torch.no_grad():
+        model(tokens, trace=trace)
+    q = trace["layers.0.attn.q"][0, 0, 699].float()
+    got = trace["layers.0.attn.q_rot"][0, 0, 699].float()
+    torch.testing.assert_close(got, turn(q, 699), rtol=0, atol=0.03 * q.abs().max().item())
+
+
+def test_it_holds_nothing_that_a_checkpoint_or_a_cast_could_change():
+    rotary = RotaryEmbedding(config()[0])
+    assert not list(rotary.parameters())
+    assert not list(rotary.buffers())
+    with torch.device("meta"):
+        made_on_meta = RotaryEmbedding(config()[0])
+    places = torch.tensor([[0, 3]])
+    for got, want in zip(made_on_meta(places), rotary(places), strict=True):
+        assert torch.equal(got, want)
+
+
+# --- YaRN -----------------------------------------------------------------------------------------
+
+
+def test_yarn_keeps_fast_pairs_slows_slow_ones_and_blends_between():
+    """Theta 100, D 16, context 32: pair 0 keeps its frequency, from pair 3 on all is slowed."""
+    plain = inverse_frequencies(config(100.0, 16)[0])
+    yarn = inverse_frequencies(config(100.0, 16, **_yarn())[0])
+    slowed = torch.tensor([0, 1 / 3, 2 / 3, 1, 1, 1, 1, 1])
+    torch.testing.assert_close(yarn / plain, 1 - slowed * 3 / 4)  # slowed: a quarter of it
+
+
+def _yarn(**changes):
+    kept = {name: value for name, value in YARN.items() if name != "rope_theta"}
+    return {**kept, **changes}
+
+
+YARNS = {
+    "plain": {},
+    "factor 1": {"factor": 1.0},
+    "factor": {"factor": 8.0},
+    "betas": {"beta_fast": 4.0, "beta_slow": 0.5},
+    "attention factor": {"attention_factor": 0.7},
+    "context": {"original_max_position_embeddings": 64},
+    "empty ramp": {"original_max_position_embeddings": 1},
+    "released": {"original_max_position_embeddings": 32768, "theta": 1_000_000.0, "head_dim": 64},
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # transformers remarks on unusual factors
+@pytest.mark.parametrize("changes", YARNS.values(), ids=YARNS)
+def test_yarn_equals_transformers(changes):
+    ours, theirs = config(**{"theta": 100.0, "head_dim": 16, **_yarn(), **changes})
+    frequencies, factor = ROPE_INIT_FUNCTIONS["yarn"](theirs, torch.device("cpu"))
+    got = inverse_frequencies(ours)
+    assert got.isfinite().all()
+    torch.testing.assert_close(got, frequencies)
+    assert RotaryEmbedding(ours).factor == pytest.approx(factor)
+
+
+@pytest.mark.parametrize(
+    ("changes", "factor"),
+    [(None, 1.0), ({}, 0.1 * math.log(4) + 1), ({"attention_factor": 0.5}, 0.5)],
+)
+def test_yarn_scales_cos_and_sin(changes, factor):
+    made = config(100.0, 16, **({} if changes is None else _yarn(**changes)))[0]
+    cos, sin = RotaryEmbedding(made)(torch.tensor([[0, 6]]))
+    torch.testing.assert_close(cos.square() + sin.square(), torch.full((1, 2, 16), factor**2))
