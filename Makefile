@@ -1,0 +1,74 @@
+# The commands of this repository: `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+ARGS ?=
+
+# With a model chosen by the reader the numbers differ from the stored ones: cells then only have
+# to run (lax). Without, every stored output is compared (strict).
+NBVAL := $(if $(QWENKIT_MODEL),--nbval-lax,--nbval)
+
+# Said by the Python itself, in words that any version of it understands.
+NEW_ENOUGH := -c "import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit('qwenkit needs \
+	Python 3.11 or newer, and %s is %d.%d. Install a newer one and name it: \
+	make lab PYTHON=python3.12' % ((sys.executable,) + v))"
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test lint unit notebooks bench clean
+
+help:
+	@echo "make lab        open JupyterLab on the first notebook (ARGS=\"--port 8900 --no-browser\")"
+	@echo "make test       all that checks: lint, unit, notebooks"
+	@echo "make lint       ruff and mypy"
+	@echo "make unit       the tests in tests/"
+	@echo "make notebooks  run every notebook and compare its outputs with the stored ones"
+	@echo "make bench      times beside transformers; needs QWENKIT_MODEL"
+	@echo "make clean      remove caches and build products (not .venv)"
+	@echo "The first of them sets up .venv; PYTHON=python3.12 names the Python it is made with."
+
+lab: $(READY)
+	$(BIN)/qwenkit lab $(ARGS)
+
+test: $(READY)
+	@for part in lint unit notebooks; do \
+		start=$$(date +%s); \
+		$(MAKE) --no-print-directory $$part || exit 1; \
+		echo "== $$part: $$(($$(date +%s) - start)) s"; \
+	done
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: $(READY)
+	$(BIN)/python -m pytest tests
+
+notebooks: $(READY)
+	$(BIN)/python -m pytest $(NBVAL) --nbval-current-env --nbval-cell-timeout=120 \
+		-p no:cacheprovider notebooks/
+
+bench: $(READY)
+	$(BIN)/python tests/bench/run.py $(ARGS)
+
+clean:
+	rm -rf .pytest_cache .mypy_cache .ruff_cache build dist .coverage
+	find qwenkit tests notebooks -name __pycache__ -prune -exec rm -rf {} +
+	find notebooks -name .ipynb_checkpoints -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c "" || { echo "$(PYTHON) does not run; name a Python of 3.11 or newer:" \
+		"make lab PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) $(NEW_ENOUGH)
+	@echo "Making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(READY): pyproject.toml constraints.txt | $(BIN)/python
+	@$(BIN)/python $(NEW_ENOUGH)
+	@echo "Installing qwenkit and what it needs into $(VENV): this takes some minutes the first" \
+		"time, and nothing is shown until it is done"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt -e '.[test]'
+	@touch $(READY)
