@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from io import BufferedReader
 from pathlib import Path
@@ -19,6 +20,7 @@ from qwenkit.safetensors_file import BYTES_OF_DTYPE, TensorInfo, read_header
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+SHARD = re.compile(r"model(-[0-9a-f]+)?-\d{5}-of-\d{5}\.safetensors")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -183,11 +185,16 @@ def _weight_files(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
     if (folder / INDEX).is_file():
         listed = _read_index(folder / INDEX)
         return [folder / name for name in sorted(set(listed.values()))], listed
-    others = sorted(folder.glob("*.safetensors"))
+    # Shards without an index are what a killed save leaves behind; they are no checkpoint.
+    every = sorted(folder.glob("*.safetensors"))
+    others = [file for file in every if not SHARD.fullmatch(file.name)]
     if len(others) == 1:
         return others, None
-    if others:
-        raise CheckpointError(f"{folder} has {len(others)} safetensors files and no {INDEX}")
+    if every:
+        raise CheckpointError(
+            f"{folder} has {len(every)} safetensors files and no {INDEX} that says what they hold; "
+            "fetch the index too"
+        )
     pickles = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
     if pickles:
         raise CheckpointError(
@@ -205,8 +212,9 @@ def _read_index(path: Path) -> dict[str, str]:
         raise CheckpointError(str(error)) from None
     if not isinstance(listed, dict) or not listed:
         raise CheckpointError(f"{path} has no weight_map of tensor names to files")
-    for file in dict.fromkeys(listed.values()):
-        if not isinstance(file, str) or not file or file != os.path.basename(file) or "\\" in file:
+    for file in listed.values():
+        plain = isinstance(file, str) and 0 < len(file) < 256 and "\0" not in file
+        if not plain or "\\" in file or file != os.path.basename(file):
             raise CheckpointError(
                 f"{path} names the file {file!r}; only a plain name in the checkpoint's own folder "
                 "is allowed"

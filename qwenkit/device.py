@@ -29,7 +29,7 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise InputError(f"device is {name!r}; it must be 'auto', 'cpu', 'mps' or 'cuda'") from None
     have = {"mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available()}
     if not have.get(device.type, True):
@@ -47,7 +47,7 @@ def pick_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
         name = str(name).removeprefix("torch.")
     if name == "auto":
         return default_dtype(device)
-    if name not in DTYPES:
+    if not isinstance(name, str) or name not in DTYPES:
         raise InputError(f"dtype is {name!r}; it must be 'auto' or one of {', '.join(DTYPES)}")
     return DTYPES[name]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from qwenkit.errors import InputError
 from qwenkit.model import KVCache, QwenForCausalLM
+from qwenkit.model.inputs import check_input_ids
 from qwenkit.sampling import Sampling
 from qwenkit.tokenizer import Tokenizer
 
@@ -71,19 +72,39 @@ def generate(
         InputError: an argument out of its range.
     """
     sampling = Sampling(temperature, top_k, top_p, repetition_penalty)
-    ids = torch.as_tensor(input_ids)
-    ids = ids[None] if ids.dim() == 1 else ids
-    if ids.dim() != 2 or ids.shape[0] != 1 or ids.shape[1] == 0 or ids.is_floating_point():
-        raise InputError(
-            f"input_ids has shape {tuple(ids.shape)} and dtype {ids.dtype}; it must be one prompt "
-            "of at least one id, (1, T) or (T,)"
-        )
+    ids = _one_prompt(input_ids)
+    check_input_ids(ids, model.config, ids.device, past=0)
     if type(max_new_tokens) is not int or max_new_tokens < 1:
         raise InputError(f"max_new_tokens is {max_new_tokens!r}; it must be at least 1")
-    stops = frozenset(model.stop_ids if stop_ids is None else stop_ids)
+    stops = model.stop_ids if stop_ids is None else stop_ids
+    if not isinstance(stops, Collection) or not all(type(stop) is int for stop in stops):
+        raise InputError(f"stop_ids is {stop_ids!r}; it must be a collection of ids, such as (3,)")
+    if seed is not None and (type(seed) is not int or not 0 <= seed < 2**63):
+        raise InputError(f"seed is {seed!r}; it must be a whole number from 0 to 2**63 - 1")
     generator = torch.Generator()
     generator.manual_seed(seed) if seed is not None else generator.seed()
-    return _steps(model, ids.to(model.device), max_new_tokens, sampling, stops, generator)
+    return _steps(
+        model, ids.to(model.device), max_new_tokens, sampling, frozenset(stops), generator
+    )
+
+
+def _one_prompt(input_ids: Tensor | Sequence[int]) -> Tensor:
+    """Return the ids as (1, T) int64, or refuse them."""
+    try:
+        ids = torch.as_tensor(input_ids)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(
+            f"input_ids is {input_ids!r}; it must be one prompt's ids, (1, T) or (T,), as "
+            "tokenizer(text) gives them"
+        ) from None
+    ids = ids[None] if ids.dim() == 1 else ids
+    whole = ids.dtype in (torch.int64, torch.int32)
+    if ids.dim() != 2 or ids.shape[0] != 1 or ids.shape[1] == 0 or not whole:
+        raise InputError(
+            f"input_ids has shape {tuple(ids.shape)} and dtype {ids.dtype}; it must be one prompt "
+            "of at least one id, (1, T) or (T,) int64"
+        )
+    return ids
 
 
 def _steps(

@@ -43,9 +43,9 @@ def resolve(source: str | Path | None = None) -> Path:
             'load_pretrained("Qwen/Qwen2.5-Coder-0.5B"), or set QWENKIT_MODEL to one'
         )
     folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists():
+    if _exists(folder):
+        if folder.is_dir():
+            return folder
         raise SourceError(f"{folder} is a file; name the folder that holds config.json")
     if isinstance(source, str) and _HUB_ID.fullmatch(source):
         return _download(source)
@@ -53,6 +53,13 @@ def resolve(source: str | Path | None = None) -> Path:
         f"{str(source)!r} is neither a folder here nor a Hub id "
         '(an id is "owner/name", such as "Qwen/Qwen2.5-Coder-0.5B")'
     )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # longer than a path may be, or with a NUL in it
+        return False
 
 
 def cached_models() -> list[str]:
@@ -70,11 +77,10 @@ def cached_models() -> list[str]:
 
 def _download(hub_id: str) -> Path:
     """Fetch a repository's needed files, or find them in the cache where there is no network."""
-    import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
     )
@@ -91,10 +97,12 @@ def _download(hub_id: str) -> Path:
         ) from None
     except LocalEntryNotFoundError:
         raise SourceError(
-            f"{hub_id} is not in the local cache and the Hub cannot be reached; connect once to "
-            "download it, or name a folder that holds it"
+            f"{hub_id} is not in the local cache, or incomplete there, and the Hub cannot be "
+            "reached; connect once to download it, or name a folder that holds it"
         ) from None
-    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+    except HFValidationError as error:
+        raise SourceError(f"{hub_id!r} is no Hub id: {error}") from None
+    except Exception as error:  # what the HTTP library of the day raises when a line breaks
         raise SourceError(f"{hub_id} could not be downloaded: {error}; try again") from None
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise SourceError(

@@ -109,11 +109,13 @@ def _tensor(path: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         raise _damaged(path, f"{name!r} lacks dtype, shape or data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if dtype not in BYTES_OF_DTYPE:
+    if not isinstance(dtype, str) or dtype not in BYTES_OF_DTYPE:
         raise _damaged(path, f"{name!r} has the unknown dtype {dtype!r}")
     if not _whole_numbers(shape) or not _whole_numbers(offsets) or len(offsets) != 2:
         raise _damaged(path, f"{name!r} has shape {shape!r} and data_offsets {offsets!r}")
     begin, end = offsets
+    if any(number >= 2**63 for number in (*shape, *offsets)):
+        raise _damaged(path, f"{name!r} has a shape or offset beyond 64 bits")
     need = math.prod(shape) * BYTES_OF_DTYPE[dtype]
     if end - begin != need:
         raise _damaged(

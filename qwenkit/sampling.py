@@ -33,6 +33,10 @@ class Sampling:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
+        for name in ("temperature", "top_p", "repetition_penalty"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise InputError(f"{name} is {value!r}; it must be a number")
         rules = {
             "temperature": (0 <= self.temperature < math.inf, "0 (greedy) or more"),
             "top_k": (
@@ -59,7 +63,8 @@ class Sampling:
         if self.temperature == 0:
             return logits.softmax(dim=-1)
         # Subtracting the largest first keeps a tiny temperature from overflowing to inf - inf.
-        logits = (logits - logits.max()) / self.temperature
+        # float32 has no number below 1e-38 that it could divide by.
+        logits = (logits - logits.max()) / max(self.temperature, 1e-37)
         return keep_top_p(keep_top_k(logits, self.top_k), self.top_p).softmax(dim=-1)
 
     def choose(self, probs: Float[Tensor, " V"], generator: torch.Generator) -> int:

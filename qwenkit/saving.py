@@ -10,16 +10,17 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from qwenkit.checkpoint import INDEX, SINGLE
+from qwenkit.checkpoint import FLOATS, INDEX, SHARD, SINGLE
 from qwenkit.config import QwenConfig
 from qwenkit.config_json import write_json
-from qwenkit.errors import CheckpointError
+from qwenkit.errors import CheckpointError, ConfigError
 
 
 def save_checkpoint(
@@ -37,18 +38,14 @@ def save_checkpoint(
         max_shard_bytes: a shard takes at most this much, or one tensor if that is larger.
 
     Raises:
-        CheckpointError: tensors that do not fit the config, or writing fails; what was there
-            before is then still there, whole.
+        CheckpointError: tensors that do not fit the config, another model in the folder, or
+            writing fails; what was there before is then still there, whole.
     """
     folder = Path(folder).expanduser()
     expected = config.tensor_shapes()
-    wrong = [n for n in expected if n not in tensors or tuple(tensors[n].shape) != expected[n]]
-    wrong += [name for name in tensors if name not in expected]
-    if wrong or max_shard_bytes < 1:
-        what = (
-            f"these do not fit the config: {', '.join(wrong)}" if wrong else "max_shard_bytes < 1"
-        )
-        raise CheckpointError(f"nothing was saved to {folder}; {what}")
+    problem = _problem(tensors, expected, max_shard_bytes) or _other_model(folder, config)
+    if problem:
+        raise CheckpointError(f"nothing was saved to {folder}: {problem}")
     shards = _split({name: tensors[name] for name in expected}, max_shard_bytes)
     stored = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     written: list[Path] = []
@@ -57,7 +54,7 @@ def save_checkpoint(
         temporary = _write_shards(folder, shards, written)
         write_json(folder / "config.json", {**config.to_dict(), "torch_dtype": stored})
         _commit(folder, shards, temporary)
-    except (OSError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder} could not be written ({error}); the checkpoint that was there is unchanged"
         ) from None
@@ -66,15 +63,55 @@ def save_checkpoint(
             file.unlink(missing_ok=True)
 
 
+def _problem(
+    tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], max_shard_bytes: int
+) -> str | None:
+    """Say why these tensors cannot be saved; None: they can."""
+    if max_shard_bytes < 1:
+        return f"max_shard_bytes is {max_shard_bytes}; it must be at least 1"
+    wrong = [n for n in expected if n not in tensors or tuple(tensors[n].shape) != expected[n]]
+    wrong += [name for name in tensors if name not in expected]
+    if wrong:
+        return f"these do not fit the config: {', '.join(wrong)}"
+    for name, tensor in tensors.items():
+        if tensor.dtype not in FLOATS.values() or tensor.is_meta:
+            return (
+                f"{name} is {tensor.dtype} on {tensor.device}; it must be float32, bfloat16 or "
+                "float16, with values"
+            )
+    return None
+
+
+def _other_model(folder: Path, config: QwenConfig) -> str | None:
+    """Say whether the folder holds a model of another config; None: it does not.
+
+    Config and weights are two files, and no step replaces both at once: a crash between would pair
+    one model's config with the other's weights.
+    """
+    if not (folder / "config.json").exists():
+        return None
+    try:
+        there = QwenConfig.from_file(folder)
+    except ConfigError:
+        return "its config.json cannot be read; save to another folder, or delete it first"
+    if replace(there, dtype=config.dtype) == config:
+        return None
+    return "it holds a model of another config; save to another folder, or delete that one first"
+
+
 def _split(tensors: dict[str, Tensor], max_bytes: int) -> list[dict[str, Tensor]]:
     """Fill shards in order; a new one starts where the next tensor would not fit."""
     shards: list[dict[str, Tensor]] = [{}]
     size = 0
+    starts: set[int] = set()
     for name, tensor in tensors.items():
         if shards[-1] and size + tensor.nbytes > max_bytes:
             shards.append({})
             size = 0
-        shards[-1][name] = tensor.detach().contiguous()
+        tensor = tensor.detach().contiguous()
+        twice = tensor.data_ptr() in starts  # one tensor under two names: each is written
+        starts.add(tensor.data_ptr())
+        shards[-1][name] = tensor.clone() if twice else tensor
         size += tensor.nbytes
     return shards
 
@@ -96,7 +133,8 @@ def _write_shards(
 
 def _commit(folder: Path, shards: list[dict[str, Tensor]], temporary: dict[int, Path]) -> None:
     """Make the new weights the checkpoint, then remove what the old one leaves behind."""
-    old = {folder / INDEX, *folder.glob("*.safetensors")}
+    old = {folder / INDEX, folder / SINGLE}
+    old |= {file for file in folder.glob("*.safetensors") if SHARD.fullmatch(file.name)}
     if len(shards) == 1:
         os.replace(temporary[0], folder / SINGLE)
         keep = {folder / SINGLE}

@@ -16,7 +16,9 @@ import jinja2
 import tokenizers
 import torch
 from jaxtyping import Int
-from jinja2.ext import loopcontrols
+from jinja2.ext import Extension, loopcontrols
+from jinja2.nodes import Node
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from torch import Tensor
 
@@ -53,7 +55,10 @@ class Tokenizer:
             raise TokenizerError(f"{path} cannot be read ({error}); fetch it again") from None
         added = self.backend.get_added_tokens_decoder()
         self.special = {token.content: number for number, token in sorted(added.items())}
-        self.num_tokens = max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
+        ids = self.backend.get_vocab(with_added_tokens=True).values()
+        if not ids:
+            raise TokenizerError(f"{path} holds no tokens; fetch it again")
+        self.num_tokens = max(ids) + 1
         self.chat_template = _chat_template(folder)
 
     def encode(self, text: str, special: bool = True) -> list[int]:
@@ -69,8 +74,10 @@ class Tokenizer:
         self.backend.encode_special_tokens = not special
         try:
             return list(self.backend.encode(text, add_special_tokens=False).ids)
-        except UnicodeEncodeError as error:  # half of a surrogate pair is no character
-            raise TokenizerError(f"text is not valid Unicode: {error.reason}") from None
+        except (UnicodeEncodeError, TypeError):  # the library's answers to half a surrogate pair
+            raise TokenizerError(
+                "text is not valid Unicode: it holds half of a surrogate pair"
+            ) from None
 
     def __call__(self, text: str, special: bool = True) -> Int[Tensor, "1 T"]:
         """Return the ids of a text as the (1, T) tensor that a model takes."""
@@ -106,6 +113,8 @@ class Tokenizer:
         """
         if self.chat_template is None:
             raise TokenizerError("this checkpoint has no chat template; an Instruct model has one")
+        if isinstance(messages, str) or not isinstance(messages, Sequence):
+            raise TokenizerError(f"messages is {messages!r}; it must be a list of messages")
         for message in messages:
             if not isinstance(message, Mapping) or "role" not in message:
                 raise TokenizerError(
@@ -118,7 +127,7 @@ class Tokenizer:
                 tools=None if tools is None else list(tools),
                 add_generation_prompt=add_generation_prompt,
             )
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
+        except Exception as error:  # a template is a program: it may fail in any way
             raise TokenizerError(f"the chat template failed: {error}") from None
 
     def fim(self, prefix: str, suffix: str) -> str:
@@ -153,15 +162,27 @@ class Tokenizer:
         write_json(folder / "tokenizer_config.json", settings)
 
     def _ids(self, ids: Iterable[int] | Tensor) -> list[int]:
-        numbers = ids.reshape(-1).tolist() if isinstance(ids, Tensor) else [int(i) for i in ids]
+        numbers = ids.reshape(-1).tolist() if isinstance(ids, Tensor) else ids
+        if not isinstance(numbers, Iterable):
+            raise TokenizerError(f"ids is {ids!r}; it must be a list or tensor of ids")
+        whole = []
         for number in numbers:
-            if self.backend.id_to_token(number) is None if number >= 0 else True:
+            if isinstance(number, bool) or not hasattr(number, "__index__"):
+                raise TokenizerError(f"ids holds {number!r}; an id is a whole number")
+            number = int(number)
+            in_range = 0 <= number < self.num_tokens
+            if not in_range or self.backend.id_to_token(number) is None:
                 raise TokenizerError(f"id {number} is no token; ids are below {self.num_tokens}")
-        return numbers
+            whole.append(number)
+        return whole
 
     def _visible(self, number: int) -> str:
         token = self.backend.id_to_token(number) or ""
         if token in self.special:
+            return token
+        if not all(
+            char in _BYTE_OF for char in token
+        ):  # no byte-level vocabulary: show it as it is
             return token
         raw = bytes(_BYTE_OF[char] for char in token)
         text = raw.decode("utf-8", errors="backslashreplace")
@@ -190,7 +211,12 @@ _BYTE_OF = _byte_alphabet()
 def _chat_template(folder: Path) -> str | None:
     """Find the template: a file of its own in newer checkpoints, a JSON value in older ones."""
     if (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        try:
+            return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise TokenizerError(
+                f"{folder / 'chat_template.jinja'} cannot be read: {error}"
+            ) from None
     if not (folder / "tokenizer_config.json").is_file():
         return None
     try:
@@ -198,8 +224,20 @@ def _chat_template(folder: Path) -> str | None:
     except ConfigError as error:
         raise TokenizerError(str(error)) from None
     if isinstance(template, list):  # several templates by name
-        template = {entry.get("name"): entry.get("template") for entry in template}.get("default")
+        named = [entry for entry in template if isinstance(entry, dict)]
+        template = next((e.get("template") for e in named if e.get("name") == "default"), None)
     return template if isinstance(template, str) else None
+
+
+class _Generation(Extension):
+    """Templates may mark what the assistant said, for training; here the mark does nothing."""
+
+    tags = {"generation"}  # noqa: RUF012 (as jinja2 declares it)
+
+    def parse(self, parser: Parser) -> list[Node]:
+        """Return what stands between the tags."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 def _environment() -> jinja2.Environment:
@@ -209,7 +247,7 @@ def _environment() -> jinja2.Environment:
         raise jinja2.TemplateError(message)
 
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
     )
     environment.filters["tojson"] = lambda value, indent=None: json.dumps(
         value, ensure_ascii=False, indent=indent
