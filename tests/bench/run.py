@@ -30,7 +30,8 @@ IMPORTS = {
 LOADS = {
     "qwenkit": "import qwenkit; qwenkit.load_pretrained({0!r}, device='cpu', dtype={1!r})",
     "transformers": "from transformers import AutoTokenizer, Qwen2ForCausalLM; import torch; "
-    "Qwen2ForCausalLM.from_pretrained({0!r}, dtype=torch.{1}); AutoTokenizer.from_pretrained({0!r})",
+    "AutoTokenizer.from_pretrained({0!r}); "
+    "Qwen2ForCausalLM.from_pretrained({0!r}, dtype=torch.{1})",
 }
 TIMER = """
 import resource, sys, time

@@ -1,0 +1,330 @@
+"""From a source to a folder; downloads are real ones, from a small Hub served on this machine."""
+
+import hashlib
+import http.server
+import json
+import os
+import threading
+import types
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from fixtures_toy import python, toy_of
+
+from qwenkit import hub
+from qwenkit.errors import QwenkitError, SourceError
+
+REPO = "someone/Qwen-toy"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+UNNEEDED = {
+    "README.md": b"# A model",
+    ".gitattributes": b"*.safetensors filter=lfs",
+    "pytorch_model.bin": b"\x80\x04.",
+    "model.gguf": b"GGUF",
+    "original/x.pth": b"\x80\x04.",
+    "onnx/model.safetensors": b"another",
+    "training_args.bin": b"\x80\x04.",
+}
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    return toy_of(tmp_path_factory)
+
+
+# --- without a network ---
+
+
+def test_nothing_named_means_the_environments_model(toy, monkeypatch):
+    monkeypatch.setenv("QWENKIT_MODEL", str(toy))
+    assert hub.resolve() == toy
+    assert hub.resolve(None) == toy
+
+
+def test_what_is_named_wins_over_the_environment(toy, tmp_path, monkeypatch):
+    monkeypatch.setenv("QWENKIT_MODEL", str(tmp_path))
+    assert hub.resolve(str(toy)) == toy
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_nothing_named_at_all_means_the_embedded_model(toy, monkeypatch, tmp_path, value):
+    monkeypatch.delenv("QWENKIT_MODEL", raising=False)
+    if value is not None:
+        monkeypatch.setenv("QWENKIT_MODEL", value)
+    monkeypatch.setattr(hub, "EMBEDDED", toy)
+    assert hub.resolve() == toy
+    monkeypatch.setattr(hub, "EMBEDDED", tmp_path / "none")
+    with pytest.raises(SourceError, match="no model was named"):
+        hub.resolve()
+
+
+def test_a_folder_is_itself(toy, monkeypatch):
+    assert hub.resolve(toy) == hub.resolve(str(toy)) == toy
+    monkeypatch.chdir(toy.parent)
+    assert hub.resolve(toy.name) == Path(toy.name)
+    monkeypatch.setenv("HOME", str(toy.parent))
+    assert hub.resolve(f"~/{toy.name}") == toy
+
+
+def test_a_folder_wins_over_a_hub_id_of_its_spelling(tmp_path, monkeypatch):
+    (tmp_path / "someone" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert hub.resolve("someone/model") == Path("someone/model")
+
+
+def test_a_file_is_refused(toy):
+    with pytest.raises(SourceError, match=r"config\.json is a file; name the folder"):
+        hub.resolve(toy / "config.json")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "nonsense", "a/b/c", "/no/such/folder", "../x/y", "./x", "a b/c", "https://hf.co/a/b",
+        "someone/", "/x", "C:\\models\\x", "-a/b", "a/b\n", "é/b", "nul\0byte", "x" * 5_000,
+        Path("someone/model"),
+    ],
+    ids=lambda source: repr(source)[:30],
+)  # fmt: skip
+def test_nonsense_is_refused_without_asking_a_hub(source, monkeypatch):
+    monkeypatch.setattr(hub, "_download", lambda name: pytest.fail(f"asked for {name!r}"))
+    with pytest.raises(SourceError, match="neither a folder here nor a Hub id"):
+        hub.resolve(source)
+
+
+def test_the_error_is_a_file_not_found_error():
+    with pytest.raises(FileNotFoundError):
+        hub.resolve("nonsense")
+    assert issubclass(SourceError, QwenkitError)
+
+
+# --- a Hub of our own ---
+
+
+class Hub:
+    """Answers as the Hub does for one repository, and keeps the list of what was asked.
+
+    Weights are redirected to another address, as the Hub does with its large files.
+    """
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.files = files
+        self.asked: list[tuple[str, str]] = []
+        self.failing: str | None = None  # "500", or "cut": connections end in the middle
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                outer.answer(self)
+
+            do_HEAD = do_GET
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def fetched(self) -> set[str]:
+        """Return the files whose bytes were sent."""
+        parts = (path.split("/", 2) for way, path in self.asked if way == "GET")
+        plain = {
+            path.split(f"/resolve/{COMMIT}/")[1]
+            for way, path in self.asked
+            if way == "GET" and "/resolve/" in path
+        }
+        return plain | {part[2] for part in parts if part[1] == "cdn"}
+
+    def answer(self, to) -> None:
+        path = unquote(urlsplit(to.path).path)
+        self.asked.append((to.command, path))
+        if self.failing == "500":
+            return self.send(to, 500, b"")
+        if path == f"/api/models/{REPO}" or path == f"/api/models/{REPO}/revision/main":
+            names = [{"rfilename": name} for name in self.files]
+            return self.send_json(to, {"id": REPO, "sha": COMMIT, "siblings": names})
+        if path == f"/api/models/{REPO}/tree/{COMMIT}":
+            return self.send_json(
+                to,
+                [
+                    {"type": "file", "path": n, "size": len(b), "oid": hashlib.sha1(b).hexdigest()}
+                    for n, b in self.files.items()
+                ],
+            )
+        for ref in (COMMIT, "main"):
+            start = f"/{REPO}/resolve/{ref}/"
+            if path.startswith(start) and path[len(start) :] in self.files:
+                return self.send_file(to, path[len(start) :])
+        if path.startswith("/cdn/") and path[5:] in self.files:
+            return self.send_bytes(to, self.files[path[5:]])
+        self.send(to, 404, b"", **{"X-Error-Code": "RepoNotFound"})
+
+    def send_file(self, to, name: str) -> None:
+        body = self.files[name]
+        etag = hashlib.sha256(body).hexdigest()
+        facts = {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"'}
+        if name.endswith(".safetensors"):
+            facts |= {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(len(body))}
+            elsewhere = self.endpoint.replace("127.0.0.1", "localhost")
+            self.send(to, 302, b"", Location=f"{elsewhere}/cdn/{name}", **facts)
+        else:
+            self.send_bytes(to, body, **facts)
+
+    def send_bytes(self, to, body: bytes, **headers: str) -> None:
+        wanted = to.headers.get("Range")
+        if not wanted:
+            return self.send(to, 200, body, **headers)
+        first, _, last = wanted.removeprefix("bytes=").partition("-")
+        begin, end = int(first), int(last) + 1 if last else len(body)
+        headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(body)}"
+        self.send(to, 206, body[begin:end], **headers)
+
+    def send_json(self, to, data) -> None:
+        self.send(to, 200, json.dumps(data).encode(), **{"Content-Type": "application/json"})
+
+    def send(self, to, status: int, body: bytes, **headers: str) -> None:
+        to.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            to.send_header(name, value)
+        to.end_headers()
+        if to.command == "GET":
+            cut = self.failing == "cut" and len(body) > 20_000
+            to.wfile.write(body[:10_000] if cut else body)
+            to.close_connection = to.close_connection or cut
+
+
+RESOLVE = """
+import sys
+from qwenkit.errors import SourceError
+from qwenkit.hub import cached_models, resolve
+try:
+    print("folder", resolve(sys.argv[1]))
+    print("cached", *cached_models())
+except SourceError as error:
+    assert error.__suppress_context__ or error.__context__ is None
+    print("refused", error)
+"""
+
+
+@pytest.fixture
+def client(toy, tmp_path):
+    """Return a Hub that serves the toy, and a function that resolves an id in a new process."""
+    files = {path.name: path.read_bytes() for path in toy.iterdir()}
+    served = Hub({**files, **UNNEEDED})
+
+    def resolve(hub_id=REPO, **environment):
+        done = python(
+            RESOLVE, hub_id, HF_ENDPOINT=served.endpoint, HF_HOME=str(tmp_path / "home"),
+            HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_XET="1", HF_HUB_ETAG_TIMEOUT="2",
+            HF_HUB_DOWNLOAD_TIMEOUT="2", HF_HUB_DISABLE_PROGRESS_BARS="1", NO_PROXY="*",
+            no_proxy="*", **environment,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-1_000:]
+        assert "Traceback" not in done.stderr
+        return done.stdout.strip()
+
+    yield types.SimpleNamespace(hub=served, resolve=resolve, home=tmp_path / "home", files=files)
+    served.stop()
+
+
+def folder_in(out: str) -> Path:
+    assert out.startswith("folder "), out
+    return Path(out.splitlines()[0].removeprefix("folder "))
+
+
+def test_a_download_takes_what_is_needed_and_then_works_without_the_hub(client):
+    out = client.resolve()
+    folder = folder_in(out)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == client.files
+    assert out.splitlines()[1] == f"cached {REPO}"
+    assert client.hub.fetched() == client.files.keys()
+    assert not any(name in path for _, path in client.hub.asked for name in UNNEEDED)
+
+    client.hub.asked.clear()
+    assert folder_in(client.resolve()) == folder  # again, with the Hub there
+    assert client.hub.fetched() == set()
+
+    client.hub.asked.clear()
+    assert folder_in(client.resolve(HF_HUB_OFFLINE="1")) == folder
+    assert client.hub.asked == []
+
+    client.hub.failing = "500"
+    assert folder_in(client.resolve()) == folder
+    client.hub.stop()
+    assert folder_in(client.resolve()) == folder
+
+
+def test_a_cached_model_that_is_incomplete_says_so(client):
+    folder = folder_in(client.resolve())
+    (folder / "model.safetensors").unlink()
+    out = client.resolve(HF_HUB_OFFLINE="1")
+    assert out.startswith("refused")
+    assert REPO in out
+    assert "incomplete" in out
+    assert folder_in(client.resolve()) == folder  # with the Hub there it is made whole
+    assert (folder / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("how", ["stopped", "offline", "500"])
+def test_absent_and_no_hub_to_be_reached(client, how):
+    environment = {}
+    if how == "stopped":
+        client.hub.stop()
+    elif how == "offline":
+        environment["HF_HUB_OFFLINE"] = "1"
+    else:
+        client.hub.failing = "500"
+    out = client.resolve(**environment)
+    assert out.startswith(
+    assert out.startswith(f"refused {REPO} is not in the local cache, or incomplete there")
+    )
+    assert "httpx" not in out
+    assert len(out.splitlines()) == 1
+
+
+def test_a_repository_that_the_hub_has_not(client):
+    out = client.resolve("someone/else")
+    assert out == ("refused someone/else is not on the Hub, or is private; check its spelling")
+
+
+def test_a_repository_without_safetensors(client):
+    for name in list(client.hub.files):
+        if name.endswith(".safetensors"):
+            del client.hub.files[name]
+    out = client.resolve()
+    assert out.startswith("refused")
+    assert "no safetensors" in out
+
+
+def test_a_download_that_breaks_off_is_refused_and_can_be_resumed(client):
+    client.hub.failing = "cut"
+    out = client.resolve()
+    assert out.startswith(f"refused {REPO} could not be downloaded"), out
+    client.hub.failing = None
+    folder = folder_in(client.resolve())
+    assert (folder / "model.safetensors").read_bytes() == client.files["model.safetensors"]
+
+
+@pytest.mark.parametrize("hub_id", ["a--b/c", "a..b/c", "a/b.git", "a/" + "b" * 200, "a/b-"])
+def test_an_id_that_the_hub_library_does_not_take(monkeypatch, hub_id):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(SourceError, match=hub_id):
+        hub.resolve(hub_id)
+
+
+def test_cached_models_of_an_empty_cache(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    real = huggingface_hub.scan_cache_dir
+    monkeypatch.setattr(huggingface_hub, "scan_cache_dir", lambda: real(tmp_path / "absent"))
+    assert hub.cached_models() == []
+    assert not os.listdir(tmp_path)

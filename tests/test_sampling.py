@@ -1,0 +1,167 @@
+"""The probabilities a token is drawn from, against transformers' own processors."""
+
+import math
+
+import pytest
+import torch
+from transformers import (
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from qwenkit.errors import InputError
+from qwenkit.sampling import Sampling, keep_top_k, keep_top_p, penalise
+
+V = 50
+
+
+def random_logits(seed, scale=3.0):
+    return scale * torch.randn(V, generator=torch.Generator().manual_seed(seed))
+
+
+def random_ids(seed, count=30):
+    return torch.randint(V, (count,), generator=torch.Generator().manual_seed(seed))
+
+
+def reference(logits, seen, temperature, top_k, top_p, penalty):
+    """The same by transformers, in the order its generate() has."""
+    steps = LogitsProcessorList()
+    if penalty != 1:
+        steps.append(RepetitionPenaltyLogitsProcessor(penalty))
+    if temperature != 1:
+        steps.append(TemperatureLogitsWarper(temperature))
+    if top_k:
+        steps.append(TopKLogitsWarper(top_k))
+    if top_p < 1:
+        steps.append(TopPLogitsWarper(top_p))
+    return steps(seen[None], logits[None].clone())[0].softmax(dim=-1)
+
+
+SETTINGS = [
+    # temperature, top_k, top_p, penalty
+    (1.0, 0, 1.0, 1.0),
+    (0.3, 0, 1.0, 1.0),
+    (2.5, 0, 1.0, 1.0),
+    (1.0, 1, 1.0, 1.0),
+    (1.0, 7, 1.0, 1.0),
+    (1.0, V, 1.0, 1.0),
+    (1.0, 0, 0.5, 1.0),
+    (1.0, 0, 0.95, 1.0),
+    (1.0, 0, 1.0, 1.3),
+    (1.0, 0, 1.0, 0.7),
+    (0.7, 20, 0.8, 1.1),  # the instruct models' own settings
+    (1.7, 5, 0.6, 2.0),
+]
+
+
+@pytest.mark.parametrize(("temperature", "top_k", "top_p", "penalty"), SETTINGS)
+@pytest.mark.parametrize("seed", range(5))
+def test_probabilities_equal_those_of_transformers(seed, temperature, top_k, top_p, penalty):
+    logits, seen = random_logits(seed), random_ids(seed)
+    before = logits.clone()
+    ours = Sampling(temperature, top_k, top_p, penalty).probabilities(logits, seen)
+    want = reference(logits, seen, temperature, top_k, top_p, penalty)
+    torch.testing.assert_close(ours, want, atol=1e-6, rtol=1e-5)
+    assert torch.equal(ours > 0, want > 0)
+    assert torch.equal(logits, before)  # the caller's logits are left alone
+
+
+def test_each_setting_changes_something():
+    """Or the comparison above would prove little."""
+    logits, seen = random_logits(0), random_ids(0)
+    plain = Sampling(1.0).probabilities(logits, seen)
+    for temperature, top_k, top_p, penalty in SETTINGS:
+        changed = not torch.equal(
+            Sampling(temperature, top_k, top_p, penalty).probabilities(logits, seen), plain
+        )
+        idle = (temperature, top_k % V, top_p, penalty) == (1.0, 0, 1.0, 1.0)
+        assert changed != idle
+
+
+def test_the_penalty_divides_positive_and_multiplies_negative_logits_once():
+    logits = torch.tensor([2.0, -2.0, 0.0, 4.0, -4.0])
+    seen = torch.tensor([0, 1, 0, 0, 2, 1])  # some of them several times
+    assert penalise(logits, seen, 2.0).tolist() == [1.0, -4.0, 0.0, 4.0, -4.0]
+    assert penalise(logits, torch.tensor([], dtype=torch.long), 2.0).tolist() == logits.tolist()
+    assert logits.tolist() == [2.0, -2.0, 0.0, 4.0, -4.0]
+
+
+def test_top_k_keeps_the_largest():
+    logits = torch.tensor([0.0, 3.0, 1.0, 2.0])
+    assert keep_top_k(logits, 2).isfinite().tolist() == [False, True, False, True]
+    assert torch.equal(keep_top_k(logits, 0), logits)
+    assert torch.equal(keep_top_k(logits, 100), logits)
+
+
+def test_top_p_keeps_the_fewest_that_reach_it():
+    logits = torch.tensor([0.1, 0.5, 0.15, 0.25]).log()
+    kept = {p: keep_top_p(logits, p).isfinite().tolist() for p in (0.3, 0.6, 0.8, 0.95, 1.0)}
+    assert kept == {
+        0.3: [False, True, False, False],
+        0.6: [False, True, False, True],
+        0.8: [False, True, True, True],
+        0.95: [True, True, True, True],
+        1.0: [True, True, True, True],
+    }
+
+
+@pytest.mark.parametrize("p", [1e-12, 1e-45, 1e-300])
+def test_a_tiny_top_p_keeps_the_likeliest_one(p):
+    logits = random_logits(3)
+    probs = Sampling(1.0, top_p=p).probabilities(logits, random_ids(3))
+    assert probs.argmax() == logits.argmax()
+    assert probs.max() == 1
+    assert (probs > 0).sum() == 1
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e-30, 1e-300])
+def test_a_tiny_temperature_is_nearly_greedy_and_never_nan(temperature):
+    logits = random_logits(4, scale=30.0)
+    logits[7:] = float("-inf")
+    probs = Sampling(temperature).probabilities(logits, random_ids(4))
+    assert probs.isfinite().all()
+    assert probs.argmax() == logits.argmax()
+    assert probs.max() == 1
+
+
+def test_greedy_ignores_what_only_drawing_needs_but_not_the_penalty():
+    logits = torch.tensor([1.0, 3.0, 2.9])
+    seen = torch.tensor([1])
+    generator = torch.Generator().manual_seed(0)
+    plain = Sampling(0.0, top_k=1, top_p=0.1)
+    assert torch.equal(plain.probabilities(logits, seen), logits.softmax(-1))
+    assert plain.choose(plain.probabilities(logits, seen), generator) == 1
+    with_penalty = Sampling(0.0, repetition_penalty=1.5)
+    assert with_penalty.choose(with_penalty.probabilities(logits, seen), generator) == 2
+
+
+def test_draws_follow_the_probabilities():
+    probs = torch.tensor([0.6, 0.0, 0.3, 0.1])
+    generator = torch.Generator().manual_seed(0)
+    sampling = Sampling(1.0)
+    counts = torch.zeros(4)
+    for _ in range(4_000):
+        counts[sampling.choose(probs, generator)] += 1
+    assert counts[1] == 0
+    # four standard deviations of a count of 4,000 draws are 0.031 at most
+    torch.testing.assert_close(counts / 4_000, probs, atol=0.031, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", -0.1), ("temperature", math.inf), ("temperature", math.nan),
+        ("top_k", -1), ("top_k", 1.5), ("top_k", True), ("top_k", None), ("top_k", math.nan),
+        ("top_p", 0.0), ("top_p", 1.1), ("top_p", -1.0), ("top_p", math.nan),
+        ("repetition_penalty", 0.0), ("repetition_penalty", -1.0),
+        ("repetition_penalty", math.inf), ("repetition_penalty", math.nan),
+        ("temperature", "1"), ("temperature", None), ("top_p", "0.9"), ("top_p", None),
+        ("repetition_penalty", None),
+    ],
+)  # fmt: skip
+def test_values_out_of_range_are_refused_by_name(name, value):
+    with pytest.raises(InputError, match=rf"{name} is {value!r}; it must be"):
+        Sampling(**{name: value})

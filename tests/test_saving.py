@@ -1,0 +1,414 @@
+"""Saving: read back alike by transformers, and never half done, whatever interrupts it."""
+
+import errno
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from fixtures_toy import (
+    ROOT,
+    copied,
+    plain_checkpoint,
+    python,
+    random_tensors,
+    same_bits,
+    small_config,
+    toy_of,
+)
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, Qwen2ForCausalLM
+
+import qwenkit as qk
+from qwenkit import saving
+from qwenkit.checkpoint import INDEX, SINGLE, Checkpoint
+from qwenkit.errors import CheckpointError
+from qwenkit.saving import save_checkpoint
+
+CONFIG = small_config()
+SHARD = 120  # bytes: two or three tensors
+CODE = "def area(width, height):\n    return width * height  # 面積\n"
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def toy(request, tmp_path_factory):
+    return toy_of(tmp_path_factory, tied=request.param)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def holds(folder, tensors):
+    """Tell whether the folder's checkpoint is exactly these tensors."""
+    loaded = Checkpoint(folder).load()
+    return loaded.keys() == tensors.keys() and all(
+        same_bits(loaded[name], tensors[name]) for name in tensors
+    )
+
+
+# --- what was written is read back ---
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("limit", [5_000_000_000, SHARD])
+def test_round_trip_keeps_every_bit(tmp_path, dtype, limit):
+    tensors = random_tensors(CONFIG, dtype)
+    tensors["model.norm.weight"][:3] = torch.tensor([float("nan"), -0.0, float("inf")])
+    save_checkpoint(tmp_path, CONFIG, tensors, limit)
+    assert holds(tmp_path, tensors)
+    assert f"torch.{Checkpoint(tmp_path).config.dtype}" == str(dtype)
+    assert Checkpoint(tmp_path).dtype == dtype
+
+
+@pytest.mark.parametrize("limit", [5_000_000_000, 100_000])
+def test_transformers_reads_the_same_model(tmp_path, toy, limit):
+    model, tokenizer = qk.load_pretrained(toy, dtype="float32")
+    qk.save_pretrained(model, tmp_path, tokenizer, limit)
+    assert (tmp_path / INDEX).is_file() == (limit == 100_000)
+    theirs = Qwen2ForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    ids = tokenizer(CODE)
+    assert AutoTokenizer.from_pretrained(tmp_path)(CODE).input_ids == ids[0].tolist()
+    with torch.no_grad():
+        want = theirs(ids).logits
+    assert want.std() > 0.1
+    torch.testing.assert_close(model(ids), want, atol=1e-5, rtol=1e-5)
+    assert theirs.config.tie_word_embeddings == model.config.tie_word_embeddings
+    again, _ = qk.load_pretrained(tmp_path, dtype="float32")
+    assert torch.equal(again(ids), model(ids))
+    assert again.stop_ids == model.stop_ids
+
+
+def test_a_tied_head_is_not_written(toy):
+    tied = json.loads((toy / "config.json").read_text())["tie_word_embeddings"]
+    assert ("lm_head.weight" in load_file(toy / SINGLE)) == (not tied)
+
+
+def test_transformers_own_checkpoint_is_read_here(tmp_path, toy):
+    theirs = Qwen2ForCausalLM.from_pretrained(toy, dtype=torch.float32)
+    theirs.save_pretrained(tmp_path, max_shard_size="100KB")
+    model = qk.load_model(Checkpoint(tmp_path))
+    ids = torch.arange(40)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids), theirs(ids).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_shards_are_no_larger_than_asked_unless_of_one_tensor(tmp_path):
+    tensors = random_tensors(CONFIG)
+    save_checkpoint(tmp_path, CONFIG, tensors, SHARD)
+    shards = {f.name: load_file(f) for f in tmp_path.glob("*.safetensors")}
+    for shard in shards.values():
+        assert len(shard) == 1 or sum(t.nbytes for t in shard.values()) <= SHARD
+    assert any(len(shard) > 1 for shard in shards.values())
+    index = json.loads((tmp_path / INDEX).read_text())
+    assert index["weight_map"] == {n: file for file, shard in shards.items() for n in shard}
+    assert index["metadata"]["total_size"] == sum(t.nbytes for t in tensors.values())
+    count = len(shards)
+    assert sorted(shards) == [
+        f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)
+    ]  # as others name them
+
+
+def test_tensors_that_are_not_contiguous_are_saved_right(tmp_path):
+    tensors = random_tensors(CONFIG)
+    views = dict(tensors)
+    for name, tensor in tensors.items():
+        if tensor.dim() == 2:
+            views[name] = tensor.T.contiguous().T
+            assert not views[name].is_contiguous()
+    views["model.norm.weight"] = tensors["model.norm.weight"].repeat_interleave(2)[::2]
+    save_checkpoint(tmp_path, CONFIG, views)
+    assert holds(tmp_path, tensors)
+
+
+def test_slices_of_one_buffer_are_saved_right(tmp_path):
+    flat = torch.randn(sum(t.numel() for t in random_tensors(CONFIG).values()))
+    tensors, start = {}, 0
+    for name, shape in CONFIG.tensor_shapes().items():
+        size = torch.Size(shape).numel()
+        tensors[name] = flat[start : start + size].view(shape)
+        start += size
+    save_checkpoint(tmp_path, CONFIG, tensors)
+    assert holds(tmp_path, tensors)
+
+
+def test_one_tensor_under_two_names_is_saved_twice(tmp_path):
+    tensors = random_tensors(CONFIG)
+    first = "model.layers.0."
+    tensors[first + "input_layernorm.weight"] = tensors["model.norm.weight"]
+    tensors[first + "mlp.up_proj.weight"] = tensors[first + "mlp.gate_proj.weight"]
+    save_checkpoint(tmp_path, CONFIG, tensors)
+    assert holds(tmp_path, tensors)
+
+
+def test_parameters_that_require_grad_are_saved(tmp_path, toy):
+    model, _ = qk.load_pretrained(toy, dtype="float32")
+    model.requires_grad_(True)
+    qk.save_pretrained(model, tmp_path)
+    assert holds(tmp_path, {n: t.detach() for n, t in model.state_dict().items()})
+
+
+def test_a_model_is_saved_over_the_files_it_is_mapped_from(tmp_path, toy):
+    folder = copied(toy, tmp_path / "copy")
+    before = load_file(folder / SINGLE)
+    before = {name: tensor.clone() for name, tensor in before.items()}
+    model = qk.load_model(Checkpoint(folder))
+    for limit in (5_000_000_000, 100_000, 5_000_000_000):
+        qk.save_pretrained(model, folder, max_shard_bytes=limit)
+        assert holds(folder, before)
+        assert all(same_bits(t, before[n]) for n, t in model.state_dict().items())
+
+
+# --- one checkpoint replaces another ---
+
+KINDS = {"single": 5_000_000_000, "shards": SHARD, "other shards": 40}
+
+
+@pytest.mark.parametrize("new", KINDS)
+@pytest.mark.parametrize("old", KINDS)
+def test_overwriting_leaves_exactly_the_new_checkpoint(tmp_path, old, new):
+    save_checkpoint(tmp_path, CONFIG, random_tensors(CONFIG, seed=1), KINDS[old])
+    users = {"notes.txt": b"mine", "adapter_model.safetensors": b"mine too", "x.tmp": b"x"}
+    for name, text in users.items():
+        (tmp_path / name).write_bytes(text)
+    tensors = random_tensors(CONFIG, seed=2)
+    save_checkpoint(tmp_path, CONFIG, tensors, KINDS[new])
+    assert holds(tmp_path, tensors)
+    for name, text in users.items():
+        assert (tmp_path / name).is_file(), f"{name} is gone"
+        assert (tmp_path / name).read_bytes() == text
+    if new == "single":
+        weights = {SINGLE}
+    else:
+        listed = json.loads((tmp_path / INDEX).read_text())["weight_map"]
+        weights = {INDEX, *listed.values()}
+    assert set(names(tmp_path)) == weights | {"config.json"} | users.keys()
+
+
+def test_a_folder_is_made_where_there_is_none(tmp_path):
+    tensors = random_tensors(CONFIG)
+    save_checkpoint(tmp_path / "a" / "b", CONFIG, tensors)
+    assert holds(tmp_path / "a" / "b", tensors)
+    assert names(tmp_path / "a" / "b") == ["config.json", SINGLE]
+
+
+# --- what must not be saved ---
+
+
+def lacking(tensors):
+    del tensors["model.norm.weight"]
+
+
+def with_more(tensors):
+    tensors["model.extra"] = torch.zeros(1)
+
+
+def with_a_head(tensors):
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+
+
+def reshaped(tensors):
+    tensors["model.norm.weight"] = torch.zeros(4, 1)
+
+
+def of_int8(tensors):
+    tensors["model.norm.weight"] = torch.zeros(4, dtype=torch.int8)
+
+
+def of_float64(tensors):
+    for name in tensors:
+        tensors[name] = tensors[name].double()
+
+
+def on_meta(tensors):
+    tensors["model.norm.weight"] = torch.zeros(4, device="meta")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lacking, "model.norm.weight"),
+        (with_more, "model.extra"),
+        (with_a_head, "lm_head.weight"),
+        (reshaped, "model.norm.weight"),
+        (of_int8, "model.norm.weight"),
+        (of_float64, "float64"),
+        (on_meta, "model.norm.weight"),
+        (dict.clear, "model.embed_tokens.weight"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused_and_nothing_is_written(tmp_path, spoil, words):
+    save_checkpoint(tmp_path / "old", CONFIG, random_tensors(CONFIG, seed=1))
+    before = content(tmp_path / "old")
+    tensors = random_tensors(CONFIG, seed=2)
+    spoil(tensors)
+    for folder in ("old", "new"):
+        with pytest.raises(CheckpointError, match=words):
+            save_checkpoint(tmp_path / folder, CONFIG, tensors)
+    assert content(tmp_path / "old") == before
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_shard_size_below_one_is_refused(tmp_path, limit):
+    with pytest.raises(CheckpointError, match="max_shard_bytes"):
+        save_checkpoint(tmp_path / "new", CONFIG, random_tensors(CONFIG), limit)
+    assert not (tmp_path / "new").exists()
+
+
+# --- failures ---
+
+
+@pytest.mark.parametrize("old", KINDS)
+@pytest.mark.parametrize("fails_at", [1, 2])
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch, old, fails_at):
+    save_checkpoint(tmp_path, CONFIG, random_tensors(CONFIG, seed=1), KINDS[old])
+    before = content(tmp_path)
+    real, calls = saving.save_file, []
+
+    def full(tensors, path, metadata=None):
+        calls.append(path)
+        real(tensors, path, metadata)
+        if len(calls) == fails_at:
+            path.write_bytes(path.read_bytes()[:100])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(saving, "save_file", full)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        save_checkpoint(tmp_path, CONFIG, random_tensors(CONFIG, seed=2), SHARD)
+    assert len(calls) == fails_at
+    assert content(tmp_path) == before
+
+
+LIMITED = """
+import resource, sys, torch, qwenkit as qk
+from qwenkit.errors import CheckpointError
+model = qk.load_model(qk.Checkpoint(sys.argv[1]), torch.float32)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
+try:
+    qk.save_pretrained(model, sys.argv[2])
+except CheckpointError as error:
+    print("refused:", error)
+"""
+
+
+def test_a_file_that_the_system_will_not_let_grow_leaves_the_old_checkpoint(tmp_path):
+    pytest.importorskip("resource")
+    config = small_config(vocab_size=20_000)
+    source = plain_checkpoint(tmp_path / "source", config, random_tensors(config))
+    folder = copied(source, tmp_path / "copy")
+    before = content(folder)
+    done = python(LIMITED, source, folder, 200_000)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"refused: {folder} could not be written")
+    assert content(folder) == before
+    assert python(LIMITED, source, folder, 10**9).stdout == ""  # the limit was the reason
+    assert content(folder) != before
+
+
+# Saves in a forked child that kills itself at its n-th step towards the disk, for every n, and
+# prints what the folder then holds.
+KILLED = """
+import json, os, pathlib, shutil, signal, sys, torch
+torch.set_num_threads(1)
+from fixtures_toy import random_tensors, same_bits, small_config
+from qwenkit import saving
+from qwenkit.checkpoint import Checkpoint
+
+base, old_folder, limit, hidden = pathlib.Path(sys.argv[1]), *sys.argv[2:]
+new_config = small_config(hidden_size=int(hidden))
+old, new = Checkpoint(old_folder).load(), random_tensors(new_config, seed=2)
+
+def state(folder):
+    try:
+        loaded = Checkpoint(folder).load()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    for name, want in (("old", old), ("new", new)):
+        if loaded.keys() == want.keys() and all(same_bits(loaded[n], want[n]) for n in want):
+            return name
+    return "a mixture"
+
+def save_and_die(folder, at):
+    steps = 0
+    def deadly(function):
+        def wrapped(*args, **kwargs):
+            nonlocal steps
+            steps += 1
+            if steps == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+        return wrapped
+    os.replace = deadly(os.replace)
+    saving.save_file = deadly(saving.save_file)
+    pathlib.Path.unlink = deadly(pathlib.Path.unlink)
+    pathlib.Path.write_text = deadly(pathlib.Path.write_text)
+    saving.save_checkpoint(folder, new_config, new, int(limit))
+
+found, at, running = [], 0, True
+while running:
+    at += 1
+    folder = base / str(at)
+    shutil.copytree(old_folder, folder)
+    child = os.fork()
+    if not child:
+        try:
+            save_and_die(folder, at)
+        finally:
+            os._exit(0)
+    running = os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    found.append((state(folder), running))
+print(json.dumps(found))
+"""
+
+
+def killed_states(tmp_path, old, limit, hidden=CONFIG.hidden_size):
+    (tmp_path / "runs").mkdir()
+    done = python(
+        KILLED, tmp_path / "runs", old, limit, hidden,
+        PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}", PYTHONWARNINGS="ignore",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [tuple(item) for item in json.loads(done.stdout)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("single", "single"),
+        ("single", "shards"),
+        ("shards", "single"),
+        ("shards", "shards"),
+        ("single of another name", "shards"),
+    ],
+)
+def test_a_killed_process_leaves_the_old_checkpoint_or_the_new(tmp_path, old, new):
+    folder = tmp_path / "old"
+    save_checkpoint(folder, CONFIG, random_tensors(CONFIG, seed=1), KINDS.get(old, 10**9))
+    if old == "single of another name":
+        (folder / SINGLE).rename(folder / "weights.safetensors")
+    found = killed_states(tmp_path, folder, KINDS[new])
+    states = [state for state, _ in found]
+    assert set(states) == {"old", "new"}
+    assert states == sorted(states, reverse=True)  # once new, never old again
+    assert states[0] == "old"
+    assert found[-1] == ("new", False)  # the last child was not killed
+    assert sum(killed for _, killed in found) >= 5
+
+
+def test_another_model_in_the_folder_is_never_replaced(tmp_path):
+    """No step replaces config and weights at once: a crash would pair one with the other's."""
+    save_checkpoint(tmp_path, CONFIG, random_tensors(CONFIG, seed=1))
+    before = content(tmp_path)
+    for changed in ({"hidden_size": 8, "head_dim": 4}, {"rope_theta": 10_000.0}):
+        other = replace(CONFIG, **changed)
+        with pytest.raises(CheckpointError, match="another config; save to another folder"):
+            save_checkpoint(tmp_path, other, random_tensors(other, seed=2))
+    assert content(tmp_path) == before
+    other = replace(CONFIG, dtype="float32")  # the label of the weights' dtype makes no other model
+    save_checkpoint(tmp_path, other, random_tensors(CONFIG, seed=3))
+    assert content(tmp_path) != before

@@ -1,0 +1,445 @@
+"""Text to ids and back, equal to transformers; templates and files that nobody vouches for."""
+
+import json
+
+import pytest
+import torch
+from fixtures_toy import ROOT, copied, toy_of
+from transformers import AutoTokenizer
+
+from qwenkit.errors import QwenkitError, TokenizerError
+from qwenkit.tokenizer import Tokenizer
+
+TEXTS = {
+    "empty": "",
+    "blank": " ",
+    "code": "def f(x: int) -> int:\n    return x ** 2  # done\n",
+    "tabs": "\tif x:\n\t\treturn\ty\n",
+    "CRLF": "a = 1\r\nb = 2\r\n\r\n",
+    "bare CR": "a\rb",
+    "many blanks": "        x        y  ",
+    "digits": "3.14159 1234567890 0xFF",
+    "contractions": "It's we'll DON'T they've",
+    "NUL": "a\0b\0",
+    "control signs": "\x01\x02\x1b[31m\x7f\x80\x9f",
+    "Latin": "naïve café Ærøskøbing ß",
+    "CJK": "面積は幅×高さ。变量 = 函数(参数)",
+    "Arabic and Hebrew": "مرحبا שלום",
+    "Devanagari": "नमस्ते दुनिया",
+    "Thai": "สวัสดี",
+    "emoji": "🙂 🧑🏽‍🚀 🏳️‍🌈 👩‍👩‍👧‍👦",
+    "mathematics": "∑∫√∞ 𝔸𝕓𝒄 x²",
+    "not a character": "\ufffe\uffff\U0010ffff",
+    "replacement": "\ufffd",
+    "byte order mark": "\ufeffx",
+    "odd blanks": "a\u00a0b\u2003c\u3000d\u200be\u2028f\u0085g",
+    "long word": "a" * 1_000,
+    "long run of blanks": " " * 999 + "x",
+    "special tokens": "<|im_start|>user\nhi<|im_end|>\n<|endoftext|>",
+    "nearly special": "<|im_start |> <|im_start <|unknown|> |>",
+    "byte alphabet": "Ġ Ċ ĉ č",
+}
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    return toy_of(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(toy):
+    return Tokenizer(toy)
+
+
+@pytest.fixture(scope="module")
+def theirs(toy):
+    return AutoTokenizer.from_pretrained(toy)
+
+
+# --- encode and decode ---
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+@pytest.mark.parametrize("special", [True, False])
+def test_decode_gives_the_text_back(tokenizer, text, special):
+    ids = tokenizer.encode(text, special=special)
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.decode(torch.tensor(ids, dtype=torch.long)) == text
+    assert all(type(i) is int and 0 <= i < tokenizer.num_tokens for i in ids)
+    assert tokenizer(text, special=special).tolist() == [ids]
+    assert tokenizer(text).dtype == torch.int64
+
+
+def test_text_is_normalised_to_nfc(tokenizer):
+    assert tokenizer.encode("e\u0301") == tokenizer.encode("é")
+    assert tokenizer.decode(tokenizer.encode("e\u0301")) == "é"
+
+
+@pytest.mark.parametrize("text", [*TEXTS.values(), "e\u0301"], ids=[*TEXTS, "to be normalised"])
+def test_ids_and_text_equal_those_of_transformers(tokenizer, theirs, text):
+    ids = tokenizer.encode(text)
+    assert ids == theirs(text).input_ids
+    assert tokenizer.decode(ids) == theirs.decode(ids, clean_up_tokenization_spaces=False)
+    assert tokenizer.decode(ids, skip_special=True) == theirs.decode(
+        ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+
+
+def test_whole_files_equal_those_of_transformers(tokenizer, theirs):
+    text = "".join(f.read_text() for f in sorted((ROOT / "qwenkit").glob("*.py")))[:30_000]
+    ids = tokenizer.encode(text)
+    assert ids == theirs(text).input_ids
+    assert tokenizer.decode(ids) == text
+    assert len(ids) < len(text) * 0.7  # tokens of several letters are used
+
+
+def test_special_tokens_are_read_only_where_asked(tokenizer):
+    text = "<|im_start|>x<|im_end|>"
+    start, end = tokenizer.special["<|im_start|>"], tokenizer.special["<|im_end|>"]
+    ids = tokenizer.encode(text)
+    assert (ids[0], ids[-1], len(ids)) == (start, end, 3)
+    letters = tokenizer.encode(text, special=False)
+    assert not set(letters) & set(tokenizer.special.values())
+    assert tokenizer.encode(text) == ids  # the switch does not stick
+    assert tokenizer.decode(ids, skip_special=True) == "x"
+    assert tokenizer.decode(letters, skip_special=True) == text
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\ude42\ud83d"])
+def test_half_a_surrogate_pair_is_refused(tokenizer, text):
+    for call in (tokenizer.encode, tokenizer):
+        with pytest.raises(TokenizerError, match="not valid Unicode"):
+            call(text)
+
+
+@pytest.mark.parametrize("text", [None, 3, b"bytes", ["a", "b"]])
+def test_what_is_no_text_is_refused(tokenizer, text):
+    with pytest.raises(TokenizerError, match=f"text is a {type(text).__name__}"):
+        tokenizer.encode(text)
+
+
+def test_a_character_cut_short_becomes_a_replacement(tokenizer):
+    ids = tokenizer.encode("a🙂")
+    assert tokenizer.decode(ids[:-1]) == "a\ufffd"
+
+
+def test_ids_out_of_range_are_refused(tokenizer):
+    for number in (-1, tokenizer.num_tokens, 10**6, 2**32, 2**64, -(2**40)):
+        for call in (tokenizer.decode, tokenizer.token_strings):
+            with pytest.raises(TokenizerError, match=f"id {number} is no token"):
+                call([0, number])
+    assert tokenizer.decode([tokenizer.num_tokens - 1]) == "<|file_sep|>"
+
+
+@pytest.mark.parametrize("ids", [["a"], [None], 3, [1.5], torch.tensor([1.5]), [[1, 2]]])
+def test_what_are_no_ids_are_refused(tokenizer, ids):
+    with pytest.raises(TokenizerError):
+        tokenizer.decode(ids)
+
+
+def test_the_vocabulary_is_counted(tokenizer, theirs):
+    assert tokenizer.num_tokens == len(theirs) == 1024 + 9
+    assert list(tokenizer.special.values()) == list(range(1024, 1033))
+    assert tokenizer.special["<|endoftext|>"] == 1024
+    assert repr(tokenizer) == "Tokenizer(1,033 tokens, 9 special)"
+
+
+# --- token strings ---
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_there_is_one_visible_string_a_token(tokenizer, text):
+    ids = tokenizer.encode(text)
+    strings = tokenizer.token_strings(ids)
+    assert len(strings) == len(ids)
+    for string in strings:
+        assert string
+        assert not set(string) & set(" \n\t\r")
+
+
+def test_token_strings_show_blanks_and_split_characters(tokenizer):
+    shown = tokenizer.token_strings(tokenizer.encode("return x\n\t\r"))
+    assert "".join(shown) == "return·x↵→␍"
+    assert tokenizer.token_strings(tokenizer.encode("a🙂")) == [
+        "a", r"\xf0", r"\x9f", r"\x99", r"\x82",
+    ]  # fmt: skip
+    assert tokenizer.token_strings([tokenizer.special["<|im_end|>"]]) == ["<|im_end|>"]
+    assert "".join(tokenizer.token_strings(tokenizer.encode("é"))) in ("é", r"\xc3\xa9")
+    assert tokenizer.token_strings([]) == []
+
+
+# --- chat ---
+
+TALK = [
+    {"role": "system", "content": "You write Python."},
+    {"role": "user", "content": "Sum a list.\n\n"},
+    {"role": "assistant", "content": "sum(x)"},
+    {"role": "user", "content": "  Now a <|im_end|> mean: 🙂"},
+]
+# What Qwen's own templates use: whitespace control, namespaces, loop state, tests, tojson.
+HARD = """{%- set ns = namespace(count=0) %}
+{%- if messages[0]['role'] == 'system' %}
+    {{- '<|im_start|>system\\n' + messages[0]['content'] + '<|im_end|>\\n' }}
+{%- else %}
+    {{- '<|im_start|>system\\nYou are Qwen.<|im_end|>\\n' }}
+{%- endif %}
+{%- if tools %}
+    {{- "# Tools\\n" }}
+    {%- for tool in tools %}
+        {{- "\\n" }}{{- tool | tojson }}
+    {%- endfor %}
+{%- endif %}
+{%- for message in messages %}
+    {%- if message.role == 'tool' %}{% continue %}{% endif %}
+    {%- if (message.role == "user") or (message.role == "system" and not loop.first) %}
+        {%- set ns.count = ns.count + 1 %}
+        {{- '<|im_start|>' + message.role + '\\n' + message.content | trim + '<|im_end|>\\n' }}
+    {%- elif message.role == "assistant" %}
+        {% generation %}{{- 'A:' + message.content }}{% endgeneration %}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant %d\\n' % ns.count }}
+{%- endif %}
+"""
+TOOLS = [{"type": "function", "function": {"name": "größe", "parameters": {"<a>": ["&", 1]}}}]
+
+
+def with_template(toy, folder, template):
+    copied(toy, folder)
+    settings = {"tokenizer_class": "Qwen2Tokenizer", "chat_template": template}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.mark.parametrize("prompt", [True, False])
+def test_chat_equals_that_of_transformers(tokenizer, theirs, prompt):
+    ours = tokenizer.chat(TALK, add_generation_prompt=prompt)
+    want = theirs.apply_chat_template(TALK, tokenize=False, add_generation_prompt=prompt)
+    assert ours == want
+    assert ours.endswith("<|im_start|>assistant\n") == prompt
+
+
+@pytest.mark.parametrize("tools", [None, TOOLS])
+@pytest.mark.parametrize("plain", [True, False], ids=["plain", "generation"])
+def test_a_hard_template_equals_that_of_transformers(toy, tmp_path, tools, plain):
+    template = HARD
+    if plain:
+        template = HARD.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    folder = with_template(toy, tmp_path / "copy", template)
+    talk = [*TALK, {"role": "tool", "content": "skipped"}]
+    for messages in (talk, talk[1:]):
+        want = AutoTokenizer.from_pretrained(folder).apply_chat_template(
+            messages, tools=tools, tokenize=False, add_generation_prompt=True
+        )
+        assert Tokenizer(folder).chat(messages, tools=tools) == want
+        assert "assistant 2" in want
+        assert ("größe" in want) == (tools is not None)
+
+
+MALICIOUS = {
+    "class": "{{ ''.__class__.__mro__ }}",
+    "subclasses": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "attr filter": "{{ ''|attr('__class__') }}",
+    "item": "{{ ''['__class__']['__mro__'] }}",
+    "globals": "{{ raise_exception.__globals__ }}",
+    "code": "{{ strftime_now.__code__ }}",
+    "cycler": "{{ cycler.__init__.__globals__.os.popen('echo hacked').read() }}",
+    "format": "{{ '{0.__class__.__mro__}'.format(1) }}",
+    "format_map": "{{ '{x.__class__}'.format_map({'x': 1}) }}",
+    "self": "{{ self.__init__.__globals__ }}",
+    "import": "{% import 'os' as os %}{{ os }}",
+    "include": "{% include '/etc/passwd' %}",
+}
+CHANGING = {
+    "append": "{{ messages.append({'role': 'user', 'content': 'x'}) }}",
+    "pop": "{{ messages.pop() }}",
+    "update": "{{ messages[0].update({'content': 'changed'}) }}",
+    "clear": "{{ messages[0].clear() }}",
+    "item": "{% set messages[0].content = 'changed' %}",
+}
+
+
+@pytest.mark.parametrize("template", MALICIOUS.values(), ids=MALICIOUS)
+def test_a_malicious_template_gets_nothing(toy, tmp_path, template):
+    tokenizer = Tokenizer(with_template(toy, tmp_path / "copy", template))
+    try:
+        out = tokenizer.chat(TALK)  # an attribute that the sandbox does not show is undefined
+    except TokenizerError:
+        out = ""
+    assert out.strip() == ""
+
+
+@pytest.mark.parametrize("template", CHANGING.values(), ids=CHANGING)
+def test_a_template_cannot_change_the_messages(toy, tmp_path, template):
+    tokenizer = Tokenizer(with_template(toy, tmp_path / "copy", template))
+    talk = [dict(message) for message in TALK]
+    with pytest.raises(TokenizerError, match="the chat template failed"):
+        tokenizer.chat(talk)
+    assert talk == TALK
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+        ("{% if %}", "the chat template failed"),
+        ("{{ messages[0].content + 1 }}", "the chat template failed"),
+        ("{{ messages[0].absent.name }}", "the chat template failed"),
+        ("{{ 1 / 0 }}", "the chat template failed"),
+        ("{{ messages[99].content.x }}", "the chat template failed"),
+        ("{% for i in range(10**12) %}{% endfor %}", "the chat template failed"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "the chat template failed"),
+    ],
+)
+def test_a_template_that_fails_says_so(toy, tmp_path, template, words):
+    tokenizer = Tokenizer(with_template(toy, tmp_path / "copy", template))
+    with pytest.raises(TokenizerError, match=words):
+        tokenizer.chat(TALK)
+
+
+def test_a_template_may_tell_the_date(toy, tmp_path):
+    template = "{{ strftime_now('%Y') }}"
+    assert Tokenizer(with_template(toy, tmp_path / "copy", template)).chat(TALK).startswith("20")
+
+
+@pytest.mark.parametrize("messages", [["hi"], "hi", [None], [{"content": "x"}], [{}], 3, None])
+def test_what_are_no_messages_are_refused(tokenizer, messages):
+    with pytest.raises(TokenizerError, match="message"):
+        tokenizer.chat(messages)
+
+
+def test_a_message_without_content_is_refused(tokenizer):
+    with pytest.raises(TokenizerError, match="content"):
+        tokenizer.chat([{"role": "user"}])
+
+
+def test_a_template_of_its_own_file_wins(toy, tmp_path):
+    folder = with_template(toy, tmp_path / "copy", "from JSON")
+    (folder / "chat_template.jinja").write_text("from its file: {{ messages[0].content }} ü")
+    assert Tokenizer(folder).chat(TALK) == "from its file: You write Python. ü"
+    want = AutoTokenizer.from_pretrained(folder).apply_chat_template(TALK, tokenize=False)
+    assert want == "from its file: You write Python. ü"
+
+
+def test_of_several_templates_the_default_is_taken(toy, tmp_path):
+    several = [{"name": "tools", "template": "no"}, {"name": "default", "template": "yes"}]
+    assert Tokenizer(with_template(toy, tmp_path / "a", several)).chat(TALK) == "yes"
+    for odd in ([], [1], [None], [{"name": ["x"], "template": "y"}], 3, {"default": "x"}):
+        tokenizer = Tokenizer(with_template(toy, tmp_path / repr(odd).replace("/", ""), odd))
+        assert tokenizer.chat_template is None
+
+
+def test_without_a_template_chat_says_so_and_the_rest_works(toy, tmp_path):
+    folder = copied(toy, tmp_path / "copy")
+    (folder / "tokenizer_config.json").unlink()
+    tokenizer = Tokenizer(folder)
+    assert tokenizer.chat_template is None
+    with pytest.raises(TokenizerError, match="no chat template; an Instruct model has one"):
+        tokenizer.chat(TALK)
+    assert tokenizer.decode(tokenizer.encode("x = 1")) == "x = 1"
+
+
+# --- fill in the middle ---
+
+
+def test_fim_asks_in_the_order_prefix_suffix_middle(tokenizer):
+    text = tokenizer.fim("def f(x):\n", "    return y\n")
+    assert text == ("<|fim_prefix|>def f(x):\n<|fim_suffix|>    return y\n<|fim_middle|>")
+    ids = tokenizer.encode(text)
+    marks = [tokenizer.special[f"<|fim_{n}|>"] for n in ("prefix", "suffix", "middle")]
+    assert [i for i in ids if i in marks] == marks
+    assert ids[0] == marks[0]
+    assert ids[-1] == marks[-1]
+
+
+def test_fim_ends_with_any_of_its_tokens(tokenizer):
+    names = ("fim_prefix", "fim_middle", "fim_suffix", "fim_pad", "repo_name", "file_sep")
+    assert set(tokenizer.fim_stop_ids) == {tokenizer.special[f"<|{name}|>"] for name in names}
+
+
+def test_fim_without_its_tokens_is_refused(toy, tmp_path):
+    folder = copied(toy, tmp_path / "copy")
+    data = json.loads((folder / "tokenizer.json").read_text())
+    data["added_tokens"] = [t for t in data["added_tokens"] if "suffix" not in t["content"]]
+    (folder / "tokenizer.json").write_text(json.dumps(data))
+    tokenizer = Tokenizer(folder)
+    with pytest.raises(TokenizerError, match=r"no <\|fim_suffix\|>; FIM needs"):
+        tokenizer.fim("a", "b")
+
+
+# --- files ---
+
+
+def test_saving_and_reading_again_changes_nothing(tokenizer, theirs, tmp_path):
+    tokenizer.save(tmp_path / "new" / "folder")
+    again = Tokenizer(tmp_path / "new" / "folder")
+    assert again.special == tokenizer.special
+    assert again.num_tokens == tokenizer.num_tokens
+    assert again.chat(TALK) == tokenizer.chat(TALK)
+    reread = AutoTokenizer.from_pretrained(tmp_path / "new" / "folder")
+    for text in TEXTS.values():
+        assert again.encode(text) == tokenizer.encode(text) == reread(text).input_ids
+    assert reread.apply_chat_template(TALK, tokenize=False) == tokenizer.chat(TALK, False)
+    names = sorted(path.name for path in (tmp_path / "new" / "folder").iterdir())
+    assert names == ["tokenizer.json", "tokenizer_config.json"]
+
+
+def test_encoding_without_special_tokens_is_not_saved(tokenizer, tmp_path):
+    tokenizer.encode("x", special=False)
+    tokenizer.save(tmp_path)
+    assert Tokenizer(tmp_path).encode("<|im_end|>") == [tokenizer.special["<|im_end|>"]]
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs("<|im_end|>").input_ids == [tokenizer.special["<|im_end|>"]]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"{}", b"\xff\xfe", b'{"model": {"type": "BPE"}}', b"\x80\x04.",
+     b"[" * 100_000, b"null"],
+)  # fmt: skip
+def test_a_damaged_tokenizer_is_refused(toy, tmp_path, content):
+    folder = copied(toy, tmp_path / "copy")
+    (folder / "tokenizer.json").write_bytes(content)
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json cannot be read"):
+        Tokenizer(folder)
+
+
+def test_a_tokenizer_cut_short_is_refused(toy, tmp_path):
+    folder = copied(toy, tmp_path / "copy")
+    content = (folder / "tokenizer.json").read_bytes()
+    for length in range(1, len(content), len(content) // 20):
+        (folder / "tokenizer.json").write_bytes(content[:length])
+        with pytest.raises(TokenizerError, match=r"tokenizer\.json cannot be read"):
+            Tokenizer(folder)
+
+
+def test_no_tokenizer_is_refused(tmp_path):
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json does not exist"):
+        Tokenizer(tmp_path)
+
+
+def test_a_tokenizer_of_no_tokens_is_refused(tmp_path):
+    empty = {"model": {"type": "BPE", "vocab": {}, "merges": []}, "added_tokens": []}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(empty))
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json"):
+        Tokenizer(tmp_path)
+
+
+def test_a_tokenizer_of_another_kind_still_shows_its_tokens(tmp_path):
+    """A word-level vocabulary has characters that stand for no byte."""
+    words = {"type": "WordLevel", "vocab": {"hello": 0, "▁面": 1, "?": 2}, "unk_token": "?"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": words, "added_tokens": []}))
+    try:
+        tokenizer = Tokenizer(tmp_path)
+        assert len(tokenizer.token_strings([0, 1, 2])) == 3
+    except TokenizerError:
+        pass  # refusing it in words is as good
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "chat_template.jinja"])
+def test_damaged_files_beside_it_are_refused_by_name(toy, tmp_path, name):
+    folder = copied(toy, tmp_path / "copy")
+    (folder / name).write_bytes(b"\xff\xfe{")
+    with pytest.raises(QwenkitError, match=name):
+        Tokenizer(folder)
