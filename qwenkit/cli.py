@@ -101,12 +101,17 @@ def _lab(options: argparse.Namespace) -> int:
             f"{first} does not exist; the notebooks come with a clone of the repository, "
             "not with the installed package: clone it and run `make lab` there"
         )
-    command = [sys.executable, "-m", "jupyterlab", str(first)]
-    command += [f"--ServerApp.root_dir={NOTEBOOKS.parent}", f"--ServerApp.port={options.port}"]
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={NOTEBOOKS.parent}"]
+    command += [f"--ServerApp.port={options.port}"]
+    command += [f"--LabApp.default_url=/lab/tree/notebooks/{first.name}"]  # in the printed address
     command += ["--no-browser"] if options.no_browser else []
     if hasattr(os, "geteuid") and os.geteuid() == 0:  # containers; Jupyter refuses it otherwise
         command.append("--allow-root")
-    return subprocess.call(command + options.jupyter)
+    command += options.jupyter
+    if os.name != "posix":
+        return subprocess.call(command)
+    sys.stdout.flush()
+    os.execv(command[0], command)  # become Jupyter: Ctrl-C and signals reach it, and it alone
 
 
 def _prompt(options: argparse.Namespace) -> str:

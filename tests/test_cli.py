@@ -184,11 +184,13 @@ def test_ctrl_c_stops_with_130(capsys, folder, monkeypatch):
 
 def test_lab_opens_the_first_notebook_of_the_clone(capsys, monkeypatch, tmp_path):
     called = []
+    monkeypatch.setattr(cli.os, "name", "nt")
     monkeypatch.setattr(cli.subprocess, "call", lambda command: called.append(command) or 0)
-    assert run(capsys, "lab", "--port", "8901", "--no-browser")[0] == 0
+    flags = ["--port", "8901", "--no-browser", "--", "--debug"]
+    assert run(capsys, "lab", *flags)[0] == 0
     assert called[0][1:3] == ["-m", "jupyterlab"]
-    assert called[0][3].endswith("00_start_here.ipynb")
-    assert {"--ServerApp.port=8901", "--no-browser"} <= set(called[0])
+    assert {"--ServerApp.port=8901", "--no-browser", "--debug"} <= set(called[0])
+    assert "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb" in called[0]
     monkeypatch.setattr(cli, "NOTEBOOKS", tmp_path)
     code, _, err = run(capsys, "lab")
     assert code == 1

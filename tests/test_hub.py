@@ -284,9 +284,7 @@ def test_absent_and_no_hub_to_be_reached(client, how):
     else:
         client.hub.failing = "500"
     out = client.resolve(**environment)
-    assert out.startswith(
     assert out.startswith(f"refused {REPO} is not in the local cache, or incomplete there")
-    )
     assert "httpx" not in out
     assert len(out.splitlines()) == 1
 
