@@ -21,6 +21,7 @@ from qwenkit.safetensors_file import BYTES_OF_DTYPE, TensorInfo, read_header
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 SHARD = re.compile(r"model(-[0-9a-f]+)?-\d{5}-of-\d{5}\.safetensors")
+_BUFFER_BYTES = 1 << 22  # small enough to stay in the processor's cache
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -127,8 +128,8 @@ class Checkpoint:
         """Validate, then return name -> tensor for all that the config asks for.
 
         A tensor already in the wanted dtype is mapped from the file: it costs no second copy, and
-        its pages are read when they are first used. One that must be cast is read into a buffer,
-        cast, and the buffer used again; a bar shows where that takes more than a second.
+        its pages are read when they are first used. One that must be cast is read and cast piece
+        by piece through one small buffer; a bar shows where that takes more than a second.
 
         Args:
             dtype: None: as stored, each tensor in its own.
@@ -140,7 +141,7 @@ class Checkpoint:
         self.validate()
         wanted = [self.tensors[name] for name in self.config.tensor_shapes()]
         loaded: dict[str, Tensor] = {}
-        buffer = torch.empty(max(info.nbytes for info in wanted), dtype=torch.uint8)
+        buffer = torch.empty(_BUFFER_BYTES, dtype=torch.uint8)
         quiet = not sys.stderr.isatty() and "ipykernel" not in sys.modules
         try:
             with tqdm(total=len(wanted), desc="loading", delay=1.0, disable=quiet) as bar:
@@ -150,7 +151,7 @@ class Checkpoint:
                             if dtype in (None, FLOATS[info.dtype]) and _aligned(info):
                                 tensor = mapped.get_tensor(info.name)
                             else:
-                                tensor = _read(raw, info, buffer).to(dtype, copy=True)
+                                tensor = _read(raw, info, dtype or FLOATS[info.dtype], buffer)
                             loaded[info.name] = tensor.to(device)
                             bar.update()
         except (OSError, SafetensorError) as error:
@@ -169,13 +170,20 @@ def _aligned(info: TensorInfo) -> bool:
     return info.start % BYTES_OF_DTYPE[info.dtype] == 0
 
 
-def _read(raw: BufferedReader, info: TensorInfo, buffer: Tensor) -> Tensor:
-    """Read a tensor's bytes into the buffer; return them as the tensor they are."""
-    part = buffer[: info.nbytes]
+def _read(raw: BufferedReader, info: TensorInfo, dtype: torch.dtype, buffer: Tensor) -> Tensor:
+    """Read a tensor through the buffer, casting each piece while it is in the processor's cache."""
+    tensor = torch.empty(info.shape, dtype=dtype)
+    flat, stored = tensor.view(-1), FLOATS[info.dtype]
     raw.seek(info.start)
-    if raw.readinto(part.numpy()) != info.nbytes:  # type: ignore[arg-type]
-        raise CheckpointError(f"{info.file} ended within {info.name}; fetch it again")
-    return part.view(FLOATS[info.dtype]).view(info.shape)
+    done = 0
+    while done < flat.numel():
+        count = min(flat.numel() - done, buffer.numel() // stored.itemsize)
+        part = buffer[: count * stored.itemsize]
+        if raw.readinto(part.numpy()) != part.numel():  # type: ignore[arg-type]
+            raise CheckpointError(f"{info.file} cannot be read: it ends within {info.name}")
+        flat[done : done + count] = part.view(stored)
+        done += count
+    return tensor
 
 
 def _weight_files(folder: Path) -> tuple[list[Path], dict[str, str] | None]:

@@ -55,10 +55,9 @@ class Tokenizer:
             raise TokenizerError(f"{path} cannot be read ({error}); fetch it again") from None
         added = self.backend.get_added_tokens_decoder()
         self.special = {token.content: number for number, token in sorted(added.items())}
-        ids = self.backend.get_vocab(with_added_tokens=True).values()
-        if not ids:
+        self.num_tokens = _count(self.backend)
+        if not self.num_tokens:
             raise TokenizerError(f"{path} holds no tokens; fetch it again")
-        self.num_tokens = max(ids) + 1
         self.chat_template = _chat_template(folder)
 
     def encode(self, text: str, special: bool = True) -> list[int]:
@@ -190,6 +189,14 @@ class Tokenizer:
 
     def __repr__(self) -> str:
         return f"Tokenizer({self.num_tokens:,} tokens, {len(self.special)} special)"
+
+
+def _count(backend: tokenizers.Tokenizer) -> int:
+    """Return one more than the largest id; 0 for a vocabulary of no tokens."""
+    size = int(backend.get_vocab_size(with_added_tokens=True))
+    if size and backend.id_to_token(size - 1) is not None and backend.id_to_token(size) is None:
+        return size  # no gaps, as in every Qwen: the whole vocabulary need not be listed
+    return max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
 
 def _byte_alphabet() -> dict[str, int]:
