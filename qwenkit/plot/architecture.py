@@ -72,7 +72,7 @@ def architecture(config: QwenConfig, lit: str | None = None, ax: Axes | None = N
         ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0), aspect="equal")  # y runs down, as one reads
     ax.set_axis_off()
-    pen = Pen(ax, None if lit is None else PARTS[lit])
+    pen = Pen(ax, None if lit is None else _lit_parts(config, lit))
     _draw_sizes(pen, config)
     _draw_stream(pen, config)
     _draw_attention(pen, config, lora=lit == "lora")
@@ -85,7 +85,7 @@ def architecture_alt(config: QwenConfig, lit: str | None = None) -> str:
     """Return the drawing in words, for those who cannot see it; arguments as above."""
     _check(lit)
     c = config
-    head = "the embedding again, as the tied head" if c.tie_word_embeddings else "the head lm_head"
+    head = "the embedding again (a tied head)" if c.tie_word_embeddings else "the head lm_head"
     text = (
         f"Drawing of the whole model. Token ids (B, T) go through embed_tokens "
         f"({c.vocab_size:,} × {c.hidden_size:,}) into the residual stream (B, T, "
@@ -102,6 +102,12 @@ def architecture_alt(config: QwenConfig, lit: str | None = None) -> str:
 def _check(lit: str | None) -> None:
     if lit is not None and lit not in PARTS:
         raise InputError(f"lit is {lit!r}; it must be None or one of {', '.join(PARTS)}")
+
+
+def _lit_parts(config: QwenConfig, lit: str) -> set[str]:
+    """Return what `lit` lights; a tied head has no weights of its own in the checkpoint."""
+    tied = lit == "checkpoint" and config.tie_word_embeddings
+    return PARTS[lit] - {"head"} if tied else PARTS[lit]
 
 
 def _draw_sizes(pen: Pen, config: QwenConfig) -> None:

@@ -43,5 +43,5 @@ def show(figure: Figure | Axes, alt: str) -> None:
         bundle = {"image/png": png.getvalue(), "text/plain": alt}
         display(bundle, raw=True, metadata={"image/png": {"alt": alt}})  # type: ignore[no-untyped-call]
         words = f"<details><summary>This picture in words</summary>{html.escape(alt)}</details>"
-        display({"text/html": words, "text/plain": "(in words: above)"}, raw=True)  # type: ignore[no-untyped-call]
+        display({"text/html": words, "text/plain": "(the same in words)"}, raw=True)  # type: ignore[no-untyped-call]
     plt.close(whole)

@@ -1,0 +1,56 @@
+"""A figure reaches the notebook with the words that tell what it shows."""
+
+import importlib
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import pytest
+
+from qwenkit import plot
+from qwenkit.errors import InputError
+
+ALT = "A line that rises from 1 to 2 & ends."
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """Collect what would be displayed in a notebook."""
+    found = []
+    module = importlib.import_module("qwenkit.plot.show")  # the name is the function too
+    monkeypatch.setattr(module, "get_ipython", lambda: object())
+    monkeypatch.setattr(module, "display", lambda data, **how: found.append((data, how)))
+    return found
+
+
+def test_a_figure_is_displayed_with_its_alt_text_and_closed(shown):
+    figure, ax = plt.subplots()
+    ax.plot([1, 2])
+    plot.show(figure, ALT)
+    (picture, how), (words, _) = shown
+    assert picture["image/png"].startswith(b"\x89PNG")
+    assert picture["text/plain"] == ALT
+    assert how["metadata"] == {"image/png": {"alt": ALT}}
+    assert "from 1 to 2 &amp; ends." in words["text/html"]
+    assert plt.get_fignums() == []
+
+
+def test_axes_stand_for_their_figure(shown):
+    _, axes = plt.subplots(1, 2)
+    plot.show(axes[1], ALT)
+    assert len(shown) == 2
+    assert plt.get_fignums() == []
+
+
+def test_outside_a_notebook_the_words_are_printed(capsys):
+    plot.show(plt.figure(), ALT)
+    assert capsys.readouterr().out == ALT + "\n"
+
+
+@pytest.mark.parametrize("alt", ["", "  ", None])
+def test_a_figure_without_words_is_refused(alt):
+    with pytest.raises(InputError, match="it must say in words"):
+        plot.show(plt.figure(), alt)
+    plt.close("all")

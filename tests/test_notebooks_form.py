@@ -1,0 +1,254 @@
+"""The form that every notebook has: the order of its parts, words before code, checked outputs."""
+
+import copy
+import re
+import statistics
+from itertools import pairwise
+from pathlib import Path
+
+import nbformat
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+TAGS = re.compile(r"nbval-ignore-output|raises-exception|(exercise|solution|check)-\d+")
+MOST_LINES, MEDIAN_LINES = 25, 6
+LEAST_WORDS, MOST_WORDS = 20, 60
+MOST_IGNORED = 3  # outputs a notebook that nbval does not compare
+LARGEST = 500_000
+# Folders of one machine; a word may stand before the slash, as in "and/or", but then it is no path.
+MACHINE = re.compile(r"(?<![\w.~-])(?:/(?:tmp|var|home|root|Users|private|mnt|opt)/|[A-Z]:\\)")
+
+
+def words(markdown):
+    """Return how many words of prose a cell has: no headings, tables, code or folded parts."""
+    text = re.sub(r"<details>.*?</details>|```.*?```", " ", markdown, flags=re.DOTALL)
+    lines = [line for line in text.splitlines() if not re.match(r"\s*(#|\|)", line)]
+    return len(re.findall(r"[^\W_]+", " ".join(lines)))
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+def tagged(notebook, tag):
+    return next((number for number, cell in enumerate(notebook.cells) if tag in tags(cell)), None)
+
+
+def wrong_parts(notebook, number):
+    """Say which part is missing or out of order."""
+    cells = notebook.cells
+    markdown = [cell.source if cell.cell_type == "markdown" else "" for cell in cells]
+
+    def place(pattern):
+        found = re.compile(pattern, re.MULTILINE)
+        return next((at for at, text in enumerate(markdown) if found.search(text)), None)
+
+    order = [("title", place(rf"^# {number:02} · \w")), ("you are here", place("^## You are here"))]
+    if number:
+        order.append(("shape table", place("^### Shape table")))
+    order += [("exercise", tagged(notebook, "exercise-1")), ("check", tagged(notebook, "check-1"))]
+    order.append(("recap", place("^## Recap")))
+    missing = [name for name, at in order if at is None]
+    if missing:
+        return [f"has no {name}" for name in missing]
+    found = [
+        f"{after[0]} stands before {before[0]}"
+        for before, after in pairwise(order)
+        if after[1] < before[1]
+    ]
+    if order[0][1] != 0:
+        found.append("does not begin with its title")
+    for phrase in ("you will be able to", "**Time:**", "**Before this:**"):
+        if phrase not in markdown[0]:
+            found.append(f"its title does not say {phrase!r}")
+    if not any("**Predict first" in text for text in markdown):
+        found.append("never asks the reader to predict")
+    recap = markdown[order[-1][1]]
+    if len(re.findall(r"^\d\. ", recap, re.MULTILINE)) != 5 or "**Where next" not in recap:
+        found.append("its recap is not five lines and where next")
+    if order[-1][1] != len(cells) - 1:
+        found.append("goes on after its recap")
+    return found
+
+
+def wrong_exercises(notebook):
+    """Say what an exercise lacks: minutes, difficulty, hint, solution or check."""
+    found = []
+    headings = re.compile(r"^### Exercise (\d+): .+ · \d+ minutes · (easy|medium|hard)$", re.M)
+    numbers = [n for cell in notebook.cells for n, _ in headings.findall(cell.source)]
+    stubs = [tag for cell in notebook.cells for tag in tags(cell) if tag.startswith("exercise-")]
+    if stubs != [f"exercise-{n}" for n in numbers]:
+        found.append(f"its stubs are {stubs}, its headings (minutes, difficulty) name {numbers}")
+    for number in numbers:
+        stub, solution, check = (
+            tagged(notebook, f"{part}-{number}") for part in ("exercise", "solution", "check")
+        )
+        if None in (stub, solution, check):
+            found.append(f"exercise {number} lacks a stub, a solution or a check")
+            continue
+        if (solution, check) != (stub + 1, stub + 2):
+            found.append(f"exercise {number}: stub, solution and check do not follow each other")
+        text = notebook.cells[solution].source
+        for part in ("<summary>Hint</summary>", "<summary>Solution</summary>", "```python"):
+            if part not in text:
+                found.append(f"exercise {number} has no {part}")
+        outputs = notebook.cells[check].outputs
+        if not any(output.get("text", "").startswith("Still empty") for output in outputs):
+            found.append(f"check {number} does not say that the stub is still empty")
+    return found
+
+
+def wrong_cells(notebook):
+    """Say what is wrong with words, lines and counts of single cells."""
+    found, lines, count = [], [], 0
+    for number, cell in enumerate(notebook.cells):
+        strange = [tag for tag in tags(cell) if not TAGS.fullmatch(tag)]
+        if strange:
+            found.append(f"cell {number} has the tags {strange}")
+        if cell.cell_type != "code":
+            continue
+        count += 1
+        before = notebook.cells[number - 1] if number else cell
+        amount = words(before.source) if before.cell_type == "markdown" else 0
+        if not LEAST_WORDS <= amount <= MOST_WORDS:
+            found.append(f"cell {number} has {amount} words before it")
+        lines.append(len(cell.source.splitlines()))
+        if lines[-1] > MOST_LINES:
+            found.append(f"cell {number} has {lines[-1]} lines")
+        if cell.execution_count != count:
+            found.append(f"cell {number} has the count {cell.execution_count}, expected {count}")
+    if statistics.median(lines or [0]) > MEDIAN_LINES:
+        found.append(f"the median cell has {statistics.median(lines)} lines")
+    return found
+
+
+def wrong_outputs(notebook):
+    """Say which outputs must not be there, or lack something."""
+    found = []
+    if "widgets" in notebook.metadata:
+        found.append("has metadata.widgets")
+    if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
+        found.append("its kernel is not python3")
+    ignored = sum("nbval-ignore-output" in tags(cell) for cell in notebook.cells)
+    if ignored > MOST_IGNORED:
+        found.append(f"{ignored} outputs are not compared")
+    for number, cell in enumerate(notebook.cells):
+        if MACHINE.search(cell.source):
+            found.append(f"cell {number} names a folder of one machine")
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            texts = [output.get("text", ""), *output.get("traceback", [])]
+            texts += [value for kind, value in data.items() if kind.startswith("text/")]
+            if any(MACHINE.search(text) for text in texts):
+                found.append(f"cell {number} shows a folder of one machine")
+            if output.output_type == "error" and "raises-exception" not in tags(cell):
+                found.append(f"cell {number} failed")
+            if output.get("name") == "stderr":
+                found.append(f"cell {number} wrote to stderr")
+            if "image/svg+xml" in data or "image/jpeg" in data:
+                found.append(f"cell {number} has a picture that is no PNG")
+            alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
+            if "image/png" in data and (len(alt.split()) < 5 or data.get("text/plain") != alt):
+                found.append(f"cell {number} has a figure without an alt text")
+    return found
+
+
+def problems(notebook, number):
+    """Return every breach of the form, as sentences."""
+    return [
+        *wrong_parts(notebook, number),
+        *wrong_exercises(notebook),
+        *wrong_cells(notebook),
+        *wrong_outputs(notebook),
+    ]
+
+
+def test_names_are_numbered_from_00_without_a_gap():
+    assert NOTEBOOKS
+    for number, path in enumerate(NOTEBOOKS):
+        assert re.fullmatch(rf"{number:02}_[a-z0-9_]+", path.stem)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_form(path):
+    assert problems(nbformat.read(path, as_version=4), int(path.stem[:2])) == []
+    assert path.stat().st_size < LARGEST
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_links_to_other_notebooks_lead_somewhere(path):
+    notebook = nbformat.read(path, as_version=4)
+    links = [t for c in notebook.cells for t in re.findall(r"\]\(([\w./-]+)\)", c.source)]
+    assert [link for link in links if not (FOLDER / link).exists()] == []
+
+
+# --- the test tested: each breach is found in a notebook that is otherwise sound ---
+
+
+def _edit(number, change):
+    def apply(notebook):
+        change(notebook.cells[number])
+
+    return apply
+
+
+def _drop(heading):
+    def apply(notebook):
+        for cell in notebook.cells:
+            cell.source = cell.source.replace(heading, "## Something else")
+
+    return apply
+
+
+def _first_figure(notebook):
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return next(output for output in outputs if "image/png" in output.get("data", {}))
+
+
+def _first_code(notebook):
+    return next(cell for cell in notebook.cells if cell.cell_type == "code")
+
+
+def _printed(text, name="stdout"):
+    return lambda nb: _first_code(nb).outputs.append(
+        nbformat.v4.new_output("stream", name=name, text=text)
+    )
+
+
+BREACHES = {
+    "has no you are here": _drop("## You are here"),
+    "has no shape table": _drop("### Shape table"),
+    "has no recap": _drop("## Recap"),
+    "has no title": _drop("# 01 · "),
+    "does not say '**Time:**'": _edit(0, lambda c: c.update(source=c.source.replace("Time", "x"))),
+    "goes on after its recap": lambda nb: nb.cells.append(nbformat.v4.new_markdown_cell("More.")),
+    "words before it": _edit(1, lambda c: c.update(source="## You are here\n\nToo few words.")),
+    "lines": lambda nb: _first_code(nb).update(source="x = 1\n" * 26),
+    "expected 1": lambda nb: _first_code(nb).update(execution_count=7),
+    "metadata.widgets": lambda nb: nb.metadata.update(widgets={}),
+    "without an alt text": lambda nb: _first_figure(nb).update(metadata={}),
+    "shows a folder of one machine": _printed("in /" + "tmp/x12/config.json"),
+    "wrote to stderr": _printed("careful", name="stderr"),
+    "outputs are not compared": lambda nb: [
+        cell.metadata.update(tags=["nbval-ignore-output"]) for cell in nb.cells[-20:]
+    ],
+    "has the tags ['nbval-skip']": _edit(1, lambda c: c.metadata.update(tags=["nbval-skip"])),
+    "stubs are": lambda nb: nb.cells[tagged(nb, "exercise-1")].metadata.pop("tags"),
+    "lacks a stub, a solution or a check": (
+        lambda nb: nb.cells[tagged(nb, "check-1")].metadata.pop("tags")
+    ),
+    "still empty": lambda nb: nb.cells[tagged(nb, "check-1")].update(outputs=[]),
+    "has no <summary>Hint</summary>": (
+        lambda nb: nb.cells[tagged(nb, "solution-1")].update(
+            source=nb.cells[tagged(nb, "solution-1")].source.replace("Hint", "Help")
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("words_expected", BREACHES)
+def test_a_breach_is_found(words_expected):
+    notebook = copy.deepcopy(nbformat.read(NOTEBOOKS[1], as_version=4))
+    BREACHES[words_expected](notebook)
+    assert any(words_expected in problem for problem in problems(notebook, 1))
