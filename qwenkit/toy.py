@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tokenizers
 import torch
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from qwenkit.config import QwenConfig
 from qwenkit.config_json import write_json
@@ -17,6 +17,8 @@ from qwenkit.model import QwenForCausalLM
 from qwenkit.pretrained import save_pretrained
 from qwenkit.tokenizer import Tokenizer
 
+# Learned once from this package's source and kept, so that the toy never changes with it.
+MERGES = Path(__file__).parent / "toy_merges.txt"
 # How Qwen2 cuts text before merging bytes: contractions, words, single digits, signs, newlines.
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -38,8 +40,8 @@ def write_toy_checkpoint(
 ) -> Path:
     """Write a Qwen2 checkpoint of two layers with random weights, and return its folder.
 
-    Four query heads share two kv heads; every bias is non-zero. The vocabulary is a byte-level BPE
-    learned from this package's own source, with some padding rows behind it.
+    Four query heads share two kv heads; every bias is non-zero. The vocabulary is a small
+    byte-level BPE with some padding rows behind it.
 
     Args:
         folder: made if absent.
@@ -49,7 +51,7 @@ def write_toy_checkpoint(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = _learn_tokenizer(folder)
+    tokenizer = _make_tokenizer(folder)
     config = QwenConfig(
         vocab_size=(tokenizer.num_tokens // 64 + 1) * 64,
         hidden_size=64,
@@ -74,9 +76,14 @@ def write_toy_checkpoint(
     return folder
 
 
-def _learn_tokenizer(folder: Path) -> Tokenizer:
-    """Learn 1,024 byte-level tokens from the package's source; special tokens come last."""
-    backend = tokenizers.Tokenizer(models.BPE())
+def _make_tokenizer(folder: Path) -> Tokenizer:
+    """Write the toy's tokenizer: 256 bytes, the merges, then the special tokens, as in Qwen."""
+    lines = MERGES.read_text(encoding="utf-8").splitlines()[1:]  # the first names the format
+    merges = [(left, right) for left, right in (line.split(" ") for line in lines)]
+    tokens = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens += [left + right for left, right in merges]
+    vocab = {token: number for number, token in enumerate(tokens)}
+    backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
     backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -85,13 +92,6 @@ def _learn_tokenizer(folder: Path) -> Tokenizer:
         ]
     )
     backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=1024,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    source = sorted(Path(__file__).parent.rglob("*.py"))
-    backend.train([str(file) for file in source], trainer)
     backend.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
     backend.save(str(folder / "tokenizer.json"))
     write_json(folder / "tokenizer_config.json", {"chat_template": CHAT})

@@ -364,3 +364,10 @@ def test_readmes_snippets_run_in_order(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert "parameters in 2 layers" in done.stdout
     assert done.stdout.endswith("no problems\n")
+
+
+def test_the_readme_links_to_files_that_exist():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+    assert "notebooks/pictures/architecture.png" in links
+    assert [link for link in links if not (ROOT / link).is_file()] == []
