@@ -20,6 +20,9 @@ from qwenkit.errors import ConfigError
 BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
+_MOST_LAYERS = 10_000  # a damaged number would fill the memory with the names of its tensors
+
+
 @dataclass(frozen=True)
 class YarnScaling:
     """YaRN's settings for contexts longer than the trained one (Peng et al. 2023, section 3).
@@ -160,6 +163,11 @@ class QwenConfig:
                 f"num_attention_heads is {self.num_attention_heads}; it must be divisible by "
                 f"num_key_value_heads ({self.num_key_value_heads}), so that every kv head serves "
                 "equally many query heads"
+            )
+        if self.num_hidden_layers > _MOST_LAYERS:
+            found.append(
+                f"num_hidden_layers is {self.num_hidden_layers}; it must be at most {_MOST_LAYERS} "
+                "(the largest Qwen2.5-Coder has 64)"
             )
         if self.head_dim % 2 and splits:
             found.append(

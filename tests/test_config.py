@@ -508,3 +508,8 @@ def test_one_stop_token_or_several_in_any_form(eos):
 def test_rope_settings_must_be_an_object(name, value):
     with pytest.raises(ConfigError, match=f"{name} is .*must be an object"):
         read(**{name: value})
+
+
+def test_a_damaged_number_of_layers_does_not_fill_the_memory():
+    with pytest.raises(ConfigError, match="num_hidden_layers is 1000000000; it must be at most"):
+        read(num_hidden_layers=10**9)

@@ -31,6 +31,15 @@ def both(untied):
     return qk.load_pretrained(untied, dtype="float32")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """A model this small gains nothing from more, and on a busy machine more is far slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def tokens(*args, **settings):
     return [step.token_id for step in generate(*args, **settings)]
 

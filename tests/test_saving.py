@@ -319,8 +319,8 @@ from fixtures_toy import random_tensors, same_bits, small_config
 from qwenkit import saving
 from qwenkit.checkpoint import Checkpoint
 
-base, old_folder, limit, hidden = pathlib.Path(sys.argv[1]), *sys.argv[2:]
-new_config = small_config(hidden_size=int(hidden))
+base, old_folder, limit = pathlib.Path(sys.argv[1]), *sys.argv[2:]
+new_config = small_config()
 old, new = Checkpoint(old_folder).load(), random_tensors(new_config, seed=2)
 
 def state(folder):
@@ -366,10 +366,10 @@ print(json.dumps(found))
 """
 
 
-def killed_states(tmp_path, old, limit, hidden=CONFIG.hidden_size):
+def killed_states(tmp_path, old, limit):
     (tmp_path / "runs").mkdir()
     done = python(
-        KILLED, tmp_path / "runs", old, limit, hidden,
+        KILLED, tmp_path / "runs", old, limit,
         PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}", PYTHONWARNINGS="ignore",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
