@@ -7,32 +7,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import tokenizers
 import torch
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
+from qwenkit.bpe import write_tokenizer
 from qwenkit.config import QwenConfig
-from qwenkit.config_json import write_json
 from qwenkit.model import QwenForCausalLM
 from qwenkit.pretrained import save_pretrained
 from qwenkit.tokenizer import Tokenizer
 
 # Learned once from this package's source and kept, so that the toy never changes with it.
 MERGES = Path(__file__).parent / "toy_merges.txt"
-# How Qwen2 cuts text before merging bytes: contractions, words, single digits, signs, newlines.
-SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-SPECIAL = (
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|fim_prefix|>", "<|fim_middle|>",
-    "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
-)  # fmt: skip
-CHAT = (
-    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content "
-    "+ '<|im_end|>' + '\\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
 
 
 def write_toy_checkpoint(
@@ -80,19 +64,4 @@ def _make_tokenizer(folder: Path) -> Tokenizer:
     """Write the toy's tokenizer: 256 bytes, the merges, then the special tokens, as in Qwen."""
     lines = MERGES.read_text(encoding="utf-8").splitlines()[1:]  # the first names the format
     merges = [(left, right) for left, right in (line.split(" ") for line in lines)]
-    tokens = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens += [left + right for left, right in merges]
-    vocab = {token: number for number, token in enumerate(tokens)}
-    backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
-    backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
-    backend.save(str(folder / "tokenizer.json"))
-    write_json(folder / "tokenizer_config.json", {"chat_template": CHAT})
-    return Tokenizer(folder)
+    return write_tokenizer(folder, merges)

@@ -1,0 +1,274 @@
+"""Learned merges against a BPE written out by hand, and the files against transformers."""
+
+import json
+import random
+import re
+import unicodedata
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+import torch
+from fixtures_toy import ROOT
+from transformers import AutoTokenizer
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+
+from qwenkit import bpe
+from qwenkit.bpe import SMALLEST, SPECIAL, SPLIT, learn_merges, write_tokenizer
+from qwenkit.config_json import write_json
+from qwenkit.errors import InputError
+from qwenkit.tokenizer import Tokenizer
+
+# GPT-2's alphabet: printable bytes stand for themselves, the others for U+0100 and up.
+PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
+ALPHABET = [chr(byte) for byte in PRINTABLE] + [chr(256 + n) for n in range(256 - len(PRINTABLE))]
+
+
+@pytest.fixture(scope="module")
+def source():
+    return [file.read_text("utf-8") for file in sorted((ROOT / "qwenkit" / "model").glob("*.py"))]
+
+
+@pytest.fixture(scope="module")
+def folder(source, tmp_path_factory):
+    """A tokenizer learned from code, with a config beside it, as in a checkpoint."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    write_tokenizer(folder, learn_merges(source, 500))
+    config = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "vocab_size": 500}
+    write_json(folder / "config.json", config)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder):
+    return Tokenizer(folder)
+
+
+# --- learning ---
+
+
+def by_hand(text, vocab_size):
+    """Merge the most frequent pair again and again; of equal ones that of the smallest ids.
+
+    The text has only small letters, each word after one blank or line end.
+    """
+    words = Counter(re.findall(r" ?[a-z]+|\n", text))
+    words = {tuple(w.replace(" ", "Ġ").replace("\n", "Ċ")): count for w, count in words.items()}
+    ids = {letter: number for number, letter in enumerate(ALPHABET)}
+    merges = []
+    while len(ids) + len(SPECIAL) < vocab_size:
+        pairs = Counter()
+        for word, count in words.items():
+            for pair in pairwise(word):
+                pairs[pair] += count
+        best = min(pairs, key=lambda p: (-pairs[p], ids[p[0]], ids[p[1]]), default=None)
+        if best is None or pairs[best] < 2:
+            break
+        merges.append(best)
+        ids.setdefault("".join(best), len(ids))
+        words = Counter({merged(word, best): count for word, count in words.items()})
+    return merges
+
+
+def merged(word, pair):
+    """Put the pair together wherever it stands, from left to right."""
+    parts, place = [], 0
+    while place < len(word):
+        size = 2 if word[place : place + 2] == pair else 1
+        parts.append("".join(word[place : place + size]))
+        place += size
+    return tuple(parts)
+
+
+def test_the_papers_example():
+    """The words of Sennrich et al., algorithm 1: es and est stand there 9 times, lo and low 7."""
+    text = ("low " * 5 + "lower " * 2 + "newest " * 6 + "widest " * 3).strip()
+    merges = [("e", "s"), ("es", "t"), ("l", "o"), ("lo", "w")]
+    assert by_hand(text, SMALLEST + 4) == merges
+    assert learn_merges([text], SMALLEST + 4) == merges
+
+
+@pytest.mark.parametrize("vocab_size", [SMALLEST, SMALLEST + 1, SMALLEST + 40, 10_000])
+@pytest.mark.parametrize("letters", ["ab", "abcde", "etaoinshr"])
+@pytest.mark.parametrize("seed", range(4))
+def test_merges_equal_those_by_hand(seed, letters, vocab_size):
+    rng = random.Random(seed)
+    words = ["".join(rng.choices(letters, k=rng.randint(1, 9))) for _ in range(40)]
+    text = " ".join(rng.choices(words, k=300)).replace(" " + words[0], "\n" + words[0])
+    assert learn_merges([text], vocab_size) == by_hand(text, vocab_size)
+
+
+def test_ties_go_to_the_smaller_ids():
+    assert learn_merges(["cd ab", "ab cd"], SMALLEST + 1) == [("a", "b")]
+    assert learn_merges(["cd ab cd"], SMALLEST + 1) == [("c", "d")]
+
+
+def test_runs_of_one_letter_are_counted_as_they_stand():
+    assert learn_merges(["aaaa"], 10_000) == by_hand("aaaa", 10_000) == [("a", "a")]
+    assert learn_merges(["aaaaaaa bb"], 10_000) == by_hand("aaaaaaa bb", 10_000)
+
+
+def test_words_are_not_merged_with_what_follows():
+    for left, right in learn_merges(["a1b2 c\n\nd\n"] * 50, 10_000):
+        token = left + right
+        assert not re.search("[0-9]", token)  # digits stay single
+        assert token in ("Ġc", "ĊĊ")
+
+
+def test_the_vocabulary_is_as_large_as_asked_where_the_text_suffices(source):
+    for size in (SMALLEST, 300, 600):
+        assert len(learn_merges(source, size)) == size - SMALLEST
+    assert learn_merges([], 700) == learn_merges([""], 700) == []
+    assert learn_merges(["a b c"], 700) == []  # no pair stands there twice
+    assert learn_merges(["ab ab"], 700) == [("a", "b")]  # the blank before ab stands there once
+
+
+def test_learning_is_deterministic(source):
+    merges = learn_merges(source, 400)
+    assert learn_merges(source, 400) == merges
+    assert learn_merges((text for text in reversed(source)), 400) == merges
+    assert learn_merges(source, 300) == merges[: 300 - SMALLEST]
+
+
+def test_special_tokens_in_the_text_are_letters():
+    for left, right in learn_merges([token * 9 for token in SPECIAL], 10_000):
+        assert left + right not in SPECIAL
+
+
+@pytest.mark.parametrize("size", [264, 0, -1])
+def test_too_small_a_vocabulary_is_refused(size):
+    with pytest.raises(InputError, match=f"vocab_size is {size}; it must be at least 265: 256 byt"):
+        learn_merges(["text"], size)
+
+
+def test_one_string_is_refused():
+    with pytest.raises(InputError, match="texts is one str; it must be a list of texts"):
+        learn_merges("low low low", 300)
+
+
+# --- the vocabulary ---
+
+
+def test_the_vocabulary_is_laid_out_as_qwens(tmp_path):
+    merges = [("l", "o"), ("lo", "w"), ("Ġ", "low")]
+    tokenizer = write_tokenizer(tmp_path, merges)
+    tokens = [tokenizer.backend.id_to_token(number) for number in range(tokenizer.num_tokens)]
+    assert tokens == [*ALPHABET, "lo", "low", "Ġlow", *SPECIAL]
+    assert tokens[:3] == ["!", '"', "#"]  # Qwen's first three
+    assert tokenizer.special == {token: 259 + place for place, token in enumerate(SPECIAL)}
+    assert tokenizer.encode("low low<|im_end|>") == [257, 258, 261]
+
+
+def test_a_token_that_two_merges_give_has_one_id(tmp_path):
+    merges = [("a", "b"), ("b", "c"), ("a", "bc"), ("ab", "c")]
+    tokenizer = write_tokenizer(tmp_path, merges)
+    assert tokenizer.num_tokens == 256 + 3 + len(SPECIAL)
+    assert tokenizer.encode("ab bc abc<|endoftext|>")[-2:] == [258, 259]
+    assert tokenizer.decode(tokenizer.encode("ab bc abc")) == "ab bc abc"
+
+
+def test_no_merges_leave_the_bytes(tmp_path):
+    tokenizer = write_tokenizer(tmp_path, [])
+    assert tokenizer.num_tokens == SMALLEST
+    assert len(tokenizer.encode("é🙂")) == 2 + 4
+
+
+@pytest.mark.parametrize("merges", [[("a", "bc")], [("a b", "c")], ["abc"], [("a",)], [(1, 2)]])
+def test_merges_that_do_not_build_on_one_another_are_refused(tmp_path, merges):
+    with pytest.raises(InputError, match="merges make no vocabulary"):
+        write_tokenizer(tmp_path, merges)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_split_is_that_of_qwens_own_tokenizer():
+    assert SPLIT == PRETOKENIZE_REGEX
+
+
+# --- round trips ---
+
+TEXTS = {
+    "code": "def f(x: int) -> int:\n    return x ** 2  # done\n\n\tif x:\r\n        pass   \n",
+    "control bytes": "".join(map(chr, range(32))) + "\x7f\x80\x9f",
+    "emoji": "🙂 🧑🏽‍🚀 🏳️‍🌈 👩‍👩‍👧‍👦",
+    "scripts": "naïve 面積は幅×高さ नमस्ते สวัสดี שלום",
+    "last planes": "\ufeff\ufffd\ufffe\uffff\U0010ffff",
+    "chat": "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
+    "infilling": "<|fim_prefix|>def f(\n<|fim_suffix|>\n    return x<|fim_middle|>x):<|endoftext|>",
+    "all marks": " ".join(SPECIAL) + "".join(SPECIAL),
+    "empty": "",
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+@pytest.mark.parametrize("special", [True, False])
+def test_a_text_comes_back(tokenizer, text, special):
+    assert tokenizer.decode(tokenizer.encode(text, special)) == text
+
+
+def test_any_text_comes_back(tokenizer):
+    rng = random.Random(0)
+    blocks = [(0, 0x80), (0x80, 0x800), (0x800, 0xD800), (0xE000, 0x10000), (0x10000, 0x110000)]
+    for _ in range(200):
+        text = "".join(chr(rng.randrange(*rng.choice(blocks))) for _ in range(20))
+        text = unicodedata.normalize("NFC", text)
+        assert tokenizer.decode(tokenizer.encode(text, special=False)) == text
+
+
+def test_learned_tokens_are_used(tokenizer, source):
+    text = "".join(source)
+    assert len(tokenizer.encode(text)) < 0.6 * len(text)
+
+
+# --- files ---
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_ids_equal_those_of_transformers(folder, tokenizer, text):
+    theirs = AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer.encode(text)
+    assert theirs(text).input_ids == ids
+    assert theirs.decode(ids, clean_up_tokenization_spaces=False) == text
+
+
+def test_code_and_chat_equal_those_of_transformers(folder, tokenizer, source):
+    theirs = AutoTokenizer.from_pretrained(folder)
+    assert len(theirs) == tokenizer.num_tokens == 500
+    for text in source:
+        assert theirs(text).input_ids == tokenizer.encode(text)
+    talk = [{"role": "user", "content": "Sum."}, {"role": "assistant", "content": "sum(x)"}]
+    for prompt in (True, False):
+        wanted = theirs.apply_chat_template(talk, tokenize=False, add_generation_prompt=prompt)
+        assert tokenizer.chat(talk, prompt) == wanted
+    assert tokenizer.chat(talk[:1]) == "<|im_start|>user\nSum.<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_a_saved_tokenizer_is_the_same(tokenizer, tmp_path, source):
+    tokenizer.save(tmp_path)
+    again = Tokenizer(tmp_path)
+    assert again.backend.to_str() == tokenizer.backend.to_str()
+    assert again.special == tokenizer.special
+    assert again.chat_template == tokenizer.chat_template
+    assert torch.equal(again(source[0]), tokenizer(source[0]))
+
+
+def test_writing_replaces_and_leaves_nothing_else(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    write_tokenizer(folder, [("a", "b")])
+    assert write_tokenizer(folder, []).num_tokens == SMALLEST
+    names = sorted(file.name for file in folder.iterdir())
+    assert names == ["tokenizer.json", "tokenizer_config.json"]
+
+
+def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path, monkeypatch):
+    write_tokenizer(tmp_path, [("a", "b")])
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+
+    def refuse(source, target):
+        json.loads(source.read_text(encoding="utf-8"))  # whole before it takes the place
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bpe.os, "replace", refuse)
+        with pytest.raises(OSError, match="No space left"):
+            write_tokenizer(tmp_path, [])
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
