@@ -129,6 +129,16 @@ class Tokenizer:
         except Exception as error:  # a template is a program: it may fail in any way
             raise TokenizerError(f"the chat template failed: {error}") from None
 
+    def special_id(self, token: str) -> int:
+        """Return the id of a special token.
+
+        Raises:
+            TokenizerError: this vocabulary does not have it.
+        """
+        if token not in self.special:
+            raise TokenizerError(f"this vocabulary has no special token {token}")
+        return self.special[token]
+
     def fim(self, prefix: str, suffix: str) -> str:
         """Return the prompt that asks for what stands between prefix and suffix.
 

@@ -366,6 +366,9 @@ def test_fim_without_its_tokens_is_refused(toy, tmp_path):
     tokenizer = Tokenizer(folder)
     with pytest.raises(TokenizerError, match=r"no <\|fim_suffix\|>; FIM needs"):
         tokenizer.fim("a", "b")
+    with pytest.raises(TokenizerError, match=r"no special token <\|fim_suffix\|>"):
+        tokenizer.special_id("<|fim_suffix|>")
+    assert tokenizer.special_id("<|fim_prefix|>") == tokenizer.special["<|fim_prefix|>"]
 
 
 # --- files ---
