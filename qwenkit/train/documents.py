@@ -1,0 +1,105 @@
+"""The text to learn from: a folder's files, and those of them held out for evaluation."""
+
+from __future__ import annotations
+
+import sysconfig
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from qwenkit.errors import SourceError
+
+STDLIB = "stdlib"  # a name for the standard library of the Python that runs
+
+
+@dataclass(frozen=True)
+class Document:
+    """One file's text.
+
+    Attributes:
+        name: its path from the folder, with "/".
+        text: its content.
+    """
+
+    name: str
+    text: str
+
+    @property
+    def num_bytes(self) -> int:
+        """Length in UTF-8."""
+        return len(self.text.encode("utf-8"))
+
+
+def read_documents(
+    folder: str | Path,
+    *,
+    include: Sequence[str] = ("*.py", "*.md", "*.txt"),
+    leave_out: Sequence[str] = (),
+) -> list[Document]:
+    """Read the files below a folder, in the order of their names.
+
+    Args:
+        folder: or "stdlib": the standard library of the Python that runs.
+        include: patterns of paths from the folder, one of which must match; "*" matches "/" too.
+        leave_out: patterns of which none may match.
+
+    Returns:
+        Each file that holds more than blanks. A byte order mark is left out, and CRLF becomes a
+        newline: they are marks of an editor, not text to learn.
+
+    Raises:
+        SourceError: no such folder, no such file, or one that cannot be read or is not UTF-8.
+    """
+    root = Path(sysconfig.get_path("stdlib")) if folder == STDLIB else Path(folder).expanduser()
+    if not root.is_dir():
+        raise SourceError(f"{root} is not a folder; name one that holds the text to train on")
+    documents = []
+    for file in sorted(root.rglob("*"), key=lambda file: file.relative_to(root).as_posix()):
+        name = file.relative_to(root).as_posix()
+        if not matches(name, include) or matches(name, leave_out) or not file.is_file():
+            continue
+        try:
+            text = file.read_bytes().decode("utf-8").removeprefix("\ufeff")
+        except OSError as error:
+            raise SourceError(f"{file} cannot be read: {error.strerror}; leave it out") from None
+        except UnicodeDecodeError as error:
+            raise SourceError(
+                f"{file} is not UTF-8 text (byte {error.start}); convert it, or leave it out"
+            ) from None
+        if text.strip():
+            documents.append(Document(name, text.replace("\r\n", "\n")))
+    if not documents:
+        raise SourceError(f"{root} holds no text that matches {', '.join(_several(include))}")
+    return documents
+
+
+def hold_out(
+    documents: Sequence[Document], patterns: Sequence[str]
+) -> tuple[list[Document], list[Document]]:
+    """Part documents into those to train on and those whose names match a pattern.
+
+    Raises:
+        SourceError: a pattern that matches nothing: what it means to hold out would be trained on.
+    """
+    for pattern in _several(patterns):
+        if not any(fnmatchcase(document.name, pattern) for document in documents):
+            raise SourceError(
+                f"nothing matches {pattern!r}, which was to be held out; "
+                "patterns are of paths from the folder"
+            )
+    kept = [document for document in documents if not matches(document.name, patterns)]
+    held = [document for document in documents if matches(document.name, patterns)]
+    if not kept:
+        raise SourceError("every document is held out; none is left to train on")
+    return kept, held
+
+
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Say whether a path matches one of the patterns."""
+    return any(fnmatchcase(name, pattern) for pattern in _several(patterns))
+
+
+def _several(patterns: Sequence[str]) -> Sequence[str]:
+    """Take one string for one pattern: read letter by letter, its "*" would match everything."""
+    return (patterns,) if isinstance(patterns, str) else patterns

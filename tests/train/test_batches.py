@@ -1,0 +1,337 @@
+"""Windows and batches: nothing lost but what is said to be, and the same again from a position."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+from fixtures_toy import ROOT, toy_of
+
+from qwenkit.bpe import write_tokenizer
+from qwenkit.errors import InputError
+from qwenkit.tokenizer import Tokenizer
+from qwenkit.train import IGNORE, Batches, Document, Mix, read_documents
+from qwenkit.train.batches import pack
+from qwenkit.train.mix import Epoch
+
+EXAMPLE = 100_000  # ids of examples lie above those of the made-up plain stream
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return Tokenizer(toy_of(tmp_path_factory))
+
+
+@pytest.fixture(scope="module")
+def code():
+    return read_documents(ROOT / "qwenkit", include=["config*.py", "s*.py"])
+
+
+def batches_of(documents, tokenizer, **changes):
+    values = {"context": 32, "batch_size": 4, "seed": 7, "mix": Mix(0.5, 0.2)}
+    return Batches(documents, tokenizer, **{**values, **changes})
+
+
+def whole_epoch(batches):
+    """Return every batch of the present epoch, which must be at its start."""
+    return [next(batches) for _ in range(len(batches))]
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+# --- packing ---
+
+
+def made_up(rng, plain, examples, longest):
+    """Return an epoch of recognisable ids: example k begins with the id EXAMPLE × k."""
+    made = []
+    for number in range(1, examples + 1):
+        ids = EXAMPLE * number + np.arange(rng.integers(2, longest + 1))
+        made.append((ids, rng.random(len(ids)) < 0.5))
+    return Epoch(np.arange(plain), made)
+
+
+CASES = list(itertools.product([1, 9, 10, 11, 57, 400], [0, 1, 7, 60], [2, 10], range(3)))
+
+
+@pytest.mark.parametrize(("plain", "examples", "longest", "seed"), CASES)
+def test_windows_hold_the_text_in_order_and_whole_examples(plain, examples, longest, seed):
+    rng = np.random.default_rng(seed)
+    epoch = made_up(rng, plain, examples, longest)
+    length = 10
+    ids, counted = pack(epoch, length, rng)
+    assert ids.shape == counted.shape == (len(ids), length)
+    text, found = [], []
+    for window, flags in zip(ids, counted, strict=True):
+        is_plain = window < EXAMPLE
+        assert (np.diff(is_plain.astype(int)) <= 0).all()  # the text first, then the examples
+        assert flags[is_plain].all()
+        text += window[is_plain].tolist()
+        for number in dict.fromkeys((window[~is_plain] // EXAMPLE).tolist()):
+            whole, flag = epoch.examples[number - 1]
+            here = window // EXAMPLE == number
+            assert np.array_equal(window[here], whole)
+            assert np.array_equal(flags[here], flag)
+            found.append(number)
+    assert found == list(range(1, len(found) + 1))  # each once, in order
+    if text:
+        assert text == list(range(text[0], text[-1] + 1))  # each once, in order
+        assert text[0] < length
+        assert plain - 1 - text[-1] < length
+    else:
+        assert plain < 2 * length
+    if not examples:
+        # The cut at the start may cost one window, never more.
+        assert len(ids) in (plain // length - 1, plain // length) if plain >= length else not text
+
+
+def test_few_examples_are_left_out():
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        epoch = made_up(rng, plain=5_000, examples=300, longest=10)
+        ids, _ = pack(epoch, 20, rng)
+        assert len(set((ids // EXAMPLE).ravel().tolist()) - {0}) >= 0.98 * 300
+
+
+def test_examples_are_spread_over_the_windows():
+    rng = np.random.default_rng(0)
+    ids, _ = pack(made_up(rng, 5_000, 100, 10), 20, rng)
+    holding = np.flatnonzero((ids >= EXAMPLE).any(1))
+    assert np.diff(holding).max() <= 4  # there is one for every two or three windows
+    assert holding[0] <= 4
+    assert holding[-1] >= len(ids) - 5
+
+
+def test_every_cut_of_the_stream_comes_up():
+    starts = {
+        int(pack(Epoch(np.arange(50), []), 8, np.random.default_rng(seed))[0][0, 0])
+        for seed in range(200)
+    }
+    assert starts == set(range(8))
+
+
+# --- batches ---
+
+
+@pytest.mark.parametrize("mix", [Mix(), Mix(1.0, 0.0), Mix(0.0, 0.5), Mix(0.5, 0.5)])
+def test_a_label_is_the_token_that_follows(tokenizer, code, mix):
+    batches = batches_of(code, tokenizer, mix=mix)
+    ignored = 0
+    for inputs, labels in whole_epoch(batches):
+        assert inputs.shape == labels.shape == (4, 32)
+        assert inputs.dtype == labels.dtype == torch.int64
+        follows, counted = inputs[:, 1:], labels[:, :-1] != IGNORE
+        assert torch.equal(labels[:, :-1][counted], follows[counted])
+        assert (labels[labels != IGNORE] >= 0).all()
+        ignored += int((labels == IGNORE).sum())
+    assert bool(ignored) == bool(mix.repeats)
+
+
+def test_only_the_first_time_of_a_copy_is_ignored(tokenizer, code):
+    batches = batches_of(code, tokenizer, mix=Mix(repeats=0.3), context=64)
+    runs = 0
+    for batch in whole_epoch(batches):
+        for inputs, labels in zip(*batch, strict=True):
+            row = torch.cat([inputs, labels[-1:]])  # the last label is the window's last token
+            ignored = (torch.cat([labels[:1] * 0, labels]) == IGNORE).int()
+            edges = torch.diff(ignored, prepend=torch.zeros(1), append=torch.zeros(1))
+            starts, stops = (torch.nonzero(edges == sign).flatten() for sign in (1, -1))
+            for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+                if start > 1:  # a window's very first token is no label, so its run seems shorter
+                    assert torch.equal(row[start:stop], row[stop : 2 * stop - start])
+                    runs += 1
+    assert runs > 20
+
+
+def plain_ids(documents, tokenizer):
+    end = tokenizer.special["<|endoftext|>"]
+    return [[*tokenizer.encode(document.text, special=False), end] for document in documents]
+
+
+def rows_of(batches):
+    """Return the windows of the present epoch as tuples of T + 1 ids."""
+    seen = [torch.cat([one, labels[:, -1:]], dim=1) for one, labels in whole_epoch(batches)]
+    return [tuple(row) for row in torch.cat(seen).tolist()]
+
+
+def test_an_epoch_loses_only_the_ends_and_what_fills_no_batch(tokenizer, code):
+    batches = batches_of(code, tokenizer, mix=Mix())
+    total = sum(map(len, plain_ids(code, tokenizer)))
+    for epoch in range(5):
+        batches.seek({"epoch": epoch, "index": 0})
+        held = 33 * len(rows_of(batches))
+        assert held <= total <= held + 32 + 32 + 3 * 33
+
+
+def test_each_token_is_in_one_window(tokenizer, code):
+    """With batches of one, an epoch is a piece of the stream, in another order."""
+    batches = batches_of(code, tokenizer, mix=Mix(), batch_size=1)
+    rows = rows_of(batches)
+    texts = plain_ids(code, tokenizer)
+    order = np.random.default_rng([7, 0]).permutation(len(texts))  # what the seed gives first
+    stream = [number for place in order for number in texts[place]]
+    starts = [start for start in range(33) if tuple(stream[start : start + 33]) in set(rows)]
+    assert len(starts) == 1
+    pieces = [tuple(stream[at : at + 33]) for at in range(starts[0], len(stream) - 32, 33)]
+    assert sorted(rows) == sorted(pieces)
+    assert rows != pieces
+
+
+def test_no_window_cuts_an_example(tokenizer, code):
+    marks = [tokenizer.special[f"<|fim_{name}|>"] for name in ("prefix", "suffix", "middle")]
+    end = tokenizer.special["<|endoftext|>"]
+    count = 0
+    for row in rows_of(batches_of(code, tokenizer, mix=Mix(fim=1.0), context=64)):
+        found = [number for number in row if number in marks]
+        assert found == marks * (len(found) // 3)
+        count += len(found) // 3
+        if found:
+            first = row.index(marks[0])
+            assert row[first:].count(end) == len(found) // 3  # each example has its end
+            assert row[-1] == end
+    assert count > 50
+
+
+def test_seeds_and_epochs_differ_and_nothing_else_does(tokenizer, code):
+    one, again, other = (batches_of(code, tokenizer, seed=seed) for seed in (1, 1, 2))
+    first = whole_epoch(one)
+    assert all(same(a, b) for a, b in zip(first, whole_epoch(again), strict=True))
+    assert not any(same(a, b) for a, b in zip(first, whole_epoch(other), strict=False))
+    one.seek({"epoch": 1, "index": 0})
+    assert not any(same(a, b) for a, b in zip(first, whole_epoch(one), strict=False))
+
+
+def test_a_batch_belongs_to_its_taker(tokenizer, code):
+    batches = batches_of(code, tokenizer)
+    batch = next(batches)
+    before = batch.input_ids.clone()
+    batch.input_ids.zero_()
+    batch.labels.zero_()
+    batches.seek({"epoch": 0, "index": 0})
+    assert torch.equal(next(batches).input_ids, before)
+
+
+# --- positions ---
+
+
+def test_a_position_leads_to_the_very_next_batches(tokenizer, code):
+    documents = code[:2]
+    batches = batches_of(documents, tokenizer)
+    positions, seen = [], []
+    while batches.epoch < 3:
+        positions.append(json.loads(json.dumps(batches.position)))
+        seen.append(next(batches))
+    other = batches_of(documents, tokenizer)
+    rng = np.random.default_rng(0)
+    # Back and forth over the epochs.
+    for place in [0, *rng.permutation(len(seen) - 3)[:20].tolist()]:
+        other.seek(positions[place])
+        assert other.position == positions[place]
+        for wanted in seen[place : place + 3]:
+            assert same(next(other), wanted)
+    borders = sum(a["epoch"] != b["epoch"] for a, b in itertools.pairwise(positions))
+    assert borders >= 2
+
+
+def test_positions_count_windows(tokenizer, code):
+    batches = batches_of(code, tokenizer)
+    assert iter(batches) is batches
+    assert batches.position == {"epoch": 0, "index": 0}
+    next(batches)
+    assert batches.position == {"epoch": 0, "index": 4}
+    batches.seek({"epoch": 5, "index": 8})
+    assert batches.position == {"epoch": 5, "index": 8}
+
+
+@pytest.mark.parametrize(
+    "position",
+    [
+        {}, {"epoch": 0}, {"index": 0}, None, [0, 0], "start", {"epoch": "0", "index": 0},
+        {"epoch": 0, "index": 1.0}, {"epoch": True, "index": 0}, {"epoch": 0, "index": None},
+        {"epoch": -1, "index": 0}, {"epoch": 0, "index": -4},
+    ],
+)  # fmt: skip
+def test_what_is_no_position_is_refused(tokenizer, code, position):
+    batches = batches_of(code, tokenizer)
+    next(batches)
+    with pytest.raises(InputError, match=r"position is .*; it must hold an epoch and an index"):
+        batches.seek(position)
+    assert batches.position == {"epoch": 0, "index": 4}
+
+
+@pytest.mark.parametrize("index", [1, 2, 4_000_000])
+def test_a_position_that_the_text_has_not_is_refused(tokenizer, code, index):
+    with pytest.raises(InputError, match=rf"position {index} is no batch's start .*, 4 in a batch"):
+        batches_of(code, tokenizer).seek({"epoch": 0, "index": index})
+
+
+def test_the_end_of_an_epoch_is_a_position(tokenizer, code):
+    batches = batches_of(code, tokenizer)
+    whole_epoch(batches)
+    position = batches.position
+    following = next(batches)
+    batches.seek(position)
+    assert same(next(batches), following)
+
+
+# --- too little ---
+
+
+def test_too_little_text_is_refused_at_once_or_never(tmp_path):
+    """Epochs differ by a window, so what is enough for the first must be enough for them all."""
+    tokenizer = write_tokenizer(tmp_path, [])  # a token a letter
+    sizes = {"context": 9, "batch_size": 3, "mix": Mix()}
+    # What is surely enough: three windows of ten, and nine tokens before the first one's cut. The
+    # end of the text is a token too.
+    for letters in range(1, 38):
+        with pytest.raises(InputError, match="windows of 9 tokens, fewer than one batch of 3"):
+            batches_of([Document("a", "x" * letters)], tokenizer, **sizes)
+    for letters in range(38, 70):
+        batches = batches_of([Document("a", "x" * letters)], tokenizer, **sizes)
+        for _ in range(60):
+            assert next(batches).input_ids.shape == (3, 9)
+
+
+@pytest.mark.parametrize("change", [{"context": 0}, {"batch_size": 0}, {"seed": -1}])
+def test_sizes_out_of_range_are_refused(tokenizer, code, change):
+    ((name, value),) = change.items()
+    with pytest.raises(InputError, match=f"{name} is {value}; it must be at least"):
+        batches_of(code, tokenizer, **change)
+
+
+def test_no_documents_are_refused(tokenizer):
+    with pytest.raises(InputError, match="there are no documents"):
+        batches_of([], tokenizer)
+
+
+# --- what tells batches apart ---
+
+
+def test_the_description_tells_other_batches_apart(tokenizer, code, tmp_path):
+    described = batches_of(code, tokenizer).describe()
+    assert described == batches_of(code, tokenizer).describe() == json.loads(json.dumps(described))
+    text = code[0].text
+    others = [
+        batches_of(code[1:], tokenizer),
+        batches_of([*code[1:], code[0]], tokenizer),
+        batches_of([Document("other", text), *code[1:]], tokenizer),
+        batches_of([Document(code[0].name, text + " "), *code[1:]], tokenizer),
+        batches_of(code, write_tokenizer(tmp_path, [("a", "b")])),
+        batches_of(code, tokenizer, seed=8),
+        batches_of(code, tokenizer, context=33),
+        batches_of(code, tokenizer, batch_size=5),
+        batches_of(code, tokenizer, mix=Mix(0.5, 0.3)),
+        batches_of(code, tokenizer, mix=Mix(0.4, 0.2)),
+    ]
+    assert all(described != other.describe() for other in others)
+    moved = batches_of(code, tokenizer)
+    next(moved)
+    assert moved.describe() == described  # where it stands is no part of it
+
+
+def test_a_file_name_of_odd_bytes_is_described(tokenizer, code):
+    odd = Document(b"caf\xe9.py".decode("utf-8", "surrogateescape"), code[0].text)
+    assert batches_of([odd], tokenizer).describe()["sha256"]

@@ -1,0 +1,120 @@
+"""The learning rate of each step: its ends, its shape, and transformers' own schedules."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
+
+from qwenkit.errors import InputError
+from qwenkit.train.schedules import KINDS, Schedule
+
+PEAK = 3e-3
+CASES = list(itertools.product(KINDS, [0, 1, 2, 10, 99], [0.0, 0.1, 1.0]))
+
+
+def rates(schedule):
+    return [schedule(step) for step in range(schedule.steps)]
+
+
+@pytest.mark.parametrize(("kind", "warmup", "final"), CASES)
+def test_ends_and_shape(kind, warmup, final):
+    schedule = Schedule(PEAK, 100, kind, warmup, final)
+    found = rates(schedule)
+    top = max(warmup - 1, 0)  # the step that has the peak
+    last = PEAK if kind == "constant" else PEAK * final
+    assert found[0] == pytest.approx(PEAK / max(warmup, 1))
+    assert found[top] == pytest.approx(PEAK)
+    assert found[-1] == pytest.approx(last)
+    assert all(a < b for a, b in itertools.pairwise(found[: top + 1]))
+    assert all(a >= b - 1e-12 for a, b in itertools.pairwise(found[top:]))
+    assert min(found[:-1]) > 0
+    assert max(found) <= PEAK * (1 + 1e-12)
+
+
+@pytest.mark.parametrize(("kind", "warmup", "final"), CASES)
+def test_steps_beyond_the_end_keep_the_last_rate(kind, warmup, final):
+    schedule = Schedule(PEAK, 100, kind, warmup, final)
+    assert schedule(100) == schedule(10**6) == schedule(99)
+
+
+def test_values_by_hand():
+    line = Schedule(1.0, 7, "linear", warmup_steps=2, final=0.5)
+    assert rates(line) == pytest.approx([0.5, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5])
+    wave = Schedule(1.0, 5, "cosine", final=0.2)
+    half = 0.4 * math.sqrt(0.5)
+    assert rates(wave) == pytest.approx([1.0, 0.6 + half, 0.6, 0.6 - half, 0.2])
+    level = Schedule(2.0, 4, "constant", warmup_steps=3)
+    assert rates(level) == pytest.approx([2 / 3, 4 / 3, 2.0, 2.0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_training_of_one_step_takes_the_peak(kind):
+    assert Schedule(PEAK, 1, kind, final=0.0)(0) == PEAK
+
+
+def test_the_default_is_a_half_wave_down_to_a_tenth():
+    schedule = Schedule(PEAK, 50)
+    assert schedule == Schedule(PEAK, 50, "cosine", 0, 0.1)
+    assert schedule(49) == pytest.approx(PEAK / 10)
+
+
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [
+        ("linear", get_linear_schedule_with_warmup),
+        ("cosine", get_cosine_schedule_with_warmup),
+    ],
+)
+@pytest.mark.parametrize(("warmup", "steps"), [(1, 20), (5, 20), (19, 20)])
+def test_the_shape_is_that_of_transformers(kind, make, warmup, steps):
+    """Theirs begins with a step of rate 0, which moves nothing; ours leaves that step out."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=PEAK)
+    theirs = make(optimizer, warmup, steps)
+    wanted = []
+    for _ in range(steps):
+        optimizer.step()
+        theirs.step()
+        wanted.append(theirs.get_last_lr()[0])
+    ours = Schedule(PEAK, steps, kind, warmup, final=0.0)
+    assert rates(ours) == pytest.approx(wanted, abs=1e-12)
+
+
+BAD = {
+    "kind": ({"kind": "step"}, "kind is 'step'; it must be one of constant, linear, cosine"),
+    "no kind": ({"kind": None}, "kind is None"),
+    "peak 0": ({"peak": 0.0}, "peak is 0.0; it must be a number above 0"),
+    "peak below 0": ({"peak": -1e-3}, "peak is -0.001"),
+    "peak nan": ({"peak": math.nan}, "peak is nan"),
+    "peak inf": ({"peak": math.inf}, "peak is inf"),
+    "peak str": ({"peak": "1e-3"}, "peak is '1e-3'; it must be a number"),
+    "peak bool": ({"peak": True}, "peak is True; it must be a number"),
+    "no steps": ({"steps": 0}, "steps is 0; it must be at least 1"),
+    "steps below 0": ({"steps": -5}, "steps is -5"),
+    "half a step": ({"steps": 10.5}, "steps is 10.5; it must be a whole number"),
+    "steps str": ({"steps": "10"}, "steps is '10'"),
+    "steps bool": ({"steps": True}, "steps is True"),
+    "warm-up to the end": ({"warmup_steps": 10}, "warmup_steps is 10; .* below the 10 steps"),
+    "warm-up beyond": ({"warmup_steps": 11}, "warmup_steps is 11"),
+    "warm-up below 0": ({"warmup_steps": -1}, "warmup_steps is -1"),
+    "warm-up nan": ({"warmup_steps": math.nan}, "warmup_steps is nan; it must be a whole"),
+    "warm-up bool": ({"warmup_steps": True}, "warmup_steps is True"),
+    "final above 1": ({"final": 1.1}, "final is 1.1; it must be a share of the peak, 0 to 1"),
+    "final below 0": ({"final": -0.1}, "final is -0.1"),
+    "final nan": ({"final": math.nan}, "final is nan"),
+    "final str": ({"final": "0"}, "final is '0'; it must be a number"),
+    "final bool": ({"final": False}, "final is False"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), BAD.values(), ids=BAD)
+def test_values_that_make_no_schedule_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        Schedule(**{"peak": PEAK, "steps": 10, **change})
+
+
+@pytest.mark.parametrize("warmup", [0, 3])
+def test_there_is_no_step_before_the_first(warmup):
+    with pytest.raises(InputError, match="step is -1; steps are counted from 0"):
+        Schedule(PEAK, 10, warmup_steps=warmup)(-1)
