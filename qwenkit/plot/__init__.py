@@ -2,5 +2,6 @@
 
 from qwenkit.plot.architecture import architecture, architecture_alt
 from qwenkit.plot.show import show
+from qwenkit.plot.training import training_curve, training_curve_alt
 
-__all__ = ["architecture", "architecture_alt", "show"]
+__all__ = ["architecture", "architecture_alt", "show", "training_curve", "training_curve_alt"]
