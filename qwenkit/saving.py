@@ -124,7 +124,10 @@ def _write_shards(
     for number, shard in enumerate(shards):
         path = folder / f"model.{secrets.token_hex(4)}.tmp"
         written.append(path)
+        path.touch()
+        mode = path.stat().st_mode  # what the user's umask gives; save_file lets nobody else read
         save_file({name: t.cpu() for name, t in shard.items()}, path, metadata={"format": "pt"})
+        path.chmod(mode)
         with path.open("rb+") as file:
             os.fsync(file.fileno())
         temporary[number] = path

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -258,6 +259,18 @@ def test_a_shard_size_below_one_is_refused(tmp_path, limit):
     with pytest.raises(CheckpointError, match="max_shard_bytes"):
         save_checkpoint(tmp_path / "new", CONFIG, random_tensors(CONFIG), limit)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a umask")
+@pytest.mark.parametrize("limit", [SHARD, 10**9])
+def test_others_may_read_a_checkpoint_as_far_as_the_umask_lets_them(tmp_path, limit):
+    before = os.umask(0o027)
+    try:
+        save_checkpoint(tmp_path / "new", CONFIG, random_tensors(CONFIG), limit)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "new").iterdir()}
+    assert set(modes.values()) == {0o640}, modes
 
 
 # --- failures ---
