@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 ARGS ?=
+OUT ?= runs/tiny-coder
 
 # With a model chosen by the reader the numbers differ from the stored ones: cells then only have
 # to run (lax). Without, every stored output is compared (strict).
@@ -16,7 +17,7 @@ NEW_ENOUGH := -c "import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit
 	make lab PYTHON=python3.12' % ((sys.executable,) + v))"
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint unit notebooks bench clean
+.PHONY: help lab test lint unit notebooks bench tiny-coder clean
 
 help:
 	@echo "make lab        open JupyterLab on the first notebook (ARGS=\"--port 8900 --no-browser\")"
@@ -25,6 +26,7 @@ help:
 	@echo "make unit       the tests in tests/"
 	@echo "make notebooks  run every notebook and compare its outputs with the stored ones"
 	@echo "make bench      times beside transformers; needs QWENKIT_MODEL"
+	@echo "make tiny-coder train the embedded model anew into runs/ (about an hour; ARGS=--resume goes on)"
 	@echo "make clean      remove caches and build products (not .venv)"
 	@echo "The first of them sets up .venv; PYTHON=python3.12 names the Python it is made with."
 
@@ -52,6 +54,9 @@ notebooks: $(READY)
 
 bench: $(READY)
 	$(BIN)/python tests/bench/run.py $(ARGS)
+
+tiny-coder: $(READY)
+	$(BIN)/qwenkit train data/tiny-coder/recipe.toml --out $(OUT) $(ARGS)
 
 clean:
 	rm -rf .pytest_cache .mypy_cache .ruff_cache build dist .coverage

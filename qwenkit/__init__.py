@@ -2,7 +2,7 @@
 
     import qwenkit as qk
 
-    model, tokenizer = qk.load_pretrained("Qwen/Qwen2.5-Coder-0.5B")
+    model, tokenizer = qk.load_pretrained()  # or a folder, or "Qwen/Qwen2.5-Coder-0.5B"
     print(qk.complete(model, tokenizer, "def fib(n):"))
 
 Importing it loads torch, and neither matplotlib nor ipywidgets: `qk.plot` loads on first use.
@@ -14,7 +14,19 @@ from types import ModuleType
 from qwenkit.checkpoint import Checkpoint
 from qwenkit.config import QwenConfig, YarnScaling
 from qwenkit.errors import QwenkitError
-from qwenkit.generate import Step, complete, generate, stream
+from qwenkit.generate import (
+    Beam,
+    Conversation,
+    Step,
+    beam_search,
+    complete,
+    complete_batch,
+    fill,
+    generate,
+    generate_batch,
+    log_probabilities,
+    stream,
+)
 from qwenkit.memory import forecast
 from qwenkit.model import KVCache, QwenForCausalLM
 from qwenkit.pretrained import load_model, load_pretrained, save_pretrained
@@ -24,7 +36,9 @@ from qwenkit.trace import POINTS, Trace, tap
 __version__ = "0.1.0"
 __all__ = [
     "POINTS",
+    "Beam",
     "Checkpoint",
+    "Conversation",
     "KVCache",
     "QwenConfig",
     "QwenForCausalLM",
@@ -33,16 +47,21 @@ __all__ = [
     "Tokenizer",
     "Trace",
     "YarnScaling",
+    "beam_search",
     "complete",
+    "complete_batch",
+    "fill",
     "forecast",
     "generate",
+    "generate_batch",
     "load_model",
     "load_pretrained",
+    "log_probabilities",
     "save_pretrained",
     "stream",
     "tap",
 ]
-_LATE = ("plot", "toy")
+_LATE = ("interpret", "plot", "toy", "train")
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -45,3 +45,7 @@ class TraceError(QwenkitError, KeyError):
 
 class MemoryForecastError(QwenkitError, MemoryError):
     """A model that would not fit into the memory that is free now."""
+
+
+class TrainingError(QwenkitError, ArithmeticError):
+    """A training whose numbers are no longer numbers, or that cannot go on from where it was."""

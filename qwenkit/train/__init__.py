@@ -1,0 +1,57 @@
+"""Training: the text, the loss, the schedule, the loop, and checkpoints to go on from."""
+
+from qwenkit.train.batches import Batch, Batches
+from qwenkit.train.callbacks import (
+    CsvLog,
+    EarlyStop,
+    KeepModel,
+    ProgressBar,
+    SaveTraining,
+)
+from qwenkit.train.checkpoints import checkpoints, load_training, save_training
+from qwenkit.train.documents import Document, hold_out, read_documents
+from qwenkit.train.evaluation import Evaluation, evaluate, token_losses
+from qwenkit.train.initial import init_weights
+from qwenkit.train.loop import Callback, Metrics, Trainer
+from qwenkit.train.losses import IGNORE, bits_per_byte, next_token_loss, perplexity
+from qwenkit.train.metrics import read_metrics
+from qwenkit.train.mix import Mix
+from qwenkit.train.optimizer import make_optimizer
+from qwenkit.train.run import train
+from qwenkit.train.schedules import Schedule
+from qwenkit.train.settings import DataSettings, Recipe, TrainingSettings
+
+__all__ = [
+    "IGNORE",
+    "Batch",
+    "Batches",
+    "Callback",
+    "CsvLog",
+    "DataSettings",
+    "Document",
+    "EarlyStop",
+    "Evaluation",
+    "KeepModel",
+    "Metrics",
+    "Mix",
+    "ProgressBar",
+    "Recipe",
+    "SaveTraining",
+    "Schedule",
+    "Trainer",
+    "TrainingSettings",
+    "bits_per_byte",
+    "checkpoints",
+    "evaluate",
+    "hold_out",
+    "init_weights",
+    "load_training",
+    "make_optimizer",
+    "next_token_loss",
+    "perplexity",
+    "read_documents",
+    "read_metrics",
+    "save_training",
+    "token_losses",
+    "train",
+]

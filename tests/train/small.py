@@ -1,0 +1,165 @@
+"""A tiny training for tests: made-up Python texts, a model of two layers, and a recipe of both."""
+
+import csv
+import functools
+import itertools
+import json
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from qwenkit.bpe import learn_merges, write_tokenizer
+from qwenkit.config import QwenConfig
+from qwenkit.model import QwenForCausalLM
+from qwenkit.tokenizer import Tokenizer
+from qwenkit.train import (
+    Batches,
+    Callback,
+    Document,
+    Evaluation,
+    Mix,
+    Trainer,
+    TrainingSettings,
+    evaluate,
+    init_weights,
+)
+
+NAMES = ("width", "height", "depth", "total", "count", "price", "weight", "speed")
+CONTEXT, BATCH = 16, 4
+MODEL = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 64, "rope_theta": 10_000.0,
+    "rms_norm_eps": 1e-6, "tie_word_embeddings": True,
+}  # fmt: skip
+DATA = {
+    "context": CONTEXT, "batch_size": BATCH, "vocab_size": 300, "held_out": ["held.py"],
+    "fim": 0.25, "repeats": 0.1,
+}  # fmt: skip
+TRAINING = {"steps": 12, "learning_rate": 0.01, "warmup_steps": 2, "log_every": 3, "seed": 5}
+
+
+def _text(first: str, second: str) -> str:
+    return (
+        f"def add_{first}({first}, {second}):\n    return {first} + {second}\n\n\n"
+        f"def show_{second}({second}):\n    print({second})\n"
+    )
+
+
+TEXTS = {f"{one}.py": _text(one, two) for one, two in itertools.pairwise(NAMES)}
+HELD = {"held.py": _text("speed", "width")}
+DOCUMENTS = [Document(name, text) for name, text in sorted(TEXTS.items())]
+HELD_OUT = [Document(name, text) for name, text in HELD.items()]
+
+
+@functools.cache
+def tokenizer() -> Tokenizer:
+    """Return a tokenizer learned from the texts."""
+    with tempfile.TemporaryDirectory() as folder:
+        return write_tokenizer(folder, learn_merges(TEXTS.values(), DATA["vocab_size"]))
+
+
+def small_model(seed: int = 0, **changes) -> QwenForCausalLM:
+    """Return an untrained model."""
+    values = {"model_type": "qwen2", "vocab_size": tokenizer().num_tokens, **MODEL, **changes}
+    model = QwenForCausalLM(QwenConfig.from_dict(values))
+    init_weights(model, seed)
+    return model
+
+
+def small_batches(**changes) -> Batches:
+    """Return the texts' batches, with examples of infilling and copying among them."""
+    values = {"context": CONTEXT, "batch_size": BATCH, "seed": 5, "mix": Mix(0.25, 0.1), **changes}
+    return Batches(values.pop("documents", DOCUMENTS), tokenizer(), **values)
+
+
+def small_trainer(*callbacks, model=None, batches=None, evaluate=None, **settings) -> Trainer:
+    """Return a trainer that has done no step."""
+    return Trainer(
+        small_model() if model is None else model,
+        small_batches() if batches is None else batches,
+        TrainingSettings(**{**TRAINING, **settings}),
+        evaluate=evaluate,
+        callbacks=callbacks,
+    )
+
+
+def held_out_loss(model: QwenForCausalLM) -> Evaluation:
+    """Evaluate the text that is held out."""
+    return evaluate(model, tokenizer(), HELD_OUT, context=CONTEXT)["held.py"]
+
+
+class Record(Callback):
+    """Keeps what each step gave, without the time it took; ends the run after step `until`."""
+
+    def __init__(self, until: int = 0) -> None:
+        self.until = until
+        self.rows = []
+
+    def on_step(self, trainer, metrics):
+        self.rows.append(
+            (metrics.step, metrics.tokens, metrics.loss, metrics.learning_rate,
+             metrics.gradient_norm, metrics.evaluation)
+        )  # fmt: skip
+        if metrics.step == self.until:
+            trainer.stopping = "the test asked for it"
+
+
+def same_weights(one, other) -> bool:
+    """Tell whether every bit of two models' weights is the same."""
+    left, right = one.state_dict(), other.state_dict()
+    return left.keys() == right.keys() and all(left[name].equal(right[name]) for name in left)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a metrics file, without the column that no two runs share."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        assert float(row.pop("tokens_per_second")) > 0
+    return rows
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of every file below a folder by its path."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def write_recipe(folder: Path, *, model=(), data=(), **training) -> tuple[Path, Path]:
+    """Write the texts and a recipe into a folder, and return the paths of recipe and texts."""
+    texts = folder / "texts"
+    texts.mkdir(parents=True, exist_ok=True)
+    for name, text in {**TEXTS, **HELD}.items():
+        (texts / name).write_text(text, encoding="utf-8")
+    tables = {
+        "model": {**MODEL, **dict(model)},
+        "data": {**DATA, **dict(data)},
+        "training": {**TRAINING, **training},
+    }
+    lines = []
+    for table, values in tables.items():
+        lines.append(f"[{table}]")
+        lines += [f"{name} = {json.dumps(value)}" for name, value in values.items()]
+    recipe = folder / "recipe.toml"
+    recipe.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return recipe, texts
+
+
+@contextmanager
+def small_disk(folder: Path):
+    """Mount a disk of one megabyte at a folder; only an administrator of Linux can."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        pytest.skip(f"NO REAL FULL DISK WAS TRIED: there is no mount here ({error})")
+    if done.returncode:
+        pytest.skip(f"NO REAL FULL DISK WAS TRIED: a disk cannot be mounted ({done.stderr})")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
