@@ -8,7 +8,12 @@ from pathlib import Path
 
 from qwenkit.errors import SourceError
 
-EMBEDDED = Path(__file__).parent.parent / "data" / "tiny-coder"
+# The embedded model: in a clone it stands beside the package, in an installed one within it.
+_PLACES = (
+    Path(__file__).parent.parent / "data" / "tiny-coder",
+    Path(__file__).parent / "tiny-coder",
+)
+EMBEDDED = next((place for place in _PLACES if (place / "config.json").is_file()), _PLACES[0])
 # Everything a text model needs, and nothing else of what a repository may hold.
 FILES = (
     "config.json",
@@ -39,8 +44,8 @@ def resolve(source: str | Path | None = None) -> Path:
         if EMBEDDED.is_dir():
             return EMBEDDED
         raise SourceError(
-            "no model was named, and this version embeds none; name a folder or a Hub id, "
-            'load_pretrained("Qwen/Qwen2.5-Coder-0.5B"), or set QWENKIT_MODEL to one'
+            f"no model was named, and the embedded one is not at {EMBEDDED}; fetch the repository "
+            "again, or name a folder or a Hub id, such as Qwen/Qwen2.5-Coder-0.5B"
         )
     folder = Path(source).expanduser()
     if _exists(folder):

@@ -43,7 +43,7 @@ def doctor() -> tuple[list[str], list[str]]:
     known = known_problem(device)
     if known:
         problems.append(known)
-    embedded = str(EMBEDDED) if EMBEDDED.is_dir() else "none in this version"
+    embedded = str(EMBEDDED) if EMBEDDED.is_dir() else "missing"
     facts.append(f"embedded model   {embedded}")
     facts.append(f"cached models    {', '.join(cached_models()) or 'none'}")
     chosen = os.environ.get("QWENKIT_MODEL")

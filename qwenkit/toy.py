@@ -1,7 +1,4 @@
-"""A small checkpoint with random weights: a real file layout to look at, and nothing learned.
-
-It serves the tests, and the notebooks until a trained model is embedded.
-"""
+"""A small checkpoint with random weights: the file layout, and nothing learned; for tests."""
 
 from __future__ import annotations
 

@@ -68,7 +68,8 @@ WRONG = {
         (1, "def logits_shape(b, t, c): return (b, c.vocab_size)", "Each place in each text"),
         (1, "def logits_shape(b, t, c): return (t, b, c.vocab_size)", "texts come first"),
         (1, "def logits_shape(b, t, c): return (b, t, c.hidden_size)", "residual stream's width"),
-        (1, "def logits_shape(b, t, c): return (b, t, tokenizer.num_tokens)", "padding rows"),
+        (1, "def logits_shape(b, t, c): return (b, t, tokenizer.num_tokens)", "loaded model's"),
+        (1, "def logits_shape(b, t, c): return (b, t, model.config.vocab_size)", "loaded model's"),
         (1, "def logits_shape(b, t, c): return b", "three numbers in a tuple"),
         (2, "def likeliest_next(t): return model(tokenizer(t))[0, -1].argmax().item()", "decode"),
         (2, "def likeliest_next(t): return tokenizer.decode(places[:1])", "Read the last one"),
@@ -89,11 +90,7 @@ WRONG = {
             "    with open(p, 'rb') as f: return f.read(int.from_bytes(f.read(8), 'little'))",
             "json.loads",
         ),
-        (
-            1,
-            "def read_header(p): return {n: 0 for n in qk.Checkpoint(toy).tensors}",
-            "leave __metadata__ in",
-        ),
+        (1, "def read_header(p): return {n: 0 for n in header}", "leave __metadata__ in"),
         (1, "def read_header(p): return {'__metadata__': {}}", "not the file's tensors"),
         (2, "def decode(d): return np.frombuffer(d, '<f2').astype('f4')", "that is float16"),
         (

@@ -1,0 +1,261 @@
+"""Measure data/tiny-coder, and print its figures as they stand in its README.
+
+    python tests/bench/tiny_coder.py [--model FOLDER] [--write]
+
+--write puts them, and the training's curve, into that folder's README.md, between its marks. The
+text that was held out is the running Python's: figures of another version than the README names
+may differ a little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import platform
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+
+import qwenkit as qk
+from qwenkit.hub import EMBEDDED
+from qwenkit.interpret import induction_scores, previous_token_scores
+from qwenkit.train import (
+    Document,
+    Evaluation,
+    Recipe,
+    evaluate,
+    hold_out,
+    read_documents,
+    read_metrics,
+)
+
+sys.path.insert(0, str(Path(__file__).parent))
+from baselines import ByteNgram, xz_bits
+
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+STRIDE = 128  # all but a file's first tokens see at least context - 128 tokens before them
+LONG_LINE = 20  # characters; shorter lines, such as "return None", occur everywhere
+# Ten functions that the standard library does not have; written before the model was trained.
+PROMPTS = (
+    'def total_price(items, tax_rate):\n    """Return the price of all items with tax."""\n',
+    "def count_words(text):\n    counts = {}\n    for word in text.split():\n",
+    "class Stack:\n    def __init__(self):\n        self.items = []\n\n    def push(self, item):\n",
+    "def read_lines(path):\n    with open(path) as file:\n",
+    "def is_even(number):\n    if number % 2 ==",
+    "def largest(values):\n    best = None\n    for value in values:\n        if best is None or",
+    'def celsius_to_fahrenheit(degrees):\n    """Convert degrees."""\n    return',
+    "class Rectangle:\n    def __init__(self, width, height):\n        self.width =",
+    "def parse_port(text):\n    try:\n        port = int(text)\n    except ValueError:\n",
+    "def greet(name, greeting='Hello'):\n    print('%s, %s!' % (",
+)
+FIM = (  # before, after: an argument list, a return, a condition, an import
+    ("def area(", "):\n    return width * height\n"),
+    ("def double(value):\n    result = value * 2\n    return ", "\n\n\ndef triple(value):\n"),
+    ("    def close(self):\n        if self._file is not ", ":\n            self._file.close()\n"),
+    ("import ", "\n\ndef exists(path):\n    return os.path.exists(path)\n"),
+)
+
+
+def texts(folder: Path) -> tuple[list[Document], list[Document]]:
+    """Return what the model was trained on and what was held out, from the running Python."""
+    data = Recipe.from_file(folder / "recipe.toml").data
+    found = read_documents(data.text, include=data.include, leave_out=data.leave_out)
+    return hold_out(found, data.held_out)
+
+
+def load(folder: Path) -> tuple[qk.QwenForCausalLM, qk.Tokenizer]:
+    """Return the model in float32 on the CPU, where the figures are taken."""
+    return qk.load_pretrained(folder, device="cpu", dtype="float32")
+
+
+def context(folder: Path) -> int:
+    """Return the tokens of a window in training."""
+    return Recipe.from_file(folder / "recipe.toml").data.context
+
+
+def bits(folder: Path) -> dict[str, Evaluation]:
+    """Return each held-out file's evaluation, in the order of their names."""
+    _, held = texts(folder)
+    return evaluate(*load(folder), held, context=context(folder), stride=STRIDE)
+
+
+def best_heads(folder: Path) -> dict[str, tuple[float, int, int]]:
+    """Return (score, layer, head) of the best previous-token head and the best induction head."""
+    model, tokenizer = load(folder)
+    _, held = texts(folder)
+    code = [tokenizer(one.text, special=False)[:, :256] for one in held]
+    code = torch.cat([ids for ids in code if ids.shape[1] == 256])
+    scores = {
+        "previous token": previous_token_scores(model, code),
+        "induction": induction_scores(model),
+    }
+    heads = model.config.num_attention_heads
+    best = {name: (float(s.max()), int(s.argmax())) for name, s in scores.items()}
+    return {name: (score, place // heads, place % heads) for name, (score, place) in best.items()}
+
+
+def completions(folder: Path, max_new_tokens: int = 64) -> list[tuple[str, str]]:
+    """Return (prompt, what the model adds) for the ten prompts; the likeliest token each time."""
+    loaded = load(folder)
+    return [(p, qk.complete(*loaded, p, max_new_tokens=max_new_tokens)) for p in PROMPTS]
+
+
+def compiles(text: str) -> bool:
+    """Say whether a text, cut after its last complete line, is valid Python."""
+    try:
+        with warnings.catch_warnings():  # an odd escape in a string is no error
+            warnings.simplefilter("ignore", SyntaxWarning)
+            compile(text[: text.rfind("\n") + 1], "completion", "exec")
+    except SyntaxError:
+        return False
+    return True
+
+
+def fillings(folder: Path) -> list[tuple[str, str, str]]:
+    """Return (before, filled in, after) for the FIM prompts."""
+    model, tokenizer = load(folder)
+    stops = (*model.stop_ids, *tokenizer.fim_stop_ids)
+    found = []
+    for before, after in FIM:
+        prompt = tokenizer.fim(before, after)
+        filled = qk.complete(model, tokenizer, prompt, max_new_tokens=32, stop_ids=stops)
+        found.append((before, filled, after))
+    return found
+
+
+def seconds_to_first_token(rounds: int = 5) -> float:
+    """Return the median time from a fresh interpreter to the first token, torch's import in it."""
+    code = (
+        "import qwenkit as qk; model, tokenizer = qk.load_pretrained(); "
+        "next(qk.stream(model, tokenizer, 'def fib(n):'))"
+    )
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def bits_table(folder: Path) -> list[str]:
+    """Return the held-out files' table, and what its columns mean."""
+    train, held = texts(folder)
+    ngram = ByteNgram([one.text.encode() for one in train])
+    known = {line.strip() for one in train for line in one.text.splitlines()}
+    found = bits(folder)
+    lines = [
+        "| held-out file | bytes | tiny-coder | xz -9e | byte 5-gram | below xz | known lines |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    sums = [0.0, 0.0, 0.0]
+    for one in held:
+        text = one.text.encode()
+        each = [found[one.name].bits_per_byte * len(text), xz_bits(text), ngram.bits(text)]
+        sums = [before + more for before, more in zip(sums, each, strict=True)]
+        long = [x.strip() for x in one.text.splitlines() if len(x.strip()) >= LONG_LINE]
+        shared = sum(line in known for line in long) / max(len(long), 1)
+        lines.append(_row(one.name, len(text), each, f"{shared:.0%}"))
+    lines.append(_row("all", sum(one.num_bytes for one in held), sums, ""))
+    return [
+        *lines,
+        "",
+        f"Each token is foreseen from at most {context(folder)} before it, in windows {STRIDE} "
+        "apart. The 5-gram model (Witten and Bell's interpolation) counted the same text that "
+        f"tiny-coder was trained on. Known lines: how many of a file's lines of {LONG_LINE} "
+        "characters or more stand word for word in that text.",
+    ]
+
+
+def _row(name: str, size: int, bits: list[float], last: str) -> str:
+    cells = [name, f"{size:,}", *(f"{some / size:.2f}" for some in bits)]
+    return "| " + " | ".join([*cells, f"{1 - bits[0] / bits[1]:.0%}", last]) + " |"
+
+
+def curve(folder: Path) -> list[str]:
+    """Return what metrics.csv says of the training."""
+    metrics, data = (
+        read_metrics(folder / "metrics.csv"),
+        Recipe.from_file(folder / "recipe.toml").data,
+    )
+    steps, speeds = metrics["step"], metrics["tokens_per_second"]
+    read = [(b - a) * data.context * data.batch_size for a, b in pairwise([0.0, *steps])]
+    minutes = sum(some / speed for some, speed in zip(read, speeds, strict=True)) / 60
+    held = zip(metrics["evaluation_bits_per_byte"], steps, strict=True)
+    best, at = min((value, step) for value, step in held if not math.isnan(value))
+    return [
+        f"The run read {sum(read) / 1e6:.1f} million tokens in {steps[-1]:.0f} steps, which took "
+        f"{minutes:.0f} minutes (evaluations not counted) beside other work on the same two cores. "
+        f"During training the held-out files are read in windows {data.context} apart; the best "
+        f"model by that measure is kept: {best:.3f} bits a byte, at step {at:.0f}.",
+        "",
+    ]
+
+
+def figures(folder: Path) -> str:
+    """Return all figures as Markdown."""
+    lines = ["### The run", "", *curve(folder)]
+    lines += ["### Bits per byte on files it has never seen", "", *bits_table(folder), ""]
+    lines += ["### Heads", ""]
+    for name, (score, layer, head) in best_heads(folder).items():
+        lines.append(f"- best {name} head: layer {layer}, head {head}, score {score:.2f}")
+    lines += [
+        "",
+        "The scores are the mean attention to the token before, on the held-out files, and to the "
+        "token after the earlier occurrence, on random tokens twice in a row.",
+        "",
+        "### Ten completions, unedited",
+        "",
+    ]
+    done = completions(folder)
+    good = sum(compiles(prompt + added) for prompt, added in done)
+    lines += [
+        "The prompt, then ▶ and what the model adds: 64 tokens at most, the likeliest each time. "
+        f"Cut after the last complete line, {good} of {len(done)} compile.",
+        "",
+    ]
+    for prompt, added in done:
+        verdict = "Compiles:" if compiles(prompt + added) else "Does not compile:"
+        lines += [verdict, "", "```python", f"{prompt}▶{added}".rstrip("\n"), "```", ""]
+    lines += ["### Filling in, unedited", "", "What the model fills in stands between ▶ and ◀.", ""]
+    for before, filled, after in fillings(folder):
+        lines += ["```python", f"{before}▶{filled}◀{after}".rstrip("\n"), "```", ""]
+    with_what = f"Python {platform.python_version()}, torch {torch.__version__.split('+')[0]}"
+    return "\n".join([*lines, f"Measured with {with_what}, float32 on a CPU."])
+
+
+def write(folder: Path, text: str) -> None:
+    """Put the figures and the curve into the folder's README."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    readme = folder / "README.md"
+    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
+    after = rest.split(END)[1]
+    readme.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+    axes = qk.plot.training_curve(read_metrics(folder / "metrics.csv"))
+    axes.figure.savefig(folder / "curve.png", dpi=90, metadata={"Software": None})
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, default=EMBEDDED)
+    parser.add_argument("--write", action="store_true", help="into the folder's README.md")
+    options = parser.parse_args()
+    text = figures(options.model)
+    print(text)
+    if options.model == EMBEDDED:
+        print(f"\nto the first token: {seconds_to_first_token():.2f} s (median of 5)")
+    if options.write:
+        write(options.model, text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""The embedded model keeps what its README promises."""
+
+import platform
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer, Qwen2ForCausalLM
+
+import qwenkit as qk
+from qwenkit.hub import EMBEDDED
+from qwenkit.train import Recipe, read_metrics
+
+sys.path.insert(0, str(Path(__file__).parent / "bench"))
+import tiny_coder
+from baselines import ByteNgram, xz_bits
+
+README = (EMBEDDED / "README.md").read_text(encoding="utf-8")
+MEASURED_WITH = re.search(r"Measured with Python (\d+\.\d+)", README)[1]
+SAME_PYTHON = platform.python_version().startswith(f"{MEASURED_WITH}.")
+CODE = 'def add(a, b):\n    """Return a + b."""\n    return a + b\n\n\nclass Größe:\n\tpass  # 🙂\n'
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return tiny_coder.load(EMBEDDED)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return tiny_coder.bits(EMBEDDED)
+
+
+def test_it_is_what_load_pretrained_loads(monkeypatch):
+    monkeypatch.delenv("QWENKIT_MODEL", raising=False)
+    model, tokenizer = qk.load_pretrained()
+    assert model.config == qk.Checkpoint(EMBEDDED).config
+    assert tokenizer.num_tokens == model.config.vocab_size
+
+
+def test_its_files_are_small_and_named():
+    files = {file.name: file.stat().st_size for file in EMBEDDED.iterdir()}
+    assert sum(files.values()) <= 16_000_000
+    assert set(files) == {
+        "README.md", "LICENSE-PYTHON.txt", "recipe.toml", "metrics.csv", "curve.png",
+        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+        "tokenizer_config.json",
+    }  # fmt: skip
+
+
+def test_its_architecture_shows_what_the_notebooks_teach(loaded):
+    config = loaded[0].config
+    assert config.num_key_value_groups >= 3
+    assert config.num_key_value_heads >= 2
+    assert 4 <= config.num_hidden_layers <= 8
+    assert config.head_dim in (32, 64)
+    assert config.num_attention_heads * config.head_dim == config.hidden_size
+    assert config.tie_word_embeddings
+    checkpoint = qk.Checkpoint(EMBEDDED)
+    checkpoint.validate()
+    for name, tensor in checkpoint.load().items():
+        assert tensor.dtype == torch.bfloat16
+        assert not name.endswith("bias") or tensor.abs().max() > 0.01  # learned, not left at zero
+
+
+def test_its_recipe_is_the_one_it_was_trained_by():
+    recipe = Recipe.from_file(EMBEDDED / "recipe.toml")
+    stored = qk.Checkpoint(EMBEDDED).config.to_dict()
+    assert {name: stored[name] for name in recipe.model} == dict(recipe.model)
+    metrics = read_metrics(EMBEDDED / "metrics.csv")
+    assert metrics["step"][-1] == recipe.training.steps
+    assert metrics["learning_rate"][-1] == pytest.approx(
+        recipe.training.rates()(recipe.training.steps - 1), rel=1e-3
+    )
+
+
+@pytest.mark.skipif(not SAME_PYTHON, reason=f"the held-out files are Python {MEASURED_WITH}'s")
+def test_it_foresees_unseen_files_better_than_xz_and_five_grams(found):
+    train, held = tiny_coder.texts(EMBEDDED)
+    assert not {one.name for one in train} & {one.name for one in held}
+    ngram = ByteNgram([one.text.encode() for one in train])
+    for one in held:
+        text = one.text.encode()
+        ours = found[one.name].bits_per_byte
+        assert ours <= 0.68 * xz_bits(text) / len(text), one.name
+        assert ours < ngram.bits(text) / len(text), one.name
+
+
+@pytest.mark.skipif(not SAME_PYTHON, reason=f"the held-out files are Python {MEASURED_WITH}'s")
+def test_the_table_in_its_readme_is_what_is_measured(found):
+    rows = re.findall(r"^\| (\S+\.py) \| [\d,]+ \| ([\d.]+) \|", README, re.MULTILINE)
+    assert {name for name, _ in rows} == set(found)
+    for name, stated in rows:
+        assert found[name].bits_per_byte == pytest.approx(float(stated), abs=0.011), name
+
+
+def test_on_other_pythons_too_it_foresees_their_files(found):
+    total = sum((one for one in found.values()), start=tiny_coder.Evaluation(0.0, 0, 0))
+    _, held = tiny_coder.texts(EMBEDDED)
+    packed = sum(xz_bits(one.text.encode()) for one in held)
+    assert total.bits_per_byte <= 0.65 * packed / total.num_bytes
+
+
+def test_it_has_a_previous_token_head_and_an_induction_head():
+    best = tiny_coder.best_heads(EMBEDDED)
+    assert best["previous token"][0] >= 0.5
+    assert best["induction"][0] >= 0.4
+
+
+def test_its_completions_stand_in_the_readme_and_most_compile():
+    done = tiny_coder.completions(EMBEDDED)
+    assert sum(tiny_coder.compiles(prompt + added) for prompt, added in done) >= 6
+    for prompt, _ in done:
+        assert f"{prompt}▶" in README
+
+
+def test_transformers_loads_it_with_the_same_ids_and_logits(loaded):
+    model, tokenizer = loaded
+    theirs = Qwen2ForCausalLM.from_pretrained(EMBEDDED, dtype=torch.float32)
+    backend = AutoTokenizer.from_pretrained(EMBEDDED)
+    assert theirs.config.architectures == ["Qwen2ForCausalLM"]
+    texts = [
+        CODE,
+        tokenizer.fim("def f(", "):\n"),
+        tokenizer.chat([{"role": "user", "content": "?"}]),
+    ]
+    for text in texts:
+        ids = tokenizer(text)
+        assert backend(text)["input_ids"] == ids[0].tolist()
+        assert backend.decode(ids[0]) == text == tokenizer.decode(ids)
+        with torch.no_grad():
+            torch.testing.assert_close(model(ids), theirs(ids).logits, rtol=1e-5, atol=1e-5)
