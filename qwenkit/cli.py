@@ -1,24 +1,35 @@
-"""The command line: qwenkit doctor | inspect | forward | generate | lab."""
+"""The command line: qwenkit doctor | inspect | forward | generate | train | lab."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from qwenkit import __version__
 from qwenkit.checkpoint import Checkpoint
 from qwenkit.errors import InputError, QwenkitError, SourceError
-from qwenkit.generate import stream
+from qwenkit.generate import beam_search, stream
 from qwenkit.hub import resolve
+from qwenkit.model import QwenForCausalLM
 from qwenkit.pretrained import load_pretrained
 from qwenkit.report import doctor, forward, inspect
+from qwenkit.tokenizer import Tokenizer
+from qwenkit.train import train
 
 FILL = "<fill>"
+# What beam search does not take: option, and its value where it was not given.
+NOT_WITH_BEAMS: dict[str, object] = {
+    "temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0,
+    "seed": None, "stop": [],
+}  # fmt: skip
+SOURCE = "folder or Hub id (default: $QWENKIT_MODEL, else the embedded tiny-coder)"
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
 
@@ -68,6 +79,10 @@ def _generate(options: argparse.Namespace) -> int:
         if prompt.count(FILL) != 1:
             raise InputError(f"with --fim the prompt must hold {FILL} once, where text is wanted")
         before, after = prompt.split(FILL)
+    for name, off in NOT_WITH_BEAMS.items():
+        if options.beams and getattr(options, name) != off:
+            flag = name.replace("_", "-")
+            raise InputError(f"--beams looks for the likeliest text; leave out --{flag}")
     model, tokenizer = load_pretrained(options.model, device=options.device, dtype=options.dtype)
     stop_ids = model.stop_ids
     if options.fim:
@@ -75,23 +90,58 @@ def _generate(options: argparse.Namespace) -> int:
         stop_ids = (*model.stop_ids, *tokenizer.fim_stop_ids)
     elif options.chat:
         before, prompt = "", tokenizer.chat([{"role": "user", "content": prompt}])
-    pieces = stream(
-        model,
-        tokenizer,
-        prompt,
-        max_new_tokens=options.max_new_tokens,
-        temperature=options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-        repetition_penalty=options.repetition_penalty,
-        stop_ids=stop_ids,
-        seed=options.seed,
-    )
+    pieces = _pieces(model, tokenizer, prompt, stop_ids, options)
     print(before, end="", flush=True)
     for piece in pieces:
         print(piece, end="", flush=True)
     print(after)
     return 0
+
+
+def _pieces(
+    model: QwenForCausalLM,
+    tokenizer: Tokenizer,
+    prompt: str,
+    stop_ids: Collection[int],
+    options: argparse.Namespace,
+) -> Iterable[str]:
+    """Return the new text as it comes; that of a beam search comes at once."""
+    length: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, "stop_ids": stop_ids}
+    if options.beams:
+        best = beam_search(model, tokenizer(prompt), num_beams=options.beams, **length)[0]
+        ids = best.ids[:-1] if best.finished else best.ids  # the stop token is no text
+        return [tokenizer.decode(ids, skip_special=True)]
+    return stream(
+        model,
+        tokenizer,
+        prompt,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        min_p=options.min_p,
+        repetition_penalty=options.repetition_penalty,
+        stop_strings=options.stop,
+        seed=options.seed,
+        **length,
+    )
+
+
+def _train(options: argparse.Namespace) -> int:
+    trainer = train(
+        options.recipe, options.out, text=options.text, resume=options.resume, device=options.device
+    )
+    folder = Path(options.out)
+    _print([f"metrics  {folder / 'metrics.csv'}", f"model    {folder / 'model'}"])
+    done = f"step {trainer.step} of {trainer.settings.steps}"
+    if not trainer.interrupted or trainer.step == trainer.settings.steps:
+        _print([f"ended at {done}: {trainer.stopping or 'all done'}", "try it:"])
+        _print([f"  qwenkit generate 'def main():' --model {shlex.quote(str(folder / 'model'))}"])
+        return 0
+    _print([f"{trainer.stopping} after {done}; all is saved"])
+    text = f" --text {shlex.quote(str(options.text))}" if options.text else ""
+    names = [shlex.quote(str(name)) for name in (options.recipe, options.out)]
+    _print(["go on with:", f"  qwenkit train {names[0]} --out {names[1]}{text} --resume"])
+    return 130
 
 
 def _lab(options: argparse.Namespace) -> int:
@@ -153,7 +203,7 @@ def _parser() -> argparse.ArgumentParser:
         "inspect", _inspect, "show a checkpoint's config, parameters and tensors, and check them",
         "inspect ./my-model", "inspect Qwen/Qwen2.5-Coder-0.5B --tensors",
     )  # fmt: skip
-    made.add_argument("folder", nargs="?", help="folder or Hub id (default: $QWENKIT_MODEL)")
+    made.add_argument("folder", nargs="?", help=SOURCE)
     made.add_argument("--tensors", action="store_true", help="one line for every single tensor")
     made = command(
         "forward", _forward, "show the shapes on a prompt's way through the model",
@@ -166,42 +216,26 @@ def _parser() -> argparse.ArgumentParser:
         'generate "def fib(n):" --max-new-tokens 80',
         'generate --chat "What is a closure?" --temperature 0.7 --seed 1',
         f"generate --fim 'def add({FILL}):\\n    return a + b'",
+        'generate "import numpy as" --beams 4 --max-new-tokens 16',
         "generate - < prompt.py",
     )  # fmt: skip
     _model_options(made)
-    kind = made.add_mutually_exclusive_group()
-    kind.add_argument("--chat", action="store_true", help="the prompt is a message to an assistant")
-    kind.add_argument(
-        "--fim", action="store_true", help=f"fill in what {FILL} in the prompt stands for"
+    _generate_options(made)
+    made = command(
+        "train", _train, "train a model from a recipe and a folder of text",
+        "train data/tiny-coder/recipe.toml --out runs/mine",
+        "train my.toml --text ./my-code --out runs/mine",
+        "train my.toml --text ./my-code --out runs/mine --resume",
+    )  # fmt: skip
+    made.add_argument("recipe", help="a TOML file: model, data, training")
+    made.add_argument("--out", required=True, metavar="FOLDER", help="where all results go")
+    made.add_argument(
+        "--text", metavar="FOLDER", help="the text; stdlib: Python's own (default: the recipe's)"
     )
     made.add_argument(
-        "--max-new-tokens", type=_count, default=128, metavar="N", help="(default: 128)"
+        "--resume", action="store_true", help="go on from the newest checkpoint in FOLDER"
     )
-    made.add_argument(
-        "--temperature",
-        type=float,
-        default=0.0,
-        metavar="X",
-        help="0: always the likeliest token (default)",
-    )
-    made.add_argument(
-        "--top-k", type=int, default=0, metavar="K", help="only the K likeliest (default 0: all)"
-    )
-    made.add_argument(
-        "--top-p",
-        type=float,
-        default=1.0,
-        metavar="P",
-        help="only the likeliest up to probability P (default: 1)",
-    )
-    made.add_argument(
-        "--repetition-penalty",
-        type=float,
-        default=1.0,
-        metavar="X",
-        help="above 1: fewer repetitions (default: 1)",
-    )
-    made.add_argument("--seed", type=int, default=None, metavar="N", help="same seed, same text")
+    made.add_argument("--device", default="auto", help="auto, cpu, mps (default: auto)")
     made = command(
         "lab", _lab, "open JupyterLab on the first notebook", "lab", "lab --port 8900 --no-browser"
     )  # fmt: skip
@@ -213,11 +247,38 @@ def _parser() -> argparse.ArgumentParser:
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", help='the text; "-" reads it from standard input')
-    parser.add_argument(
-        "--model", metavar="SOURCE", help="folder or Hub id (default: $QWENKIT_MODEL)"
-    )
+    parser.add_argument("--model", metavar="SOURCE", help=SOURCE)
     parser.add_argument("--device", default="auto", help="auto, cpu, mps (default: auto)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+
+
+def _generate_options(parser: argparse.ArgumentParser) -> None:
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--chat", action="store_true", help="the prompt is a message to an assistant")
+    kind.add_argument(
+        "--fim", action="store_true", help=f"fill in what {FILL} in the prompt stands for"
+    )
+
+    def option(name: str, metavar: str, kind: type, default: object, text: str) -> None:
+        parser.add_argument(name, type=kind, default=default, metavar=metavar, help=text)
+
+    parser.add_argument(
+        "--max-new-tokens", type=_count, default=128, metavar="N", help="(default: 128)"
+    )
+    option("--temperature", "X", float, 0.0, "0: always the likeliest token (default)")
+    option("--top-k", "K", int, 0, "only the K likeliest (default 0: all)")
+    option("--top-p", "P", float, 1.0, "only the likeliest up to probability P (default: 1)")
+    option("--min-p", "P", float, 0.0, "only those at least P times the likeliest (default: 0)")
+    option("--repetition-penalty", "X", float, 1.0, "above 1: fewer repetitions (default: 1)")
+    option("--seed", "N", int, None, "same seed, same text")
+    parser.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT",
+        help="end before this text; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--beams", type=_count, metavar="N",
+        help="search with N beams for the likeliest text; not with the choices above",
+    )  # fmt: skip
 
 
 def _count(text: str) -> int:

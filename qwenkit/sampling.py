@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,8 @@ class Sampling:
         top_p: only the likeliest tokens that together reach this probability; 1: all
             (Holtzman et al. 2020, nucleus sampling).
         repetition_penalty: makes tokens that occurred less likely; 1: off (Keskar et al. 2019).
+        min_p: only tokens at least this share as likely as the likeliest one; 0: all (Nguyen et
+            al. 2024, min-p sampling).
 
     Raises:
         InputError: a value out of its range.
@@ -31,9 +34,10 @@ class Sampling:
     top_k: int = 0
     top_p: float = 1.0
     repetition_penalty: float = 1.0
+    min_p: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "top_p", "repetition_penalty"):
+        for name in ("temperature", "top_p", "repetition_penalty", "min_p"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise InputError(f"{name} is {value!r}; it must be a number")
@@ -45,27 +49,52 @@ class Sampling:
             ),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1 (off)"),
             "repetition_penalty": (0 < self.repetition_penalty < math.inf, "above 0; 1 is off"),
+            "min_p": (0 <= self.min_p <= 1, "from 0 (off) to 1"),
         }
         for name, (holds, rule) in rules.items():
             if not holds:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it must be {rule}")
 
-    def probabilities(
+    def transforms(
         self, logits: Float[Tensor, " V"], seen: Int[Tensor, " N"]
-    ) -> Float[Tensor, " V"]:
-        """Apply penalty, temperature, top-k and top-p, in transformers' order.
+    ) -> dict[str, Float[Tensor, " V"]]:
+        """Return the logits after each transform that is on, by its name, in the order applied.
+
+        The order is that of transformers: penalty, temperature, top-k, top-p, min-p. At temperature
+        0 nothing is drawn: the penalty alone is applied, and the likeliest token taken.
 
         Args:
             logits: of one position, float32; -inf for what may not be chosen.
             seen: ids of the text so far, prompt included.
         """
-        logits = penalise(logits, seen, self.repetition_penalty)
-        if self.temperature == 0:
-            return logits.softmax(dim=-1)
-        # Subtracting the largest first keeps a tiny temperature from overflowing to inf - inf.
-        # float32 has no number below 1e-38 that it could divide by.
-        logits = (logits - logits.max()) / max(self.temperature, 1e-37)
-        return keep_top_p(keep_top_k(logits, self.top_k), self.top_p).softmax(dim=-1)
+        draws = self.temperature != 0
+        ordered: list[tuple[str, bool, Callable[[Tensor], Tensor]]] = [
+            (
+                "repetition_penalty",
+                self.repetition_penalty != 1,
+                lambda x: penalise(x, seen, self.repetition_penalty),
+            ),
+            (
+                "temperature",
+                draws and self.temperature != 1,
+                lambda x: divide_by_temperature(x, self.temperature),
+            ),
+            ("top_k", draws and self.top_k != 0, lambda x: keep_top_k(x, self.top_k)),
+            ("top_p", draws and self.top_p != 1, lambda x: keep_top_p(x, self.top_p)),
+            ("min_p", draws and self.min_p != 0, lambda x: keep_min_p(x, self.min_p)),
+        ]
+        after = {}
+        for name, is_on, transform in ordered:
+            if is_on:
+                logits = after[name] = transform(logits)
+        return after
+
+    def probabilities(
+        self, logits: Float[Tensor, " V"], seen: Int[Tensor, " N"]
+    ) -> Float[Tensor, " V"]:
+        """Return the softmax of the last of `transforms`, or of the logits where none is on."""
+        after = self.transforms(logits, seen)
+        return next(reversed(after.values()), logits).softmax(dim=-1)
 
     def choose(self, probs: Float[Tensor, " V"], generator: torch.Generator) -> int:
         """Take the likeliest token if greedy, else draw one."""
@@ -83,6 +112,15 @@ def penalise(
     seen = torch.unique(seen)
     old = logits[seen]
     return logits.index_copy(0, seen, torch.where(old > 0, old / penalty, old * penalty))
+
+
+def divide_by_temperature(logits: Float[Tensor, " V"], temperature: float) -> Float[Tensor, " V"]:
+    """Return logits / temperature; where that would overflow, with the largest logit moved to 0."""
+    temperature = max(temperature, 1e-37)  # float32 has no number much smaller to divide by
+    largest = logits.max()
+    if (largest / temperature).isinf():  # a shift changes no probability; inf - inf would be NaN
+        logits = logits - largest
+    return logits / temperature
 
 
 def keep_top_k(logits: Float[Tensor, " V"], k: int) -> Float[Tensor, " V"]:
@@ -103,3 +141,11 @@ def keep_top_p(logits: Float[Tensor, " V"], p: float) -> Float[Tensor, " V"]:
     dropped = before >= p
     dropped[0] = False  # rounding must not drop the likeliest
     return logits.masked_fill(dropped.scatter(0, order, dropped), float("-inf"))
+
+
+def keep_min_p(logits: Float[Tensor, " V"], p: float) -> Float[Tensor, " V"]:
+    """Set to -inf what is less than p times as likely as the likeliest token; 0 keeps all."""
+    if p == 0:
+        return logits
+    probs = logits.softmax(dim=-1)
+    return logits.masked_fill(probs < p * probs.max(), float("-inf"))

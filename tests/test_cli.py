@@ -119,14 +119,61 @@ def test_generate_chat_and_fim_build_the_models_own_prompts(capsys, folder, monk
     assert tokenizer.special["<|file_sep|>"] in asked[1][1]
 
 
+def test_generate_ends_at_a_stop_text_and_takes_min_p(capsys, folder):
+    model, tokenizer = qk.load_pretrained(folder)
+    settings = {"max_new_tokens": 20, "temperature": 2.0, "min_p": 0.3, "seed": 1}
+    free = qk.complete(model, tokenizer, "def f", **settings)
+    stops = [free[9:11], free[6:8]]
+    flags = ["--max-new-tokens=20", "--temperature=2", "--min-p=0.3", "--seed=1"]
+    flags += ["--stop", stops[0], "--stop", stops[1]]
+    code, out, _ = run(capsys, "generate", "def f", "--model", folder, *flags)
+    want = qk.complete(model, tokenizer, "def f", stop_strings=stops, **settings)
+    assert (code, out) == (0, f"def f{want}\n")
+    assert len(want) <= 6 < len(free)
+    assert free != qk.complete(model, tokenizer, "def f", **settings | {"min_p": 0.0})
+
+
+def test_generate_with_beams_prints_the_best_of_them(capsys, folder):
+    model, tokenizer = qk.load_pretrained(folder)
+    flags = ["--model", folder, "--beams", "3", "--max-new-tokens", "6"]
+    code, out, _ = run(capsys, "generate", "class A", *flags)
+    best = qk.beam_search(model, tokenizer("class A"), num_beams=3, max_new_tokens=6)[0]
+    assert (code, out) == (0, f"class A{tokenizer.decode(best.ids, skip_special=True)}\n")
+    code, out, _ = run(capsys, "generate", "--fim", "a(<fill>)", *flags)
+    stops = (*model.stop_ids, *tokenizer.fim_stop_ids)
+    ids = tokenizer(tokenizer.fim("a(", ")"))
+    best = qk.beam_search(model, ids, num_beams=3, max_new_tokens=6, stop_ids=stops)[0]
+    assert (code, out) == (0, f"a({tokenizer.decode(best.ids, skip_special=True)})\n")
+
+
+def test_a_beams_stop_token_is_no_text(capsys, folder, monkeypatch):
+    letter = qk.Tokenizer(folder).encode("ab")
+    monkeypatch.setattr(cli, "beam_search", lambda *_, **__: [qk.Beam((*letter, 5), -1, -1, True)])
+    assert run(capsys, "generate", "x", "--model", folder, "--beams", "2")[1] == "xab\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["generate", "x"], ["no model was named", "QWENKIT_MODEL"]),
         (["generate", "x", "--model", "nowhere"], ["'nowhere'", "neither a folder", "Hub id"]),
         (["generate", "", "--model", "TOY"], ["prompt is empty"]),
         (["generate", "x", "--fim", "--model", "TOY"], ["<fill>", "once"]),
         (["generate", "x", "--temperature=-1", "--model", "TOY"], ["temperature is -1.0"]),
+        (["generate", "x", "--min-p=2", "--model", "TOY"], ["min_p is 2.0"]),
+        (["generate", "x", "--stop", "", "--model", "TOY"], ["stop_strings", "none of them empty"]),
+        (
+            ["generate", "x", "--beams=2", "--temperature=1", "--model", "TOY"],
+            ["--beams", "leave out --temperature"],
+        ),
+        (["generate", "x", "--beams=2", "--top-k=4"], ["leave out --top-k"]),
+        (["generate", "x", "--beams=2", "--top-p=0.5"], ["leave out --top-p"]),
+        (["generate", "x", "--beams=2", "--min-p=0.5"], ["leave out --min-p"]),
+        (
+            ["generate", "x", "--beams=2", "--repetition-penalty=2"],
+            ["leave out --repetition-penalty"],
+        ),
+        (["generate", "x", "--beams=2", "--seed=0"], ["leave out --seed"]),
+        (["generate", "x", "--beams=2", "--stop=a"], ["leave out --stop"]),
         (["generate", "x", "--device", "tpu9", "--model", "TOY"], ["'tpu9'", "'auto'"]),
         (["generate", "x", "--dtype", "int4", "--model", "TOY"], ["'int4'", "bfloat16"]),
         (["inspect", "nowhere/at/all"], ["neither a folder here nor a Hub id"]),

@@ -11,6 +11,7 @@ from transformers import Qwen2ForCausalLM
 import qwenkit as qk
 from qwenkit.errors import InputError, QwenkitError
 from qwenkit.generate import complete, generate, stream
+from qwenkit.sampling import penalise
 
 PROMPT = "def resolve(source):\n    return "
 
@@ -111,6 +112,61 @@ def test_the_global_random_state_is_left_alone(both):
     before = torch.get_rng_state()
     tokens(model, tokenizer(PROMPT), 5, temperature=1.0)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+# --- an account of each choice ---
+
+ALL = {
+    "repetition_penalty": 1.2, "temperature": 0.8, "top_k": 50, "top_p": 0.9, "min_p": 0.02,
+}  # fmt: skip
+
+
+def test_a_step_tells_what_was_done_to_its_logits(both):
+    model, tokenizer = both
+    ids = tokenizer(PROMPT)
+    steps = list(generate(model, ids, 6, seed=1, stop_ids=(), **ALL))
+    text = ids[0].tolist()
+    for step in steps:  # afterwards: what came later must not change what is told
+        done = step.transforms
+        assert list(done) == ["padding_rows", *ALL]
+        assert step.seen.tolist() == text
+        text.append(step.token_id)
+        want = step.logits.clone()
+        want[tokenizer.num_tokens :] = float("-inf")
+        assert torch.equal(done["padding_rows"], want)
+        want = penalise(want, step.seen, 1.2)
+        assert torch.equal(done["repetition_penalty"], want)
+        torch.testing.assert_close(done["temperature"], want / 0.8)
+        assert done["top_k"].isfinite().sum() == 50
+        assert torch.equal(done["min_p"].softmax(-1), step.probs)
+        assert done["min_p"].isfinite()[step.token_id]
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({}, []),
+        ({"repetition_penalty": 1.5}, ["repetition_penalty"]),
+        ({"top_k": 3, "top_p": 0.5, "min_p": 0.5}, []),  # greedy: nothing is drawn
+        ({"temperature": 1.0}, []),
+        ({"temperature": 1.0, "min_p": 0.1}, ["min_p"]),
+        ({"temperature": 0.5, "top_k": 3}, ["temperature", "top_k"]),
+    ],
+)
+@pytest.mark.parametrize("padded", [True, False])
+def test_the_softmax_of_the_last_transform_is_what_was_chosen_from(both, settings, names, padded):
+    model, tokenizer = both
+    before = model.num_tokens
+    try:
+        model.num_tokens = before if padded else model.config.vocab_size
+        for step in generate(model, tokenizer(PROMPT), 3, seed=1, stop_ids=(), **settings):
+            assert list(step.transforms) == ["padding_rows"] * padded + names
+            last = [step.logits, *step.transforms.values()][-1]
+            assert torch.equal(last.softmax(-1), step.probs)
+            if not settings.get("temperature"):
+                assert step.token_id == last.argmax()
+    finally:
+        model.num_tokens = before
 
 
 # --- padding rows of the vocabulary ---
@@ -239,6 +295,7 @@ BAD = {
     "top_k": ({"top_k": -1}, "top_k"),
     "top_p": ({"top_p": 0.0}, "top_p"),
     "penalty": ({"repetition_penalty": 0.0}, "repetition_penalty"),
+    "min_p": ({"min_p": 1.5}, "min_p"),
     "stop ids are no ids": ({"stop_ids": ("x",)}, "stop_ids"),
     "one stop id, bare": ({"stop_ids": 3}, "stop_ids"),
     "a seed that is text": ({"seed": "x"}, "seed"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import (
     LogitsProcessorList,
+    MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
@@ -13,7 +14,14 @@ from transformers import (
 )
 
 from qwenkit.errors import InputError
-from qwenkit.sampling import Sampling, keep_top_k, keep_top_p, penalise
+from qwenkit.sampling import (
+    Sampling,
+    divide_by_temperature,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    penalise,
+)
 
 V = 50
 
@@ -26,7 +34,7 @@ def random_ids(seed, count=30):
     return torch.randint(V, (count,), generator=torch.Generator().manual_seed(seed))
 
 
-def reference(logits, seen, temperature, top_k, top_p, penalty):
+def reference(logits, seen, temperature, top_k, top_p, penalty, min_p=0.0):
     """The same by transformers, in the order its generate() has."""
     steps = LogitsProcessorList()
     if penalty != 1:
@@ -37,6 +45,8 @@ def reference(logits, seen, temperature, top_k, top_p, penalty):
         steps.append(TopKLogitsWarper(top_k))
     if top_p < 1:
         steps.append(TopPLogitsWarper(top_p))
+    if min_p:
+        steps.append(MinPLogitsWarper(min_p))
     return steps(seen[None], logits[None].clone())[0].softmax(dim=-1)
 
 
@@ -67,6 +77,28 @@ def test_probabilities_equal_those_of_transformers(seed, temperature, top_k, top
     torch.testing.assert_close(ours, want, atol=1e-6, rtol=1e-5)
     assert torch.equal(ours > 0, want > 0)
     assert torch.equal(logits, before)  # the caller's logits are left alone
+
+
+MIN_P = [
+    # temperature, top_k, top_p, penalty, min_p
+    (1.0, 0, 1.0, 1.0, 0.05),
+    (1.0, 0, 1.0, 1.0, 1.0),
+    (2.5, 0, 1.0, 1.0, 0.5),
+    (0.7, 20, 0.8, 1.1, 0.4),
+    (1.5, 30, 0.95, 1.3, 0.7),
+]
+
+
+@pytest.mark.parametrize(("temperature", "top_k", "top_p", "penalty", "min_p"), MIN_P)
+@pytest.mark.parametrize("seed", range(5))
+def test_with_min_p_too(seed, temperature, top_k, top_p, penalty, min_p):
+    logits, seen = random_logits(seed, scale=1.0), random_ids(seed)
+    ours = Sampling(temperature, top_k, top_p, penalty, min_p).probabilities(logits, seen)
+    want = reference(logits, seen, temperature, top_k, top_p, penalty, min_p)
+    torch.testing.assert_close(ours, want, atol=1e-6, rtol=1e-5)
+    assert torch.equal(ours > 0, want > 0)
+    without = Sampling(temperature, top_k, top_p, penalty).probabilities(logits, seen)
+    assert (ours > 0).sum() < (without > 0).sum()  # it did drop some
 
 
 def test_each_setting_changes_something():
@@ -106,6 +138,69 @@ def test_top_p_keeps_the_fewest_that_reach_it():
         0.95: [True, True, True, True],
         1.0: [True, True, True, True],
     }
+
+
+def test_min_p_keeps_what_is_likely_enough_beside_the_likeliest():
+    logits = torch.tensor([0.1, 0.5, 0.15, 0.25]).log()
+    kept = {p: keep_min_p(logits, p).isfinite().tolist() for p in (0.0, 0.19, 0.29, 0.49, 0.51, 1)}
+    assert kept == {
+        0.0: [True, True, True, True],
+        0.19: [True, True, True, True],
+        0.29: [False, True, True, True],
+        0.49: [False, True, False, True],
+        0.51: [False, True, False, False],
+        1: [False, True, False, False],
+    }
+    equal = torch.zeros(4)
+    assert torch.equal(keep_min_p(equal, 1.0), equal)  # all of them are the likeliest
+
+
+def test_min_p_is_measured_after_the_temperature():
+    logits = torch.tensor([0.0, -1.0, -2.0])  # e^-1 is 0.37, e^-0.5 is 0.61
+    seen = torch.tensor([], dtype=torch.long)
+    cold = Sampling(1.0, min_p=0.5).probabilities(logits, seen)
+    warm = Sampling(2.0, min_p=0.5).probabilities(logits, seen)
+    assert (cold > 0).tolist() == [True, False, False]
+    assert (warm > 0).tolist() == [True, True, False]
+
+
+def test_each_transform_is_given_by_name_in_order():
+    logits, seen = random_logits(0, scale=1.0), random_ids(0)
+    settings = {"repetition_penalty": 1.3, "temperature": 0.7, "top_k": 20, "top_p": 0.9}
+    found = Sampling(**settings, min_p=0.4).transforms(logits, seen)
+    want = {"repetition_penalty": penalise(logits, seen, 1.3)}
+    want["temperature"] = want["repetition_penalty"] / 0.7
+    want["top_k"] = keep_top_k(want["temperature"], 20)
+    want["top_p"] = keep_top_p(want["top_k"], 0.9)
+    want["min_p"] = keep_min_p(want["top_p"], 0.4)
+    assert list(found) == list(want)
+    for name in want:
+        torch.testing.assert_close(found[name], want[name], rtol=0, atol=0)
+    counts = [int(one.isfinite().sum()) for one in found.values()]
+    assert counts[:3] == [V, V, 20]
+    assert 20 > counts[3] > counts[4] >= 1
+
+
+def test_transforms_that_are_off_are_left_out():
+    logits, seen = random_logits(0), random_ids(0)
+    assert Sampling(1.0).transforms(logits, seen) == {}
+    assert list(Sampling(1.0, top_p=0.9).transforms(logits, seen)) == ["top_p"]
+    assert list(Sampling(0.5, min_p=0.1).transforms(logits, seen)) == ["temperature", "min_p"]
+    greedy = Sampling(0.0, top_k=5, top_p=0.5, repetition_penalty=1.1, min_p=0.5)
+    assert list(greedy.transforms(logits, seen)) == ["repetition_penalty"]
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1e-30, 1e-37, 1e-300])
+@pytest.mark.parametrize("shift", [0.0, 300.0, -300.0])
+def test_dividing_by_a_temperature_never_overflows(temperature, shift):
+    logits = torch.tensor([1.0, 3.0, float("-inf"), 2.0]) + shift
+    divided = divide_by_temperature(logits, temperature)
+    assert not divided.isnan().any()
+    assert divided.max().isfinite()
+    if temperature > 1e-30 or (temperature == 1e-30 and shift == 0):
+        torch.testing.assert_close(divided, logits / temperature)
+    want = ((logits.double() - logits.max()) / max(temperature, 1e-37)).softmax(-1).float()
+    torch.testing.assert_close(divided.softmax(-1), want, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("p", [1e-12, 1e-45, 1e-300])
@@ -160,6 +255,8 @@ def test_draws_follow_the_probabilities():
         ("repetition_penalty", math.inf), ("repetition_penalty", math.nan),
         ("temperature", "1"), ("temperature", None), ("top_p", "0.9"), ("top_p", None),
         ("repetition_penalty", None),
+        ("min_p", -0.1), ("min_p", 1.1), ("min_p", math.nan), ("min_p", "0.1"), ("min_p", None),
+        ("min_p", True),
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused_by_name(name, value):

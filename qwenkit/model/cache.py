@@ -1,5 +1,7 @@
 """The KV cache: keys and values of earlier tokens, so that each is computed only once."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -91,6 +93,27 @@ class KVCache:
         if not 0 <= length <= self.length:
             raise InputError(f"length is {length}; it must lie between 0 and {self.length}")
         self.length = length
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Make row i what row rows[i] was; a row may come several times, or no more.
+
+        Beam search continues some rows twice and drops others; a batch drops its finished rows.
+        The batch size becomes the number of rows. The buffers are copied, one layer at a time.
+
+        Raises:
+            InputError: no rows, or one that is not there.
+        """
+        rows = list(rows)
+        inside = all(type(row) is int and 0 <= row < self.batch_size for row in rows)
+        if not rows or not inside:
+            raise InputError(
+                f"rows is {rows}; it must hold row numbers from 0 to {self.batch_size - 1}, "
+                "at least one"
+            )
+        for buffers in (self.keys, self.values):
+            for layer, buffer in enumerate(buffers):
+                buffers[layer] = buffer[rows]  # (B, KV, max_length, D)
+        self.batch_size = len(rows)
 
     @property
     def nbytes(self) -> int:

@@ -127,6 +127,54 @@ def test_after_trim_it_continues_like_a_fresh_run(keep):
     assert relative_error(got, model(mixed)[:, keep:]) < 1e-5
 
 
+@pytest.mark.parametrize("rows", [[2, 0, 1], [1, 1, 0], [2], [0, 0, 0, 0, 2]])
+@pytest.mark.parametrize("padding", [None, [8, 3, 6]], ids=["unpadded", "left-padded"])
+def test_after_reorder_each_row_goes_on_from_the_row_it_was(rows, padding):
+    model, tokens = tiny(), ids(3, 8)
+    mask = None if padding is None else left_padding(padding, 12)
+    cache = KVCache(model.config, batch_size=3, max_length=12)
+    model(tokens, cache=cache, attention_mask=None if mask is None else mask[:, :8])
+    cache.reorder(rows)
+    assert (cache.batch_size, cache.length) == (len(rows), 8)
+    more = ids(len(rows), 4, seed=7)
+    mask = None if mask is None else mask[rows]
+    got = model(more, cache=cache, attention_mask=mask)
+    want = model(torch.cat([tokens[rows], more], dim=1), attention_mask=mask)[:, 8:]
+    assert relative_error(got, want) < 1e-5
+    assert cache.length == 12
+    assert cache.keys[0].shape == (len(rows), 2, 12, 8)
+
+
+def test_rows_that_come_twice_are_copies():
+    model = tiny()
+    cache = KVCache(model.config, batch_size=2, max_length=6)
+    model(ids(2, 4), cache=cache)
+    cache.reorder([1, 1])
+    kept = [buffer.clone() for buffer in cache.keys + cache.values]
+    assert torch.equal(cache.keys[0][0], cache.keys[0][1])
+    model(torch.tensor([[1, 2], [3, 4]]), cache=cache)
+    for buffer, before in zip(cache.keys + cache.values, kept, strict=True):
+        assert torch.equal(buffer[:, :, :4], before[:, :, :4])
+    assert not torch.equal(cache.keys[0][0], cache.keys[0][1])
+
+
+def test_an_empty_cache_can_be_reordered():
+    model = tiny()
+    cache = KVCache(model.config, batch_size=1, max_length=4)
+    cache.reorder([0, 0])
+    assert torch.equal(model(ids(2, 4), cache=cache), model(ids(2, 4)))
+
+
+@pytest.mark.parametrize("rows", [[], [3], [-1], [0, 1, 5], [True]])
+def test_rows_that_are_not_there_are_refused(rows):
+    model = tiny()
+    cache = KVCache(model.config, batch_size=3, max_length=4)
+    model(ids(3, 2), cache=cache)
+    with pytest.raises(InputError, match="row numbers from 0 to 2"):
+        cache.reorder(rows)
+    assert (cache.batch_size, cache.length) == (3, 2)
+
+
 def test_after_reset_nothing_is_remembered():
     model, tokens = tiny(), ids(1, 6)
     cache = KVCache(model.config, max_length=8)

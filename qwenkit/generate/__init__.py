@@ -1,0 +1,26 @@
+"""Generation: one token after another, for one text, for several, and for a conversation."""
+
+from qwenkit.generate.batch import complete_batch, generate_batch
+from qwenkit.generate.beam import Beam, beam_search
+from qwenkit.generate.conversation import Conversation
+from qwenkit.generate.score import TokenScore, log_probabilities, score_text
+from qwenkit.generate.settings import row_seed
+from qwenkit.generate.steps import Step, generate
+from qwenkit.generate.text import complete, fill, stream
+
+__all__ = [
+    "Beam",
+    "Conversation",
+    "Step",
+    "TokenScore",
+    "beam_search",
+    "complete",
+    "complete_batch",
+    "fill",
+    "generate",
+    "generate_batch",
+    "log_probabilities",
+    "row_seed",
+    "score_text",
+    "stream",
+]

@@ -1,0 +1,180 @@
+"""From tokens to text, as it comes: whole characters, and an end at the first stop string."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+from qwenkit.errors import InputError
+from qwenkit.generate.settings import known_stop_ids
+from qwenkit.generate.steps import Step, generate
+from qwenkit.model import QwenForCausalLM
+from qwenkit.tokenizer import Tokenizer
+
+BROKEN = "\ufffd"  # what bytes become that are no whole character, or not yet one
+
+
+class TextWriter:
+    """Turns one text's tokens into characters, and watches for stop strings.
+
+    A token may end within a character, and a stop string may begin in one token and end in the
+    middle of another. So `add` keeps back what may still change, or be the start of a stop string.
+
+    Attributes:
+        stopped: whether a stop string was complete; the text ends before it.
+
+    Args:
+        tokenizer: of the model.
+        stop_strings: the text ends before the one that is complete first; of two that end with the
+            same character, before the longer.
+
+    Raises:
+        InputError: stop strings that are no texts, or empty, or special tokens.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop_strings: Sequence[str] = ()) -> None:
+        self.stopped = False
+        self._tokenizer = tokenizer
+        self._stops = _checked(stop_strings, tokenizer)
+        self._ids: list[int] = []  # tokens since the last that ended with a whole character
+        self._read = 0  # how many of their characters were passed on
+        self._held = ""  # characters that may be the start of a stop string
+
+    def add(self, token_id: int) -> str:
+        """Take one more token; return the text that is now certain, perhaps none."""
+        self._ids.append(token_id)
+        text = self._tokenizer.decode(self._ids, skip_special=True)
+        whole = text.rstrip(BROKEN)
+        fresh, self._read = whole[self._read :], len(whole)
+        if whole == text:
+            self._ids, self._read = [], 0
+        return self._pass_on(fresh)
+
+    def end(self) -> str:
+        """Return what was kept back; no more tokens come."""
+        if self.stopped:
+            return ""
+        rest = self._tokenizer.decode(self._ids, skip_special=True)[self._read :]
+        self._ids, self._read = [], 0
+        text = self._pass_on(rest)  # bytes of a character that was never finished
+        held, self._held = self._held, ""
+        return text + held
+
+    def _pass_on(self, fresh: str) -> str:
+        text = self._held + fresh
+        place = _first(self._stops, text)
+        if place is None:
+            place = len(text) - max((_begun(stop, text) for stop in self._stops), default=0)
+        else:
+            self.stopped = True
+        self._held = "" if self.stopped else text[place:]
+        return text[:place]
+
+
+def _checked(stop_strings: Sequence[str], tokenizer: Tokenizer) -> tuple[str, ...]:
+    fits = isinstance(stop_strings, Collection) and not isinstance(stop_strings, str | bytes)
+    if not fits or not all(isinstance(stop, str) and stop for stop in stop_strings):
+        raise InputError(
+            f"stop_strings is {stop_strings!r}; it must be a list of texts, none of them empty, "
+            'such as ["\\n\\n"]'
+        )
+    for stop in stop_strings:
+        if stop in tokenizer.special:
+            raise InputError(
+                f"stop_strings holds {stop!r}, a special token, which is no text; put its id, "
+                f"{tokenizer.special[stop]}, into stop_ids"
+            )
+    return tuple(stop_strings)
+
+
+def _first(stops: Sequence[str], text: str) -> int | None:
+    """Return where the stop string begins that is complete first, or None."""
+    found = [(text.index(stop) + len(stop), text.index(stop)) for stop in stops if stop in text]
+    return min(found)[1] if found else None
+
+
+def _begun(stop: str, text: str) -> int:
+    """Return how many characters at the end of a text may be the start of a stop string."""
+    return max(size for size in range(len(stop)) if text.endswith(stop[:size]))
+
+
+def written(steps: Iterator[Step], writer: TextWriter) -> Iterator[str]:
+    """Yield the text of steps in pieces; take no further step once a stop string is complete."""
+    for step in steps:
+        piece = "" if step.is_stop else writer.add(step.token_id)
+        if piece:
+            yield piece
+        if writer.stopped:
+            return
+    rest = writer.end()
+    if rest:
+        yield rest
+
+
+def stream(
+    model: QwenForCausalLM,
+    tokenizer: Tokenizer,
+    prompt: str,
+    *,
+    stop_strings: Sequence[str] = (),
+    **settings: Any,
+) -> Iterator[str]:
+    """Return an iterator over the continuation of a prompt, in pieces of whole characters.
+
+    Arguments are checked at once, tokens computed when asked for.
+
+    Args:
+        model: a language model.
+        tokenizer: its tokenizer.
+        prompt: a text, or what `Tokenizer.chat` and `Tokenizer.fim` return.
+        stop_strings: the text ends before the first of them, wherever the borders of the tokens
+            lie, and no further token is computed. Text that may still turn out to be the start of
+            one is kept back until it is certain.
+        settings: as for `generate`.
+
+    Raises:
+        InputError: an argument out of its range.
+    """
+    writer = TextWriter(tokenizer, stop_strings)
+    return written(generate(model, tokenizer(prompt), **settings), writer)
+
+
+def complete(
+    model: QwenForCausalLM,
+    tokenizer: Tokenizer,
+    prompt: str,
+    max_new_tokens: int = 64,
+    **settings: Any,
+) -> str:
+    """Return the model's continuation of a prompt, without the prompt; arguments as in `stream`."""
+    return "".join(stream(model, tokenizer, prompt, max_new_tokens=max_new_tokens, **settings))
+
+
+def fill(
+    model: QwenForCausalLM,
+    tokenizer: Tokenizer,
+    before: str,
+    after: str,
+    max_new_tokens: int = 64,
+    *,
+    stop_ids: Collection[int] | None = None,
+    **settings: Any,
+) -> str:
+    """Return what the model puts between two texts: fill in the middle, as editors ask for it.
+
+    Args:
+        model: one that was trained to fill in, as Qwen2.5-Coder was.
+        tokenizer: its tokenizer.
+        before: the text up to the blank.
+        after: the text from the blank on.
+        max_new_tokens: at most this many.
+        stop_ids: tokens that end the text, beside `Tokenizer.fim_stop_ids`; None: the model's own.
+        settings: as for `stream`.
+
+    Raises:
+        InputError: an argument out of its range.
+        TokenizerError: the vocabulary has no FIM tokens.
+    """
+    stops = known_stop_ids(model, stop_ids).union(tokenizer.fim_stop_ids)
+    prompt = tokenizer.fim(before, after)
+    return complete(model, tokenizer, prompt, max_new_tokens, stop_ids=stops, **settings)

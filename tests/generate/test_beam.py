@@ -1,0 +1,171 @@
+"""Beam search: against transformers, and against every text there is on a tiny vocabulary."""
+
+import itertools
+
+import pytest
+import torch
+from reference import VARIANTS, ids, pair, tiny
+from speaking import fed_to, tokens
+
+from qwenkit.errors import InputError
+from qwenkit.generate import beam_search, log_probabilities
+
+LENGTH = 8
+SETTINGS = [
+    # num_beams, length_penalty, which tokens of the greedy text are stop tokens
+    (2, 1.0, (2,)),
+    (4, 1.0, (1, 4, 7)),
+    (4, 0.0, (3,)),
+    (3, 2.0, (2, 6)),
+    (5, -0.5, (0, 4)),
+    (4, 1.0, ()),
+]
+MODELS = [("gqa", 0), ("tied", 1), ("mqa", 3)]  # variant, seed
+
+
+@pytest.mark.parametrize(("num_beams", "length_penalty", "places"), SETTINGS)
+@pytest.mark.parametrize(("variant", "seed"), MODELS)
+def test_beams_equal_those_of_transformers(variant, seed, num_beams, length_penalty, places):
+    theirs, ours = pair(seed=seed, **VARIANTS[variant])
+    prompt = ids(1, 6, seed=seed)
+    stop_ids = stops_of(ours, prompt, places)
+    want = theirs.generate(
+        prompt, attention_mask=torch.ones_like(prompt), do_sample=False, num_beams=num_beams,
+        num_return_sequences=num_beams, max_new_tokens=LENGTH, length_penalty=length_penalty,
+        eos_token_id=list(stop_ids) or None, pad_token_id=1, return_dict_in_generate=True,
+        output_scores=True,
+    )  # fmt: skip
+    beams = beam_search(
+        ours, prompt, num_beams=num_beams, max_new_tokens=LENGTH, length_penalty=length_penalty,
+        stop_ids=stop_ids,
+    )  # fmt: skip
+    assert len(beams) == num_beams
+    for beam, sequence, score in zip(beams, want.sequences, want.sequences_scores, strict=True):
+        assert list(beam.ids) == sequence[6 : 6 + len(beam.ids)].tolist()
+        assert beam.normalised_score == pytest.approx(score.item(), abs=1e-4)
+        assert beam.finished == (beam.ids[-1] in stop_ids)
+        assert len(beam.ids) == LENGTH or beam.finished
+
+
+def stops_of(model, prompt, places):
+    greedy = tokens(model, prompt, max_new_tokens=LENGTH, stop_ids=())
+    return tuple({greedy[place] for place in places})
+
+
+def test_these_settings_give_finished_and_unfinished_beams_and_other_texts_than_greedy():
+    """Or the comparison above would prove little."""
+    model, prompt = tiny(**VARIANTS["tied"], seed=1), ids(1, 6, seed=1)
+    found = [
+        beam_search(
+            model, prompt, num_beams=number, max_new_tokens=LENGTH, length_penalty=penalty,
+            stop_ids=stops_of(model, prompt, places),
+        )
+        for number, penalty, places in SETTINGS
+    ]  # fmt: skip
+    assert {beam.finished for beams in found for beam in beams} == {True, False}
+    assert len({beams[0].ids for beams in found}) >= 3
+    greedy = tokens(model, prompt, max_new_tokens=LENGTH, stop_ids=())
+    likelier = log_probabilities(model, [*prompt[0].tolist(), *greedy])[0, 5:].sum().item() + 0.1
+    assert found[-1][0].score > likelier
+
+
+def every_text(vocab, stop, length):
+    """Return each text that ends with the stop token, or has the full length without one."""
+    others = [token for token in range(vocab) if token != stop]
+    texts = list(itertools.product(others, repeat=length))
+    for size in range(length):
+        texts += [(*text, stop) for text in itertools.product(others, repeat=size)]
+    return texts
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0, 1.7])
+def test_with_enough_beams_it_is_an_exhaustive_search(length_penalty):
+    model, prompt, stop = tiny(vocab_size=5), [4, 0, 2], 3
+    texts = every_text(5, stop, 4)
+    rows = torch.tensor([[*prompt, *text, *[0] * (4 - len(text))] for text in texts])
+    given = log_probabilities(model, rows)[:, len(prompt) - 1 :]  # (B, 4)
+    scores = [row[: len(text)].sum().item() for row, text in zip(given, texts, strict=True)]
+    normal = [s / len(text) ** length_penalty for s, text in zip(scores, texts, strict=True)]
+    beams = beam_search(
+        model, prompt, num_beams=400, max_new_tokens=4, length_penalty=length_penalty,
+        stop_ids=(stop,),
+    )  # fmt: skip
+    assert len(beams) == len(texts) == 4**4 + 1 + 4 + 16 + 64
+    assert {beam.ids for beam in beams} == set(texts)
+    assert [beam.normalised_score for beam in beams] == pytest.approx(
+        sorted(normal, reverse=True), abs=1e-4
+    )
+    best = max(range(len(texts)), key=normal.__getitem__)
+    assert beams[0].ids == texts[best]
+    assert beams[0].score == pytest.approx(scores[best], abs=1e-4)
+    # its probabilities sum to one over all these texts
+    assert sum(torch.tensor(scores).exp()).item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("stop_ids", [(), (7,), tuple(range(0, 60, 3))])
+def test_one_beam_is_greedy(stop_ids):
+    model = tiny()
+    for seed in range(3):
+        prompt = ids(1, 5, seed=seed)
+        (beam,) = beam_search(model, prompt, num_beams=1, max_new_tokens=8, stop_ids=stop_ids)
+        assert list(beam.ids) == tokens(model, prompt, max_new_tokens=8, stop_ids=stop_ids)
+
+
+def test_a_score_is_the_sum_of_the_log_probabilities():
+    model, prompt = tiny(), [5, 6, 7]
+    beams = beam_search(model, prompt, num_beams=4, max_new_tokens=8, length_penalty=0.6)
+    for beam in beams:
+        given = log_probabilities(model, [*prompt, *beam.ids])[0, 2:]
+        assert beam.score == pytest.approx(given.sum().item(), abs=1e-4)
+        assert beam.normalised_score == pytest.approx(beam.score / len(beam.ids) ** 0.6, rel=1e-6)
+    scores = [beam.normalised_score for beam in beams]
+    assert scores == sorted(scores, reverse=True)
+    assert beam_search(model, prompt, num_beams=4, max_new_tokens=8, length_penalty=0.6) == beams
+
+
+def test_the_prompt_is_read_once_and_each_beam_feeds_one_token():
+    with fed_to(model := tiny()) as shapes:
+        beam_search(model, ids(1, 6), num_beams=3, max_new_tokens=5, stop_ids=())
+    assert shapes == [(1, 6), (3, 1), (3, 1), (3, 1), (3, 1)]
+
+
+def test_it_ends_when_nothing_better_can_come():
+    model = tiny()
+    every = tuple(range(61))  # each text is finished after one token
+    with fed_to(model) as shapes:
+        beams = beam_search(model, ids(1, 6), num_beams=3, max_new_tokens=50, stop_ids=every)
+    assert shapes == [(1, 6)]
+    best = model(ids(1, 6))[0, -1].log_softmax(-1).topk(3)
+    assert [beam.ids for beam in beams] == [(token,) for token in best.indices.tolist()]
+    assert [beam.score for beam in beams] == pytest.approx(best.values.tolist(), abs=1e-5)
+
+
+def test_padding_rows_of_the_vocabulary_are_never_chosen():
+    model = tiny()
+    free = beam_search(model, ids(1, 6), max_new_tokens=10, stop_ids=())
+    assert max(max(beam.ids) for beam in free) >= 20
+    model.num_tokens = 20
+    beams = beam_search(model, ids(1, 6), max_new_tokens=10, stop_ids=())
+    assert max(max(beam.ids) for beam in beams) < 20
+    few = beam_search(model, ids(1, 6), num_beams=50, max_new_tokens=1, stop_ids=())
+    assert len(few) == 20  # no more texts than there are
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"input_ids": []}, "input_ids"),
+        ({"input_ids": [[1], [2]]}, "input_ids"),
+        ({"num_beams": 0}, "num_beams"),
+        ({"num_beams": 2.0}, "num_beams"),
+        ({"num_beams": True}, "num_beams"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"length_penalty": "1"}, "length_penalty"),
+        ({"length_penalty": float("nan")}, "length_penalty"),
+        ({"length_penalty": None}, "length_penalty"),
+        ({"stop_ids": 3}, "stop_ids"),
+    ],
+)
+def test_bad_arguments_are_refused(settings, words):
+    with pytest.raises(InputError, match=words):
+        beam_search(tiny(), **{"input_ids": [1, 2], "max_new_tokens": 3, **settings})
