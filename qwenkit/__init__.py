@@ -61,7 +61,7 @@ __all__ = [
     "stream",
     "tap",
 ]
-_LATE = ("interpret", "plot", "toy", "train")
+_LATE = ("interpret", "mps", "plot", "toy", "train")
 
 
 def __getattr__(name: str) -> ModuleType:
