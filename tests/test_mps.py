@@ -19,7 +19,7 @@ from torchgen.model import DispatchKey
 from train.small import held_out_loss, small_trainer
 
 from qwenkit.device import KNOWN_BAD_ON_MPS
-from qwenkit.errors import InputError
+from qwenkit.errors import InputError, QwenkitError
 from qwenkit.generate import beam_search, generate, generate_batch
 from qwenkit.interpret import previous_token_scores
 from qwenkit.model import MLP, Attention, DecoderLayer, KVCache, RMSNorm, RotaryEmbedding
@@ -474,6 +474,7 @@ DEFECT_CALLS = [  # call, its keywords, versions with the defect, and those just
         {"attn_mask": torch.ones(2, 1, 3, 3, dtype=torch.bool)}, ("2.12",), ("2.13",),
     ),
     (torch.mm, (torch.rand(16, 32767), torch.rand(32767, 16)), {}, ("2.13.0",), ("2.14",)),
+    (torch.bmm, (torch.rand(1, 16, 32767), torch.rand(1, 32767, 16)), {}, ("2.14",), ("2.6",)),
 ]  # fmt: skip
 HARMLESS = [
     (F.linear, (torch.rand(3, 4), torch.rand(2, 4)), {}),
@@ -577,6 +578,12 @@ def test_torchs_own_parser_reads_the_same():
             differ[str(name)] = theirs
     assert differ == {}
     assert len(by_name) > 3000
+
+
+def test_a_torch_without_its_list_is_explained(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(QwenkitError, match=r"native_functions\.yaml is missing; torch's wheel"):
+        native_functions.__wrapped__()
 
 
 # The report, and what is refused

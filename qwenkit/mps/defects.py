@@ -123,6 +123,14 @@ def _large_sum(call: MatMul) -> bool:
     return summed >= LARGE_SUM and min(rows, columns) >= 16
 
 
+def _large_sum_of_one(call: MatMul) -> bool:
+    return call.a.dim() == 2 and _large_sum(call)
+
+
+def _large_sum_in_a_batch(call: MatMul) -> bool:
+    return call.a.dim() == 3 and _large_sum(call)
+
+
 DEFECTS = (
     Defect(
         Linear, (2, 8), (2, 9), _strided, "F.linear reads a non-contiguous input or weight as if "
@@ -153,8 +161,12 @@ DEFECTS = (
         "tokens of its future in float16 and bfloat16: upgrade torch to 2.13", 181575,
     ),
     Defect(
-        MatMul, (2, 7), (2, 14), _large_sum, "on an M1 or M2, a matrix product that sums 32767 "
-        "terms or more reads past its operands: upgrade torch to 2.14", 183535,
+        MatMul, (2, 7), (2, 14), _large_sum_of_one, "on an M1 or M2, a matrix product that sums "
+        "32767 terms or more reads past its operands: upgrade torch to 2.14", 183535,
+    ),
+    Defect(
+        MatMul, (2, 7), None, _large_sum_in_a_batch, "on an M1 or M2, a batch of matrix products "
+        "that sum 32767 terms or more reads past its operands: make the sums shorter", 195012,
     ),
 )  # fmt: skip
 

@@ -21,7 +21,10 @@ from qwenkit.errors import QwenkitError
 # taken apart before a rehearsal sees it; an explicit one hides its operators until it is opened.
 EXPLICIT = "CompositeExplicitAutograd"
 IMPLICIT = "CompositeImplicitAutograd"
-SERVE_MPS = ("MPS", EXPLICIT, IMPLICIT, "CompositeExplicitAutogradNonFunctional")
+SERVE_MPS = (
+    "MPS", "SparseMPS", "SparseCsrMPS",
+    IMPLICIT, EXPLICIT, "CompositeExplicitAutogradNonFunctional",
+)  # fmt: skip
 
 # What torch takes because the rehearsal is on the CPU -> what it takes on MPS for the same call.
 ON_MPS = {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from qwenkit.errors import InputError
@@ -97,23 +98,18 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _run(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         """Run an operator; one that MPS would run as a composite of others is opened."""
-        if name in self._opened or not hides_others(name) or not _can_be_opened(func, args):
+        if name in self._opened or not hides_others(name) or not _is_plain(tensors(args)):
             return func(*args, **kwargs)
         self._opened.append(name)
         try:
             with self:
                 return func._op_dk(torch._C.DispatchKey.CompositeExplicitAutograd, *args, **kwargs)
+        except RuntimeError:  # some call others in ways that Python cannot: then it stays closed
+            return func(*args, **kwargs)
         finally:
             self._opened.pop()
 
 
-def _can_be_opened(func: Any, args: Any) -> bool:
-    """Tell whether a composite kernel takes these arguments as they are.
-
-    torch would otherwise prepare them: a Python number for a tensor, a sparse tensor, or one of
-    zeros without memory.
-    """
-    for argument, value in zip(func._schema.arguments, args, strict=False):
-        if isinstance(value, int | float | complex) and "Tensor" in str(argument.type):
-            return False
-    return all(t.layout == torch.strided and not t._is_zerotensor() for t in tensors(args))
+def _is_plain(some: Sequence[Tensor]) -> bool:
+    """Tell whether torch calls a composite kernel with these tensors as they are."""
+    return all(t.layout == torch.strided and not t._is_zerotensor() for t in some)
