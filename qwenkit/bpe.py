@@ -7,8 +7,6 @@ learned, then the special tokens.
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from qwenkit.config_json import write_json
 from qwenkit.errors import InputError
+from qwenkit.files import replacing
 from qwenkit.tokenizer import Tokenizer
 
 # How Qwen2 cuts text before merging bytes: contractions, words, single digits, signs, newlines.
@@ -94,13 +93,8 @@ def write_tokenizer(folder: str | Path, merges: Sequence[Merge]) -> Tokenizer:
     except Exception as error:  # the library raises a bare Exception
         raise InputError(f"merges make no vocabulary: {error}") from None
     backend.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
-    # First under another name, so that no reader ever finds half a file.
-    temporary = folder / f"tokenizer.json.{secrets.token_hex(4)}.tmp"
-    try:
+    with replacing(folder / "tokenizer.json") as temporary:
         backend.save(str(temporary))
-        os.replace(temporary, folder / "tokenizer.json")
-    finally:
-        temporary.unlink(missing_ok=True)
     write_json(folder / "tokenizer_config.json", {"chat_template": CHAT})
     return Tokenizer(folder)
 

@@ -6,14 +6,13 @@ Both of its spellings, missing fields, and keys that must not be dropped in sile
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from qwenkit.errors import ConfigError
+from qwenkit.files import replacing
 
 REQUIRED = (
     "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
@@ -72,12 +71,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write JSON to a temporary name, then replace `path` in one step."""
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from qwenkit.checkpoint import FLOATS, INDEX, SHARD, SINGLE
 from qwenkit.config import QwenConfig
 from qwenkit.config_json import write_json
 from qwenkit.errors import CheckpointError, ConfigError
+from qwenkit.files import temporary_name, to_disk
 
 
 def save_checkpoint(
@@ -122,14 +123,13 @@ def _write_shards(
     """Write each shard under a temporary name and to the disk itself."""
     temporary = {}
     for number, shard in enumerate(shards):
-        path = folder / f"model.{secrets.token_hex(4)}.tmp"
+        path = temporary_name(folder / "model")
         written.append(path)
         path.touch()
         mode = path.stat().st_mode  # what the user's umask gives; save_file lets nobody else read
         save_file({name: t.cpu() for name, t in shard.items()}, path, metadata={"format": "pt"})
         path.chmod(mode)
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
+        to_disk(path)
         temporary[number] = path
     return temporary
 

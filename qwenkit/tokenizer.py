@@ -24,6 +24,7 @@ from torch import Tensor
 
 from qwenkit.config_json import read_json_object, write_json
 from qwenkit.errors import ConfigError, TokenizerError
+from qwenkit.files import replacing
 
 _VISIBLE = {" ": "·", "\n": "↵", "\t": "→", "\r": "␍"}
 
@@ -163,8 +164,8 @@ class Tokenizer:
         """Write tokenizer.json, and the chat template where there is one, into a folder."""
         folder = Path(folder).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
-        self.backend.save(str(folder / "tokenizer.json.tmp"))
-        (folder / "tokenizer.json.tmp").replace(folder / "tokenizer.json")
+        with replacing(folder / "tokenizer.json") as temporary:
+            self.backend.save(str(temporary))
         settings = {"tokenizer_class": "Qwen2Tokenizer", "clean_up_tokenization_spaces": False}
         if self.chat_template is not None:
             settings["chat_template"] = self.chat_template

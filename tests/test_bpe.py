@@ -1,6 +1,7 @@
 """Learned merges against a BPE written out by hand, and the files against transformers."""
 
 import json
+import os
 import random
 import re
 import unicodedata
@@ -13,7 +14,6 @@ from fixtures_toy import ROOT
 from transformers import AutoTokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from qwenkit import bpe
 from qwenkit.bpe import SMALLEST, SPECIAL, SPLIT, learn_merges, write_tokenizer
 from qwenkit.config_json import write_json
 from qwenkit.errors import InputError
@@ -268,7 +268,7 @@ def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(bpe.os, "replace", refuse)
+        patched.setattr(os, "replace", refuse)
         with pytest.raises(OSError, match="No space left"):
             write_tokenizer(tmp_path, [])
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before

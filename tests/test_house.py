@@ -25,7 +25,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 FACE = "__init__"  # qwenkit/__init__.py, what `import qwenkit` runs
 # Lowest first. A room is a file or a folder; rooms of one floor do not import one another.
 FLOORS = (
-    ("errors",),
+    ("errors", "files"),
     ("config_json",),
     ("config",),
     ("device", "safetensors_file"),

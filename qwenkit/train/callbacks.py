@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import math
-import os
 import re
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,12 @@ import torch
 from tqdm.auto import tqdm
 
 from qwenkit.errors import CheckpointError, InputError
+from qwenkit.files import clear_leftovers, replacing
 from qwenkit.pretrained import save_pretrained
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.train.checkpoints import (
+    NAME,
     checkpoints,
-    clear_leftovers,
     refuse_broken_weights,
     save_training,
     writing,
@@ -37,6 +36,7 @@ class ProgressBar(Callback):
 
     def __init__(self) -> None:
         self.bar: Any = None
+        self.held_out: str | None = None  # bits a byte at the last evaluation
 
     def on_start(self, trainer: Trainer) -> None:
         """Open the bar at the step the run starts from."""
@@ -48,7 +48,7 @@ class ProgressBar(Callback):
         shown["tok/s"] = f"{metrics.tokens_per_second:,.0f}"
         if metrics.evaluation is not None:
             self.held_out = f"{metrics.evaluation.bits_per_byte:.3f}"
-        if hasattr(self, "held_out"):
+        if self.held_out is not None:
             shown["held-out bits/byte"] = self.held_out
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
@@ -79,17 +79,13 @@ class CsvLog(Callback):
 
     def on_start(self, trainer: Trainer) -> None:
         """Open the file with the rows that still hold."""
-        temporary = self.path.with_name(f"{self.path.name}.{secrets.token_hex(4)}.tmp")
         clear_leftovers(self.path.parent, re.escape(self.path.name))
         with writing(self.path):
             rows = self._rows(trainer.step) if self.path.is_file() else []
             text = "\n".join([",".join(COLUMNS), *rows, ""])
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            try:
+            with replacing(self.path) as temporary:
                 temporary.write_text(text, encoding="utf-8", newline="\n")
-                os.replace(temporary, self.path)
-            finally:
-                temporary.unlink(missing_ok=True)
 
     def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
         """Count the step, and write a row if one is due."""
@@ -242,7 +238,7 @@ class SaveTraining(Callback):
         Raises:
             CheckpointError: a new training where another one's checkpoints are.
         """
-        clear_leftovers(self.folder)
+        clear_leftovers(self.folder, NAME.pattern)
         if trainer.step == 0 and checkpoints(self.folder):
             raise CheckpointError(
                 f"{self.folder} holds the checkpoints of an earlier training; resume that, or take "

@@ -7,9 +7,7 @@ state are safetensors, the rest is JSON: nothing in it can run code.
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +23,7 @@ from torch import Tensor
 from qwenkit.checkpoint import Checkpoint
 from qwenkit.config_json import read_json_object, write_json
 from qwenkit.errors import CheckpointError, InputError, TrainingError
+from qwenkit.files import temporary_name, to_disk
 from qwenkit.saving import save_checkpoint
 from qwenkit.train.loop import Trainer
 
@@ -52,7 +51,7 @@ def save_training(folder: str | Path, trainer: Trainer, keep: int = 2) -> Path:
     refuse_broken_weights(trainer)
     folder = Path(folder)
     final = folder / f"step-{trainer.step:06}"
-    temporary = folder / f"{final.name}.{secrets.token_hex(4)}.tmp"
+    temporary = temporary_name(final)
     try:
         temporary.mkdir(parents=True)
         save_checkpoint(temporary, trainer.model.config, trainer.model.state_dict())
@@ -60,10 +59,10 @@ def save_training(folder: str | Path, trainer: Trainer, keep: int = 2) -> Path:
         save_file(_optimizer_tensors(trainer), optimizer)
         write_json(temporary / "state.json", _state(trainer))
         for path in (optimizer, temporary / "state.json", temporary / "config.json", temporary):
-            _to_disk(path)
+            to_disk(path)
         if not final.exists():  # else the same step once more: after resuming without a step
             temporary.rename(final)
-            _to_disk(folder)
+            to_disk(folder)
     except (OSError, RuntimeError, SafetensorError, CheckpointError) as error:
         raise CheckpointError(
             f"no checkpoint could be written to {folder} ({error}); those that were there are "
@@ -131,22 +130,6 @@ def checkpoints(folder: str | Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for match, path in named if match)
 
 
-def clear_leftovers(folder: str | Path, names: str = NAME.pattern) -> None:
-    """Remove what a killed process was still writing, and nothing else.
-
-    Args:
-        folder: where; may be absent.
-        names: regular expression of what was being written, without its temporary ending.
-    """
-    for path in Path(folder).glob("*.tmp"):
-        if re.fullmatch(rf"({names})\.[0-9a-f]{{8}}\.tmp", path.name):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                with suppress(OSError):
-                    path.unlink()
-
-
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Say in one clear error what could not be written, and why.
@@ -190,26 +173,29 @@ def _damage_named(folder: Path) -> Iterator[None]:
 
 
 def _read_state(path: Path, step: int) -> dict[str, Any]:
-    """Read state.json, and check all that is taken from it but the callbacks' own values."""
+    """Read state.json, and check all that is taken from it but what its takers check themselves."""
     state = read_json_object(path)
     wrong = [name for name, kind in STATE.items() if type(state.get(name)) is not kind]
     if wrong:
         raise CheckpointError(f"{path.name} has no sound {', '.join(wrong)}")
     if state["step"] != step:
         raise CheckpointError(f"{path.name} is of step {state['step']}")
-    position = [state["position"].get(name) for name in ("epoch", "index")]
-    if not all(type(number) is int and number >= 0 for number in (state["tokens"], *position)):
-        raise CheckpointError(f"{path.name} has no sound tokens or position")
+    if state["tokens"] < 0:
+        raise CheckpointError(f"{path.name} has no sound tokens")
     return state
+
+
+def _identity(trainer: Trainer) -> dict[str, dict[str, Any]]:
+    """Return what a training and the one that resumes it must have in common."""
+    return {"settings": asdict(trainer.settings), "text": trainer.batches.describe()}
 
 
 def _state(trainer: Trainer) -> dict[str, Any]:
     return {
+        **_identity(trainer),
         "step": trainer.step,
         "tokens": trainer.tokens,
         "position": trainer.batches.position,
-        "settings": asdict(trainer.settings),
-        "text": trainer.batches.describe(),
         "callbacks": {type(one).__name__: one.state() for one in trainer.callbacks},
         "torch": torch.__version__,
     }
@@ -217,15 +203,12 @@ def _state(trainer: Trainer) -> dict[str, Any]:
 
 def _differences(state: dict[str, Any], trainer: Trainer) -> list[str]:
     """Say what of the saved training is not as the present one."""
-    present = _state(trainer)
-    different = []
-    for part in ("settings", "text"):
-        different += [
-            f"{name} of the {part} was {state[part].get(name)!r} and is {value!r}"
-            for name, value in present[part].items()
-            if state[part].get(name) != value
-        ]
-    return different
+    return [
+        f"{name} of the {part} was {state[part].get(name)!r} and is {value!r}"
+        for part, present in _identity(trainer).items()
+        for name, value in present.items()
+        if state[part].get(name) != value
+    ]
 
 
 def _optimizer_tensors(trainer: Trainer) -> dict[str, Tensor]:
@@ -267,23 +250,12 @@ def _give_optimizer(trainer: Trainer, tensors: dict[str, Tensor]) -> None:
             }
 
 
-def _to_disk(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk itself."""
-    if path.is_dir() and os.name != "posix":
-        return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _remove(folder: Path) -> None:
     """Delete a checkpoint: renamed first, so that one half deleted never looks whole.
 
     One that cannot be deleted stays: it takes room, and the new one is safe already.
     """
-    doomed = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.tmp")
+    doomed = temporary_name(folder)
     with suppress(OSError):
         folder.rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)

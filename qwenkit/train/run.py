@@ -19,11 +19,12 @@ from qwenkit.bpe import learn_merges, write_tokenizer
 from qwenkit.config import QwenConfig
 from qwenkit.device import DTYPES, pick_device
 from qwenkit.errors import CheckpointError, ConfigError, SourceError
+from qwenkit.files import clear_leftovers
 from qwenkit.model import QwenForCausalLM
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.train.batches import Batches
 from qwenkit.train.callbacks import CsvLog, EarlyStop, KeepModel, ProgressBar, SaveTraining
-from qwenkit.train.checkpoints import checkpoints, clear_leftovers, load_training, writing
+from qwenkit.train.checkpoints import checkpoints, load_training, writing
 from qwenkit.train.documents import Document, hold_out, read_documents
 from qwenkit.train.evaluation import Evaluation, evaluate
 from qwenkit.train.initial import init_weights

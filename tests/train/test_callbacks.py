@@ -323,7 +323,7 @@ def test_a_resumed_run_keeps_the_best_of_both_parts(tmp_path):
         assert same_weights(kept, copies.models[12])
 
 
-@pytest.mark.parametrize(("where", "name"), [(os, "fsync"), (os, "replace"), (Path, "replace")])
+@pytest.mark.parametrize(("where", "name"), [(os, "fsync"), (os, "replace")])
 def test_a_model_that_cannot_be_written_is_one_clear_error(tmp_path, monkeypatch, where, name):
     trainer = small_trainer(KeepModel(tmp_path / "model", tokenizer()), steps=3)
     monkeypatch.setattr(where, name, full)
@@ -332,10 +332,23 @@ def test_a_model_that_cannot_be_written_is_one_clear_error(tmp_path, monkeypatch
 
 
 def test_a_tokenizer_that_cannot_be_written_is_one_clear_error(tmp_path):
-    (tmp_path / "tokenizer.json.tmp").mkdir()  # stands in its way
+    (tmp_path / "tokenizer.json").mkdir()  # stands in its way
     trainer = small_trainer(KeepModel(tmp_path, tokenizer()), steps=3)
     with pytest.raises(CheckpointError, match="could not be written"):
         trainer.run()
+
+
+def test_a_tokenizer_that_the_full_disk_stops_is_one_clear_error(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def full_at_the_tokenizer(source, target):
+        full() if Path(target).name == "tokenizer.json" else replace(source, target)
+
+    trainer = small_trainer(KeepModel(tmp_path / "model", tokenizer()), steps=3)
+    monkeypatch.setattr(os, "replace", full_at_the_tokenizer)
+    with pytest.raises(CheckpointError, match=r"model could not be written \(.*No space left"):
+        trainer.run()
+    assert not list((tmp_path / "model").glob("*.tmp"))
 
 
 # --- the bar ---

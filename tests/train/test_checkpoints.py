@@ -26,6 +26,7 @@ from small import (
 
 from qwenkit import saving
 from qwenkit.errors import CheckpointError, InputError, TrainingError
+from qwenkit.files import clear_leftovers
 from qwenkit.train import (
     Callback,
     CsvLog,
@@ -38,7 +39,7 @@ from qwenkit.train import (
     load_training,
     save_training,
 )
-from qwenkit.train.checkpoints import clear_leftovers
+from qwenkit.train.checkpoints import NAME
 
 FILE = sys.modules["qwenkit.train.checkpoints"]  # its function `checkpoints` has the same name
 
@@ -225,10 +226,10 @@ def test_only_what_a_killed_run_was_writing_is_removed(tmp_path):
         (tmp_path / name).write_text("mine")
     (tmp_path / "step-000002-copy").mkdir()
     users += ["step-000002", "step-000002-copy"]
-    clear_leftovers(tmp_path)
+    clear_leftovers(tmp_path, NAME.pattern)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(users)
     assert steps_in(tmp_path) == [2]
-    clear_leftovers(tmp_path / "absent")
+    clear_leftovers(tmp_path / "absent", NAME.pattern)
     assert checkpoints(tmp_path / "absent") == []
 
 

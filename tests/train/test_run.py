@@ -346,6 +346,7 @@ import torch
 torch.set_num_threads(1)
 from small import content, small_trainer
 from qwenkit import saving
+from qwenkit.files import clear_leftovers
 from qwenkit.train import checkpoints, save_training, train
 FILE, LOOP = (sys.modules["qwenkit.train." + name] for name in ("checkpoints", "loop"))
 recipe, texts, base = map(pathlib.Path, sys.argv[1:])
@@ -420,7 +421,7 @@ def killed_saves():
         whole = checkpoints(folder)
         sound = all(content(path) == want[path.name] for _, path in whole)
         left = len(list(folder.iterdir())) - len(whole)
-        FILE.clear_leftovers(folder)
+        clear_leftovers(folder, FILE.NAME.pattern)
         after = len(list(folder.iterdir()))
         found.append([running, [step for step, _ in whole], sound, left, after == len(whole)])
     return found
