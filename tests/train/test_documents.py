@@ -185,6 +185,33 @@ def test_what_was_installed_beside_it_can_be_left_out(tmp_path, monkeypatch):
     assert names(found) == ["json/decoder.py", "os.py"]
 
 
+@pytest.mark.parametrize(
+    ("include", "leave_out", "entered"),
+    [
+        (["*.py"], ["site-packages/*", "*/tests/*"], {".", "json", "xml", "xml/dom"}),
+        (["json/*.py"], [], {".", "json", "json/tests"}),
+        (["j*/*.py"], [], {".", "json", "json/tests"}),
+        (["xml/dom/*.py", "a.py"], [], {".", "xml", "xml/dom"}),
+        (["*.py"], ["*"], {"."}),
+    ],
+)
+def test_folders_in_which_nothing_can_match_are_not_entered(
+    tmp_path, monkeypatch, include, leave_out, entered
+):
+    files = ("a.py", "json/b.py", "json/tests/c.py", "site-packages/d.py", "xml/dom/e.py")
+    folder_of(tmp_path, {name: name for name in files})
+    want = [n for n in files if matches(n, include)]
+    want = [n for n in want if not matches(n, leave_out)]
+    scan, seen = os.scandir, set()
+    monkeypatch.setattr(os, "scandir", lambda path: (seen.add(Path(path)), scan(path))[1])
+    if want:
+        assert names(read_documents(tmp_path, include=include, leave_out=leave_out)) == want
+    else:
+        with pytest.raises(SourceError, match="holds no text that matches"):
+            read_documents(tmp_path, include=include, leave_out=leave_out)
+    assert {path.relative_to(tmp_path).as_posix() for path in seen} == entered
+
+
 def test_a_path_called_stdlib_is_a_folder(tmp_path, monkeypatch):
     folder_of(tmp_path, {"stdlib/a.py": "a"})
     monkeypatch.chdir(tmp_path)
