@@ -9,6 +9,19 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Let torch compute with one thread while a module's tests run.
+
+    A model of a few thousand weights gains nothing from more, and on a busy machine more is far
+    slower; and sums of several threads may round differently than another process's.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     """Random numbers are the same in each test, whatever ran before it."""

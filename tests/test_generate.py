@@ -13,6 +13,7 @@ from qwenkit.errors import InputError, QwenkitError
 from qwenkit.generate import complete, generate, stream
 from qwenkit.sampling import penalise
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 PROMPT = "def resolve(source):\n    return "
 
 
@@ -30,15 +31,6 @@ def untied(tmp_path_factory):
 def both(untied):
     """The untied toy: a tied one of random weights repeats its last token for ever."""
     return qk.load_pretrained(untied, dtype="float32")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """A model this small gains nothing from more, and on a busy machine more is far slower."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tokens(*args, **settings):

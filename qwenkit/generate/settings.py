@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,10 +27,10 @@ class Settings:
         seed: of the draws; None: fresh each time.
     """
 
-    max_new_tokens: int = 64
-    sampling: Sampling = field(default_factory=Sampling)
-    stop_ids: frozenset[int] = frozenset()
-    seed: int | None = None
+    max_new_tokens: int
+    sampling: Sampling
+    stop_ids: frozenset[int]
+    seed: int | None
 
     @classmethod
     def of(

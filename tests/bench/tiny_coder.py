@@ -10,6 +10,7 @@ may differ a little.
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import platform
 import statistics
@@ -62,6 +63,7 @@ FIM = (  # before, after: an argument list, a return, a condition, an import
 )
 
 
+@functools.cache
 def texts(folder: Path) -> tuple[list[Document], list[Document]]:
     """Return what the model was trained on and what was held out, from the running Python."""
     data = Recipe.from_file(folder / "recipe.toml").data
@@ -69,6 +71,7 @@ def texts(folder: Path) -> tuple[list[Document], list[Document]]:
     return hold_out(found, data.held_out)
 
 
+@functools.cache
 def load(folder: Path) -> tuple[qk.QwenForCausalLM, qk.Tokenizer]:
     """Return the model in float32 on the CPU, where the figures are taken."""
     return qk.load_pretrained(folder, device="cpu", dtype="float32")
@@ -119,14 +122,8 @@ def compiles(text: str) -> bool:
 
 def fillings(folder: Path) -> list[tuple[str, str, str]]:
     """Return (before, filled in, after) for the FIM prompts."""
-    model, tokenizer = load(folder)
-    stops = (*model.stop_ids, *tokenizer.fim_stop_ids)
-    found = []
-    for before, after in FIM:
-        prompt = tokenizer.fim(before, after)
-        filled = qk.complete(model, tokenizer, prompt, max_new_tokens=32, stop_ids=stops)
-        found.append((before, filled, after))
-    return found
+    loaded = load(folder)
+    return [(b, qk.fill(*loaded, b, a, max_new_tokens=32), a) for b, a in FIM]
 
 
 def seconds_to_first_token(rounds: int = 5) -> float:

@@ -1,20 +1,15 @@
 """Two models for all tests of generation: the toy of random weights, and tiny-coder."""
 
 import pytest
-import torch
 from fixtures_toy import toy_of
 
 import qwenkit as qk
 from qwenkit.hub import EMBEDDED
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread():
-    """A model this small gains nothing from more, and on a busy machine more is far slower."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread(one_thread):
+    """Every module here."""
 
 
 @pytest.fixture(scope="session")

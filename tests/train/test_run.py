@@ -39,17 +39,9 @@ from qwenkit.errors import (
 from qwenkit.train import checkpoints, evaluate, train
 from qwenkit.train.run import stop_on_signals
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = {"steps": 6, "save_every": 2, "evaluate_every": 3, "log_every": 2, "patience": 9}
 LEFT = {"checkpoints", "metrics.csv", "model", "recipe.toml", "tokenizer"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Sums of several threads may round differently than the other process's."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
