@@ -118,14 +118,14 @@ def test_a_traced_and_edited_model_would_run():
     no_problems(previous_token_scores, model, ids(1, 6))
 
 
-def test_generating_waits_once_a_token_for_the_logits_and_twice_a_forward_to_check_the_ids():
+def test_generating_waits_once_a_token_for_the_logits_and_once_a_forward_to_check_the_ids():
     model = tiny()
     report = no_problems(lambda x: generate(model, x, max_new_tokens=4, stop_ids=()), ids(1, 6))
     found = Counter(
         {(sync.operator, sync.where.rpartition(":")[0]): sync.count for sync in report.syncs}
     )
     assert found["Tensor.cpu", "qwenkit/generate/steps.py"] == 4
-    assert found["aten::_local_scalar_dense", "qwenkit/model/inputs.py"] >= 8
+    assert found["Tensor.tolist", "qwenkit/model/inputs.py"] == 4 + 1  # and the prompt, before
     assert "aten::argmax" not in report.operators  # choosing is done on the host
 
 

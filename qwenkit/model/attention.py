@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from qwenkit.config import QwenConfig
 from qwenkit.model.cache import KVCache
+from qwenkit.model.linear import Linear
 from qwenkit.model.mask import causal_mask
 from qwenkit.model.rope import apply_rope
 from qwenkit.trace import TraceAt, tap
@@ -35,10 +36,10 @@ class Attention(nn.Module):
         self.layer = layer
         query = config.num_attention_heads * config.head_dim
         key_value = config.num_key_value_heads * config.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, query, bias=True)
-        self.k_proj = nn.Linear(config.hidden_size, key_value, bias=True)
-        self.v_proj = nn.Linear(config.hidden_size, key_value, bias=True)
-        self.o_proj = nn.Linear(query, config.hidden_size, bias=False)
+        self.q_proj = Linear(config.hidden_size, query, bias=True)
+        self.k_proj = Linear(config.hidden_size, key_value, bias=True)
+        self.v_proj = Linear(config.hidden_size, key_value, bias=True)
+        self.o_proj = Linear(query, config.hidden_size, bias=False)
 
     def forward(
         self,

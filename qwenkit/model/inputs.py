@@ -36,7 +36,7 @@ def check_input_ids(input_ids: object, config: QwenConfig, device: torch.device,
             f"use input_ids.to({str(device)!r})"
         )
     if not input_ids.is_meta:  # a tensor on meta has no values to look at
-        low, high = (int(end) for end in input_ids.aminmax())
+        low, high = torch.stack(input_ids.aminmax()).tolist()  # the device is waited for once
         if low < 0 or high >= config.vocab_size:
             raise InputError(
                 f"input_ids holds {low if low < 0 else high}; ids must lie between 0 and "

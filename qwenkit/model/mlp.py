@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qwenkit.config import QwenConfig
+from qwenkit.model.linear import Linear
 from qwenkit.trace import TraceAt, tap
 
 
@@ -13,9 +14,9 @@ class MLP(nn.Module):
 
     def __init__(self, config: QwenConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(
         self, x: Float[Tensor, "B T C"], trace: TraceAt | None = None

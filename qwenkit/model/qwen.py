@@ -1,7 +1,6 @@
 """The whole model: embed tokens, pass them through the layers, score every next token."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -9,7 +8,9 @@ from qwenkit.config import QwenConfig
 from qwenkit.errors import InputError
 from qwenkit.model.cache import KVCache
 from qwenkit.model.decoder import DecoderLayer
+from qwenkit.model.embedding import Embedding
 from qwenkit.model.inputs import check_input_ids, real_tokens
+from qwenkit.model.linear import Linear
 from qwenkit.model.mask import attention_mask as layer_mask
 from qwenkit.model.mask import positions
 from qwenkit.model.norm import RMSNorm
@@ -23,7 +24,7 @@ class QwenModel(nn.Module):
     def __init__(self, config: QwenConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(
             DecoderLayer(config, layer) for layer in range(config.num_hidden_layers)
         )
@@ -76,9 +77,9 @@ class QwenForCausalLM(nn.Module):
         super().__init__()
         self.config = config
         self.model = QwenModel(config)
-        self.lm_head: nn.Linear | None = None
+        self.lm_head: Linear | None = None
         if not config.tie_word_embeddings:
-            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         self.stop_ids: tuple[int, ...] = config.eos_token_id
         self.num_tokens: int = config.vocab_size
 
@@ -89,8 +90,8 @@ class QwenForCausalLM(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The weights' dtype."""
-        return self.model.embed_tokens.weight.dtype
+        """The dtype it computes in; int8 weights are no dtype to compute in."""
+        return self.model.norm.weight.dtype
 
     def forward(
         self,
@@ -122,5 +123,5 @@ class QwenForCausalLM(nn.Module):
             raise InputError(f"logits_to_keep is {logits_to_keep}; it must be 0 (all) or more")
         x = self.model(input_ids, cache=cache, attention_mask=attention_mask, trace=trace)
         x = x[:, -logits_to_keep:]  # -0 is 0: all of them
-        head = self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
-        return tap(trace, "logits", F.linear(x, head))  # (B, T, V)
+        head = self.model.embed_tokens.as_head if self.lm_head is None else self.lm_head
+        return tap(trace, "logits", head(x))  # (B, T, V)
