@@ -30,6 +30,7 @@ from qwenkit.generate import (
 from qwenkit.memory import forecast
 from qwenkit.model import KVCache, QwenForCausalLM
 from qwenkit.pretrained import load_model, load_pretrained, save_pretrained
+from qwenkit.quantize import quantize
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.trace import POINTS, Trace, tap
 
@@ -57,6 +58,7 @@ __all__ = [
     "load_model",
     "load_pretrained",
     "log_probabilities",
+    "quantize",
     "save_pretrained",
     "stream",
     "tap",

@@ -20,6 +20,7 @@ from qwenkit.safetensors_file import BYTES_OF_DTYPE, TensorInfo, read_header
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+STORED = {**FLOATS, "I8": torch.int8}
 SHARD = re.compile(r"model(-[0-9a-f]+)?-\d{5}-of-\d{5}\.safetensors")
 _BUFFER_BYTES = 1 << 22  # small enough to stay in the processor's cache
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
@@ -78,7 +79,8 @@ class Checkpoint:
         """
         sizes: dict[str, int] = {}
         for info in self.tensors.values():
-            sizes[info.dtype] = sizes.get(info.dtype, 0) + info.nbytes
+            if not (self.config.quantization and info.dtype == "I8"):
+                sizes[info.dtype] = sizes.get(info.dtype, 0) + info.nbytes
         largest = max(sizes, key=lambda name: sizes[name], default="nothing")
         if largest not in FLOATS:
             raise CheckpointError(
@@ -100,8 +102,9 @@ class Checkpoint:
                     f"wrong shape of {name}: {list(info.shape)}, expected {list(shape)} "
                     "from config.json"
                 )
-            if info is not None and info.dtype not in FLOATS:
-                found.append(f"wrong dtype of {name}: {info.dtype}, expected {', '.join(FLOATS)}")
+            right = ("I8",) if f"{name}_scale" in expected else tuple(FLOATS)
+            if info is not None and info.dtype not in right:
+                found.append(f"wrong dtype of {name}: {info.dtype}, expected {', '.join(right)}")
         for name, info in self.tensors.items():
             if name not in expected and not _derived(name):
                 hint = _hint(self.config, name)
@@ -132,7 +135,7 @@ class Checkpoint:
         by piece through one small buffer; a bar shows where that takes more than a second.
 
         Args:
-            dtype: None: as stored, each tensor in its own.
+            dtype: of the floats; None: as stored, each tensor in its own. int8 stays int8.
             device: where the tensors go.
 
         Raises:
@@ -148,10 +151,12 @@ class Checkpoint:
                 for file in self.files:
                     with safe_open(file, "pt") as mapped, file.open("rb") as raw:
                         for info in (info for info in wanted if info.file == file):
-                            if dtype in (None, FLOATS[info.dtype]) and _aligned(info):
+                            stored = STORED[info.dtype]
+                            to = stored if dtype is None or stored == torch.int8 else dtype
+                            if to == stored and _aligned(info):
                                 tensor = mapped.get_tensor(info.name)
                             else:
-                                tensor = _read(raw, info, dtype or FLOATS[info.dtype], buffer)
+                                tensor = _read(raw, info, to, buffer)
                             loaded[info.name] = tensor.to(device)
                             bar.update()
         except (OSError, SafetensorError) as error:
@@ -173,7 +178,7 @@ def _aligned(info: TensorInfo) -> bool:
 def _read(raw: BufferedReader, info: TensorInfo, dtype: torch.dtype, buffer: Tensor) -> Tensor:
     """Read a tensor through the buffer, casting each piece while it is in the processor's cache."""
     tensor = torch.empty(info.shape, dtype=dtype)
-    flat, stored = tensor.view(-1), FLOATS[info.dtype]
+    flat, stored = tensor.view(-1), STORED[info.dtype]
     raw.seek(info.start)
     done = 0
     while done < flat.numel():

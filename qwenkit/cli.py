@@ -249,7 +249,7 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", help='the text; "-" reads it from standard input')
     parser.add_argument("--model", metavar="SOURCE", help=SOURCE)
     parser.add_argument("--device", default="auto", help="auto, cpu, mps (default: auto)")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16, int8")
 
 
 def _generate_options(parser: argparse.ArgumentParser) -> None:

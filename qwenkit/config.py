@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from qwenkit.config_json import one_spelling, read_json_object, refuse_or_warn_of_unread
+from qwenkit.config_json import INT8, one_spelling, read_json_object, refuse_or_warn_of_unread
 from qwenkit.errors import ConfigError
 
 BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -99,6 +99,7 @@ class QwenConfig:
     bos_token_id: int | None = None
     eos_token_id: tuple[int, ...] = ()
     pad_token_id: int | None = None
+    quantization: str | None = None  # "int8": matrices stored by `quantize`
 
     def __post_init__(self) -> None:
         """Fill in what follows from other fields, then refuse values that make no model."""
@@ -139,6 +140,8 @@ class QwenConfig:
         found += [_wrong_int(name, token, least=0) for name, token in tokens if token is not None]
         if self.model_type != "qwen2":
             found.append(_wrong_model_type(self.model_type))
+        if self.quantization not in (None, "int8"):
+            found.append(f"quantization is {self.quantization!r}; it must be 'int8' or null")
         if self.hidden_act != "silu":
             found.append(
                 f"hidden_act is {self.hidden_act!r}; it must be 'silu', the activation of SwiGLU"
@@ -250,12 +253,31 @@ class QwenConfig:
         shapes["model.norm.weight"] = (hidden,)
         if not self.tie_word_embeddings:
             shapes["lm_head.weight"] = (self.vocab_size, hidden)
+        if self.quantization:
+            matrices = [name for name, shape in shapes.items() if len(shape) == 2]
+            shapes |= {f"{name}_scale": shapes[name][:1] for name in matrices}
         return shapes
 
     @property
     def num_parameters(self) -> int:
-        """The exact number of parameters; a tied head is the embedding and counts once."""
-        return sum(math.prod(shape) for shape in self.tensor_shapes().values())
+        """The exact number of parameters; a tied head is the embedding and counts once.
+
+        Scales of int8 weights are no parameters: they stand for digits that the weights lost.
+        """
+        shapes = self.tensor_shapes().items()
+        return sum(math.prod(shape) for name, shape in shapes if not name.endswith("_scale"))
+
+    def weight_bytes(self, dtype: str | None = None) -> int:
+        """Return the bytes of all weights.
+
+        Args:
+            dtype: of what is stored as a float; None: the config's own.
+        """
+        shapes, size = self.tensor_shapes(), BYTES_PER_VALUE[dtype or self.dtype]
+        return sum(
+            math.prod(shape) * (1 if f"{name}_scale" in shapes else size)
+            for name, shape in shapes.items()
+        )
 
     def kv_bytes_per_token(self, dtype: str | None = None) -> int:
         """Return the cache's bytes for one token: keys and values, all layers, heads unrepeated.
@@ -308,6 +330,8 @@ class QwenConfig:
         data: dict[str, Any] = {"architectures": ["Qwen2ForCausalLM"]}
         data |= {name: value for name, value in asdict(self).items() if value is not None}
         data["torch_dtype"] = data.pop("dtype")
+        if data.pop("quantization", None):
+            data["quantization_config"] = dict(INT8)
         data["eos_token_id"] = list(self.eos_token_id) or None
         if self.layer_types is not None:
             data["layer_types"] = list(self.layer_types)

@@ -31,6 +31,8 @@ _ONLY_WITHOUT_EFFECT = {
     "attention_bias": True,
     "mlp_bias": False, "is_encoder_decoder": False, "add_cross_attention": False,
 }  # fmt: skip
+# A name of our own. transformers says that it does not know it, and must not be used for it.
+INT8 = {"quant_method": "qwenkit-int8"}
 YARN = {"factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow"}
 
 
@@ -94,6 +96,9 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
     values["rope_scaling"] = _rope_scaling(
         {**rope, **scaling}, values.get("max_position_embeddings")
     )
+    if values.get("quantization_config") == INT8:
+        del values["quantization_config"]
+        values["quantization"] = "int8"
     eos = values.get("eos_token_id")
     values["eos_token_id"] = tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,)
     if values.get("layer_types") is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qwenkit.config import BYTES_PER_VALUE, QwenConfig
 from qwenkit.errors import InputError, MemoryForecastError
@@ -41,7 +41,8 @@ def forecast(
 
     Args:
         config: the model's.
-        dtype: of weights, cache and activations.
+        dtype: of weights, cache and activations; "int8": of a quantized model, whose cache and
+            activations are bfloat16.
         length: tokens a sequence, T = S.
         batch_size: sequences, B.
         logits_to_keep: positions that get logits (0: all), as in `QwenForCausalLM.forward`.
@@ -50,8 +51,11 @@ def forecast(
     Raises:
         InputError: an unknown dtype, or a size below 1.
     """
+    if dtype == "int8":
+        config, dtype = replace(config, quantization="int8"), "bfloat16"
     if dtype not in BYTES_PER_VALUE:
-        raise InputError(f"dtype is {dtype!r}; it must be one of {', '.join(BYTES_PER_VALUE)}")
+        known = ", ".join([*BYTES_PER_VALUE, "int8"])
+        raise InputError(f"dtype is {dtype!r}; it must be one of {known}")
     if length < 1 or batch_size < 1 or logits_to_keep < 0:
         raise InputError(
             f"length is {length}, batch_size {batch_size}, logits_to_keep {logits_to_keep}; "
@@ -69,7 +73,7 @@ def forecast(
     kept = batch_size * (logits_to_keep or length)
     logits = kept * config.vocab_size * size
     return Forecast(
-        weights=config.num_parameters * size,
+        weights=config.weight_bytes(dtype),
         cache=tokens * config.kv_bytes_per_token(dtype),
         activations=max(residual + max(mlp, attention), residual + logits),
     )

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -48,7 +49,8 @@ def save_checkpoint(
     if problem:
         raise CheckpointError(f"nothing was saved to {folder}: {problem}")
     shards = _split({name: tensors[name] for name in expected}, max_shard_bytes)
-    stored = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+    floats = (t.dtype for t in tensors.values() if t.dtype != torch.int8)
+    stored = str(next(floats)).removeprefix("torch.")
     written: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,10 +77,12 @@ def _problem(
     if wrong:
         return f"these do not fit the config: {', '.join(wrong)}"
     for name, tensor in tensors.items():
-        if tensor.dtype not in FLOATS.values() or tensor.is_meta:
+        int8 = f"{name}_scale" in expected
+        right = (torch.int8,) if int8 else tuple(FLOATS.values())
+        if tensor.dtype not in right or tensor.is_meta:
             return (
-                f"{name} is {tensor.dtype} on {tensor.device}; it must be float32, bfloat16 or "
-                "float16, with values"
+                f"{name} is {tensor.dtype} on {tensor.device}; it must be "
+                f"{'int8' if int8 else 'float32, bfloat16 or float16'}, with values"
             )
     return None
 

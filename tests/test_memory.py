@@ -91,7 +91,7 @@ def test_total_is_the_sum():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"dtype": "int8"}, "dtype is 'int8'"),
+        ({"dtype": "int4"}, "dtype is 'int4'"),
         ({"dtype": "torch.float32"}, "dtype is"),
         ({"length": 0}, "length is 0"),
         ({"length": -3}, "length is -3"),

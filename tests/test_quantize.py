@@ -1,0 +1,278 @@
+"""Weight-only int8: what is stored, how near it stays, and that nothing else changes."""
+
+import dataclasses
+import json
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from torch import nn
+
+import qwenkit as qk
+from qwenkit.errors import CheckpointError, ConfigError, InputError
+from qwenkit.hub import EMBEDDED
+from qwenkit.quantize import Int8Embedding, Int8Linear, int8_linear, is_quantized, quantize_rows
+from qwenkit.toy import write_toy_checkpoint
+
+room = sys.modules["qwenkit.quantize"]  # the file: qk.quantize is the function
+TEXT = 'def read(path):\n    """Return the lines."""\n    with open(path) as file:\n        return'
+
+
+@pytest.fixture
+def loaded():
+    return qk.load_pretrained(EMBEDDED, device="cpu", dtype="bfloat16")
+
+
+@pytest.fixture(scope="module")
+def small():
+    return qk.load_pretrained(EMBEDDED, device="cpu", dtype="int8")
+
+
+# --- rounding ---
+
+
+def test_each_row_is_rounded_to_its_own_255_steps():
+    weight = torch.tensor([[1.0, -0.5, 0.25], [100.0, 0.0, -100.0], [0.0, 0.0, 0.0]])
+    small, scale = quantize_rows(weight)
+    assert small.dtype == torch.int8
+    assert small.tolist()[1:] == [[127, 0, -127], [0, 0, 0]]
+    assert small.tolist()[0][0] == 127
+    assert scale.shape == (3,)
+    assert scale.dtype == torch.bfloat16
+    error = (small * scale.float()[:, None] - weight).abs().amax(1)
+    # Half a step at most, but for the largest, which a scale rounded down cannot reach.
+    assert (error <= weight.abs().amax(1) / 127 * 0.5 * 1.01 + 1e-12).all()
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-3, 1.0, 1e30])
+def test_rounding_errors_are_at_most_half_a_step_at_any_size(size):
+    weight = torch.randn(64, 256, generator=torch.Generator().manual_seed(0)) * size
+    small, scale = quantize_rows(weight)
+    assert small.abs().max() == 127
+    # The bfloat16 scale may lie 1/256 below: the largest weight then ends half a step short.
+    step = weight.abs().amax(1) / 127
+    assert ((small * scale.float()[:, None] - weight).abs().amax(1) <= step * 0.52).all()
+
+
+def test_a_weight_and_its_negative_round_alike():
+    weight = torch.randn(16, 64, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(quantize_rows(weight)[0], -quantize_rows(-weight)[0])
+
+
+# --- the product ---
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [(1, 1), (1, 3), (2, 8), (1, 17), (3, 40), (0, 1)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("native", [True, False])
+def test_the_product_is_that_with_the_widened_weight(rows, dtype, native, bias, monkeypatch):
+    monkeypatch.setattr(room, "has_bfloat16_products", lambda: native)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(*rows, 96, generator=generator).to(dtype)
+    weight, scale = quantize_rows(torch.randn(160, 96, generator=generator))
+    scale = scale.to(dtype)
+    b = torch.randn(160, generator=generator).to(dtype) if bias else None
+    want = F.linear(x.double(), weight.double() * scale.double()[:, None])
+    want = want if b is None else want + b.double()
+    got = int8_linear(x, weight, scale, b)
+    assert got.dtype == dtype
+    tolerance = {torch.bfloat16: 3e-2, torch.float32: 1e-5}[dtype]
+    torch.testing.assert_close(got.double(), want, rtol=tolerance, atol=tolerance * 10)
+
+
+def test_rows_that_are_a_view_are_read_in_their_own_order():
+    x = torch.randn(2, 6, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
+    weight, scale = quantize_rows(torch.randn(32, 64, generator=torch.Generator().manual_seed(1)))
+    last = x[:, -1:]
+    assert torch.equal(int8_linear(last, weight, scale), int8_linear(last.clone(), weight, scale))
+
+
+def test_an_embedding_looks_up_scaled_rows_and_is_a_head_too():
+    table = torch.randn(10, 64, generator=torch.Generator().manual_seed(0))
+    weight, scale = quantize_rows(table)
+    embedding = Int8Embedding(weight, scale)
+    ids = torch.tensor([[3, 3, 9]])
+    want = (weight[ids] * scale[ids][..., None]).bfloat16()
+    assert torch.equal(embedding(ids), want)
+    assert embedding(ids).shape == (1, 3, 64)
+    scores = embedding.as_head(want)
+    assert scores.argmax(-1).tolist() == [[3, 3, 9]]  # a random vector is nearest to itself
+
+
+def test_gradients_are_refused_in_words():
+    module = Int8Linear(*quantize_rows(torch.randn(4, 4)))
+    with pytest.raises(InputError, match="int8 weights cannot take part in backpropagation"):
+        module(torch.randn(1, 4, requires_grad=True))
+    with torch.no_grad():
+        module(torch.randn(1, 4, requires_grad=True))
+
+
+# --- the model ---
+
+
+def test_every_matrix_is_int8_and_nothing_else(loaded):
+    model, _ = loaded
+    floats = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    errors = qk.quantize(model)
+    assert set(errors) == {name for name, tensor in floats.items() if tensor.dim() == 2}
+    state = model.state_dict()
+    for name, tensor in floats.items():
+        if tensor.dim() == 2:
+            weight = state[name]
+            assert weight.dtype == torch.int8
+            error = weight * state[f"{name}_scale"].float()[:, None] - tensor.float()
+            assert errors[name] == pytest.approx((error.norm() / tensor.float().norm()).item())
+            assert 0 < errors[name] < 0.02
+        else:
+            assert torch.equal(state[name], tensor)
+    assert not [m for m in model.modules() if isinstance(m, nn.Linear | nn.Embedding)]
+    assert is_quantized(model)
+
+
+def test_it_takes_about_half_the_bytes_and_the_forecast_knows(loaded, small):
+    bytes_of = {
+        name: sum(tensor.nbytes for tensor in model.state_dict().values())
+        for name, (model, _) in {"bfloat16": loaded, "int8": small}.items()
+    }
+    assert bytes_of["int8"] <= 0.6 * bytes_of["bfloat16"]
+    config = loaded[0].config
+    for name, count in bytes_of.items():
+        assert qk.forecast(config, name).weights == count
+    assert qk.forecast(small[0].config, "bfloat16").weights == bytes_of["int8"]
+    assert config.num_parameters == small[0].config.num_parameters
+    assert qk.forecast(config, "int8").cache == qk.forecast(config, "bfloat16").cache
+
+
+def test_logits_stay_near(loaded, small):
+    model, tokenizer = loaded
+    ids = tokenizer(TEXT)
+    with torch.no_grad():
+        float_logits = qk.load_pretrained(EMBEDDED, device="cpu", dtype="float32")[0](ids)
+        ours, half = small[0](ids).float(), model(ids).float()
+    assert ours.dtype == torch.float32
+    error, rounding = ((logits - float_logits).std() for logits in (ours, half))
+    assert error < 0.03 * float_logits.std()
+    assert error > rounding / 10  # it is another model, not the float one
+
+
+def test_cache_and_no_cache_agree_and_it_generates(small):
+    model, tokenizer = small
+    ids = tokenizer(TEXT)
+    whole = model(ids).float()
+    cache = qk.KVCache(model.config, max_length=64)
+    parts = [model(ids[:, :20], cache=cache)]
+    parts += [model(ids[:, i : i + 1], cache=cache) for i in range(20, ids.shape[1])]
+    torch.testing.assert_close(torch.cat(parts, 1).float(), whole, rtol=0.05, atol=0.15)
+    assert cache.keys[0].dtype == torch.bfloat16
+    assert len(qk.complete(model, tokenizer, TEXT, max_new_tokens=8)) > 0
+
+
+def test_it_is_refused_twice_and_while_training(loaded):
+    model, _ = loaded
+    model.requires_grad_(True)
+    with pytest.raises(InputError, match=r"call model\.requires_grad_\(False\) first"):
+        qk.quantize(model)
+    assert not is_quantized(model)
+    model.requires_grad_(False)
+    qk.quantize(model)
+    with pytest.raises(InputError, match="quantized already"):
+        qk.quantize(model)
+
+
+# --- on disk ---
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_saved_and_loaded_it_is_the_same(tmp_path, tied):
+    folder = write_toy_checkpoint(tmp_path / "toy", tied=tied)
+    model, tokenizer = qk.load_pretrained(folder, device="cpu", dtype="int8")
+    ids = tokenizer("def f(x):")
+    qk.save_pretrained(model, tmp_path / "int8", tokenizer)
+    again, _ = qk.load_pretrained(tmp_path / "int8", device="cpu")
+    assert again.config == model.config
+    assert again.dtype == torch.bfloat16
+    assert torch.equal(again(ids), model(ids))
+    assert (again.num_tokens, again.stop_ids) == (model.num_tokens, model.stop_ids)
+    with safe_open(tmp_path / "int8" / "model.safetensors", "pt") as file:
+        names = set(file.keys())
+        assert ("lm_head.weight_scale" in names) is not tied
+        assert file.get_tensor("model.embed_tokens.weight").dtype == torch.int8
+    named = json.loads((tmp_path / "int8" / "config.json").read_text())
+    assert named["quantization_config"] == {"quant_method": "qwenkit-int8"}
+    assert named["torch_dtype"] == "bfloat16"
+
+
+def test_sharded_too(tmp_path):
+    model, tokenizer = qk.load_pretrained(EMBEDDED, device="cpu", dtype="int8")
+    qk.save_pretrained(model, tmp_path, tokenizer, max_shard_bytes=1_000_000)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 3
+    again, _ = qk.load_pretrained(tmp_path, device="cpu")
+    assert torch.equal(again(tokenizer(TEXT)), model(tokenizer(TEXT)))
+
+
+def test_a_float_dtype_for_it_is_refused(tmp_path):
+    model, tokenizer = qk.load_pretrained(EMBEDDED, device="cpu", dtype="int8")
+    qk.save_pretrained(model, tmp_path, tokenizer)
+    with pytest.raises(InputError, match=r"dtype is 'float32' .* stored in int8"):
+        qk.load_pretrained(tmp_path, dtype="float32")
+    assert qk.load_pretrained(tmp_path, dtype="int8")[0].dtype == torch.bfloat16
+
+
+def changed(tmp_path, change):
+    """Save a quantized toy with a changed state, past the checks of saving."""
+    from safetensors.torch import load_file, save_file
+
+    model, tokenizer = qk.load_pretrained(
+        write_toy_checkpoint(tmp_path / "toy"), dtype="int8", device="cpu"
+    )
+    qk.save_pretrained(model, tmp_path / "int8", tokenizer)
+    file = tmp_path / "int8" / "model.safetensors"
+    state = load_file(file)
+    change(state)
+    save_file(state, file)
+    return tmp_path / "int8"
+
+
+NAME = "model.layers.0.mlp.up_proj.weight"
+BROKEN = {
+    "no scale": (lambda s: s.pop(f"{NAME}_scale"), f"missing {NAME}_scale"),
+    "wrong scale": (
+        lambda s: s.update({f"{NAME}_scale": torch.ones(1)}), f"wrong shape of {NAME}_scale"
+    ),
+    "float weight": (
+        lambda s: s.update({NAME: s[NAME].float()}), f"wrong dtype of {NAME}: F32, expected I8"
+    ),
+    "int8 scale": (
+        lambda s: s.update({f"{NAME}_scale": s[f"{NAME}_scale"].to(torch.int8)}),
+        f"wrong dtype of {NAME}_scale: I8",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_does_not_fit_is_refused(case, tmp_path):
+    change, message = BROKEN[case]
+    with pytest.raises(CheckpointError, match=message):
+        qk.load_pretrained(changed(tmp_path, change), device="cpu")
+
+
+def test_int8_weights_without_the_config_saying_so_are_refused(tmp_path):
+    folder = changed(tmp_path, lambda state: None)
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    del config["quantization_config"]
+    file.write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"wrong dtype|unexpected"):
+        qk.load_pretrained(folder, device="cpu")
+
+
+@pytest.mark.parametrize("other", [{"quant_method": "gptq"}, {"bits": 8}, "int8"])
+def test_other_quantizations_are_still_refused(other, small):
+    data = {**small[0].config.to_dict(), "quantization_config": other}
+    with pytest.raises(ConfigError, match="quantization_config is"):
+        qk.QwenConfig.from_dict(data)
+    with pytest.raises(ConfigError, match="quantization is 'int4'"):
+        dataclasses.replace(small[0].config, quantization="int4")
