@@ -10,12 +10,14 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from qwenkit.checkpoint import Checkpoint
+from qwenkit.compare import disagreement
 from qwenkit.config_json import read_json_object, write_json
 from qwenkit.device import free_memory, known_problem, pick_device, pick_dtype
-from qwenkit.errors import CheckpointError
+from qwenkit.errors import CheckpointError, InputError
 from qwenkit.hub import resolve
 from qwenkit.memory import refuse_what_cannot_fit
 from qwenkit.model import QwenForCausalLM
+from qwenkit.quantize import make_room_for_int8, quantize
 from qwenkit.saving import save_checkpoint
 from qwenkit.tokenizer import Tokenizer
 
@@ -35,22 +37,33 @@ def load_pretrained(
         source: None: $QWENKIT_MODEL, else the embedded model; a folder; or a Hub id such as
             "Qwen/Qwen2.5-Coder-0.5B", downloaded once and then read from the local cache.
         device: "auto": MPS where there is one, else the CPU.
-        dtype: "auto": what the device computes fastest in; else "float32", "bfloat16", "float16".
+        dtype: "auto": what the device computes fastest in; else "float32", "bfloat16", "float16",
+            or "int8": `quantize` it. A checkpoint stored in int8 needs no word.
 
     Raises:
         SourceError: the source is not to be found.
+        InputError: no such device or dtype, or a float dtype for a checkpoint stored in int8.
         ConfigError, CheckpointError, TokenizerError: its files are wrong.
         MemoryForecastError: it would not fit into the free memory.
     """
     folder = resolve(source)
     where = pick_device(device)
     problem = known_problem(where)
+    if device == "auto" and where.type == "mps":
+        problem = problem or disagreement(where)
     if problem and device == "auto":
         warnings.warn(f"{problem}. Using the CPU.", stacklevel=2)
         where = torch.device("cpu")
-    wanted = pick_dtype(dtype, where)
     checkpoint = Checkpoint(folder)
-    name = str(wanted).removeprefix("torch.")
+    stored_int8 = checkpoint.config.quantization == "int8"
+    if stored_int8 and dtype not in ("auto", "int8"):
+        raise InputError(
+            f"dtype is {dtype!r} and {folder} is stored in int8, which computes in bfloat16; "
+            'use dtype="auto", or load the float checkpoint it was made from'
+        )
+    int8 = stored_int8 or dtype == "int8"
+    wanted = torch.bfloat16 if int8 else pick_dtype(dtype, where)
+    name = "int8" if int8 else str(wanted).removeprefix("torch.")
     refuse_what_cannot_fit(checkpoint.config, name, free_memory(), str(source or folder))
     tokenizer = Tokenizer(folder)
     model = load_model(checkpoint, wanted, where)
@@ -60,6 +73,8 @@ def load_pretrained(
             f"{model.config.vocab_size} rows; they do not belong together"
         )
     model.num_tokens = tokenizer.num_tokens
+    if int8 and not stored_int8:
+        quantize(model)
     return model, tokenizer
 
 
@@ -75,6 +90,8 @@ def load_model(
     """
     with torch.device("meta"), _SkipInit():  # shapes without storage: nothing is allocated
         model = QwenForCausalLM(checkpoint.config)
+        if checkpoint.config.quantization:
+            make_room_for_int8(model)
     model.load_state_dict(checkpoint.load(dtype, device), strict=True, assign=True)
     model.stop_ids = _stop_ids(checkpoint)
     return model.eval().requires_grad_(False)

@@ -12,6 +12,7 @@ import psutil
 import torch
 
 from qwenkit.checkpoint import Checkpoint
+from qwenkit.compare import compare_with_cpu
 from qwenkit.config import QwenConfig
 from qwenkit.device import default_dtype, free_memory, known_problem, pick_device
 from qwenkit.errors import QwenkitError
@@ -43,6 +44,8 @@ def doctor() -> tuple[list[str], list[str]]:
     known = known_problem(device)
     if known:
         problems.append(known)
+    if device.type != "cpu":
+        facts += [*_compared(device, problems)]
     embedded = str(EMBEDDED) if EMBEDDED.is_dir() else "missing"
     facts.append(f"embedded model   {embedded}")
     facts.append(f"cached models    {', '.join(cached_models()) or 'none'}")
@@ -56,6 +59,20 @@ def doctor() -> tuple[list[str], list[str]]:
         except QwenkitError as error:
             problems.append(f"QWENKIT_MODEL: {error}")
     return facts, problems
+
+
+def _compared(device: torch.device, problems: list[str]) -> Iterator[str]:
+    """Yield how each part of the model on the device differs from the CPU's."""
+    found = compare_with_cpu(device, full_head=True)
+    for one in found:
+        verdict = "as on the CPU" if one.ok else "WRONG"
+        yield f"  {one.part:<42} {verdict} (differs by {one.error:.1e} of the largest value)"
+    wrong = [one.part for one in found if not one.ok]
+    if wrong:
+        problems.append(
+            f"{device} gets {', '.join(wrong)} wrong with torch {version('torch')}; models are "
+            'loaded on the CPU instead: name device="cpu" to be sure, and try a newer torch'
+        )
 
 
 def inspect(checkpoint: Checkpoint, every_tensor: bool = False) -> Iterator[str]:

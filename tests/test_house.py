@@ -32,8 +32,10 @@ FLOORS = (
     ("checkpoint", "trace", "hub", "tokenizer", "memory", "sampling"),
     ("saving", "bpe"),
     ("model",),
+    ("quantize",),
+    ("compare",),
     ("pretrained",),
-    ("toy", "generate", "report", "lora", "train", "quantize", "interpret", "mps"),
+    ("toy", "generate", "report", "lora", "train", "interpret", "mps"),
     ("plot",),
     ("widgets", "checks"),
     (FACE,),
@@ -42,8 +44,8 @@ FLOORS = (
 # The same within a folder; here files of one floor may import one another.
 FLOORS_INSIDE = {
     "model": (
-        ("norm", "rope", "mask", "cache", "mlp", "inputs"),
-        ("attention",),
+        ("norm", "rope", "mask", "cache", "linear", "inputs"),
+        ("attention", "mlp", "embedding"),
         ("decoder",),
         ("qwen",),
         (FACE,),

@@ -1,0 +1,158 @@
+"""Compute each part of the model on a device and on the CPU, and see whether they agree.
+
+Kernels of a young device may be wrong without an error, at certain sizes alone: one row (decoding),
+a chunk after a cache, a padded batch, a head with a large vocabulary. So those are what is tried.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from qwenkit.config import QwenConfig
+from qwenkit.device import default_dtype
+from qwenkit.model import DecoderLayer, KVCache, QwenForCausalLM
+from qwenkit.quantize import int8_linear, quantize_rows
+
+# Of the largest value: rounding stays below it, a wrong kernel does not.
+ALLOWED = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 1e-2}
+FULL_VOCABULARY = 151_936
+CONFIG = QwenConfig(  # the sizes of Qwen2.5-Coder-0.5B, with fewer layers and tokens
+    vocab_size=1024,
+    hidden_size=896,
+    intermediate_size=4864,
+    num_hidden_layers=2,
+    num_attention_heads=14,
+    num_key_value_heads=2,
+    max_position_embeddings=512,
+    tie_word_embeddings=True,
+)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far a part is on the device from what it is on the CPU in float32.
+
+    Attributes:
+        part: what was computed.
+        error: the largest difference, as a share of the largest value.
+        allowed: what rounding in the device's dtype may come to.
+    """
+
+    part: str
+    error: float
+    allowed: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether they agree."""
+        return self.error <= self.allowed  # not a number is no agreement
+
+
+def compare_with_cpu(
+    device: torch.device, dtype: torch.dtype | None = None, *, full_head: bool = False
+) -> list[Difference]:
+    """Compute every part on both.
+
+    Args:
+        device: to be judged.
+        dtype: None: the one that models are loaded in there.
+        full_head: also the head of Qwen's vocabulary: 0.5 GB on the CPU, and a few seconds.
+
+    Returns:
+        One for each part. Where the device fails with an error, that part's error is infinite.
+    """
+    dtype = dtype or default_dtype(device)
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay the next ones
+        torch.manual_seed(0)
+        model = QwenForCausalLM(CONFIG).requires_grad_(False)
+        for name, parameter in model.named_parameters():
+            if not name.endswith("norm.weight"):  # biases too: zeros would hide their loss
+                parameter.normal_(std=0.05)
+        found = [_difference(*part, device, dtype) for part in _parts(model)]
+        if full_head:
+            weight = torch.randn(FULL_VOCABULARY, CONFIG.hidden_size) * 0.05
+            rows = torch.randn(1, 3, CONFIG.hidden_size)
+            found.append(
+                _difference("full-vocabulary head", F.linear, (rows, weight), device, dtype)
+            )
+    return found
+
+
+@functools.cache
+def disagreement(device: torch.device) -> str | None:
+    """Say which parts this device gets wrong, tried once a process; None: it gets all right."""
+    wrong = [one.part for one in compare_with_cpu(device) if not one.ok]
+    if not wrong:
+        return None
+    return f"torch {torch.__version__} on {device} gets {', '.join(wrong)} wrong"
+
+
+Part = tuple[str, Callable[..., Tensor], tuple[object, ...]]
+
+
+def _parts(model: QwenForCausalLM) -> Iterator[Part]:
+    """Yield (name, function, arguments); tensors and modules among these go to the device."""
+    layer = model.model.layers[0]
+    assert isinstance(layer, DecoderLayer)  # torch says only that it is a module
+    x = torch.randn(2, 24, CONFIG.hidden_size)
+    ids = torch.randint(0, CONFIG.vocab_size, (2, 24))
+    real = torch.ones_like(ids)
+    real[0, :9] = 0  # padded on the left
+    yield "RMSNorm", _call, (layer.input_layernorm, x)
+    yield "linear, one row", _call, (layer.mlp.gate_proj, x[:1, :1])
+    yield "linear, many rows", _call, (layer.mlp.gate_proj, x)
+    yield "MLP", _call, (layer.mlp, x)
+    weight, scale = quantize_rows(layer.mlp.up_proj.weight)
+    yield "int8 linear, one row", int8_linear, (x[:1, :1], weight, scale)
+    yield "int8 linear, many rows", int8_linear, (x, weight, scale)
+    yield "attention and RoPE, a prompt", _call, (model, ids)
+    yield "attention, a padded batch", _padded, (model, ids, real)
+    yield "attention, one token after a cache", _continued, (model, ids, 1)
+    yield "attention, several tokens after a cache", _continued, (model, ids, 5)
+
+
+def _call(module: torch.nn.Module, x: Tensor) -> Tensor:
+    return module(x)  # type: ignore[no-any-return]
+
+
+def _padded(model: QwenForCausalLM, ids: Tensor, real: Tensor) -> Tensor:
+    return model(ids, attention_mask=real)[real.bool()]  # type: ignore[no-any-return]
+
+
+def _continued(model: QwenForCausalLM, ids: Tensor, last: int) -> Tensor:
+    """Return the logits of the last tokens, the others read into a cache before."""
+    cache = KVCache(model.config, len(ids), max_length=ids.shape[1])
+    model(ids[:, :-last], cache=cache)
+    return model(ids[:, -last:], cache=cache)  # type: ignore[no-any-return]
+
+
+def _difference(
+    part: str,
+    function: Callable[..., Tensor],
+    arguments: tuple[object, ...],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Difference:
+    want = function(*arguments)
+    try:
+        got = function(*(_moved(argument, device, dtype) for argument in arguments))
+        error = (got.cpu().float() - want).abs().max() / want.abs().max()
+        return Difference(part, float(error), ALLOWED[dtype])
+    except (RuntimeError, NotImplementedError, TypeError):  # an operator the device has not
+        return Difference(part, float("inf"), ALLOWED[dtype])
+
+
+def _moved(argument: object, device: torch.device, dtype: torch.dtype) -> object:
+    """Return a copy on the device; floats in its dtype."""
+    if isinstance(argument, torch.nn.Module):
+        return copy.deepcopy(argument).to(device, dtype)
+    if not isinstance(argument, Tensor):
+        return argument
+    return argument.to(device, dtype) if argument.is_floating_point() else argument.to(device)

@@ -1,0 +1,147 @@
+"""Each part on a device beside the CPU: rounding passes, a wrong kernel is named."""
+
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import qwenkit as qk
+from qwenkit import compare, pretrained, report
+from qwenkit.compare import compare_with_cpu, disagreement
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_cpu_agrees_with_itself(dtype):
+    found = compare_with_cpu(CPU, dtype)
+    assert [one.part for one in found if not one.ok] == []
+    assert len(found) == 10
+    assert len({one.part for one in found}) == 10
+    # What is allowed leaves room for rounding, and not for much else.
+    assert (
+        max(one.error for one in found) > compare.ALLOWED[dtype] / 1000 or dtype != torch.bfloat16
+    )
+
+
+def test_the_callers_random_numbers_are_left_alone():
+    torch.manual_seed(5)
+    want = torch.rand(3)
+    torch.manual_seed(5)
+    compare_with_cpu(CPU)
+    assert torch.equal(torch.rand(3), want)
+
+
+class Breaks(TorchDispatchMode):
+    """A device some of whose kernels are wrong: it changes what an operator gives, if asked."""
+
+    def __init__(self, name, when=lambda *args: True, by=1.5):
+        super().__init__()
+        self.name, self.when, self.by = name, when, by
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if self.name not in str(func) or not self.when(*args):
+            return out
+        for one in out if isinstance(out, tuple) else (out,):
+            if torch.is_tensor(one) and one.is_floating_point():
+                one.mul_(self.by)  # in place, as some operators give back their own argument
+        return out
+
+
+def judged(monkeypatch, mode):
+    """Compare with a device on which `mode` holds."""
+
+    def on_device(part, function, arguments, device, dtype):
+        def broken(*moved):
+            with mode:
+                return function(*moved)
+
+        want = function(*arguments)
+        got = broken(*(compare._moved(a, device, dtype) for a in arguments))
+        error = float((got.float() - want).abs().max() / want.abs().max())
+        return compare.Difference(part, error, compare.ALLOWED[dtype])
+
+    monkeypatch.setattr(compare, "_difference", on_device)
+    return {one.part for one in compare_with_cpu(CPU, torch.float32) if not one.ok}
+
+
+def test_a_wrong_kernel_is_named_where_it_is_wrong(monkeypatch):
+    assert judged(monkeypatch, Breaks("rsqrt")) >= {"RMSNorm", "attention and RoPE, a prompt"}
+
+
+def test_a_kernel_that_is_wrong_for_one_token_alone_is_named(monkeypatch):
+    single = Breaks("scaled_dot_product", lambda q, k, *rest: k.shape[2] > q.shape[2])
+    assert judged(monkeypatch, single) == {
+        "attention, one token after a cache", "attention, several tokens after a cache",
+    }  # fmt: skip
+
+
+def test_numbers_that_are_none_are_no_agreement(monkeypatch):
+    assert "MLP" in judged(monkeypatch, Breaks("silu", by=float("nan")))
+
+
+def test_an_operator_that_fails_is_infinitely_wrong(monkeypatch):
+    def fails(*args, **kwargs):
+        if args[0].dtype == torch.bfloat16:
+            raise NotImplementedError("aten::silu is not implemented for this device")
+        return silu(*args, **kwargs)
+
+    silu = F.silu
+    monkeypatch.setattr(F, "silu", fails)
+    found = {one.part: one for one in compare_with_cpu(CPU, torch.bfloat16)}
+    assert found["MLP"].error == float("inf")
+    assert not found["MLP"].ok
+    assert found["RMSNorm"].ok
+
+
+def test_the_full_head_is_tried_where_asked(monkeypatch):
+    monkeypatch.setattr(compare, "FULL_VOCABULARY", 5_000)
+    assert compare_with_cpu(CPU, full_head=True)[-1].part == "full-vocabulary head"
+
+
+def test_a_device_that_disagrees_is_left_for_the_cpu_and_it_is_said(monkeypatch):
+    monkeypatch.setattr(pretrained, "pick_device", lambda name: torch.device("mps"))
+    monkeypatch.setattr(pretrained, "known_problem", lambda device: None)
+    monkeypatch.setattr(pretrained, "disagreement", lambda device: "torch on mps gets MLP wrong")
+    with pytest.warns(UserWarning, match=r"gets MLP wrong\. Using the CPU\."):
+        model, _ = qk.load_pretrained()
+    assert model.device == CPU
+
+
+def test_the_cpu_is_not_tried_before_loading(monkeypatch):
+    monkeypatch.setattr(pretrained, "disagreement", lambda device: pytest.fail("tried"))
+    monkeypatch.setattr(pretrained, "pick_device", lambda name: CPU)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        qk.load_pretrained()
+
+
+def test_disagreement_names_the_parts_and_is_tried_once(monkeypatch):
+    tried = []
+
+    def compared(device):
+        tried.append(device)
+        return [compare.Difference("MLP", 2.0, 0.1), compare.Difference("RMSNorm", 0.0, 0.1)]
+
+    monkeypatch.setattr(compare, "compare_with_cpu", compared)
+    disagreement.cache_clear()
+    try:
+        assert disagreement(CPU).endswith("on cpu gets MLP wrong")
+        assert disagreement(CPU)
+        assert len(tried) == 1
+    finally:
+        disagreement.cache_clear()
+
+
+def test_doctor_shows_each_part_of_an_accelerator(monkeypatch):
+    found = [compare.Difference("MLP", float("inf"), 0.1), compare.Difference("RMSNorm", 0.0, 0.1)]
+    monkeypatch.setattr(report, "compare_with_cpu", lambda device, full_head: found)
+    monkeypatch.setattr(report, "pick_device", lambda: torch.device("mps"))
+    facts, problems = report.doctor()
+    lines = [line for line in facts if "CPU" in line or "WRONG" in line]
+    assert any("MLP" in line and "WRONG" in line for line in lines)
+    assert any("RMSNorm" in line and "as on the CPU" in line for line in lines)
+    assert any("gets MLP wrong" in problem for problem in problems)
