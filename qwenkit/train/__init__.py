@@ -9,7 +9,7 @@ from qwenkit.train.callbacks import (
     SaveTraining,
 )
 from qwenkit.train.checkpoints import checkpoints, load_training, save_training
-from qwenkit.train.documents import Document, hold_out, read_documents
+from qwenkit.train.documents import Document, hold_out, read_documents, read_package
 from qwenkit.train.evaluation import Evaluation, evaluate, token_losses
 from qwenkit.train.initial import init_weights
 from qwenkit.train.loop import Callback, Metrics, Trainer
@@ -17,7 +17,7 @@ from qwenkit.train.losses import IGNORE, bits_per_byte, next_token_loss, perplex
 from qwenkit.train.metrics import read_metrics
 from qwenkit.train.mix import Mix
 from qwenkit.train.optimizer import make_optimizer
-from qwenkit.train.run import train
+from qwenkit.train.run import read_text, train
 from qwenkit.train.schedules import Schedule
 from qwenkit.train.settings import DataSettings, Recipe, TrainingSettings
 
@@ -51,6 +51,8 @@ __all__ = [
     "perplexity",
     "read_documents",
     "read_metrics",
+    "read_package",
+    "read_text",
     "save_training",
     "token_losses",
     "train",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import sysconfig
@@ -74,6 +75,29 @@ def read_documents(
     if not documents:
         raise SourceError(f"{root} holds no text that matches {', '.join(_several(include))}")
     return documents
+
+
+def read_package(name: str, *, leave_out: Sequence[str] = ()) -> list[Document]:
+    """Read the Python files of an installed package, in the order of their names.
+
+    Args:
+        name: as it is imported, such as "numpy". It is found, and not imported.
+        leave_out: patterns of paths of which none may match; they begin with the package's name.
+
+    Returns:
+        Each file, its name beginning with the package's.
+
+    Raises:
+        SourceError: no such package, or as of `read_documents`.
+    """
+    found = importlib.util.find_spec(name) if name.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        raise SourceError(f"no package {name!r} is installed here; install it, or leave it out")
+    root = found.submodule_search_locations[0]
+    documents = (
+        Document(f"{name}/{one.name}", one.text) for one in read_documents(root, include=("*.py",))
+    )
+    return [one for one in documents if not matches(one.name, leave_out)]
 
 
 def hold_out(

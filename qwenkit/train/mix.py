@@ -5,6 +5,7 @@ An example is a list of ids with a flag for each: whether the loss counts it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from qwenkit.tokenizer import Tokenizer
 from qwenkit.train.documents import Document
 
 SHORTEST = 8  # characters or tokens: nothing shorter is worth an example
+EDGE = re.compile(r"\b")  # of a word
+INSIDE = re.compile(r"(?<=[(\[{])[^()\[\]{}\n]+(?=[)\]}])")  # innermost brackets, in a line
 
 
 @dataclass(frozen=True)
@@ -101,12 +104,16 @@ def _encode(texts: list[str], tokenizer: Tokenizer) -> list[np.ndarray]:
 
 
 def _pieces(text: str, context: int, rng: np.random.Generator) -> list[str]:
-    """Cut a text at line ends into pieces that make examples of many lengths."""
+    """Cut a text at line ends into pieces that make examples of many lengths.
+
+    Lengths are drawn evenly in their logarithm: what is asked of a model is often a few lines.
+    """
+    shortest, longest = 4 * SHORTEST, max(context, 4 * SHORTEST)
     pieces = []
-    piece, wanted = "", 0
+    piece, wanted = "", 0.0
     for line in text.splitlines(keepends=True):
         if not piece:
-            wanted = int(rng.integers(4 * SHORTEST, max(2 * context, 4 * SHORTEST + 1)))
+            wanted = shortest * (longest / shortest) ** rng.random()
         piece += line
         if len(piece) >= wanted:
             pieces.append(piece)
@@ -115,13 +122,30 @@ def _pieces(text: str, context: int, rng: np.random.Generator) -> list[str]:
 
 
 def _cut_out_a_middle(piece: str, rng: np.random.Generator) -> tuple[str, str, str]:
-    """Return prefix, suffix and middle: half the time within one line, half over several."""
-    start = int(rng.integers(1, len(piece) - 1))
+    """Return prefix, suffix and middle, of a kind that a person would ask for.
+
+    A third of the middles are what stands between brackets, a third are within a line, most of
+    them up to its end, and a third go over several lines. Three times in four the cuts of the
+    latter two are at words' edges.
+    """
+    kind = int(rng.integers(3))
+    inside = [found.span() for found in INSIDE.finditer(piece)] if kind == 0 else []
+    if inside:
+        start, stop = inside[int(rng.integers(len(inside)))]
+        return piece[:start], piece[stop:], piece[start:stop]
+    places = np.arange(1, len(piece))
+    edges = [edge.start() for edge in EDGE.finditer(piece, 1, len(piece) - 1)]
+    if rng.random() < 0.75 and len(edges) > 1:
+        places = np.array(edges)
+    start = int(rng.choice(places[:-1]))
+    later = places[places > start]
     line_end = piece.find("\n", start)
-    if rng.random() < 0.5 and line_end > start:
-        stop = line_end if rng.random() < 0.5 else int(rng.integers(start + 1, line_end + 1))
+    if kind < 2 and line_end > start:
+        within = later[later < line_end]
+        to_end = rng.random() < 0.6 or not len(within)
+        stop = line_end if to_end else int(rng.choice(within))
     else:
-        stop = int(rng.integers(start + 1, len(piece)))
+        stop = int(rng.choice(later))
     return piece[:start], piece[stop:], piece[start:stop]
 
 

@@ -25,7 +25,7 @@ from qwenkit.tokenizer import Tokenizer
 from qwenkit.train.batches import Batches
 from qwenkit.train.callbacks import CsvLog, EarlyStop, KeepModel, ProgressBar, SaveTraining
 from qwenkit.train.checkpoints import checkpoints, load_training, writing
-from qwenkit.train.documents import Document, hold_out, read_documents
+from qwenkit.train.documents import Document, hold_out, read_documents, read_package
 from qwenkit.train.evaluation import Evaluation, evaluate
 from qwenkit.train.initial import init_weights
 from qwenkit.train.loop import Trainer
@@ -64,7 +64,7 @@ def train(
         )
     if resume and not there:
         raise CheckpointError(f"{out} holds no checkpoint to resume; begin without --resume")
-    kept, held = _documents(steps.data, text)
+    kept, held = read_text(steps.data, text)
     if not resume:
         merges = learn_merges((one.text for one in kept), steps.data.vocab_size)
         clear_leftovers(out / "tokenizer", r"\w+\.json")
@@ -151,13 +151,24 @@ def stop_on_signals(trainer: Trainer) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _documents(
-    data: DataSettings, text: str | Path | None
+def read_text(
+    data: DataSettings, text: str | Path | None = None
 ) -> tuple[list[Document], list[Document]]:
+    """Return the documents to train on, and those held out.
+
+    Args:
+        data: says which.
+        text: a folder in place of the recipe's own.
+
+    Raises:
+        SourceError: no text, or as of `read_documents`, `read_package` and `hold_out`.
+    """
     folder = text or data.text
     if not folder:
         raise SourceError("no text to train on; name its folder with --text")
     found = read_documents(folder, include=data.include, leave_out=data.leave_out)
+    for package in data.packages:
+        found += read_package(package, leave_out=data.leave_out)
     return hold_out(found, data.held_out)
 
 

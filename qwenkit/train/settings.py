@@ -102,8 +102,9 @@ class DataSettings:
         batch_size: windows in a batch.
         vocab_size: of the tokenizer that is learned from the text.
         text: a folder, or "stdlib"; empty: the command names it.
-        include: patterns of the files to read.
-        leave_out: patterns of those not to read.
+        packages: installed packages whose Python files are read as well.
+        include: patterns of the folder's files to read.
+        leave_out: patterns of those not to read; a package's files begin with its name.
         held_out: patterns of those to evaluate on and never to train on.
         fim: see `Mix`.
         repeats: see `Mix`.
@@ -113,6 +114,7 @@ class DataSettings:
     batch_size: int = 16
     vocab_size: int = 2048
     text: str = ""
+    packages: tuple[str, ...] = ()
     include: tuple[str, ...] = ("*.py", "*.md", "*.txt")
     leave_out: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()

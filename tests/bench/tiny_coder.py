@@ -31,9 +31,8 @@ from qwenkit.train import (
     Evaluation,
     Recipe,
     evaluate,
-    hold_out,
-    read_documents,
     read_metrics,
+    read_text,
 )
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -66,9 +65,7 @@ FIM = (  # before, after: an argument list, a return, a condition, an import
 @functools.cache
 def texts(folder: Path) -> tuple[list[Document], list[Document]]:
     """Return what the model was trained on and what was held out, from the running Python."""
-    data = Recipe.from_file(folder / "recipe.toml").data
-    found = read_documents(data.text, include=data.include, leave_out=data.leave_out)
-    return hold_out(found, data.held_out)
+    return read_text(Recipe.from_file(folder / "recipe.toml").data)
 
 
 @functools.cache

@@ -2,13 +2,14 @@
 
 import os
 import re
+import sys
 import sysconfig
 from pathlib import Path
 
 import pytest
 
 from qwenkit.errors import SourceError
-from qwenkit.train.documents import Document, hold_out, matches, read_documents
+from qwenkit.train.documents import Document, hold_out, matches, read_documents, read_package
 
 
 def folder_of(tmp_path, files):
@@ -45,6 +46,31 @@ def test_python_markdown_and_text_are_read_unless_told_otherwise(tmp_path):
     found = read_documents(folder_of(tmp_path, TREE))
     assert len(found) == len(TREE) - 1  # all but data.bin, which is no text
     assert {"notes.md", "x.txt", "sub/deep/d.py"} <= set(names(found))
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """An importable package, which must be found without being run."""
+    files = {
+        "__init__.py": "raise SystemExit\n", "a.py": "a = 1\n", "notes.md": "# Notes\n",
+        "sub/b.py": "b = 1\n", "tests/test_a.py": "t = 1\n", "_table.py": "n = 1\n",
+    }  # fmt: skip
+    folder_of(tmp_path / "notimported", files)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "notimported"
+
+
+def test_a_packages_python_files_bear_its_name(package):
+    found = read_package(package, leave_out=["*/tests/*", "notimported/_table.py", "a.py"])
+    assert names(found) == [f"{package}/__init__.py", f"{package}/a.py", f"{package}/sub/b.py"]
+    assert found[1].text == "a = 1\n"
+    assert package not in sys.modules
+
+
+@pytest.mark.parametrize("name", ["no_such_package", "json.decoder", "bisect", "../numpy", ""])
+def test_what_is_no_installed_package_is_refused(name):
+    with pytest.raises(SourceError, match=r"no package .* is installed here; install it"):
+        read_package(name)
 
 
 @pytest.mark.parametrize(

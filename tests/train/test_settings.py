@@ -46,7 +46,7 @@ def test_what_is_not_said_has_a_default(tmp_path):
 
 
 def test_every_key_is_read(tmp_path):
-    data = DataSettings(64, 2, 300, "texts", ("*.c",), ("x",), ("y", "z"), 0.5, 0.25)
+    data = DataSettings(64, 2, 300, "texts", ("numpy",), ("*.c",), ("x",), ("y", "z"), 0.5, 0.25)
     training = TrainingSettings(
         9, 1e-4, "linear", 3, 0.5, 0.0, 0.9, 0.0, 4, 0.1, 7, "bfloat16", 2, 3, 4, 5, "float16"
     )
