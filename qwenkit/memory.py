@@ -65,7 +65,9 @@ def forecast(
     tokens = batch_size * length
     # The fullest moment within a layer is either the MLP's (gate, SiLU(gate), up or their product:
     # three wide tensors) or, with open attention, the scores' (raw, masked, softmax in float32).
-    residual = 3 * tokens * config.hidden_size * size
+    # Beside it stand the stream, its normalised copy, and the memory of attention's q, k, v and z,
+    # which the allocator keeps for the next layer.
+    residual = 8 * tokens * config.hidden_size * size
     mlp = 3 * tokens * config.intermediate_size * size
     scores = batch_size * config.num_attention_heads * length * length
     attention = scores * (2 * size + 4) if open_attention else 0

@@ -74,12 +74,12 @@ def test_cache_of_a_published_size_by_hand():
 def test_activations_by_hand():
     config = small_config()  # hidden 4, intermediate 6, 2 heads, vocabulary 8
     few = forecast(config, "float32", 10, logits_to_keep=1).activations
-    assert few == (3 * 10 * 4 + 3 * 10 * 6) * 4  # residual stream and MLP
+    assert few == (8 * 10 * 4 + 3 * 10 * 6) * 4  # stream and attention, MLP
     assert forecast(config, "float32", 10, 2, logits_to_keep=1).activations == 2 * few
     wide = small_config(vocab_size=1_000)
-    assert forecast(wide, "float32", 10).activations == (3 * 10 * 4 + 10 * 1_000) * 4  # logits
+    assert forecast(wide, "float32", 10).activations == (8 * 10 * 4 + 10 * 1_000) * 4  # logits
     opened = forecast(config, "bfloat16", 100, logits_to_keep=1, open_attention=True)
-    assert opened.activations == 3 * 100 * 4 * 2 + 2 * 100 * 100 * (2 + 2 + 4)  # scores
+    assert opened.activations == 8 * 100 * 4 * 2 + 2 * 100 * 100 * (2 + 2 + 4)  # scores
 
 
 def test_total_is_the_sum():

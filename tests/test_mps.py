@@ -29,6 +29,7 @@ from qwenkit.mps.defects import DEFECTS, met_by
 from qwenkit.mps.defects import Attention as AttentionCall
 from qwenkit.mps.defects import Linear as LinearCall
 from qwenkit.mps.kernels import ON_MPS, SERVE_MPS, kernels, native_functions, runs_on_mps
+from qwenkit.quantize import quantize
 from qwenkit.trace import Trace
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -140,6 +141,15 @@ def test_every_way_of_generating_would_run():
     )
     no_problems(lambda: generate_batch(model, [[1, 2, 3], [4]], **settings))
     no_problems(lambda x: beam_search(model, x, num_beams=2, max_new_tokens=3), ids(1, 6))
+
+
+def test_a_quantized_model_would_run():
+    model = tiny()
+    quantize(model)
+    report = no_problems(model, ids(1, 1))
+    assert report.operators["aten::_weight_int8pack_mm"] == 7 * 3 + 1  # each layer's, and the head
+    no_problems(model, ids(2, 20))  # widened
+    no_problems(lambda x: generate(model, x, max_new_tokens=2, stop_ids=()), ids(1, 6))
 
 
 @pytest.mark.parametrize("autocast", ["float32", "bfloat16"])

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import textwrap
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from fixtures_toy import PEAK_OF_LOAD, python
+from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
 import qwenkit as qk
@@ -135,3 +137,23 @@ def test_loading_in_bfloat16_costs_the_file_once(folder):
     done = python(PEAK_OF_LOAD, folder, "bfloat16")
     assert done.returncode == 0, done.stderr
     assert 0.9 * size <= int(done.stdout) <= 1.1 * size
+
+
+def test_int8_chooses_the_same_token_and_foresees_as_well(folder, ours):
+    """On code that no model of before 2026 has seen: this repository's own."""
+    model, tokenizer = ours
+    small, _ = qk.load_pretrained(folder, device="cpu", dtype="int8")
+    files = ["quantize.py", "compare.py", "model/linear.py", "train/mix.py"]
+    same = total = 0
+    losses = [0.0, 0.0]
+    for file in files:
+        ids = tokenizer((Path(qk.__file__).parent / file).read_text(encoding="utf-8"))[:, :512]
+        logits = [one(ids)[0, :-1].float() for one in (model, small)]
+        same += int((logits[0].argmax(-1) == logits[1].argmax(-1)).sum())
+        total += len(logits[0])
+        for number, one in enumerate(logits):
+            losses[number] += cross_entropy(one, ids[0, 1:], reduction="sum").item()
+    assert total > 1_500
+    assert same / total >= 0.97
+    perplexity = [math.exp(loss / total) for loss in losses]
+    assert perplexity[1] == pytest.approx(perplexity[0], rel=0.02)

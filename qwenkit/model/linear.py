@@ -28,7 +28,7 @@ class _Buffers(threading.local):
     """What weights are widened into; one for each thread, as two models may compute at once."""
 
     def __init__(self) -> None:
-        self.by_dtype: dict[torch.dtype, Tensor] = {}
+        self.held: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
 
 _buffers = _Buffers()
@@ -106,7 +106,7 @@ def widened(
     outer, inner = weight.shape
     wide = x.to(dtype)
     step = max(PIECE // inner, 1)
-    buffer = _buffer(step * inner, dtype)
+    buffer = _buffer(step * inner, dtype, weight.device)
     y = x.new_empty(*x.shape[:-1], outer)  # (..., O)
     for start in range(0, outer, step):
         rows = weight[start : start + step]
@@ -122,9 +122,9 @@ def has_bfloat16_products() -> bool:
     return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def _buffer(size: int, dtype: torch.dtype) -> Tensor:
+def _buffer(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return a buffer that the next call will overwrite."""
-    held = _buffers.by_dtype
-    if dtype not in held or held[dtype].numel() < size:
-        held[dtype] = torch.empty(size, dtype=dtype)
-    return held[dtype][:size]
+    held = _buffers.held
+    if (dtype, device) not in held or held[dtype, device].numel() < size:
+        held[dtype, device] = torch.empty(size, dtype=dtype, device=device)
+    return held[dtype, device][:size]

@@ -54,9 +54,9 @@ def test_widening_goes_piece_by_piece_through_one_small_buffer(monkeypatch):
     x, w, b = operands(37, 24, torch.bfloat16, (6,))  # 4 rows a piece, the last one smaller
     want = F.linear(x.float(), w.float()).bfloat16() + b
     assert torch.equal(widened(x, w, b), want)
-    made = room._buffers.by_dtype[torch.float32].data_ptr()
+    made = room._buffer(1, torch.float32, x.device).data_ptr()
     widened(x, w, b)
-    assert room._buffers.by_dtype[torch.float32].data_ptr() == made
+    assert room._buffer(1, torch.float32, x.device).data_ptr() == made
 
 
 def test_a_second_thread_has_a_buffer_of_its_own():
@@ -66,12 +66,14 @@ def test_a_second_thread_has_a_buffer_of_its_own():
     widened(x, w)
     seen = []
     thread = threading.Thread(
-        target=lambda: seen.append((widened(x, w), room._buffer(8, torch.float32).data_ptr()))
+        target=lambda: seen.append(
+            (widened(x, w), room._buffer(8, torch.float32, x.device).data_ptr())
+        )
     )
     thread.start()
     thread.join()
     assert torch.equal(seen[0][0], widened(x, w))
-    assert seen[0][1] != room._buffer(8, torch.float32).data_ptr()
+    assert seen[0][1] != room._buffer(8, torch.float32, x.device).data_ptr()
 
 
 WAYS = {  # rows, dtype, weight's size, the processor multiplies bfloat16 -> the way
