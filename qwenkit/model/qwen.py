@@ -123,5 +123,8 @@ class QwenForCausalLM(nn.Module):
             raise InputError(f"logits_to_keep is {logits_to_keep}; it must be 0 (all) or more")
         x = self.model(input_ids, cache=cache, attention_mask=attention_mask, trace=trace)
         x = x[:, -logits_to_keep:]  # -0 is 0: all of them
-        head = self.model.embed_tokens.as_head if self.lm_head is None else self.lm_head
-        return tap(trace, "logits", head(x))  # (B, T, V)
+        return tap(trace, "logits", self.head(x))  # (B, T, V)
+
+    def head(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T V"]:
+        """Score every token for each vector of the normalised stream."""
+        return self.model.embed_tokens.as_head(x) if self.lm_head is None else self.lm_head(x)

@@ -49,7 +49,7 @@ def test_a_head_that_only_looks_back_one_token_has_the_score_one(model, monkeypa
         def __getitem__(self, name):
             return shift.expand(1, 4, 10, 10)
 
-    monkeypatch.setattr("qwenkit.interpret.Trace", Fixed)
+    monkeypatch.setattr("qwenkit.interpret.heads.Trace", Fixed)
     assert torch.equal(previous_token_scores(model, torch.ones(1, 10).long()), torch.ones(3, 4))
 
 
