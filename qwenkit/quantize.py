@@ -144,9 +144,10 @@ def quantize(model: QwenForCausalLM) -> dict[str, float]:
     errors: dict[str, float] = {}
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.Linear | nn.Embedding):
-            weight, scale = quantize_rows(module.weight)
-            error = weight * scale.float()[:, None] - module.weight.float()
-            errors[f"{name}.weight"] = float(error.norm() / module.weight.float().norm())
+            wide = module.weight.float()
+            weight, scale = quantize_rows(wide)
+            error = weight * scale.float()[:, None] - wide
+            errors[f"{name}.weight"] = float(error.norm() / wide.norm())
             _put(model, name, weight, scale)
     _call_it_quantized(model)
     return errors

@@ -122,7 +122,7 @@ def patch_residual(
     Raises:
         InputError: texts of different lengths, or a metric that does not tell them apart.
     """
-    return _patch(model, clean, corrupted, metric, "resid_pre", dim=1)
+    return _patch(model, clean, corrupted, metric, "resid_pre")
 
 
 @torch.no_grad()
@@ -133,7 +133,7 @@ def patch_heads(
     metric: Metric,
 ) -> Patching:
     """The same with one head's output (attn.z, all positions) at a time: by (layer, head)."""
-    return _patch(model, clean, corrupted, metric, "attn.z", dim=1)
+    return _patch(model, clean, corrupted, metric, "attn.z")
 
 
 def _patch(
@@ -142,9 +142,8 @@ def _patch(
     corrupted: Tensor,
     metric: Metric,
     point: str,
-    dim: int,
 ) -> Patching:
-    """Replace slice after slice, along `dim`, of a point of each layer."""
+    """Replace slice after slice of a point of each layer: positions or heads, dimension 1."""
     if clean.shape != corrupted.shape:
         raise InputError(
             f"clean has shape {tuple(clean.shape)} and corrupted {tuple(corrupted.shape)}; "
@@ -161,11 +160,11 @@ def _patch(
         name = f"layers.{layer}.{point}"
         kept = trace[name]
         found = []
-        for index in range(kept.shape[dim]):
+        for index in range(kept.shape[1]):
 
             def edit(value: Tensor, index: int = index, kept: Tensor = kept) -> Tensor:
                 value = value.clone()
-                value.select(dim, index).copy_(kept.select(dim, index))
+                value[:, index] = kept[:, index]
                 return value
 
             patched = Trace(keep=(), edits={name: edit})

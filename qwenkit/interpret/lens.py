@@ -93,8 +93,9 @@ def attribute_logit(
         raise InputError(
             f"token is {token}; it must be an id from 0 to {model.config.vocab_size - 1}"
         )
-    trace = Trace(keep=("embed", "attn.z", "mlp.out", "resid_post"))
-    logits = model(input_ids, trace=trace)[0, place]
+    trace = Trace(keep=("embed", "attn.z", "mlp.out", "resid_post", "final_norm"))
+    model(input_ids, trace=trace, logits_to_keep=1)
+    logits = model.head(trace["final_norm"][:, place : place + 1])[0, 0]  # of one place alone
     chosen = int(logits[: model.num_tokens].argmax()) if token is None else token
     config, layers = model.config, range(model.config.num_hidden_layers)
 

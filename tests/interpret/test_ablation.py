@@ -145,7 +145,7 @@ def test_without_its_induction_head_tiny_coder_copies_worse_than_without_any_oth
     assert float(effects[head]) < -0.05
 
 
-def test_tiny_coders_previous_token_head_stands_before_its_induction_head():
+def test_tiny_coder_has_a_previous_token_head():
     model, tokenizer = qk.load_pretrained(EMBEDDED, device="cpu", dtype="float32")
     ids = tokenizer(
         "def mean(values):\n    total = 0\n    for value in values:\n        total += value\n"
