@@ -63,7 +63,7 @@ def compare_with_cpu(
     Args:
         device: to be judged.
         dtype: None: the one that models are loaded in there.
-        full_head: also the head of Qwen's vocabulary: 0.5 GB on the CPU, and a few seconds.
+        full_head: also the head of Qwen's vocabulary, whose weights take 0.5 GB on the CPU.
 
     Returns:
         One for each part. Where the device fails with an error, that part's error is infinite.
