@@ -5,7 +5,8 @@
     model, tokenizer = qk.load_pretrained()  # or a folder, or "Qwen/Qwen2.5-Coder-0.5B"
     print(qk.complete(model, tokenizer, "def fib(n):"))
 
-Importing it loads torch, and neither matplotlib nor ipywidgets: `qk.plot` loads on first use.
+Importing it loads torch, and neither matplotlib nor ipywidgets: `qk.plot`, `qk.widgets`
+and `qk.checks` load on first use.
 """
 
 import importlib
@@ -63,7 +64,7 @@ __all__ = [
     "stream",
     "tap",
 ]
-_LATE = ("interpret", "mps", "plot", "toy", "train")
+_LATE = ("checks", "interpret", "mps", "plot", "toy", "train", "widgets")
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -1,0 +1,100 @@
+"""Are two answers the same? Tensors, arrays, numbers, strings, and lists or dicts of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Raised:
+    """The answer of a function that stopped with an error: two of one kind are the same answer."""
+
+    kind: str
+    words: str = ""
+
+
+def answer(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    """Return what a function answers to copies of its arguments; an error is an answer, too."""
+    try:
+        return function(*copied(arguments))
+    except NotImplementedError:
+        return None  # a stub
+    except Exception as error:
+        return Raised(type(error).__name__, str(error).strip().split("\n")[0][:160])
+
+
+def copied(value: Any) -> Any:
+    """Copy tensors, and the lists and dicts that hold them; leave the rest as it is.
+
+    A copy has the strides of the original: what is not contiguous stays so.
+    """
+    if isinstance(value, Tensor):
+        fresh = torch.empty_strided(
+            value.shape, value.stride(), dtype=value.dtype, device=value.device
+        )
+        return fresh.copy_(value)
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, Mapping):
+        return {name: copied(one) for name, one in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(copied(one) for one in value)
+    return value
+
+
+def same(one: Any, other: Any, tolerance: float) -> bool:
+    """Say whether two answers agree: in kind, shape, dtype and, within a tolerance, in value.
+
+    Args:
+        one: an answer.
+        other: an answer.
+        tolerance: as a share of the largest value; 256 times as much for half precision, whose
+            last digit is that much coarser or more.
+    """
+    if isinstance(one, Raised) or isinstance(other, Raised):
+        return isinstance(one, Raised) and isinstance(other, Raised) and one.kind == other.kind
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return one.dtype == other.dtype and same(_tensor(one), _tensor(other), tolerance)
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.dtype == other.dtype and close(one, other, tolerance)
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(
+            same(one[name], other[name], tolerance) for name in one
+        )
+    if isinstance(one, str) or isinstance(other, str):
+        return bool(type(one) is type(other) and one == other)
+    if isinstance(one, tuple | list) and isinstance(other, tuple | list):
+        return len(one) == len(other) and all(
+            same(a, b, tolerance) for a, b in zip(one, other, strict=True)
+        )
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance)
+    return type(one) is type(other) and bool(one == other)
+
+
+def close(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    """Say whether two tensors have one shape and, within a tolerance, the same values."""
+    if one.shape != other.shape:
+        return False
+    if not one.is_floating_point() or not other.is_floating_point():
+        return torch.equal(one.cpu(), other.cpu())
+    if torch.float16 in (one.dtype, other.dtype) or torch.bfloat16 in (one.dtype, other.dtype):
+        tolerance *= 256
+    first, second = one.detach().cpu().float(), other.detach().cpu().float()
+    finite = second.isfinite()
+    scale = float(second[finite].abs().max()) if finite.any() else 1.0
+    return torch.allclose(first, second, rtol=0, atol=tolerance * max(scale, 1e-6), equal_nan=True)
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    numbers = array.dtype.kind in "biuf"
+    return torch.from_numpy(np.ascontiguousarray(array)) if numbers else torch.zeros(0)

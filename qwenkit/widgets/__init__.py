@@ -1,0 +1,1 @@
+"""Widgets that open the model: any layer, any head, any token."""

@@ -1,0 +1,164 @@
+"""What all widgets share: one script, a picture that outlives the kernel, and an export.
+
+A widget is a view-model, which knows everything and draws nothing, and a script, which draws it in
+the page. `state` is what the reader chose; it travels both ways. `data` is what is drawn.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import anywidget
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import traitlets
+from matplotlib.figure import Figure
+
+from qwenkit.files import replacing
+
+DPI = 90
+MAPS = ("viridis", "RdBu_r", "cividis")  # readable for the colour-blind; RdBu_r for signed values
+
+
+class View(Protocol):
+    """What a view-model offers: it can be tested, and asked for words, without any browser."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what is chosen now, as plain JSON values."""
+
+    def choose(self, **state: Any) -> None:
+        """Choose other values; what is not named stays. Raises InputError where one cannot be."""
+
+    def data(self) -> dict[str, Any]:
+        """Return what the script draws: plain JSON values, and `bytes`."""
+
+    def title(self) -> str:
+        """Return a line that names what is shown."""
+
+    def alt(self) -> str:
+        """Return in words what is shown."""
+
+
+class Inspector(anywidget.AnyWidget):
+    """Base of all widgets; a subclass names its script and draws its snapshot.
+
+    Attributes:
+        view: the view-model.
+        script: static/SCRIPT.js in this folder defines `render({model, el})`.
+    """
+
+    script: ClassVar[str]
+    state = traitlets.Dict().tag(sync=True)
+    data = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self._esm = source(self.script) + "\nexport default { render };\n"
+        self._css = static("style.css")
+        super().__init__(state=view.state(), data=view.data())
+        self.observe(self._chosen, "state")
+
+    def choose(self, **state: Any) -> None:
+        """Choose by code what a reader chooses with the mouse; the page follows.
+
+        Raises:
+            InputError: a value that cannot be.
+        """
+        self.view.choose(**state)
+        self.state = self.view.state()
+
+    def _chosen(self, change: dict[str, Any]) -> None:
+        """Take over what the page chose."""
+        if change["new"] != self.view.state():
+            self.view.choose(**change["new"])
+            self.state = self.view.state()
+
+    def snapshot(self) -> Figure:
+        """Draw what is shown now with matplotlib, for pages without a kernel."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        """Return the same words on every machine: notebooks are compared."""
+        return f"{type(self).__name__}: {self.view.title()}"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Add a picture and its words: they are what a page without a kernel shows."""
+        bundle = super()._repr_mimebundle_(**kwargs)
+        data, metadata = bundle if bundle is not None else ({}, {})
+        alt = self.view.alt()
+        data |= {"text/plain": alt, "image/png": base64.b64encode(self._png()).decode()}
+        return data, {**metadata, "image/png": {"alt": alt}}
+
+    def _png(self) -> bytes:
+        figure = self.snapshot()
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+        plt.close(figure)
+        return png.getvalue()
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write one page that shows this widget from disk: no kernel, no network.
+
+        Returns:
+            The file's path. An existing file is replaced only once the page is whole.
+        """
+        path = Path(path)
+        with replacing(path) as temporary:
+            temporary.write_text(page(self, self._png()), encoding="utf-8")
+        return path
+
+
+def page(widget: Inspector, png: bytes) -> str:
+    """Return the page: the widget's own script, its state and data, and a picture as a fallback."""
+    title, alt = html.escape(repr(widget)), html.escape(widget.view.alt(), quote=True)
+    values = json.dumps({"state": widget.state, "data": widget.data}, default=_as_text)
+    values = values.replace("</", r"<\/")  # a string must not end the script
+    picture = base64.b64encode(png).decode()
+    return f"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>body {{ margin: 1em; background: white; }}
+{static("style.css")}</style>
+<h1 class="qk-page">{title}</h1>
+<main id="widget"></main>
+<noscript><img alt="{alt}" src="data:image/png;base64,{picture}"></noscript>
+<script type="module">
+{source(widget.script)}
+render({{ model: standalone({values}), el: document.getElementById("widget") }});
+</script>
+</html>
+"""
+
+
+def _as_text(value: Any) -> dict[str, str]:
+    """Write bytes as text; `standalone` in common.js reads them."""
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise TypeError(f"{type(value).__name__} is neither JSON nor bytes")
+    return {"base64": base64.b64encode(value).decode()}
+
+
+@cache
+def static(name: str) -> str:
+    """Return a file of the folder static/."""
+    return (resources.files("qwenkit.widgets") / "static" / name).read_text(encoding="utf-8")
+
+
+@cache
+def source(script: str) -> str:
+    """Return a widget's whole script: colours, what all share, and its own part."""
+    colours = {name: _hex(name) for name in MAPS}
+    return f"const MAPS = {json.dumps(colours)};\n{static('common.js')}\n{static(script + '.js')}"
+
+
+def _hex(name: str) -> str:
+    """Return a colour map as 256 times six hexadecimal digits."""
+    return "".join(mpl.colors.to_hex(mpl.colormaps[name](i)).lstrip("#") for i in range(256))

@@ -1,0 +1,216 @@
+// What all widgets share. MAPS (name -> 256 colours in hexadecimal) is defined above.
+
+// ---- the model: what was chosen, and what is drawn ----
+
+// Read and change what was chosen; `patch` holds only what changes.
+const chosen = (model) => model.get("state");
+function choose(model, patch) {
+  model.set("state", { ...chosen(model), ...patch });
+  model.save_changes();
+}
+
+// A model for a page without a kernel: the same face as a notebook's, and nobody answers.
+function standalone(values) {
+  const listeners = {};
+  const unpack = (value) =>
+    value && typeof value === "object" && !Array.isArray(value)
+      ? "base64" in value
+        ? Uint8Array.from(atob(value.base64), (letter) => letter.charCodeAt(0))
+        : Object.fromEntries(Object.entries(value).map(([name, one]) => [name, unpack(one)]))
+      : Array.isArray(value) ? value.map(unpack) : value;
+  const kept = unpack(values);
+  return {
+    alone: true,
+    get: (name) => kept[name],
+    set(name, value) {
+      kept[name] = value;
+      for (const listener of listeners[`change:${name}`] || []) listener();
+    },
+    save_changes() {},
+    on(event, listener) {
+      (listeners[event] ||= []).push(listener);
+    },
+    off() {},
+  };
+}
+
+// Bytes as they come: a DataView from a notebook, a Uint8Array from a page.
+const bytesOf = (value) =>
+  value instanceof Uint8Array ? value
+    : new Uint8Array(value.buffer ?? value, value.byteOffset ?? 0, value.byteLength);
+
+// Undo zlib's compression.
+async function inflate(bytes) {
+  const stream = new Blob([bytesOf(bytes)]).stream();
+  const unpacked = stream.pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(unpacked).arrayBuffer());
+}
+
+// ---- elements ----
+
+// node("div", {class: "x", onclick: f}, "text", child, ...)
+function node(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (value === true) made.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined)
+      made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+// The frame of a widget: a row of controls, the stage, and a line that screen readers speak.
+function frame(el, name) {
+  const controls = node("div", { class: "qk-controls" });
+  const stage = node("div", { class: "qk-stage" });
+  const live = node("div", { class: "qk-live", role: "status", "aria-live": "polite" });
+  const root = node("div", { class: "qk", role: "group", "aria-label": name, "data-drawn": "0" },
+    controls, stage, live);
+  keepKeys(root);
+  el.append(root);
+  return { root, controls, stage, live };
+}
+
+// JupyterLab takes arrow keys and others for itself, wherever they are pressed: not in a widget.
+function keepKeys(root) {
+  root.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") event.stopPropagation();
+  });
+}
+
+// Tell the page, and tests, that a picture is painted: the count of pictures goes up.
+function painted(root) {
+  root.dataset.drawn = String(Number(root.dataset.drawn) + 1);
+}
+
+let count = 0;
+const freshId = () => `qk-${Date.now().toString(36)}-${++count}`;
+
+// A slider with its name and its value; `show` writes the value. `.update(value)` moves it.
+function slider({ label, min, max, step = 1, value, on, show = String }) {
+  const id = freshId();
+  const output = node("output", { for: id }, show(value));
+  const input = node("input", {
+    id, type: "range", min, max, step, value, "aria-valuetext": show(value),
+    oninput: () => { update(Number(input.value)); on(Number(input.value)); },
+  });
+  function update(next) {
+    input.value = next;
+    output.textContent = show(next);
+    input.setAttribute("aria-valuetext", show(next));
+  }
+  const made = node("span", { class: "qk-control" }, node("label", { for: id }, label), input, output);
+  return Object.assign(made, { update, input });
+}
+
+// A list to choose from; options are strings or [value, words].
+function choice({ label, options, value, on }) {
+  const id = freshId();
+  const select = node("select", { id, onchange: () => on(select.value) });
+  function refill(next, picked) {
+    select.replaceChildren(...next.map((option) => {
+      const [key, words] = Array.isArray(option) ? option : [option, option];
+      return node("option", { value: key }, words);
+    }));
+    select.value = picked;
+  }
+  refill(options, value);
+  const made = node("span", { class: "qk-control" }, node("label", { for: id }, label), select);
+  return Object.assign(made, { update: (next) => { select.value = next; }, refill, input: select });
+}
+
+// A box to tick.
+function tick({ label, value, on }) {
+  const id = freshId();
+  const input = node("input", { id, type: "checkbox", onchange: () => on(input.checked) });
+  input.checked = value;
+  const made = node("span", { class: "qk-control" }, input, node("label", { for: id }, label));
+  return Object.assign(made, { update: (next) => { input.checked = next; }, input });
+}
+
+const button = (words, on, more = {}) =>
+  node("button", { type: "button", onclick: on, ...more }, words);
+
+// Speak a line, once the reader's hand rests.
+function say(live, words) {
+  clearTimeout(live.timer);
+  live.timer = setTimeout(() => { live.textContent = words; }, 150);
+}
+
+// ---- tokens ----
+
+const VISIBLE = { " ": "·", "\n": "↵", "\t": "⇥", "\r": "␍" };
+const visible = (token) => [...token].map((letter) => VISIBLE[letter] ?? letter).join("") || "∅";
+const percent = (share) =>
+  share > 0 && share < 0.01 ? "<1%" : `${Math.round(100 * share)}%`;
+
+// ---- drawing ----
+
+// A colour map as 256 packed pixels, for Uint32Array on the bytes of an ImageData.
+const PACKED = Object.fromEntries(Object.entries(MAPS).map(([name, digits]) => {
+  const pixels = new Uint32Array(256);
+  for (let i = 0; i < 256; i++) {
+    const rgb = parseInt(digits.slice(6 * i, 6 * i + 6), 16);
+    pixels[i] = (255 << 24 | (rgb & 255) << 16 | (rgb >> 8 & 255) << 8 | rgb >> 16) >>> 0;
+  }
+  return [name, pixels];
+}));
+
+const colour = (map, share) => {
+  const i = Math.max(0, Math.min(255, Math.round(255 * share)));
+  return `#${MAPS[map].slice(6 * i, 6 * i + 6)}`;
+};
+
+// Paint a table of numbers on a canvas, a pixel for each; style its size with CSS.
+// values: any array, row by row. low and high: what the ends of the colour map stand for.
+function heat(canvas, values, rows, columns, { map = "viridis", low = 0, high = 1 } = {}) {
+  canvas.width = columns;
+  canvas.height = rows;
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(columns, rows);
+  const pixels = new Uint32Array(image.data.buffer);
+  const scale = 255 / (high - low || 1);
+  for (let i = 0; i < rows * columns; i++)
+    pixels[i] = PACKED[map][Math.max(0, Math.min(255, Math.round((values[i] - low) * scale)))];
+  context.putImageData(image, 0, 0);
+}
+
+// A canvas of a size in CSS pixels that is sharp on every screen; returns its 2D context.
+function sharp(canvas, width, height) {
+  const ratio = window.devicePixelRatio || 1;
+  canvas.width = Math.round(width * ratio);
+  canvas.height = Math.round(height * ratio);
+  canvas.style.width = `${width}px`;
+  canvas.style.height = `${height}px`;
+  const context = canvas.getContext("2d");
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  return context;
+}
+
+// A label that follows the mouse over an element; `words(event)` returns null to hide it.
+function hover(root, target, words) {
+  const box = node("div", { class: "qk-tip", "aria-hidden": "true" });
+  box.hidden = true;
+  root.append(box);
+  target.addEventListener("pointermove", (event) => {
+    const text = words(event);
+    box.hidden = text === null;
+    if (text === null) return;
+    box.textContent = text;
+    const bounds = root.getBoundingClientRect();
+    box.style.left = `${Math.min(event.clientX - bounds.left + 12, bounds.width - 180)}px`;
+    box.style.top = `${event.clientY - bounds.top + 14}px`;
+  });
+  target.addEventListener("pointerleave", () => { box.hidden = true; });
+}
+
+// Which pixel of a heat canvas the mouse is over: [row, column], or null.
+function cellAt(canvas, event) {
+  const bounds = canvas.getBoundingClientRect();
+  const row = Math.floor((event.clientY - bounds.top) / bounds.height * canvas.height);
+  const column = Math.floor((event.clientX - bounds.left) / bounds.width * canvas.width);
+  const inside = row >= 0 && column >= 0 && row < canvas.height && column < canvas.width;
+  return inside ? [row, column] : null;
+}

@@ -1,0 +1,147 @@
+"""The judge itself: right answers in any form, mistakes named, and kind words for the rest."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from qwenkit import checks
+from qwenkit.checks import Case, Mistake, judge
+from qwenkit.checks.same import same
+
+
+@pytest.fixture(autouse=True)
+def _own_progress(tmp_path, monkeypatch):
+    monkeypatch.setenv("QWENKIT_PROGRESS", str(tmp_path / "deep" / "progress.json"))
+
+
+def double(x):
+    return 2 * x
+
+
+CASES = (
+    Case("three numbers", (torch.tensor([1.0, -2.0, 3.0]),)),
+    Case("one number", (torch.tensor([5.0]),)),
+    Case("bfloat16", (torch.tensor([1.5, 2.5], dtype=torch.bfloat16),)),
+)
+MISTAKES = (
+    Mistake("squared", "that is the square. What is twice a number?", lambda x: x * x),
+    Mistake("float32", "keep the dtype that came in.", lambda x: 2 * x.float()),
+    Mistake("too many", "one number is not two.", lambda x: 2 * x.reshape(3)),
+)
+
+
+def verdict(function):
+    return judge("99.1", function, double, CASES, MISTAKES, "you can double.")
+
+
+@pytest.mark.parametrize(
+    "function",
+    [double, lambda x: x + x, lambda x: torch.stack([a * 2 for a in x])],
+    ids=["product", "sum", "loop"],
+)
+def test_right_however_it_is_written(function):
+    found = verdict(function)
+    assert (found.outcome, found.mistake) == ("right", None)
+    assert str(found) == "Right: you can double."
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda x: None, lambda x: ..., lambda x: (_ for _ in ()).throw(NotImplementedError)],
+    ids=["None", "dots", "raises"],
+)
+def test_an_empty_stub_is_told_so_kindly(function):
+    assert str(verdict(function)).startswith("Still empty")
+
+
+def _overwrites(x):
+    x *= 2
+    return x
+
+
+WRONG = {
+    "squared": lambda x: x**2,
+    "float32": lambda x: (x + x).to(torch.float32),
+    "error": lambda x: x @ x @ x,
+    "kind": lambda x: (x, x),
+    "shape": lambda x: 2 * x[:1],
+    "dtype": lambda x: (2 * x).to(torch.float16),
+    "values": lambda x: 2 * x + 1,
+    "too many": lambda x: 2 * x.view(3),
+    "changes its input": _overwrites,
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_each_kind_of_mistake_is_named(name):
+    found = verdict(WRONG[name])
+    assert found.mistake == name
+    assert found.outcome == "not yet"
+    assert str(found).startswith("Not yet: ")
+
+
+def test_a_mistake_is_known_even_where_another_thing_is_wrong_besides():
+    """Squares, and fails on bfloat16, which the square alone would not."""
+    found = verdict(lambda x: np.square(x.numpy()) and None if x.dtype == torch.bfloat16 else x * x)
+    assert found.mistake != "squared"  # bfloat16 shows the mistake too, and the answers differ
+
+    def square_but(x):
+        return x * x if len(x) != 2 else torch.zeros(2)
+
+    assert verdict(square_but).mistake == "values"
+
+
+def test_what_is_not_a_function_is_refused():
+    assert "without brackets" in str(verdict(torch.ones(3)))
+
+
+def test_progress_keeps_what_was_right_once(tmp_path):
+    file = tmp_path / "deep" / "progress.json"
+    verdict(lambda x: None)
+    assert not file.exists()
+    verdict(lambda x: x)
+    assert json.loads(file.read_text()) == {"99.1": "not yet"}
+    verdict(double)
+    verdict(lambda x: x)
+    assert json.loads(file.read_text()) == {"99.1": "right"}
+    assert [path.name for path in file.parent.iterdir()] == ["progress.json"]
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{", '"x"', b"\xff"], ids=repr)
+def test_a_damaged_progress_file_costs_nothing_but_itself(content, tmp_path, monkeypatch):
+    file = tmp_path / "progress.json"
+    monkeypatch.setenv("QWENKIT_PROGRESS", str(file))
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert verdict(double).outcome == "right"
+    assert json.loads(file.read_text()) == {"99.1": "right"}
+
+
+def test_a_place_that_cannot_be_written_costs_the_note_only(tmp_path, monkeypatch):
+    (tmp_path / "a_file").write_text("x")
+    monkeypatch.setenv("QWENKIT_PROGRESS", str(tmp_path / "a_file" / "progress.json"))
+    assert verdict(double).outcome == "right"
+
+
+def test_progress_lists_the_whole_course():
+    text = checks.progress()
+    assert text.splitlines()[-1].startswith("0 of ")
+    assert len(text.splitlines()) == len(checks.course.EXERCISES) + 1
+
+
+def test_same_compares_kind_shape_dtype_and_value():
+    one = torch.tensor([1.0, 2.0])
+    assert same(one, one + 1e-7, 1e-5)
+    assert not same(one, one + 1e-3, 1e-5)
+    assert same([one, "a", {"x": 1}], [one.clone(), "a", {"x": 1}], 1e-5)
+    for other in (one.double(), one[None], one.tolist(), 1.0, "a", None, one.numpy()):
+        assert not same(one, other, 1e-5)
+    assert not same(True, 1, 1e-5)
+    assert same(2, 2.0, 1e-5)
+    assert same(np.ones(2), np.ones(2), 0)
+    assert not same(np.ones(2), np.ones(2, np.float32), 0)
+    infinite = torch.tensor([1.0, float("-inf")])
+    assert same(infinite, infinite.clone(), 1e-5)
+    assert not same(infinite, torch.tensor([1.0, 0.0]), 1e-5)
+    assert not same(torch.tensor([float("nan")]), torch.tensor([0.0]), 1e-5)
