@@ -162,8 +162,12 @@ class Trace:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all recorded values."""
-        return sum(value.nbytes for value in self._values.values())
+        """Bytes that the recorded values hold; what two points share counts once.
+
+        A layer's `resid_pre` is the tensor that the layer before recorded as `resid_post`.
+        """
+        storages = (value.untyped_storage() for value in self._values.values())
+        return sum({one.data_ptr(): one.nbytes() for one in storages}.values())
 
     def __repr__(self) -> str:
         return f"Trace({len(self._values)} values, {self.nbytes:,} bytes)"
@@ -191,7 +195,7 @@ def tap(trace: Trace | TraceAt | None, name: str, value: Tensor) -> Tensor:
 
 
 def _edited(name: str, edit: Edit, value: Tensor) -> Tensor:
-    new = edit(value)
+    new = edit(value.clone())  # an edit may write into it: other points may hold the same tensor
     if not isinstance(new, Tensor):
         raise TraceError(
             f"the edit at {name} returned {type(new).__name__}; it must return a tensor "

@@ -105,6 +105,14 @@ def test_only_what_was_asked_is_held(keep, layers, names):
     assert trace.nbytes == 4 * sum(values.get(name, 2 * 4 * 6 * 8) for name in names)
 
 
+def test_what_two_points_share_is_counted_once():
+    """A layer's resid_pre is the very tensor that the layer before recorded as resid_post."""
+    trace = Trace(keep=("resid_pre", "resid_post"))
+    run(trace)
+    assert len(trace) == 2 * LAYERS
+    assert trace.nbytes == (LAYERS + 1) * 4 * 2 * 6 * 32
+
+
 def test_all_points_of_one_layer():
     trace = Trace(layers=[1])
     run(trace)
@@ -143,6 +151,23 @@ def test_tap_without_a_trace_is_the_identity():
 
 
 # --- editing --------------------------------------------------------------------------------------
+
+
+def test_an_edit_that_writes_in_place_changes_no_other_point():
+    """As above: without a copy, layer 0's resid_post would change after it was recorded."""
+
+    def wipe(x):
+        x[:, 0] = 0
+        return x
+
+    plain, edited = (
+        Trace(keep="resid_post"),
+        Trace(keep=("resid_pre", "resid_post"), edits={"layers.1.resid_pre": wipe}),
+    )
+    run(plain)
+    run(edited)
+    assert torch.equal(edited["layers.0.resid_post"], plain["layers.0.resid_post"])
+    assert not edited["layers.1.resid_pre"][:, 0].any()
 
 
 def test_without_attention_the_mlps_alone_write_the_residual():
