@@ -51,7 +51,8 @@ class Inspector(anywidget.AnyWidget):
 
     Attributes:
         view: the view-model.
-        script: static/SCRIPT.js in this folder defines `render({model, el})`.
+        script: static/SCRIPT.js in this folder defines `render({model, el})`; several names,
+            divided by blanks, are parts of one script.
     """
 
     script: ClassVar[str]
@@ -103,6 +104,10 @@ class Inspector(anywidget.AnyWidget):
         plt.close(figure)
         return png.getvalue()
 
+    def exported(self) -> dict[str, Any]:
+        """Return what an exported page holds: the widget's values by name."""
+        return {"state": self.state, "data": self.data}
+
     def to_html(self, path: str | Path) -> Path:
         """Write one page that shows this widget from disk: no kernel, no network.
 
@@ -118,7 +123,7 @@ class Inspector(anywidget.AnyWidget):
 def page(widget: Inspector, png: bytes) -> str:
     """Return the page: the widget's own script, its state and data, and a picture as a fallback."""
     title, alt = html.escape(repr(widget)), html.escape(widget.view.alt(), quote=True)
-    values = json.dumps({"state": widget.state, "data": widget.data}, default=_as_text)
+    values = json.dumps(widget.exported(), default=_as_text)
     values = values.replace("</", r"<\/")  # a string must not end the script
     picture = base64.b64encode(png).decode()
     return f"""<!doctype html>
@@ -154,9 +159,10 @@ def static(name: str) -> str:
 
 @cache
 def source(script: str) -> str:
-    """Return a widget's whole script: colours, what all share, and its own part."""
+    """Return a widget's whole script: colours, what all share, and its own part or parts."""
     colours = {name: _hex(name) for name in MAPS}
-    return f"const MAPS = {json.dumps(colours)};\n{static('common.js')}\n{static(script + '.js')}"
+    files = [static(f"{name}.js") for name in ("common", *script.split())]
+    return "\n".join([f"const MAPS = {json.dumps(colours)};", *files])
 
 
 def _hex(name: str) -> str:

@@ -1,0 +1,170 @@
+"""CheckpointBrowser: the tensors of a checkpoint as a tree, and what its header says of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import traitlets
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from qwenkit.checkpoint import Checkpoint
+from qwenkit.errors import InputError
+from qwenkit.hub import resolve
+from qwenkit.widgets.base import Inspector
+from qwenkit.widgets.tensors import BINS, Histogram, Row, Tree, as_plain
+
+
+@dataclass
+class CheckpointView:
+    """A checkpoint, and what of it is looked at.
+
+    Attributes:
+        checkpoint: opened; its weights are read only for a histogram.
+        selected: the full name of a tensor, or the beginning that a group's tensors share.
+        opened: groups whose members are seen.
+        text: only tensors whose name has it are seen; empty: all.
+        asked: tensors whose histogram was asked for.
+    """
+
+    checkpoint: Checkpoint
+    selected: str = ""
+    opened: list[str] = field(default_factory=list)
+    text: str = ""
+    asked: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Open the outermost group, and select the first line."""
+        self.tree = Tree(self.checkpoint)
+        self.histograms: dict[str, Histogram] = {}
+        first = next(iter(self.tree.groups), next(iter(self.checkpoint.tensors)))
+        self.selected = self.selected or first
+        self.opened = self.opened or [name for name in self.tree.groups if "." not in name]
+
+    def state(self) -> dict[str, Any]:
+        """Return what is chosen now."""
+        return {
+            "selected": self.selected, "opened": self.opened, "text": self.text,
+            "asked": self.asked,
+        }  # fmt: skip
+
+    def choose(self, **state: Any) -> None:
+        """Choose others; all or, where one cannot be, none of them."""
+        new = self.state() | state
+        unknown = set(state) - set(self.state())
+        if unknown:
+            raise InputError(f"{min(unknown)!r} cannot be chosen; {', '.join(self.state())} can")
+        tensors, groups = self.checkpoint.tensors, self.tree.groups
+        if new["selected"] not in tensors and new["selected"] not in groups:
+            raise InputError(
+                f"selected is {new['selected']!r}; it must be a tensor of the checkpoint, or the "
+                "beginning of some names, such as 'model.layers.0'"
+            )
+        if not isinstance(new["text"], str):
+            raise InputError(f"text is {new['text']!r}; it must be a string, empty for all")
+        for key, known in (("opened", groups), ("asked", tensors)):
+            wrong = [name for name in new[key] if name not in known]
+            if wrong:
+                kind = "group" if key == "opened" else "tensor"
+                raise InputError(f"{key} names {wrong[0]!r}; the checkpoint has no such {kind}")
+        for name in new["asked"]:
+            if name not in self.histograms:
+                self.histograms[name] = self.tree.histogram(name)
+        for key, value in new.items():
+            setattr(self, key, list(value) if key in ("opened", "asked") else value)
+
+    def data(self) -> dict[str, Any]:
+        """Return what the script draws: each tensor's name and facts, and the parts' sizes."""
+        names = [*self.tree.groups, *self.checkpoint.tensors]
+        return {
+            "folder": self.checkpoint.folder.name,
+            "whole": self.checkpoint.nbytes,
+            "tensors": [[info.name, info.nbytes] for info in self.checkpoint.tensors.values()],
+            "facts": {name: self.tree.facts(name) for name in names},
+            "parts": self.tree.parts(),
+        }
+
+    def rows(self) -> list[Row]:
+        """Return the visible lines of the tree."""
+        return list(self.tree.rows(frozenset(self.opened), self.text))
+
+    def title(self) -> str:
+        """Name the checkpoint and what is selected."""
+        tensors = self.checkpoint.tensors
+        return f"{len(tensors)} tensors, {self.checkpoint.nbytes:,} bytes; {self.selected}"
+
+    def alt(self) -> str:
+        """Return in words what is shown."""
+        whole = self.checkpoint.nbytes
+        parts = [f"{part} {size / whole:.0%}" for part, size in self.tree.parts().items()]
+        facts = [f"{name} {value}" for name, value in self.tree.facts(self.selected)]
+        words = f"A checkpoint of {len(self.checkpoint.tensors)} tensors, {whole:,} bytes: "
+        words += f"{', '.join(parts)}. Selected: {self.selected}: {', '.join(facts)}."
+        found = self.histograms.get(self.selected)
+        if found is not None:
+            words += f" Its numbers: none is larger than {found.edge:.2g} in size, the standard "
+            words += f"deviation is {found.std:.2g}; {found.outliers:,} lie beyond six of them."
+        return words
+
+
+class CheckpointBrowser(Inspector):
+    """The tensors of a checkpoint as a tree: arrow keys walk, open and close; Enter reads numbers.
+
+    Only headers are read, until a histogram is asked for.
+
+    Args:
+        source: a folder or a Hub id; None: what `load_pretrained()` would load.
+
+    Raises:
+        SourceError, CheckpointError, ConfigError: as `Checkpoint` and `resolve` do.
+    """
+
+    script = "checkpoint"
+    histograms = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, source: str | Path | None = None) -> None:
+        self.view: CheckpointView = CheckpointView(Checkpoint(resolve(source)))
+        super().__init__(self.view)
+        self._count(None)
+        self.observe(self._count, "state")
+
+    def _count(self, change: Any) -> None:
+        """Send the histograms that were asked for."""
+        self.histograms = {name: as_plain(one) for name, one in self.view.histograms.items()}
+
+    def exported(self) -> dict[str, Any]:
+        """Return the state, the tree, and the histograms that were asked for."""
+        return {**super().exported(), "histograms": self.histograms}
+
+    def snapshot(self) -> Figure:
+        """Draw each part's share, and the selected tensor's facts or numbers."""
+        view = self.view
+        figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+        parts = view.tree.parts()
+        left.barh(list(parts), [size / 1e6 for size in parts.values()], color="#0072b2")
+        left.invert_yaxis()
+        left.set_xlabel("megabytes")
+        left.set_title(f"{len(view.checkpoint.tensors)} tensors", fontsize=10)
+        found = view.histograms.get(view.selected)
+        right.set_title(view.selected, fontsize=10)
+        if found is None:
+            right.set_axis_off()
+            lines = [f"{name}: {value}" for name, value in view.tree.facts(view.selected)]
+            right.text(0, 1, "\n".join(lines), va="top", fontsize=9, transform=right.transAxes)
+        else:
+            draw_histogram(right, found)
+        return figure
+
+
+def draw_histogram(ax: Axes, found: Histogram) -> None:
+    """Draw a histogram; the counts in powers of ten, because few numbers are large."""
+    edges = np.linspace(-found.edge or -1.0, found.edge or 1.0, BINS + 1)
+    ax.stairs(found.counts, edges, fill=True, color="#0072b2", baseline=0.5)
+    ax.set_yscale("log")
+    ax.set_ylim(bottom=0.5)
+    ax.set_xlabel(f"value (standard deviation {found.std:.2g})")
+    ax.set_ylabel("how many")

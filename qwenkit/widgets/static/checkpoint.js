@@ -1,0 +1,216 @@
+// CheckpointBrowser: the tensors as a tree. `data` is described in checkpoint.py; histograms come
+// by themselves, name -> counts and a few numbers, once `state.asked` names a tensor.
+
+const PART_COLOURS = {
+  embed_tokens: "#0072b2", self_attn: "#e69f00", mlp: "#009e73", norms: "#f0e442",
+  lm_head: "#cc79a7", others: "#999999",
+};
+
+function render({ model, el }) {
+  const { root, controls, stage, live } = frame(el, "The tensors of a checkpoint");
+  const data = model.get("data");
+  const tree = grouped(data.tensors);
+  const pick = (patch) => choose(model, patch);
+  const filter = node("input", { type: "search", id: freshId(), size: 18,
+    oninput: () => pick({ text: filter.value }) });
+  filter.value = chosen(model).text;
+  controls.append(node("span", { class: "qk-control" },
+    node("label", { for: filter.id }, "Name has"), filter));
+  const list = node("div", { class: "qk-tree", role: "tree", tabindex: "0",
+    "aria-label": "Tensors, grouped by name" });
+  const facts = node("table", { class: "qk-facts" });
+  const numbers = node("div", { class: "qk-numbers" });
+  const name = node("h4", { class: "qk-tensor" });
+  stage.append(node("div", { class: "qk-panel qk-wider" }, list),
+    node("div", { class: "qk-panel qk-side" }, name, facts, numbers,
+      node("h4", {}, "Bytes by part of the model"), partStrip(data)));
+  list.addEventListener("keydown", (event) => walk(event, model, tree, pick));
+
+  function draw() {
+    const state = chosen(model);
+    const rows = visibleRows(data.tensors, tree, state);
+    list.replaceChildren(...rows.map((row) => line(row, tree, state, data, pick)));
+    const current = list.querySelector('[aria-selected="true"]');
+    if (current) {
+      list.setAttribute("aria-activedescendant", current.id);
+      reveal(list, current);
+    }
+    name.textContent = state.selected;
+    facts.replaceChildren(...data.facts[state.selected].map(([key, value]) =>
+      node("tr", {}, node("th", { scope: "row" }, key), node("td", {}, value))));
+    const found = model.get("histograms")[state.selected];
+    numbers.replaceChildren(...numbersOf(model, tree, state, found, pick));
+    say(live, `${state.selected}: ${data.facts[state.selected].map((pair) => pair.join(" ")).join(", ")}`);
+    root.qk = { state, rows: rows.map(({ name, depth, count, bytes }) => [name, depth, count, bytes]),
+      histogram: found ?? null };
+    painted(root);
+  }
+  model.on("change:state", draw);
+  model.on("change:histograms", draw);
+  draw();
+  return () => { model.off("change:state", draw); model.off("change:histograms", draw); };
+}
+
+// ---- the tree ----
+
+// Group -> its tensors, for every beginning of a name.
+function grouped(tensors) {
+  const tree = new Map();
+  for (const [name, bytes] of tensors) {
+    const parts = name.split(".");
+    for (let length = 1; length < parts.length; length++) {
+      const group = parts.slice(0, length).join(".");
+      if (!tree.has(group)) tree.set(group, []);
+      tree.get(group).push([name, bytes]);
+    }
+  }
+  return tree;
+}
+
+// The lines that are seen, as Tree.rows in tensors.py yields them.
+function visibleRows(tensors, tree, { opened, text }) {
+  const open = new Set(opened);
+  const seen = new Set();
+  const rows = [];
+  for (const [name, bytes] of tensors) {
+    if (!name.includes(text)) continue;
+    const parts = name.split(".");
+    let whole = true;
+    for (let length = 1; length < parts.length && whole; length++) {
+      const group = parts.slice(0, length).join(".");
+      if (!seen.has(group)) {
+        seen.add(group);
+        const inside = tree.get(group).filter(([one]) => one.includes(text));
+        rows.push({ name: group, depth: length - 1, count: inside.length,
+          bytes: inside.reduce((sum, [, size]) => sum + size, 0) });
+      }
+      whole = text !== "" || open.has(group);
+    }
+    if (whole) rows.push({ name, depth: parts.length - 1, count: 1, bytes });
+  }
+  return rows;
+}
+
+// Bytes as people say them.
+function size(bytes) {
+  const units = ["B", "kB", "MB", "GB"];
+  let at = 0;
+  while (bytes >= 1000 && at < 3) { bytes /= 1000; at++; }
+  return `${at ? bytes.toPrecision(3) : bytes} ${units[at]}`;
+}
+
+function line(row, tree, state, data, pick) {
+  const group = tree.has(row.name);
+  const open = state.text !== "" || state.opened.includes(row.name);
+  const sign = group ? (open ? "▾" : "▸") : "·";
+  const short = row.name.split(".").at(-1);
+  return node("div", {
+    id: freshId(), role: "treeitem", class: "qk-row", "aria-level": row.depth + 1,
+    "aria-selected": String(row.name === state.selected),
+    "aria-expanded": group ? String(open) : null,
+    style: `padding-left: ${4 + 16 * row.depth}px`,
+    onclick: () => pick(group && row.name === state.selected
+      ? { opened: toggled(state.opened, row.name) } : { selected: row.name }),
+  },
+  node("span", { class: "qk-sign", "aria-hidden": "true",
+    onclick: (event) => {
+      if (!group) return;
+      event.stopPropagation();
+      pick({ selected: row.name, opened: toggled(state.opened, row.name) });
+    } }, sign),
+  node("span", { class: "qk-token" }, short),
+  node("span", { class: "qk-faint qk-small" },
+    group ? `${row.count} tensor${row.count === 1 ? "" : "s"}` : data.facts[row.name][0][1]),
+  node("span", { class: "qk-end" }, size(row.bytes)));
+}
+
+const toggled = (names, name) =>
+  names.includes(name) ? names.filter((one) => one !== name) : [...names, name];
+
+// Scroll within the list only: the page stays where it is.
+function reveal(list, item) {
+  const top = item.offsetTop - list.offsetTop;
+  if (top < list.scrollTop) list.scrollTop = top;
+  const bottom = top + item.offsetHeight - list.clientHeight;
+  if (bottom > list.scrollTop) list.scrollTop = bottom;
+}
+
+// The keys of a tree, as the ARIA practices give them.
+function walk(event, model, tree, pick) {
+  const state = chosen(model);
+  const rows = visibleRows(model.get("data").tensors, tree, state);
+  const at = rows.findIndex((row) => row.name === state.selected);
+  const group = tree.has(state.selected);
+  const open = state.text !== "" || state.opened.includes(state.selected);
+  const go = (place) => pick({ selected: rows[Math.max(0, Math.min(rows.length - 1, place))].name });
+  const parent = state.selected.split(".").slice(0, -1).join(".");
+  const keys = {
+    ArrowDown: () => go(at + 1),
+    ArrowUp: () => go(at - 1),
+    Home: () => go(0),
+    End: () => go(rows.length - 1),
+    ArrowRight: () => {
+      if (!group) return;
+      if (open) go(at + 1);
+      else pick({ opened: toggled(state.opened, state.selected) });
+    },
+    ArrowLeft: () => {
+      if (group && open && !state.text) pick({ opened: toggled(state.opened, state.selected) });
+      else if (parent) pick({ selected: parent });
+    },
+    Enter: () => {
+      if (group) pick({ opened: toggled(state.opened, state.selected) });
+      else ask(model, state, pick);
+    },
+  };
+  if (!keys[event.key] || !rows.length) return;
+  event.preventDefault();
+  keys[event.key]();
+}
+
+// ---- numbers of one tensor ----
+
+function ask(model, state, pick) {
+  if (!model.alone && !state.asked.includes(state.selected))
+    pick({ asked: [...state.asked, state.selected] });
+}
+
+function numbersOf(model, tree, state, found, pick) {
+  if (tree.has(state.selected)) return [];
+  if (found) return histogramOf(found);
+  if (model.alone)
+    return [node("div", { class: "qk-note" }, "Its numbers were not read: that needs a kernel.")];
+  if (state.asked.includes(state.selected)) return [node("div", { class: "qk-note" }, "reading …")];
+  return [button("Read its numbers", () => ask(model, state, pick))];
+}
+
+function histogramOf({ counts, edge, mean, std, outliers }) {
+  const canvas = node("canvas", { role: "img",
+    "aria-label": `Histogram from ${-edge.toPrecision(3)} to ${edge.toPrecision(3)}` });
+  const [width, height] = [300, 110];
+  const context = sharp(canvas, width, height);
+  const most = Math.log10(Math.max(...counts, 1)) + 0.3;
+  context.fillStyle = "#0072b2";
+  counts.forEach((count, i) => {
+    const tall = count ? (Math.log10(count) + 0.3) / most * height : 0;
+    context.fillRect(i * width / counts.length, height - tall, width / counts.length - 0.5, tall);
+  });
+  const ends = node("div", { class: "qk-ends" }, node("span", {}, (-edge).toPrecision(3)),
+    node("span", {}, "0"), node("span", {}, edge.toPrecision(3)));
+  const words = `mean ${mean.toPrecision(2)}, standard deviation ${std.toPrecision(2)}; `
+    + `${outliers.toLocaleString("en")} beyond six deviations. Heights in powers of ten.`;
+  return [canvas, ends, node("div", { class: "qk-note" }, words)];
+}
+
+// One strip, a piece for each part of the model, and what the colours mean.
+function partStrip({ parts, whole }) {
+  const strip = node("div", { class: "qk-strip", "aria-hidden": "true" });
+  const legend = node("div", { class: "qk-legend" });
+  for (const [part, bytes] of Object.entries(parts)) {
+    const shade = PART_COLOURS[part] ?? PART_COLOURS.others;
+    strip.append(node("div", { style: `width: ${100 * bytes / whole}%; background: ${shade}` }));
+    legend.append(node("span", {}, node("span", { class: "qk-swatch", style: `background: ${shade}` }),
+      ` ${part} ${percent(bytes / whole)}`));
+  }
+  return node("div", {}, strip, legend);
+}

@@ -1,0 +1,33 @@
+"""Exported pages in Chromium: opened from disk, watched for errors and for what they ask for."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+
+@contextmanager
+def opened(browser, path, width=1280, height=900):
+    """Open a page from disk; yield it once its widget is painted; then it must be blameless."""
+    page = browser.new_page(viewport={"width": width, "height": height})
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else 0)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(path.as_uri())
+    page.wait_for_selector('.qk:not([data-drawn="0"])', timeout=20_000)
+    yield page
+    assert said == []
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    page.close()
+
+
+def value(page, expression):
+    """Return a part of what the widget says it draws: `root.qk` in its script."""
+    return page.evaluate(f"() => document.querySelector('.qk').qk.{expression}")
+
+
+def overflowing(page):
+    """Return how many pixels the page is wider than its window."""
+    return page.evaluate(
+        "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )

@@ -1,0 +1,146 @@
+"""CheckpointBrowser: the tree, the facts and the numbers are those of the file."""
+
+import math
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+from safetensors.torch import save_file
+
+import qwenkit as qk
+from qwenkit.errors import InputError
+from qwenkit.hub import EMBEDDED
+from qwenkit.widgets.checkpoint import CheckpointBrowser, CheckpointView
+from qwenkit.widgets.tensors import BINS, Tree, histogram
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    return qk.Checkpoint(EMBEDDED)
+
+
+@pytest.fixture
+def view(checkpoint):
+    return CheckpointView(checkpoint)
+
+
+def test_a_closed_tree_shows_its_groups_with_all_their_bytes(checkpoint):
+    (row,) = Tree(checkpoint).rows(frozenset(), "")
+    assert (row.name, row.depth) == ("model", 0)
+    assert (row.count, row.nbytes) == (len(checkpoint.tensors), checkpoint.nbytes)
+
+
+def test_what_is_opened_shows_its_members_and_no_more(checkpoint):
+    rows = list(Tree(checkpoint).rows(frozenset({"model", "model.norm"}), ""))
+    assert {row.name for row in rows} == {
+        "model", "model.embed_tokens", "model.layers", "model.norm", "model.norm.weight",
+    }  # fmt: skip
+    depths = {row.name: row.depth for row in rows}
+    assert depths["model.layers"] == 1
+    assert depths["model.norm.weight"] == 2
+    layers = next(row for row in rows if row.name == "model.layers")
+    inside = [info for name, info in checkpoint.tensors.items() if ".layers." in name]
+    assert (layers.count, layers.nbytes) == (len(inside), sum(info.nbytes for info in inside))
+
+
+def test_a_filter_opens_the_way_to_what_it_finds(checkpoint):
+    rows = list(Tree(checkpoint).rows(frozenset(), "k_proj.bias"))
+    found = [row.name for row in rows if row.name in checkpoint.tensors]
+    assert found == [name for name in checkpoint.tensors if name.endswith("k_proj.bias")]
+    assert rows[0].name == "model"
+    assert rows[0].count == len(found) == checkpoint.config.num_hidden_layers
+    assert list(Tree(checkpoint).rows(frozenset(), "no such name")) == []
+
+
+def test_parts_add_up_to_the_whole(checkpoint):
+    parts = Tree(checkpoint).parts()
+    assert sum(parts.values()) == checkpoint.nbytes
+    assert set(parts) == {"embed_tokens", "self_attn", "mlp", "norms"}  # tied: no lm_head
+    assert parts["embed_tokens"] == checkpoint.tensors["model.embed_tokens.weight"].nbytes
+
+
+def test_facts_are_the_headers(view, checkpoint):
+    info = checkpoint.tensors["model.layers.1.mlp.up_proj.weight"]
+    facts = dict(view.tree.facts(info.name))
+    assert facts["shape"] == "704 × 256"
+    assert facts["dtype"] == "BF16"
+    assert facts["bytes"] == f"{info.nbytes:,}"
+    assert facts["first byte"] == f"{info.start:,}"
+    assert facts["file"] == "model.safetensors"
+
+
+def test_numbers_are_read_when_they_are_asked_for(view, checkpoint):
+    name = "model.layers.0.self_attn.q_proj.bias"
+    assert view.histograms == {}
+    view.choose(selected=name, asked=[name])
+    found, values = view.histograms[name], checkpoint.load()[name].float()
+    assert sum(found.counts) == values.numel()
+    assert found.edge == float(values.abs().max())
+    assert found.mean == pytest.approx(float(values.mean()), abs=1e-6)
+    assert found.std == pytest.approx(float(values.std(correction=0)), rel=1e-4)
+    beyond = (values - values.mean()).abs() > 6 * values.std(correction=0)
+    assert found.outliers == int(beyond.sum())
+    assert "standard deviation" in view.alt()
+
+
+def test_a_histogram_counted_in_pieces_is_that_of_the_whole(monkeypatch):
+    values = torch.cat([torch.randn(1000), torch.tensor([50.0])])
+    whole = histogram(values)
+    monkeypatch.setattr("qwenkit.widgets.tensors._PIECE", 64)
+    assert histogram(values).counts == whole.counts
+    assert whole.counts[BINS - 1] == 1  # 50 is the edge
+    assert whole.outliers == 1
+
+
+@pytest.mark.parametrize("values", [torch.zeros(5), torch.zeros(0), torch.tensor(3.0)], ids=repr)
+def test_a_histogram_of_odd_tensors(values):
+    found = histogram(values)
+    assert sum(found.counts) == values.numel()
+    assert math.isfinite(found.std)
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({"selected": "model.layer"}, "must be a tensor of the checkpoint"),
+        ({"text": 3}, "must be a string"),
+        ({"opened": ["model.norm.weight"]}, "no such group"),
+        ({"asked": ["model.norm"]}, "no such tensor"),
+        ({"colour": 1}, "cannot be chosen"),
+    ],
+)
+def test_what_cannot_be_chosen_is_refused_and_changes_nothing(view, state, words):
+    before = view.state()
+    with pytest.raises(InputError, match=words):
+        view.choose(**state)
+    assert view.state() == before
+
+
+def test_a_head_of_its_own_counts_as_a_part(tmp_path):
+    for name in ("config.json",):
+        text = (
+            (EMBEDDED / name)
+            .read_text()
+            .replace('"tie_word_embeddings": true', '"tie_word_embeddings": false')
+        )
+        (tmp_path / name).write_text(text)
+    tensors = {"model.embed_tokens.weight": torch.ones(2, 3), "lm_head.weight": torch.ones(2, 3)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert Tree(qk.Checkpoint(tmp_path)).parts() == {"embed_tokens": 24, "lm_head": 24}
+
+
+def test_the_widget_answers_what_the_page_asks(monkeypatch, tmp_path):
+    monkeypatch.delenv("QWENKIT_MODEL", raising=False)
+    widget = CheckpointBrowser()
+    assert widget.histograms == {}
+    name = "model.norm.weight"
+    widget.state = widget.state | {"selected": name, "asked": [name]}
+    assert sum(widget.histograms[name]["counts"]) == 256
+    assert isinstance(widget.snapshot(), Figure)
+    widget.choose(selected="model.layers.0")
+    assert widget.state["selected"] == "model.layers.0"
+    assert "model.layers.0" in repr(widget)
+    page = widget.to_html(tmp_path / "page.html").read_text()
+    assert "https://" not in page
+    assert "http://" not in page
+    assert name in page
