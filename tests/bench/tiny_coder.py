@@ -56,6 +56,9 @@ PROMPTS = (
     "def parse_port(text):\n    try:\n        port = int(text)\n    except ValueError:\n",
     "def greet(name, greeting='Hello'):\n    print('%s, %s!' % (",
 )
+# A completion ends with its function, where a new line at the margin begins something else: the
+# stop strings of HumanEval (Chen et al. 2021, section 2.1), by which code models are judged.
+STOP_STRINGS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(")
 FIM = (  # before, after: an argument list, a return, a condition, an import
     ("def area(", "):\n    return width * height\n"),
     ("def double(value):\n    result = value * 2\n    return ", "\n\n\ndef triple(value):\n"),
@@ -107,7 +110,8 @@ def best_heads(folder: Path) -> dict[str, tuple[float, int, int]]:
 def completions(folder: Path, max_new_tokens: int = 64) -> list[tuple[str, str]]:
     """Return (prompt, what the model adds) for the ten prompts; the likeliest token each time."""
     loaded = load(folder)
-    return [(p, qk.complete(*loaded, p, max_new_tokens=max_new_tokens)) for p in PROMPTS]
+    settings = {"max_new_tokens": max_new_tokens, "stop_strings": STOP_STRINGS}
+    return [(prompt, qk.complete(*loaded, prompt, **settings)) for prompt in PROMPTS]
 
 
 def compiles(text: str) -> bool:
@@ -248,8 +252,9 @@ def figures(folder: Path) -> str:
     done = completions(folder)
     good = sum(compiles(prompt + added) for prompt, added in done)
     lines += [
-        "The prompt, then ▶ and what the model adds: 64 tokens at most, the likeliest each time. "
-        f"Cut after the last complete line, {good} of {len(done)} compile.",
+        "The prompt, then ▶ and what the model adds: the likeliest token each time, 64 at most, "
+        "and no further than the function or class goes, as code models are usually judged. Cut "
+        f"after the last complete line, {good} of {len(done)} compile.",
         "",
     ]
     for prompt, added in done:
