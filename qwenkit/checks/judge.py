@@ -119,7 +119,7 @@ def _judged(
     if known is not None:
         return Verdict(exercise, "not yet", f"Not yet: {known.hint}", known.name)
     first = wrong[0]
-    name, words = _difference(got[first], wanted[first])
+    name, words = _difference(got[first], wanted[first], tolerance)
     where = "" if len(cases) == 1 else f" ({cases[first].words})"
     if len(wrong) < len(cases):
         where = (
@@ -166,7 +166,7 @@ def _changed(learner: Callable[..., Any], cases: Sequence[Case]) -> str | None:
     return None
 
 
-def _difference(got: Any, wanted: Any) -> tuple[str, str]:
+def _difference(got: Any, wanted: Any, tolerance: float) -> tuple[str, str]:
     """Say how one answer differs from the one expected."""
     if isinstance(got, Raised):
         return "error", f"it stops with {got.kind}: {got.words}"
@@ -179,6 +179,11 @@ def _difference(got: Any, wanted: Any) -> tuple[str, str]:
         return "kind", f"it returns {_kind(got)}; expected is {_kind(wanted)}"
     if ours != theirs:
         return "shape", f"the shape is {ours}; expected is {theirs}"
+    if isinstance(got, tuple | list):
+        for place, (one, other) in enumerate(zip(got, wanted, strict=True), start=1):
+            if not same(one, other, tolerance):
+                name, words = _difference(one, other, tolerance)
+                return name, f"of its {len(got)} values, number {place}: {words}"
     if isinstance(got, Tensor | np.ndarray) and got.dtype != wanted.dtype:
         return "dtype", f"the dtype is {_dtype(got)}; expected is {_dtype(wanted)}, as that came in"
     if isinstance(got, Tensor) and got.is_floating_point() and got.numel():

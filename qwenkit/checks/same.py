@@ -97,4 +97,4 @@ def close(one: Tensor, other: Tensor, tolerance: float) -> bool:
 
 def _tensor(array: np.ndarray) -> Tensor:
     numbers = array.dtype.kind in "biuf"
-    return torch.from_numpy(np.ascontiguousarray(array)) if numbers else torch.zeros(0)
+    return torch.from_numpy(array.copy()) if numbers else torch.zeros(0)  # it may be read-only

@@ -7,7 +7,12 @@ from qwenkit.plot.attention import (
     attention_heads,
     attention_heads_alt,
 )
+from qwenkit.plot.cache import cache_growth, cache_growth_alt
+from qwenkit.plot.distance import qk_distance, qk_distance_alt
 from qwenkit.plot.gqa import gqa_sharing, gqa_sharing_alt, kv_repetition, kv_repetition_alt
+from qwenkit.plot.lens import logit_lens, logit_lens_alt
+from qwenkit.plot.lora import lora_spectra, lora_spectra_alt
+from qwenkit.plot.mask import mask, mask_alt
 from qwenkit.plot.rope import (
     rope_pair,
     rope_pair_alt,
@@ -16,8 +21,16 @@ from qwenkit.plot.rope import (
     rope_wavelengths,
     rope_wavelengths_alt,
 )
+from qwenkit.plot.sampling import sampling, sampling_alt
 from qwenkit.plot.show import show
+from qwenkit.plot.stream import residual_norms, residual_norms_alt
 from qwenkit.plot.training import training_curve, training_curve_alt
+from qwenkit.plot.values import (
+    outlier_channels,
+    outlier_channels_alt,
+    value_histograms,
+    value_histograms_alt,
+)
 
 __all__ = [
     "architecture",
@@ -26,17 +39,35 @@ __all__ = [
     "attention_alt",
     "attention_heads",
     "attention_heads_alt",
+    "cache_growth",
+    "cache_growth_alt",
     "gqa_sharing",
     "gqa_sharing_alt",
     "kv_repetition",
     "kv_repetition_alt",
+    "logit_lens",
+    "logit_lens_alt",
+    "lora_spectra",
+    "lora_spectra_alt",
+    "mask",
+    "mask_alt",
+    "outlier_channels",
+    "outlier_channels_alt",
+    "qk_distance",
+    "qk_distance_alt",
+    "residual_norms",
+    "residual_norms_alt",
     "rope_pair",
     "rope_pair_alt",
     "rope_tables",
     "rope_tables_alt",
     "rope_wavelengths",
     "rope_wavelengths_alt",
+    "sampling",
+    "sampling_alt",
     "show",
     "training_curve",
     "training_curve_alt",
+    "value_histograms",
+    "value_histograms_alt",
 ]

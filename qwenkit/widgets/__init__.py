@@ -1,1 +1,23 @@
-"""Widgets that open the model: any layer, any head, any token."""
+"""Widgets that open the model: any layer, any head, any token.
+
+Each is shown where it stands last in a notebook's cell. It has `.choose(...)`, `.snapshot()` (a
+figure) and `.to_html(path)` (one page that works from disk).
+"""
+
+from qwenkit.widgets.attention import AttentionExplorer
+from qwenkit.widgets.checkpoint import CheckpointBrowser
+from qwenkit.widgets.gqa import GQAExplorer
+from qwenkit.widgets.layer import LayerInspector
+from qwenkit.widgets.rope import RopeExplorer
+from qwenkit.widgets.sampling import SamplingExplorer
+from qwenkit.widgets.stepper import GenerationStepper
+
+__all__ = [
+    "AttentionExplorer",
+    "CheckpointBrowser",
+    "GQAExplorer",
+    "GenerationStepper",
+    "LayerInspector",
+    "RopeExplorer",
+    "SamplingExplorer",
+]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import json
 from functools import cache
 from importlib import resources
@@ -19,11 +18,12 @@ import anywidget
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import traitlets
+from IPython.display import display
 from matplotlib.figure import Figure
 
 from qwenkit.files import replacing
+from qwenkit.plot.show import as_png
 
-DPI = 90
 MAPS = ("viridis", "RdBu_r", "cividis")  # readable for the colour-blind; RdBu_r for signed values
 
 
@@ -97,12 +97,25 @@ class Inspector(anywidget.AnyWidget):
         data |= {"text/plain": alt, "image/png": base64.b64encode(self._png()).decode()}
         return data, {**metadata, "image/png": {"alt": alt}}
 
+    def _ipython_display_(self, **kwargs: Any) -> None:
+        """Display the widget, and below it the picture as an output of its own.
+
+        Where a notebook is opened again and the kernel is gone, JupyterLab has only an error in
+        place of the widget, whatever else the same output holds. While the widget lives, its
+        style sheet hides the picture.
+        """
+        data, metadata = self._repr_mimebundle_(**kwargs)
+        picture = {"image/png": data.pop("image/png"), "text/plain": data["text/plain"]}
+        data["text/plain"] = repr(self)
+        alone = {"image/png": metadata.pop("image/png")}
+        display(data, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]
+        display(picture, metadata=alone, raw=True)  # type: ignore[no-untyped-call]
+
     def _png(self) -> bytes:
         figure = self.snapshot()
-        png = io.BytesIO()
-        figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+        png = as_png(figure)
         plt.close(figure)
-        return png.getvalue()
+        return png
 
     def exported(self) -> dict[str, Any]:
         """Return what an exported page holds: the widget's values by name."""

@@ -41,7 +41,7 @@ class CheckpointView:
         """Open the outermost group, and select the first line."""
         self.tree = Tree(self.checkpoint)
         self.histograms: dict[str, Histogram] = {}
-        first = next(iter(self.tree.groups), next(iter(self.checkpoint.tensors)))
+        first = next(iter(self.tree.groups), next(iter(self.tree.tensors)))
         self.selected = self.selected or first
         self.opened = self.opened or [name for name in self.tree.groups if "." not in name]
 
@@ -83,7 +83,7 @@ class CheckpointView:
         return {
             "folder": self.checkpoint.folder.name,
             "whole": self.checkpoint.nbytes,
-            "tensors": [[info.name, info.nbytes] for info in self.checkpoint.tensors.values()],
+            "tensors": [[info.name, info.nbytes] for info in self.tree.tensors.values()],
             "facts": {name: self.tree.facts(name) for name in names},
             "parts": self.tree.parts(),
         }
@@ -108,6 +108,8 @@ class CheckpointView:
         if found is not None:
             words += f" Its numbers: none is larger than {found.edge:.2g} in size, the standard "
             words += f"deviation is {found.std:.2g}; {found.outliers:,} lie beyond six of them."
+            if found.broken:
+                words += f" {found.broken:,} are no finite numbers."
         return words
 
 

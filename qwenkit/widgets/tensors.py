@@ -45,6 +45,7 @@ class Histogram:
         mean: of all numbers.
         std: their standard deviation.
         outliers: how many lie more than six standard deviations from the mean.
+        broken: how many are no finite number; the others of these facts leave them out.
     """
 
     counts: list[int]
@@ -52,6 +53,7 @@ class Histogram:
     mean: float
     std: float
     outliers: int
+    broken: int = 0
 
 
 @dataclass
@@ -59,33 +61,37 @@ class Tree:
     """A checkpoint's tensors, grouped by the parts of their names."""
 
     checkpoint: Checkpoint
+    tensors: dict[str, TensorInfo] = field(init=False)
     groups: dict[str, list[TensorInfo]] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Collect each group's tensors."""
+        """Sort the tensors by name, layer 2 before layer 10, and collect each group's."""
+        self.tensors = dict(sorted(self.checkpoint.tensors.items(), key=lambda one: _order(one[0])))
         self.groups = {}
-        for name, info in self.checkpoint.tensors.items():
+        for name, info in self.tensors.items():
             parts = name.split(".")
             for length in range(1, len(parts)):
                 self.groups.setdefault(".".join(parts[:length]), []).append(info)
 
     def rows(self, opened: frozenset[str], text: str) -> Iterator[Row]:
-        """Yield the visible lines in the order of the file.
+        """Yield the visible lines, sorted by name.
 
         Args:
             opened: groups whose members are seen.
-            text: only tensors whose name has it are seen, in groups that are then all open.
+            text: only tensors whose name has it, in letters of either case, are seen, in groups
+                that are then all open.
         """
         seen: set[str] = set()
-        for name, info in self.checkpoint.tensors.items():
-            if text not in name:
+        text = text.lower()
+        for name, info in self.tensors.items():
+            if text not in name.lower():
                 continue
             parts = name.split(".")
             for length in range(1, len(parts)):
                 group = ".".join(parts[:length])
                 if group not in seen:
                     seen.add(group)
-                    inside = [one for one in self.groups[group] if text in one.name]
+                    inside = [one for one in self.groups[group] if text in one.name.lower()]
                     size = sum(one.nbytes for one in inside)
                     yield Row(group, length - 1, len(inside), size)
                 if not text and group not in opened:
@@ -132,33 +138,38 @@ class Tree:
             return histogram(file.get_tensor(name))
 
 
+def _order(name: str) -> list[tuple[int, str]]:
+    """Return a key that sorts numbers in a name by their size."""
+    return [(int(part) if part.isdecimal() else -1, part) for part in name.split(".")]
+
+
 def histogram(tensor: Tensor) -> Histogram:
     """Count a tensor's numbers piece by piece: a large one is never widened as a whole."""
     flat = tensor.reshape(-1)
-    if not flat.numel():
-        return Histogram([0] * BINS, 0.0, 0.0, 0.0, 0)
-    pieces = [(start, start + _PIECE) for start in range(0, flat.numel(), _PIECE)]
 
-    def piece(start: int, stop: int) -> Tensor:
-        return flat[start:stop].float()
+    def pieces() -> Iterator[Tensor]:
+        for start in range(0, flat.numel(), _PIECE):
+            values = flat[start : start + _PIECE].float()
+            yield values[values.isfinite()]
 
-    total = sum(float(piece(*span).sum()) for span in pieces)
-    mean = total / flat.numel()
-    edge = max(float(piece(*span).abs().max()) for span in pieces)
-    squares = sum(float((piece(*span) - mean).square().sum()) for span in pieces)
-    std = math.sqrt(squares / flat.numel())
-    counts = torch.zeros(BINS)
+    size = sum(piece.numel() for piece in pieces())
+    broken = flat.numel() - size
+    if not size:
+        return Histogram([0] * BINS, 0.0, 0.0, 0.0, 0, broken)
+    mean = sum(float(piece.sum()) for piece in pieces()) / size
+    edge = max(float(piece.abs().max()) for piece in pieces() if piece.numel())
+    std = math.sqrt(sum(float((piece - mean).square().sum()) for piece in pieces()) / size)
+    counts = torch.zeros(BINS, dtype=torch.int64)  # float32 would not count beyond 2 ** 24
     outliers = 0
-    for span in pieces:
-        values = piece(*span)
-        counts += torch.histc(values, BINS, -edge or -1.0, edge or 1.0)
-        outliers += int(((values - mean).abs() > 6 * std).sum())
-    return Histogram([int(count) for count in counts], edge, mean, std, outliers)
+    for piece in pieces():
+        counts += torch.histc(piece, BINS, -edge or -1.0, edge or 1.0).long()
+        outliers += int(((piece - mean).abs() > 6 * std).sum())
+    return Histogram(counts.tolist(), edge, mean, std, outliers, broken)
 
 
 def as_plain(found: Histogram) -> dict[str, Any]:
     """Return a histogram as JSON values."""
     return {
         "counts": found.counts, "edge": found.edge, "mean": found.mean, "std": found.std,
-        "outliers": found.outliers,
+        "outliers": found.outliers, "broken": found.broken,
     }  # fmt: skip

@@ -9,17 +9,23 @@ from lab_server import FLAGS, NOTEBOOKS, chromium_path, free_port, isolated, sto
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory):
-    """Start JupyterLab on copies of the notebooks; give its address."""
+def lab_root(tmp_path_factory: pytest.TempPathFactory):
+    """Give the folder that JupyterLab shows: copies of the notebooks, and what tests write."""
     root = tmp_path_factory.mktemp("lab")
     for notebook in NOTEBOOKS.glob("*.ipynb"):
         shutil.copy(notebook, root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def lab(lab_root, tmp_path_factory: pytest.TempPathFactory):
+    """Start JupyterLab on copies of the notebooks; give its address."""
     port = free_port()
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root",
         "--ServerApp.token=", "--ServerApp.password=", f"--ServerApp.port={port}",
         "--ServerApp.port_retries=0", "--ServerApp.ip=127.0.0.1",
-        f"--ServerApp.root_dir={root}", "--LabApp.expose_app_in_browser=True",
+        f"--ServerApp.root_dir={lab_root}", "--LabApp.expose_app_in_browser=True",
     ]  # fmt: skip
     state = tmp_path_factory.mktemp("jupyter")
     with (state / "log").open("wb") as log:

@@ -21,6 +21,25 @@ def opened(browser, path, width=1280, height=900):
     page.close()
 
 
+# A model that is not alone: what the page saves is kept, and a test answers in the kernel's place.
+KERNEL = """const answering = (values) => {
+  const model = standalone(values), saved = [];
+  const save_changes = () => saved.push(model.get("state"));
+  return window.kernel = Object.assign(model, { alone: false, saved, save_changes });
+};
+render({ model: answering("""
+
+
+@contextmanager
+def answered(browser, path, **options):
+    """Open a page as if a kernel stood behind it: `kernel.saved`, and `kernel.set(name, value)`."""
+    text = path.read_text(encoding="utf-8")
+    assert text.count("render({ model: standalone(") == 1
+    path.write_text(text.replace("render({ model: standalone(", KERNEL), encoding="utf-8")
+    with opened(browser, path, **options) as page:
+        yield page
+
+
 def value(page, expression):
     """Return a part of what the widget says it draws: `root.qk` in its script."""
     return page.evaluate(f"() => document.querySelector('.qk').qk.{expression}")

@@ -93,6 +93,22 @@ def test_a_mistake_is_known_even_where_another_thing_is_wrong_besides():
     assert verdict(square_but).mistake == "values"
 
 
+@pytest.mark.parametrize(
+    ("function", "name", "words"),
+    [
+        (lambda x: (x, x.to(torch.float16)), "dtype", "number 2: the dtype is float16"),
+        (lambda x: (x + 1, x), "values", "number 1: the shape fits"),
+        (lambda x: (x, x[:1]), "shape", "expected is"),
+        (lambda x: (x, x, x), "kind", "3 values"),
+    ],
+)
+def test_of_several_values_the_wrong_one_is_named(function, name, words):
+    cases = [Case("three numbers", (torch.tensor([1.0, -2.0, 3.0]),))]
+    found = judge("99.2", function, lambda x: (x, x), cases, (), "you can.")
+    assert found.mistake == name
+    assert words in str(found)
+
+
 def test_what_is_not_a_function_is_refused():
     assert "without brackets" in str(verdict(torch.ones(3)))
 

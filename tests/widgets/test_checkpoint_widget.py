@@ -46,7 +46,8 @@ def test_what_is_opened_shows_its_members_and_no_more(checkpoint):
 def test_a_filter_opens_the_way_to_what_it_finds(checkpoint):
     rows = list(Tree(checkpoint).rows(frozenset(), "k_proj.bias"))
     found = [row.name for row in rows if row.name in checkpoint.tensors]
-    assert found == [name for name in checkpoint.tensors if name.endswith("k_proj.bias")]
+    assert found == sorted(name for name in checkpoint.tensors if name.endswith("k_proj.bias"))
+    assert list(Tree(checkpoint).rows(frozenset(), "K_Proj.bias")) == rows
     assert rows[0].name == "model"
     assert rows[0].count == len(found) == checkpoint.config.num_hidden_layers
     assert list(Tree(checkpoint).rows(frozenset(), "no such name")) == []
@@ -90,6 +91,20 @@ def test_a_histogram_counted_in_pieces_is_that_of_the_whole(monkeypatch):
     assert histogram(values).counts == whole.counts
     assert whole.counts[BINS - 1] == 1  # 50 is the edge
     assert whole.outliers == 1
+
+
+def test_what_is_no_finite_number_is_counted_apart():
+    found = histogram(torch.tensor([1.0, float("nan"), -2.0, float("inf")]))
+    assert (found.broken, found.edge, sum(found.counts)) == (2, 2.0, 2)
+    assert histogram(torch.full((3,), float("nan"))).broken == 3
+
+
+def test_layers_stand_in_the_order_of_their_numbers(tmp_path):
+    tensors = {f"model.layers.{n}.mlp.up_proj.weight": torch.ones(1) for n in (0, 10, 2, 1)}
+    (tmp_path / "config.json").write_text((EMBEDDED / "config.json").read_text())
+    save_file(tensors, tmp_path / "model.safetensors")
+    rows = Tree(qk.Checkpoint(tmp_path)).rows(frozenset({"model", "model.layers"}), "")
+    assert [row.name.rpartition(".")[2] for row in rows][2:] == ["0", "1", "2", "10"]
 
 
 @pytest.mark.parametrize("values", [torch.zeros(5), torch.zeros(0), torch.tensor(3.0)], ids=repr)

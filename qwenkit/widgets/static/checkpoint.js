@@ -72,15 +72,16 @@ function visibleRows(tensors, tree, { opened, text }) {
   const open = new Set(opened);
   const seen = new Set();
   const rows = [];
+  const fits = (name) => name.toLowerCase().includes(text.toLowerCase());
   for (const [name, bytes] of tensors) {
-    if (!name.includes(text)) continue;
+    if (!fits(name)) continue;
     const parts = name.split(".");
     let whole = true;
     for (let length = 1; length < parts.length && whole; length++) {
       const group = parts.slice(0, length).join(".");
       if (!seen.has(group)) {
         seen.add(group);
-        const inside = tree.get(group).filter(([one]) => one.includes(text));
+        const inside = tree.get(group).filter(([one]) => fits(one));
         rows.push({ name: group, depth: length - 1, count: inside.length,
           bytes: inside.reduce((sum, [, size]) => sum + size, 0) });
       }
@@ -184,7 +185,7 @@ function numbersOf(model, tree, state, found, pick) {
   return [button("Read its numbers", () => ask(model, state, pick))];
 }
 
-function histogramOf({ counts, edge, mean, std, outliers }) {
+function histogramOf({ counts, edge, mean, std, outliers, broken }) {
   const canvas = node("canvas", { role: "img",
     "aria-label": `Histogram from ${-edge.toPrecision(3)} to ${edge.toPrecision(3)}` });
   const [width, height] = [300, 110];
@@ -198,7 +199,8 @@ function histogramOf({ counts, edge, mean, std, outliers }) {
   const ends = node("div", { class: "qk-ends" }, node("span", {}, (-edge).toPrecision(3)),
     node("span", {}, "0"), node("span", {}, edge.toPrecision(3)));
   const words = `mean ${mean.toPrecision(2)}, standard deviation ${std.toPrecision(2)}; `
-    + `${outliers.toLocaleString("en")} beyond six deviations. Heights in powers of ten.`;
+    + `${outliers.toLocaleString("en")} beyond six deviations. `
+    + `${broken ? `${broken.toLocaleString("en")} are no finite numbers. ` : ""}Heights in powers of ten.`;
   return [canvas, ends, node("div", { class: "qk-note" }, words)];
 }
 

@@ -1,0 +1,221 @@
+// GQAExplorer: which query heads share a kv head, and the bytes of the cache.
+// `data` is described in gqa_view.py; every number drawn follows from `state` by the same formulas.
+
+function render({ model, el }) {
+  const { root, controls, stage, live } = frame(el, "Grouped-query attention");
+  const data = model.get("data");
+  const pick = (patch) => choose(model, patch);
+  const bar = gqaControls(data, model, pick);
+  const heads = headPicture(data, model, pick);
+  const table = barTable("Bytes of the cache by the number of kv heads");
+  const sum = node("div", { class: "qk-gqa-sum" });
+  controls.append(...bar.parts);
+  stage.append(node("div", { class: "qk-gqa" },
+    panel("Which query head reads which kv head", heads.box),
+    panel("Keys and values in the cache", table.table, sum)));
+
+  function draw() {
+    const state = chosen(model);
+    const bytes = cacheBytes(state);
+    bar.update(state);
+    heads.draw(state);
+    table.draw(byteRows(state, bytes));
+    sum.replaceChildren(...sumLines(state, bytes).map((line) => node("div", {}, line)));
+    const words = `${sharing(state)} ${commas(bytes.token.chosen)} bytes a token, `
+      + `${sizeOf(bytes.whole.chosen)} for ${plural(state.tokens, "token")}.`;
+    say(live, words);
+    root.qk = { state, bytes, words, preset: presetOf(data, state), lines: heads.lines() };
+    painted(root);
+  }
+  model.on("change:state", draw);
+  draw();
+  return () => {
+    heads.close();
+    model.off("change:state", draw);
+  };
+}
+
+// ---- numbers ----
+
+const commas = (number) => number.toLocaleString("en-US");
+const plural = (number, what) => `${commas(number)} ${what}${number === 1 ? "" : "s"}`;
+const divisors = (number) =>
+  Array.from({ length: number }, (_, i) => i + 1).filter((part) => number % part === 0);
+const kindOf = ({ heads, kv_heads }) =>
+  kv_heads === heads ? "MHA" : kv_heads === 1 ? "MQA" : "GQA";
+
+// Bytes in a unit of at most three digits, as `size` in plot/cache.py writes them.
+function sizeOf(bytes) {
+  const units = [[1e12, "TB"], [1e9, "GB"], [1e6, "MB"], [1e3, "kB"], [1, "B"]];
+  const [unit, name] = units.find(([one]) => bytes >= 0.9995 * one) || units.at(-1);
+  return `${Number((bytes / unit).toPrecision(3))} ${name}`;
+}
+
+// Keys and values of one token, and of all: with a kv head a query head, as chosen, with one.
+function cacheBytes({ heads, kv_heads, head_dim, layers, tokens, value_bytes }) {
+  const kept = { MHA: heads, chosen: kv_heads, MQA: 1 };
+  const of = (more) => Object.fromEntries(Object.entries(kept)
+    .map(([name, kv]) => [name, 2 * layers * kv * head_dim * value_bytes * more]));
+  return { kept, token: of(1), whole: of(tokens) };
+}
+
+const presetOf = ({ presets, own }, state) =>
+  Object.keys(presets).find((name) => ["heads", "kv_heads", "head_dim", "layers"]
+    .every((key) => presets[name][key] === state[key])) || own;
+
+// ---- words ----
+
+function sharing({ heads, kv_heads, head }) {
+  const size = heads / kv_heads, kv = Math.floor(head / size);
+  const own = `Query head ${head} has kv head ${kv} for itself.`;
+  return size === 1 ? own
+    : `Query head ${head} reads kv head ${kv}, as do all from ${kv * size} to `
+      + `${(kv + 1) * size - 1}.`;
+}
+
+function byteRows(state, { kept, token, whole }) {
+  const names = { MHA: "MHA", chosen: `chosen (${kindOf(state)})`, MQA: "MQA" };
+  return Object.keys(kept).map((key) => ({
+    name: `${names[key]}: ${plural(kept[key], "kv head")}`,
+    bars: [[whole[key] / whole.MHA, key === "chosen" ? BLUE : PALE]],
+    texts: [`${commas(token[key])} bytes a token`, sizeOf(whole[key])],
+  }));
+}
+
+function sumLines({ heads, kv_heads, head_dim, layers, tokens, value_bytes }, { token, whole }) {
+  const factors = [
+    "2 (a key and a value)", plural(layers, "layer"), plural(kv_heads, "kv head"),
+    plural(head_dim, "number"), plural(value_bytes, "byte"),
+  ];
+  const less = heads / kv_heads;
+  return [
+    `${factors.join(" × ")} = ${commas(token.chosen)} bytes a token`,
+    `${commas(token.chosen)} bytes × ${plural(tokens, "token")} = ${sizeOf(whole.chosen)}`,
+    less === 1 ? "Each query head has a kv head of its own: nothing is saved."
+      : `${less} query heads share a kv head: the cache is ${less} times smaller than MHA's.`,
+  ];
+}
+
+// ---- controls ----
+
+function gqaControls(data, model, pick) {
+  const state = chosen(model), { most } = data;
+  const preset = choice({
+    label: "Model", options: [...Object.keys(data.presets), data.own], value: "",
+    on: (name) => (name in data.presets ? pick(fitted(data.presets[name])) : update(chosen(model))),
+  });
+  // The lit head must be one that there is.
+  const fitted = (patch) => ({ ...patch, head: Math.min(chosen(model).head, patch.heads - 1) });
+  // Fewer or more query heads keep as many kv heads as divide them.
+  const resize = (heads) => pick(fitted({
+    heads, kv_heads: divisors(heads).filter((part) => part <= chosen(model).kv_heads).at(-1),
+  }));
+  const heads = slider({
+    label: "Query heads", min: 1, max: most.heads, value: state.heads, on: resize,
+  });
+  const kv = choice({
+    label: "kv heads", options: [], value: "", on: (value) => pick({ kv_heads: Number(value) }),
+  });
+  const wide = (label, key, step) => slider({
+    label, min: step, max: most[key], step, value: state[key],
+    on: (value) => pick({ [key]: value }),
+  });
+  const dim = wide("Numbers a head", "head_dim", 2), layers = wide("Layers", "layers", 1);
+  const tokens = slider({ // each step doubles
+    label: "Tokens", min: 0, max: Math.log2(most.tokens), step: 1, value: Math.log2(state.tokens),
+    show: () => commas(chosen(model).tokens), on: (power) => pick({ tokens: 2 ** power }),
+  });
+  const bytes = choice({
+    label: "A number in", value: state.value_bytes,
+    options: Object.entries(data.bytes).map(([size, words]) =>
+      [size, `${words}, ${plural(Number(size), "byte")}`]),
+    on: (value) => pick({ value_bytes: Number(value) }),
+  });
+  function update(next) {
+    preset.update(presetOf(data, next));
+    heads.update(next.heads);
+    kv.refill(divisors(next.heads).map(String), String(next.kv_heads));
+    dim.update(next.head_dim);
+    layers.update(next.layers);
+    tokens.update(Math.log2(next.tokens));
+    bytes.update(String(next.value_bytes));
+  }
+  return { parts: [preset, heads, kv, dim, layers, tokens, bytes], update };
+}
+
+// ---- the picture ----
+
+const TOP = 24, TALL = 28, LOW = 122, HIGH = LOW + TALL + 4; // rows of the picture, in pixels
+
+function headPicture(data, model, pick) {
+  const box = node("div", {
+    class: "qk-gqa-heads qk-clickable", tabindex: 0, role: "application",
+    "aria-label": "Query heads above the kv heads that they read; arrow keys choose a query head",
+  });
+  let drawn = [];
+
+  function draw(state) {
+    const width = Math.max(box.clientWidth, 280), size = state.heads / state.kv_heads;
+    const one = width / state.heads, lit = Math.floor(state.head / size);
+    const colours = (kv) => {
+      const fill = data.colours[kv % data.colours.length];
+      return [fill, data.light.includes(fill) ? "black" : "white"];
+    };
+    const queries = { count: state.heads, width: one, y: TOP, letters: ["q"] };
+    const lines = [], boxes = [];
+    for (let head = 0; head < state.heads; head++) {
+      const kv = Math.floor(head / size), x = (head + 0.5) * one, end = (kv + 0.5) * size * one;
+      lines.push({ head, kv, part: vector("line", {
+        x1: x, y1: TOP + TALL, x2: end, y2: LOW, stroke: colours(kv)[0],
+        "stroke-width": head === state.head ? 5 : 1.5, "data-head": head, "data-kv": kv,
+      }) });
+      boxes.push(...headBox(queries, head, { lit: head === state.head, colours: colours(kv) }));
+    }
+    const keys = { count: state.kv_heads, width: size * one, y: LOW, letters: ["k", "v"] };
+    for (let kv = 0; kv < state.kv_heads; kv++)
+      boxes.push(...headBox(keys, kv, { lit: kv === lit, colours: colours(kv) }));
+    const x = Math.max(75, Math.min(width - 75, (state.head + 0.5) * one));
+    const name = vector("text", { x, y: 15, class: "qk-gqa-lit" });
+    name.textContent = `q${state.head} reads k${lit}, v${lit}`;
+    box.replaceChildren(vector("svg", { width, height: HIGH, "aria-hidden": "true" },
+      ...lines.map(({ part }) => part), ...boxes, name));
+    drawn = lines.map(({ head, kv }) => [head, kv]);
+  }
+  box.addEventListener("click", (event) => {
+    const state = chosen(model), bounds = box.firstChild.getBoundingClientRect();
+    const head = Math.floor((event.clientX - bounds.left) / bounds.width * state.heads);
+    pick({ head: Math.max(0, Math.min(state.heads - 1, head)) });
+  });
+  const size = () => chosen(model).heads, at = () => chosen(model).head;
+  keyed(box, walkKeys(size, at, (head) => pick({ head })));
+  const watch = new ResizeObserver(() => draw(chosen(model))); // also once it is on the page
+  watch.observe(box);
+  return { box, draw, lines: () => drawn, close: () => watch.disconnect() };
+}
+
+// A box and its name, "k0, v0", "k0" or "0": the longest that has room in all boxes of `row`.
+function headBox(row, number, { lit, colours: [fill, dark] }) {
+  const { width, y, letters } = row;
+  const gap = Math.min(2, width * 0.1), x = number * width;
+  const part = vector("rect", {
+    x: x + gap, y, width: width - 2 * gap, height: TALL, rx: Math.min(4, width / 4), fill,
+    stroke: lit ? "#1b1b1b" : "none", "stroke-width": 2.5,
+  });
+  const forms = [
+    (i) => letters.map((letter) => letter + i).join(", "), (i) => letters[0] + i, String,
+  ];
+  const form = forms.find((one) => 7.5 * one(row.count - 1).length + 4 <= width - 2 * gap);
+  if (!form) return [part];
+  const text = vector("text", {
+    x: x + width / 2, y: y + TALL / 2 + 4.5, class: "qk-gqa-name", fill: dark,
+  });
+  text.textContent = form(number);
+  return [part, text];
+}
+
+function vector(tag, attributes, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
