@@ -15,7 +15,7 @@ function standalone(values) {
   const unpack = (value) =>
     value && typeof value === "object" && !Array.isArray(value)
       ? "base64" in value
-        ? Uint8Array.from(atob(value.base64), (letter) => letter.charCodeAt(0))
+        ? fromBase64(value.base64)
         : Object.fromEntries(Object.entries(value).map(([name, one]) => [name, unpack(one)]))
       : Array.isArray(value) ? value.map(unpack) : value;
   const kept = unpack(values);
@@ -32,6 +32,13 @@ function standalone(values) {
     },
     off() {},
   };
+}
+
+// A plain loop: Uint8Array.from would take seconds for some megabytes.
+function fromBase64(text) {
+  const letters = atob(text), bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
+  return bytes;
 }
 
 // Bytes as they come: a DataView from a notebook, a Uint8Array from a page.
@@ -91,7 +98,7 @@ const freshId = () => `qk-${Date.now().toString(36)}-${++count}`;
 // A slider with its name and its value; `show` writes the value. `.update(value)` moves it.
 function slider({ label, min, max, step = 1, value, on, show = String }) {
   const id = freshId();
-  const output = node("output", { for: id }, show(value));
+  const output = node("output", { for: id, "aria-live": "off" }, show(value)); // the slider says it
   const input = node("input", {
     id, type: "range", min, max, step, value, "aria-valuetext": show(value),
     oninput: () => { update(Number(input.value)); on(Number(input.value)); },

@@ -1,0 +1,127 @@
+"""RopeExplorer: turn a query and a key by their positions; only the distance counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+
+from qwenkit.config import QwenConfig
+from qwenkit.errors import InputError
+from qwenkit.widgets.base import Inspector
+from qwenkit.widgets.rope_view import RopeView
+
+MOST = 4096  # positions
+QUERY, KEY, GREY = "#0072b2", "#d55e00", "#8a8a8a"
+
+
+class RopeExplorer(Inspector):
+    """One pair of dimensions turning, the cos and sin tables, and q·k against the distance.
+
+    Shifting query and key together changes every angle, and leaves q·k as it is.
+
+    Args:
+        config: a model's, which gives theta, head_dim and rope_scaling; None: the next two do.
+        theta: how slowly the slowest pairs turn; None: 10,000.
+        head_dim: dimensions of a head; None: 64.
+        vectors: a query and a key, `head_dim` numbers each, such as `attn.q` and `attn.k` of a
+            trace at some places; None: (1, 0) in every pair, so that q·k is a sum of cosines.
+        positions: how many positions there are to choose from.
+
+    Raises:
+        InputError: a config and theta or head_dim; vectors of another shape; positions out of
+            range.
+    """
+
+    script = "parts rope_panels rope"
+    view: RopeView
+
+    def __init__(
+        self,
+        config: QwenConfig | None = None,
+        *,
+        theta: float | None = None,
+        head_dim: int | None = None,
+        vectors: Sequence[Any] | None = None,
+        positions: int = 256,
+    ) -> None:
+        if config is None:
+            config = _config(10_000.0 if theta is None else theta, head_dim or 64)
+        elif theta is not None or head_dim is not None:
+            raise InputError("a config has its own theta and head_dim; give it, or give them")
+        if type(positions) is not int or not 2 <= positions <= MOST:
+            raise InputError(f"positions is {positions!r}; it must be from 2 to {MOST:,}")
+        view = RopeView(config, _vectors(vectors, config.head_dim), positions)
+        view.choose(pair=min(2, config.head_dim // 2 - 1), query=min(12, positions - 1))
+        super().__init__(view)
+
+    def snapshot(self) -> Figure:
+        """Draw the pair, the tables and q·k against the distance."""
+        view = self.view
+        figure, axes = plt.subplots(
+            1, 4, figsize=(12, 3.4), layout="constrained", width_ratios=(1, 0.6, 0.6, 1.5)
+        )
+        _draw_pair(axes[0], view)
+        for ax, name, table in zip(axes[1:3], ("cos", "sin"), view.tables(), strict=True):
+            ax.imshow(table, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+            ax.set_title(f"{name}: red 1, blue −1", fontsize=9)
+            ax.set_xlabel("pair")
+            ax.axvline(view.pair, color="black", linewidth=1)
+            ax.axhline(view.query, color=QUERY, linewidth=1.5)
+            ax.axhline(view.key, color=KEY, linewidth=1.5)
+        axes[1].set_ylabel("position")
+        _draw_products(axes[3], view)
+        figure.suptitle(f"{view.title()}; theta {view.theta:,.10g}", fontsize=10)
+        return figure
+
+
+def _config(theta: float, head_dim: int) -> QwenConfig:
+    """Return a config that has these two; everything else is as small as can be."""
+    return QwenConfig(1, head_dim, 1, 1, 1, 1, head_dim=head_dim, rope_theta=theta)
+
+
+def _vectors(vectors: Sequence[Any] | None, head_dim: int) -> np.ndarray:
+    if vectors is None:
+        return np.repeat([[1.0, 0.0]] * 2, head_dim // 2, axis=-1)
+    pair = [torch.as_tensor(one).detach().float().cpu().numpy() for one in vectors]
+    shapes = [one.shape for one in pair]
+    if shapes != [(head_dim,)] * 2 or not all(np.isfinite(one).all() for one in pair):
+        raise InputError(
+            f"vectors have shapes {shapes}; they must be a query and a key of {head_dim} finite "
+            "numbers each"
+        )
+    return np.stack(pair).astype(np.float64)
+
+
+def _draw_pair(ax: Axes, view: RopeView) -> None:
+    before = view.vectors.reshape(2, 2, -1)[..., view.pair]
+    after = view.turned()[..., view.pair]
+    reach = max(float(np.hypot(*np.concatenate([before, after]).T).max()), 1e-9)
+    for colour, old, new in zip((QUERY, KEY), before, after, strict=True):
+        circle = Circle((0, 0), float(np.hypot(*new)), fill=False, edgecolor=GREY, linestyle=":")
+        ax.add_patch(circle)
+        ax.plot([0, old[0]], [0, old[1]], color=colour, linewidth=1, linestyle="--")
+        ax.annotate("", new, (0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 2.5})
+    ax.set(xlim=(-1.2 * reach, 1.2 * reach), ylim=(-1.2 * reach, 1.2 * reach), aspect="equal")
+    half = view.config.head_dim // 2
+    ax.set_xlabel(f"dimension {view.pair}")
+    ax.set_ylabel(f"dimension {view.pair + half}")
+    ax.set_title("query blue, key orange; dashed: before", fontsize=9)
+
+
+def _draw_products(ax: Axes, view: RopeView) -> None:
+    distances = np.arange(1 - view.positions, view.positions)
+    ax.axvspan(distances[0], -0.5, color="#efefef", label="key later: masked")
+    ax.plot(distances, view.products(), color="#333333", linewidth=1, label="all pairs")
+    ax.plot(distances, view.products(view.pair), color=GREY, linewidth=1, label="this pair")
+    ax.axvline(view.query - view.key, color=KEY, linewidth=1)
+    ax.plot([view.query - view.key], [view.product()], "o", color=KEY, markersize=6)
+    ax.set_xlabel("distance: query − key")
+    ax.set_ylabel("q·k")
+    ax.legend(fontsize=7)

@@ -1,0 +1,208 @@
+// AttentionExplorer: a grid of all heads, one head large, and the text with arcs.
+// `data` is described in attention.py; `shares` is each head's lower triangle, a byte a share.
+
+async function render({ model, el }) {
+  const { root, controls, stage, live } = frame(el, "Attention of every head");
+  const data = model.get("data");
+  const shares = await inflate(data.shares);
+  const size = data.places.length;
+  const area = size * (size + 1) / 2;
+  const at = (layer, head) => {
+    const start = (layer * data.heads + head) * area;
+    return shares.subarray(start, start + area);
+  };
+  const pick = (patch) => choose(model, patch);
+  const title = node("h4", { class: "qk-attention-title" });
+  const bar = attentionControls(data, chosen(model), pick);
+  controls.append(...bar.parts);
+  const grid = headGrid(data, at, model, pick);
+  const map = headMap(data, model, pick);
+  const text = tokenText(data, model, pick);
+  const about = node("div", { class: "qk-attention-about" }, bar.legend);
+  const notes = [data.pooling, data.meaning].filter(Boolean);
+  about.append(...notes.map((words) => node("div", {}, words)));
+  const left = node("div", { class: "qk-attention-left" }, grid.canvas);
+  stage.before(title);
+  stage.append(left, node("div", {}, map.canvas, about));
+  (grid.low ? left : stage).append(text.list); // below a high grid it has the whole width
+  hover(root, grid.canvas, grid.words);
+  hover(root, map.canvas, map.words);
+
+  const middle = { grid: grid.middle, map: map.middle }; // of a head, and of a pixel: for tests
+
+  function draw() {
+    const state = chosen(model);
+    const triangle = at(state.layer, state.head);
+    const arcs = arcShares(triangle, size, state);
+    title.textContent = data.titles[state.layer][state.head];
+    bar.update(state);
+    grid.draw(state);
+    map.draw(state, triangle);
+    text.draw(state, arcs);
+    say(live, spoken(data, state, arcs));
+    root.qk = { state, size, triangle, arcs, title: title.textContent, middle };
+    painted(root);
+  }
+  model.on("change:state", draw);
+  draw();
+  return () => {
+    text.close();
+    model.off("change:state", draw);
+  };
+}
+
+// What the chosen token reads of each place, or what each place reads of it; from 0 to 255.
+function arcShares(triangle, size, { token, arcs }) {
+  const start = (row) => row * (row + 1) / 2;
+  return Array.from({ length: size }, (_, i) => {
+    const [row, column] = arcs === "reads" ? [token, i] : [i, token];
+    return column > row ? 0 : triangle[start(row) + column];
+  });
+}
+
+// A place by its words and its number: that of its token, or of its first and last one.
+function named({ places, factor, length }, i) {
+  const last = Math.min((i + 1) * factor, length) - 1;
+  return `${places[i]} (${factor === 1 ? i : `${i * factor}–${last}`})`;
+}
+
+function spoken(data, { layer, head, token, arcs }, shares) {
+  const most = shares.map((share, i) => [share, i]).filter(([share]) => share)
+    .sort(([one], [other]) => other - one).slice(0, 4)
+    .map(([share, i]) => `${named(data, i)} ${percent(share / 255)}`);
+  return `Layer ${layer}, head ${head}: ${named(data, token)} ${arcs} `
+    + (most.join(", ") || "nobody");
+}
+
+// ---- controls ----
+
+function attentionControls(data, state, pick) {
+  const arcs = choice({
+    label: "Arcs", value: state.arcs, on: (value) => pick({ arcs: value }),
+    options: [["reads", "what the token reads"], ["is read by", "who reads the token"]],
+  });
+  const faint = tick({
+    label: "bring out small shares", value: state.faint, on: (value) => pick({ faint: value }),
+  });
+  const finds = data.strongest.map(([name, layer, head]) =>
+    button(name, () => pick({ layer, head }), { title: `go to layer ${layer}, head ${head}` }));
+  const group = node("span", { class: "qk-control", role: "group", "aria-label": "Strongest head" },
+    "Strongest:", ...finds);
+  const strip = node("canvas", { width: 256, height: 1, "aria-hidden": "true" });
+  const legend = node("div", { class: "qk-attention-legend" },
+    "0%", strip, "100%", node("span", {}, "grey: later tokens, never read"));
+  function update(next) {
+    arcs.update(next.arcs);
+    faint.update(next.faint);
+    const shades = shadesOf(next.faint);
+    const image = new ImageData(256, 1);
+    new Uint32Array(image.data.buffer).set(shades);
+    strip.getContext("2d").putImageData(image, 0, 0);
+  }
+  return { parts: finds.length ? [arcs, faint, group] : [arcs, faint], legend, update };
+}
+
+// The colour of each share from 0 to 255.
+const shadesOf = (faint) => Uint32Array.from({ length: 256 }, (_, i) =>
+  PACKED.viridis[faint ? Math.round(Math.sqrt(255 * i)) : i]);
+
+// ---- the grid of all heads ----
+
+function headGrid(data, at, model, pick) {
+  const { layers, heads } = data;
+  const left = 30, top = 20, gap = 2;
+  const tile = Math.max(12, Math.min(56, Math.floor(400 / Math.max(heads, layers / 2)) - gap));
+  const step = tile + gap;
+  const canvas = node("canvas", {
+    tabindex: 0, role: "application", class: "qk-attention-grid",
+    "aria-label": `Grid of ${layers} layers and ${heads} heads; arrow keys choose one`,
+  });
+  const context = sharp(canvas, left + heads * step + gap, top + layers * step + gap);
+  const small = Math.min(data.places.length, Math.floor(tile * (window.devicePixelRatio || 1)));
+  const pooled = mosaic(data, at, small);
+  const pictures = {}; // the whole grid in both scales of colour, painted when first needed
+
+  function draw({ layer, head, faint }) {
+    pictures[faint] ||= coloured(pooled, heads * small, layers * small, shadesOf(faint));
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    context.imageSmoothingEnabled = false;
+    for (let i = 0; i < layers; i++)
+      for (let j = 0; j < heads; j++)
+        context.drawImage(pictures[faint], j * small, i * small, small, small,
+          left + gap + j * step, top + gap + i * step, tile, tile);
+    numbers(layer, head);
+    context.strokeStyle = "#d55e00";
+    context.lineWidth = 2.5;
+    context.strokeRect(left + head * step + 1, top + layer * step + 1, tile + 2, tile + 2);
+  }
+
+  // Numbers of layers and heads: all, or every n-th; the chosen ones bold.
+  function numbers(layer, head) {
+    context.textBaseline = "middle";
+    const line = (count, now, room, place) => {
+      const every = Math.ceil(room / step);
+      for (let i = 0; i < count; i++) {
+        if (i !== now && (i % every || Math.abs(i - now) < every)) continue;
+        context.font = `${i === now ? "700" : "400"} 12px system-ui, sans-serif`;
+        context.fillStyle = i === now ? "#a34700" : "#444";
+        place(i, gap + i * step + tile / 2);
+      }
+    };
+    context.textAlign = "right";
+    line(layers, layer, 14, (i, middle) => context.fillText(`L${i}`, left - 3, top + middle));
+    context.textAlign = "center";
+    line(heads, head, 18, (i, middle) => context.fillText(i, left + middle, top / 2));
+  }
+
+  function under(event) {
+    const head = Math.floor((event.offsetX - left - gap / 2) / step);
+    const layer = Math.floor((event.offsetY - top - gap / 2) / step);
+    return head >= 0 && head < heads && layer >= 0 && layer < layers ? { layer, head } : null;
+  }
+  canvas.addEventListener("click", (event) => {
+    const place = under(event);
+    if (place) pick(place);
+  });
+  const move = (name, count, by) => () =>
+    pick({ [name]: Math.max(0, Math.min(count - 1, chosen(model)[name] + by)) });
+  keyed(canvas, {
+    ArrowLeft: move("head", heads, -1), ArrowRight: move("head", heads, 1),
+    Home: move("head", heads, -heads), End: move("head", heads, heads),
+    ArrowUp: move("layer", layers, -1), ArrowDown: move("layer", layers, 1),
+    PageUp: move("layer", layers, -layers), PageDown: move("layer", layers, layers),
+  });
+  const words = (event) => {
+    const place = under(event);
+    return place && data.titles[place.layer][place.head];
+  };
+  const middle = (layer, head) =>
+    [left + gap + head * step + tile / 2, top + gap + layer * step + tile / 2];
+  return { canvas, draw, words, middle, low: layers * step < 400 };
+}
+
+// All heads, `small` pixels a side, each the largest of what it stands for; -1: never read.
+function mosaic({ layers, heads, places: { length: size } }, at, small) {
+  const width = heads * small;
+  const pixels = new Int16Array(width * layers * small).fill(-1);
+  const place = Uint16Array.from({ length: size }, (_, i) => Math.floor(i * small / size));
+  for (let layer = 0; layer < layers; layer++)
+    for (let head = 0; head < heads; head++) {
+      const triangle = at(layer, head);
+      for (let row = 0, i = 0; row < size; row++) {
+        const start = (layer * small + place[row]) * width + head * small;
+        for (let column = 0; column <= row; column++, i++)
+          if (triangle[i] > pixels[start + place[column]])
+            pixels[start + place[column]] = triangle[i];
+      }
+    }
+  return pixels;
+}
+
+function coloured(values, width, height, shades) {
+  const canvas = node("canvas", { width, height });
+  const image = new ImageData(width, height);
+  const pixels = new Uint32Array(image.data.buffer);
+  for (let i = 0; i < pixels.length; i++) pixels[i] = values[i] < 0 ? CANNOT : shades[values[i]];
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  return canvas;
+}

@@ -1,0 +1,107 @@
+// Parts that several widgets are made of: panels, keys, a line of tokens, bars.
+
+const BLUE = "#0072b2", ORANGE = "#d55e00", GREEN = "#009e73", PALE = "#b0b0b0";
+
+// A box with a heading.
+const panel = (title, ...children) =>
+  node("section", { class: "qk-panel", "aria-label": title }, node("h4", {}, title), ...children);
+
+// What each key does on an element that takes the focus.
+function keyed(element, actions) {
+  element.addEventListener("keydown", (event) => {
+    const action = actions[event.key];
+    if (!action || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    action();
+  });
+}
+
+// Keys that walk along `size()` places; `at` tells the present one, `go` takes the next one.
+function walkKeys(size, at, go) {
+  const by = (steps) => () => go(Math.max(0, Math.min(size() - 1, at() + steps)));
+  return {
+    ArrowLeft: by(-1), ArrowUp: by(-1), ArrowRight: by(1), ArrowDown: by(1),
+    PageUp: by(-10), PageDown: by(10), Home: () => go(0), End: () => go(size() - 1),
+  };
+}
+
+// A text as tokens, one of them chosen by click or by keys: `pick(place)`.
+// `.fill(tokens)` writes it; `.draw(place, shades, rgb)` marks the chosen one, and shades all.
+function tokenLine(label, pick) {
+  const id = freshId();
+  const list = node("div", { class: "qk-line", role: "listbox", tabindex: 0, "aria-label": label });
+  let items = [], now = 0;
+  function fill(tokens) {
+    items = tokens.map((words, i) => node("span", {
+      id: `${id}-${i}`, role: "option", class: "qk-token", "data-place": i,
+      "aria-selected": "false", title: `token ${i}`,
+    }, words));
+    list.replaceChildren(...items.flatMap((item, i) => // a new line in the text is one on the page
+      tokens[i].endsWith("↵") ? [item, node("br")] : [item]));
+  }
+  function draw(place, shades = [], rgb = "0, 114, 178") {
+    items.forEach((item, i) => {
+      const shade = shades[i] || 0;
+      item.style.background = shade ? `rgba(${rgb}, ${shade})` : "";
+      item.style.color = shade > 0.6 ? "white" : "";
+      item.setAttribute("aria-selected", String(i === place));
+    });
+    now = place;
+    if (!items[place]) return list.removeAttribute("aria-activedescendant");
+    list.setAttribute("aria-activedescendant", items[place].id);
+    intoSight(list, items[place]);
+  }
+  list.addEventListener("click", (event) => {
+    const item = event.target.closest("[data-place]");
+    if (item) pick(Number(item.dataset.place));
+  });
+  keyed(list, walkKeys(() => items.length, () => now, pick));
+  return { list, fill, draw };
+}
+
+// Scroll a box, and only the box, until a part of it is in sight.
+function intoSight(box, part) {
+  const above = part.offsetTop - 8, below = part.offsetTop + part.offsetHeight + 8;
+  if (box.scrollTop > above) box.scrollTop = above;
+  else if (box.scrollTop + box.clientHeight < below) box.scrollTop = below - box.clientHeight;
+}
+
+// A table of bars. A row: { name, bars: [[share, colour], ...], texts: [...], faint }.
+function barTable(label) {
+  const body = node("tbody");
+  const table = node("table", { class: "qk-bars", "aria-label": label }, body);
+  function draw(rows) {
+    body.replaceChildren(...rows.map(({ name, bars, texts, faint = false }) =>
+      node("tr", { class: faint ? "qk-faint" : null },
+        node("th", { scope: "row", class: "qk-token" }, name),
+        node("td", { class: "qk-bar" }, ...bars.map(([share, colour]) => bar(share, colour))),
+        ...texts.map((text) => node("td", { class: "qk-number" }, text)))));
+  }
+  return { table, draw };
+}
+
+const bar = (share, colour) => node("div", {
+  style: `width: ${(100 * Math.max(0, Math.min(1, share))).toFixed(2)}%; background: ${colour}`,
+});
+
+// Make a button act or not; unlike a disabled one it keeps the focus, and with it the keys.
+const allow = (made, yes) => made.setAttribute("aria-disabled", String(!yes));
+
+// A small square of a colour, for legends.
+const swatch = (colour) => node("span", { class: "qk-swatch", style: `background: ${colour}` });
+
+// A number of few digits, with a true minus.
+const short = (value) => {
+  const size = Math.abs(value);
+  const digits = size >= 100 ? 0 : size >= 10 ? 1 : size >= 0.01 || size === 0 ? 2 : 4;
+  return value.toFixed(digits).replace("-", "−");
+};
+
+// Call a function once nobody has asked for it for a while.
+function later(action, pause) {
+  let timer;
+  return () => {
+    clearTimeout(timer);
+    timer = setTimeout(action, pause);
+  };
+}

@@ -1,0 +1,127 @@
+// RopeExplorer: everything is computed here, from the frequencies and two vectors.
+// `data` is described in rope_view.py.
+
+function render({ model, el }) {
+  const { root, controls, stage, live } = frame(el, "Rotary position embedding");
+  const data = model.get("data");
+  const rope = rotation(data);
+  const pick = (patch) => choose(model, patch);
+  const title = node("h4", { class: "qk-rope-title" });
+  const bar = ropeControls(data, chosen(model), model, pick);
+  controls.append(...bar.parts);
+  const parts = [pairPanel(), numbersPanel(), tablesPanel(rope, model, pick),
+    curvePanel(rope, model, pick)];
+  stage.before(title);
+  stage.append(...parts.map((part) => part.panel));
+  for (const part of parts) if (part.words) hover(root, part.canvas, part.words);
+
+  function draw() {
+    const state = chosen(model);
+    const now = rope.at(state);
+    title.textContent = now.title;
+    bar.update(state);
+    for (const part of parts) part.draw(state, now);
+    say(live, `${now.title}. Query at ${state.query}, key at ${state.key}, distance `
+      + `${state.query - state.key}: q·k ${short(now.product)}, `
+      + `this pair ${short(now.pairProduct)}`);
+    root.qk = { state, ...now };
+    painted(root);
+  }
+  model.on("change:state", draw);
+  draw();
+  return () => model.off("change:state", draw);
+}
+
+// ---- the computation ----
+
+function rotation({ thetas, frequencies, factor, vectors, positions }) {
+  const half = vectors[0].length / 2;
+  const speeds = (theta) => frequencies[thetas.indexOf(theta)];
+  const turn = (vector, pair, angle) => {
+    const [a, b] = [vector[pair], vector[pair + half]];
+    const [cos, sin] = [Math.cos(angle) * factor, Math.sin(angle) * factor];
+    return [a * cos - b * sin, b * cos + a * sin];
+  };
+  const dot = ([a, b], [c, d]) => a * c + b * d;
+
+  // q·k of one pair from the difference of its angles: what the cos and the sin of it weigh.
+  const weights = Array.from({ length: half }, (_, pair) => {
+    const [[qa, qb], [ka, kb]] = vectors.map((vector) => [vector[pair], vector[pair + half]]);
+    return [factor ** 2 * (qa * ka + qb * kb), factor ** 2 * (qa * kb - qb * ka)];
+  });
+  const partAt = (pair, angle) =>
+    weights[pair][0] * Math.cos(angle) + weights[pair][1] * Math.sin(angle);
+  const distances = Array.from({ length: 2 * positions - 1 }, (_, i) => i + 1 - positions);
+  const products = remembered((theta) => distances.map((distance) =>
+    speeds(theta).reduce((sum, speed, pair) => sum + partAt(pair, distance * speed), 0)));
+  const tables = remembered((theta) => [Math.cos, Math.sin].map((wave) =>
+    Float32Array.from({ length: positions * half }, (_, i) =>
+      wave(Math.floor(i / half) * speeds(theta)[i % half]) * factor)));
+
+  function at({ pair, query, key, theta }) {
+    const speed = speeds(theta);
+    const turned = (one) => [turn(vectors[0], one, query * speed[one]),
+      turn(vectors[1], one, key * speed[one])];
+    const [cos, sin] = tables(theta);
+    const round = 2 * Math.PI / speed[pair];
+    return {
+      before: vectors.map((vector) => [vector[pair], vector[pair + half]]),
+      after: turned(pair),
+      angles: [query, key].map((position) => position * speed[pair]),
+      product: speed.reduce((sum, _, one) => sum + dot(...turned(one)), 0),
+      pairProduct: dot(...turned(pair)),
+      products: products(theta),
+      pairProducts: distances.map((distance) => partAt(pair, distance * speed[pair])),
+      cos, sin,
+      title: `Pair ${pair}, dimensions ${pair} and ${pair + half}: `
+        + `a full turn every ${grouped(round, 1)} positions`,
+    };
+  }
+  return { at, half, positions };
+}
+
+// Compute once for each argument.
+function remembered(compute) {
+  const known = new Map();
+  return (key) => {
+    if (!known.has(key)) known.set(key, compute(key));
+    return known.get(key);
+  };
+}
+
+// ---- controls ----
+
+function ropeControls(data, state, model, pick) {
+  const last = data.positions - 1;
+  const place = (name, label) => slider({
+    label, min: 0, max: last, value: state[name], on: (value) => pick({ [name]: value }),
+  });
+  const pair = slider({
+    label: "Pair", min: 0, max: data.vectors[0].length / 2 - 1, value: state.pair,
+    on: (value) => pick({ pair: value }),
+  });
+  const query = place("query", "Query at"), key = place("key", "Key at");
+  const shift = slider({
+    label: "Shift both", min: 0, max: last, value: 0, show: () => "",
+    on(value) {
+      const { query, key } = chosen(model);
+      const by = value - Math.min(query, key);
+      pick({ query: query + by, key: key + by });
+    },
+  });
+  const theta = choice({
+    label: "Theta", value: String(state.theta), on: (value) => pick({ theta: Number(value) }),
+    options: data.thetas.map((one) => [String(one),
+      grouped(one) + (one === data.own && data.scaled ? " (with YaRN)" : "")]),
+  });
+  function update(next) {
+    pair.update(next.pair);
+    query.update(next.query);
+    key.update(next.key);
+    theta.update(String(next.theta));
+    shift.input.max = last - Math.abs(next.query - next.key);
+    shift.update(Math.min(next.query, next.key));
+    shift.input.setAttribute("aria-valuetext", `query ${next.query}, key ${next.key}`);
+  }
+  return { parts: [pair, query, key, shift, theta], update };
+}

@@ -1,0 +1,264 @@
+// RopeExplorer's panels: the pair as arrows, its numbers, the tables, q·k against the distance.
+
+const QUERY = BLUE, KEY = ORANGE, PAIR = "#8a8a8a";
+const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
+const grouped = (value, digits = 0) => value.toLocaleString("en-US",
+  { minimumFractionDigits: digits, maximumFractionDigits: digits });
+
+// ---- the pair as arrows ----
+
+function pairPanel() {
+  const size = 240, middle = size / 2;
+  const canvas = node("canvas", { role: "img" });
+  const context = sharp(canvas, size, size);
+
+  function arrow([x, y], scale, colour, width, dashed) {
+    const [toX, toY] = [middle + x * scale, middle - y * scale];
+    context.strokeStyle = context.fillStyle = colour;
+    context.lineWidth = width;
+    context.setLineDash(dashed ? [4, 4] : []);
+    context.beginPath();
+    context.moveTo(middle, middle);
+    context.lineTo(toX, toY);
+    context.stroke();
+    context.setLineDash([]);
+    const angle = Math.atan2(toY - middle, toX - middle), head = 4 + 2 * width;
+    context.beginPath();
+    context.moveTo(toX, toY);
+    for (const side of [-0.4, 0.4])
+      context.lineTo(toX - head * Math.cos(angle + side), toY - head * Math.sin(angle + side));
+    context.fill();
+  }
+
+  function draw({ pair }, { before, after, angles }) {
+    const reach = Math.max(...[...before, ...after].map(([a, b]) => Math.hypot(a, b))) || 1;
+    const scale = (middle - 22) / reach;
+    context.clearRect(0, 0, size, size);
+    context.lineWidth = 1;
+    context.strokeStyle = "#ddd";
+    context.strokeRect(0.5, 0.5, size - 1, size - 1);
+    for (const [a, b] of [[1, 0], [0, 1]]) {
+      context.beginPath();
+      context.moveTo(middle - a * middle, middle - b * middle);
+      context.lineTo(middle + a * middle, middle + b * middle);
+      context.stroke();
+    }
+    for (const vector of after) {
+      context.beginPath();
+      context.arc(middle, middle, Math.hypot(...vector) * scale, 0, 2 * Math.PI);
+      context.stroke();
+    }
+    [QUERY, KEY].forEach((colour, i) => {
+      arrow(before[i], scale, colour, 1.2, true);
+      arrow(after[i], scale, colour, 3, false);
+    });
+    const turned = angles.map((angle) => `${grouped(angle * 180 / Math.PI)}°`);
+    canvas.setAttribute("aria-label", `Pair ${pair} as arrows: query turned by ${turned[0]}, `
+      + `key by ${turned[1]}`);
+  }
+  const key = node("div", { class: "qk-note" },
+    node("b", { style: `color: ${QUERY}` }, "query"), ", ",
+    node("b", { style: `color: ${KEY}` }, "key"), "; dashed: before the turn");
+  return { panel: panel("The pair", canvas, key), canvas, draw };
+}
+
+function numbersPanel() {
+  const body = node("tbody");
+  const exact = (value) => value.toFixed(4).replace("-", "−");
+  const both = ([a, b]) => `(${short(a)}, ${short(b)})`;
+  function draw({ query, key }, { before, after, angles, pairProduct, product }) {
+    const row = (name, ...cells) => node("tr", {}, node("th", { scope: "row" }, name),
+      ...cells.map((cell) => node("td", { class: "qk-number" }, cell)));
+    const turned = (i) => `${grouped(angles[i] * 180 / Math.PI)}°`;
+    body.replaceChildren(
+      row("", "query", "key"),
+      row("position", query, key),
+      row("before", both(before[0]), both(before[1])),
+      row("turned by", turned(0), turned(1)),
+      row("after", both(after[0]), both(after[1])),
+      row("distance", query - key),
+      row("q·k, this pair", exact(pairProduct)),
+      row("q·k, all pairs", node("b", { class: "qk-rope-product" }, exact(product))),
+    );
+  }
+  const note = node("div", { class: "qk-note" }, "Shift both: every angle changes, q·k stays.");
+  return { panel: panel("In numbers", node("table", {}, body), note), draw };
+}
+
+// ---- the tables ----
+
+function tablesPanel({ half, positions }, model, pick) {
+  const wide = Math.max(2, Math.floor(190 / half)), high = 240;
+  const left = 38, top = 16, gap = 14, width = half * wide;
+  const canvas = node("canvas", {
+    tabindex: 0, role: "application", class: "qk-clickable qk-rope-tables",
+    "aria-label": "cos and sin of each position and pair; left and right choose the pair, "
+      + "up and down the query's position",
+  });
+  const context = sharp(canvas, left + 2 * width + gap + 4, top + high + 18);
+  const starts = [left, left + width + gap];
+  const pictures = node("canvas");
+  let tables = [];
+
+  function draw({ pair, query, key }, { cos, sin }) {
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    context.imageSmoothingEnabled = positions > high; // many rows to a pixel: their mean
+    context.font = "12px system-ui, sans-serif";
+    context.fillStyle = "#333";
+    tables = [cos, sin];
+    tables.forEach((table, i) => {
+      heat(pictures, table, positions, half, { map: "RdBu_r", low: -1, high: 1 });
+      context.drawImage(pictures, starts[i], top, width, high);
+      context.textAlign = "center";
+      context.fillText(["cos", "sin"][i], starts[i] + width / 2, 11);
+      context.fillText(`pair ${pair}`, clamp(starts[i] + (pair + 0.5) * wide,
+        starts[i] + 20, starts[i] + width - 20), top + high + 14);
+      context.lineWidth = 1;
+      context.strokeStyle = "black";
+      context.strokeRect(starts[i] + pair * wide - 0.5, top - 0.5, wide + 1, high + 1);
+    });
+    marks(query, key);
+  }
+
+  // The rows of query and key, with their positions at the left.
+  function marks(query, key) {
+    const y = (position) => top + (position + 0.5) / positions * high;
+    const apart = Math.abs(y(query) - y(key)) < 13 ? (query < key ? -6 : 6) : 0;
+    context.textAlign = "right";
+    for (const [position, colour, by] of [[key, KEY, -apart], [query, QUERY, apart]]) {
+      context.fillStyle = context.strokeStyle = colour;
+      context.lineWidth = 1.5;
+      context.fillText(position, left - 5, clamp(y(position) + by + 4, 12, top + high));
+      for (const start of starts) {
+        context.beginPath();
+        context.moveTo(start - 4, y(position));
+        context.lineTo(start + width, y(position));
+        context.stroke();
+      }
+    }
+  }
+
+  function under({ offsetX, offsetY }) {
+    const table = offsetX < starts[1] - gap / 2 ? 0 : 1;
+    const pair = Math.floor((offsetX - starts[table]) / wide);
+    const query = Math.floor((offsetY - top) / high * positions);
+    const inside = pair >= 0 && pair < half && query >= 0 && query < positions;
+    return inside ? { table, pair, query } : null;
+  }
+  canvas.addEventListener("click", (event) => {
+    const place = under(event);
+    if (place) pick({ pair: place.pair, query: place.query });
+  });
+  const move = (name, count, by) => () =>
+    pick({ [name]: clamp(chosen(model)[name] + by, 0, count - 1) });
+  keyed(canvas, {
+    ArrowLeft: move("pair", half, -1), ArrowRight: move("pair", half, 1),
+    Home: move("pair", half, -half), End: move("pair", half, half),
+    ArrowUp: move("query", positions, -1), ArrowDown: move("query", positions, 1),
+    PageUp: move("query", positions, -10), PageDown: move("query", positions, 10),
+  });
+  const words = (event) => {
+    const place = under(event);
+    if (!place) return null;
+    const value = tables[place.table][place.query * half + place.pair];
+    return `${["cos", "sin"][place.table]} at position ${place.query}, pair ${place.pair}: `
+      + short(value);
+  };
+  const key = node("div", { class: "qk-note" }, "red: 1, white: 0, blue: −1; a column a pair");
+  return { panel: panel("The tables: a row for each position", canvas, key), canvas, draw, words };
+}
+
+// ---- q·k against the distance ----
+
+function curvePanel({ positions }, model, pick) {
+  const width = 640, high = 170, left = 48, right = 8, top = 8, bottom = 34;
+  const canvas = node("canvas", {
+    tabindex: 0, role: "application", class: "qk-clickable qk-rope-curve",
+    "aria-label": "q·k against the distance; left and right change the distance",
+  });
+  const context = sharp(canvas, width, top + high + bottom);
+  const last = positions - 1;
+  const x = (distance) => left + (distance + last) / (2 * last) * (width - left - right);
+  let floor = 0, ceiling = 1, latest = null;
+  const y = (value) => top + (ceiling - value) / (ceiling - floor) * high;
+
+  function line(values, colour, thick) {
+    context.strokeStyle = colour;
+    context.lineWidth = thick;
+    context.beginPath();
+    values.forEach((value, i) => context.lineTo(x(i - last), y(value)));
+    context.stroke();
+  }
+
+  function draw({ query, key }, now) {
+    latest = now;
+    const all = [...now.products, ...now.pairProducts, 0];
+    const [least, most] = [Math.min(...all), Math.max(...all)];
+    const air = (most - least || 1) * 0.06;
+    [floor, ceiling] = [least - air, most + air];
+    context.clearRect(0, 0, width, top + high + bottom);
+    context.fillStyle = "#f0f0f0"; // a key that comes later is masked in the model
+    context.fillRect(left, top, x(-0.5) - left, high);
+    context.lineWidth = 1;
+    context.strokeStyle = "#bbb";
+    context.strokeRect(left + 0.5, top + 0.5, width - left - right, high);
+    line([0, ...Array(2 * last - 1).fill(0), 0], "#ccc", 1);
+    line(now.pairProducts, PAIR, 1);
+    line(now.products, "#222", 1.6);
+    ticks();
+    const distance = query - key;
+    context.strokeStyle = context.fillStyle = KEY;
+    context.lineWidth = 1;
+    context.beginPath();
+    context.moveTo(x(distance), top);
+    context.lineTo(x(distance), top + high);
+    context.stroke();
+    context.beginPath();
+    context.arc(x(distance), y(now.products[distance + last]), 5, 0, 2 * Math.PI);
+    context.fill();
+    context.textAlign = "center";
+    context.fillText(`distance ${distance}`, clamp(x(distance), left + 40, width - 50),
+      top + high + 29);
+  }
+
+  function ticks() {
+    context.font = "12px system-ui, sans-serif";
+    context.fillStyle = "#444";
+    context.textAlign = "center";
+    for (const distance of [-last, 0, last])
+      context.fillText(String(distance).replace("-", "−"),
+        clamp(x(distance), left + 16, width - 16), top + high + 15);
+    context.textAlign = "right";
+    const extremes = [Math.max(...latest.products), 0, Math.min(...latest.products)];
+    extremes.forEach((value, i) => {
+      if (i === 2 && Math.abs(y(value) - y(0)) < 14) return;
+      context.fillText(short(value), left - 5, clamp(y(value) + 4, top + 10, top + high));
+    });
+  }
+
+  // Keep the query where it is, unless the key would leave the positions.
+  function go(distance) {
+    const wanted = clamp(distance, -last, last);
+    const key = clamp(chosen(model).query - wanted, 0, last);
+    pick({ key, query: clamp(key + wanted, 0, last) });
+  }
+  const distanceAt = ({ offsetX }) =>
+    Math.round((offsetX - left) / (width - left - right) * 2 * last) - last;
+  canvas.addEventListener("click", (event) => go(distanceAt(event)));
+  const by = (steps) => () => go(chosen(model).query - chosen(model).key + steps);
+  keyed(canvas, {
+    ArrowLeft: by(-1), ArrowRight: by(1), ArrowDown: by(-1), ArrowUp: by(1),
+    PageDown: by(-10), PageUp: by(10), Home: () => go(0), End: () => go(last),
+  });
+  const words = (event) => {
+    const distance = distanceAt(event);
+    if (!latest || Math.abs(distance) > last) return null;
+    const i = distance + last;
+    return `distance ${distance}: q·k ${short(latest.products[i])}, `
+      + `this pair ${short(latest.pairProducts[i])}`;
+  };
+  const key = node("div", { class: "qk-note" }, node("b", {}, "all pairs"), ", ",
+    node("b", { style: "color: #767676" }, "this pair"),
+    "; grey ground: the key comes later, which a causal model masks");
+  return { panel: panel("q·k against the distance", canvas, key), canvas, draw, words };
+}

@@ -1,0 +1,224 @@
+// SamplingExplorer: one distribution, and what the settings leave of it.
+// `data` is described in sampling.py; the logits come compressed, the largest first. Every filter
+// keeps a beginning of that order, so a number, `end`, says what is kept.
+
+const CUT_COLOURS = { top_k: "#cc79a7", top_p: "#e69f00", min_p: "#56b4e9" };
+const dashed = (name) => name.replace("_", "-");
+
+async function render({ model, el }) {
+  const { root, controls, stage, live } = frame(el, "Sampling the next token");
+  const data = model.get("data");
+  const logits = new Float32Array((await inflate(data.logits)).buffer);
+  const before = softmax(logits, 1);
+  const pick = (patch) => choose(model, patch);
+  const bar = samplingControls(chosen(model), pick);
+  controls.append(...bar.parts);
+  const text = node("div", { class: "qk-line qk-prompt", "aria-label": "The prompt" });
+  text.append(...promptTokens(data.prompt));
+  const strip = massStrip();
+  const bars = barTable("The likeliest tokens: probability before and after");
+  const draws = drawPanel(data, model, pick);
+  stage.before(text, strip.box);
+  stage.append(
+    node("div", { class: "qk-column qk-wider" }, panel("The likeliest tokens", bars.table,
+      node("div", { class: "qk-note" }, swatch(PALE), " before  ", swatch(BLUE), " after"))),
+    node("div", { class: "qk-column" }, draws.box));
+  text.scrollTop = text.scrollHeight;
+
+  function draw() {
+    const state = chosen(model);
+    const result = sampled(logits, state);
+    const counts = countDraws(result.after, state);
+    bar.update(state);
+    strip.draw(result, before, logits.length);
+    bars.draw(tokenRows(data, before, result, counts, state));
+    draws.draw(state, counts);
+    say(live, `${result.end} of ${logits.length} tokens kept; ${data.names[0]} `
+      + `${percent(before[0])} before, ${percent(result.after[0])} after`);
+    root.qk = { state, before, ...result, counts: Object.fromEntries(counts.sums), order: counts.order };
+    painted(root);
+  }
+  model.on("change:state", draw);
+  draw();
+  return () => model.off("change:state", draw);
+}
+
+// The last tokens of the prompt, and an empty place.
+function promptTokens(tokens) {
+  const made = tokens.flatMap((words) => {
+    const item = node("span", { class: "qk-token" }, words);
+    return words.endsWith("↵") ? [item, node("br")] : [item];
+  });
+  return [...made, node("span", { class: "qk-token qk-next" }, "?")];
+}
+
+// ---- numbers ----
+
+function softmax(logits, temperature) {
+  const shares = Float64Array.from(logits, (logit) => Math.exp((logit - logits[0]) / temperature));
+  const sum = shares.reduce((one, other) => one + other, 0);
+  return shares.map((share) => share / sum);
+}
+
+// Temperature, then top-k, top-p and min-p, as Sampling.transforms applies them.
+function sampled(logits, { temperature, top_k: k, top_p: p, min_p: m }) {
+  const greedy = temperature === 0;
+  const tempered = greedy ? Float64Array.from(logits, (_, i) => (i ? 0 : 1)) : softmax(logits, temperature);
+  let end = greedy ? 1 : logits.length;
+  const cuts = {};
+  const cut = (name, on, filter) => {
+    if (greedy || !on) return;
+    const next = filter();
+    cuts[name] = [end - next, sum(tempered, next, end)];
+    end = next;
+  };
+  cut("top_k", k !== 0, () => {
+    let next = Math.min(k, end);
+    while (next < end && logits[next] === logits[k - 1]) next++; // what is as likely stays too
+    return next;
+  });
+  cut("top_p", p !== 1, () => {
+    const enough = p * sum(tempered, 0, end);
+    let next = 1;
+    for (let reach = tempered[0]; next < end && reach < enough; next++) reach += tempered[next];
+    return next;
+  });
+  cut("min_p", m !== 0, () => {
+    let next = 1;
+    while (next < end && tempered[next] >= m * tempered[0]) next++;
+    return next;
+  });
+  const share = sum(tempered, 0, end);
+  const after = tempered.map((value, i) => (i < end ? value / share : 0));
+  return { end, share, cuts, tempered, after };
+}
+
+function sum(values, from, to) {
+  let total = 0;
+  for (let i = from; i < to; i++) total += values[i];
+  return total;
+}
+
+const entropy = (shares) =>
+  Math.max(0, -shares.reduce((total, share) => total + (share ? share * Math.log(share) : 0), 0));
+
+// The same numbers from 0 to 1 as random_numbers in sampling.py.
+function* randomNumbers(seed, count) {
+  for (; count > 0; count--) {
+    seed = seed + 0x6d2b79f5 | 0;
+    let mixed = Math.imul(seed ^ seed >>> 15, seed | 1);
+    mixed ^= mixed + Math.imul(mixed ^ mixed >>> 7, mixed | 61);
+    yield ((mixed ^ mixed >>> 14) >>> 0) / 2 ** 32;
+  }
+}
+
+// Which places were drawn, in order, and how often each.
+function countDraws(after, { seed, draws }) {
+  const reach = new Float64Array(after.length);
+  after.forEach((share, i) => { reach[i] = share + (i ? reach[i - 1] : 0); });
+  const order = Array.from(randomNumbers(seed, draws), (number) => above(reach, number * reach.at(-1)));
+  const sums = new Map();
+  for (const place of order) sums.set(place, (sums.get(place) || 0) + 1);
+  return { order, sums };
+}
+
+// The first place whose value is above a number.
+function above(values, number) {
+  let low = 0, high = values.length - 1;
+  while (low < high) {
+    const middle = low + high >> 1;
+    if (values[middle] > number) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+// ---- controls ----
+
+function samplingControls(state, pick) {
+  const off = (none) => (value) => (value === none ? "off" : String(value));
+  const specs = {
+    temperature: { label: "Temperature", min: 0, max: 2, step: 0.05,
+      show: (value) => (value === 0 ? "0: greedy" : String(value)) },
+    top_k: { label: "Top-k", min: 0, max: 100, show: off(0) },
+    top_p: { label: "Top-p", min: 0.01, max: 1, step: 0.01, show: off(1) },
+    min_p: { label: "Min-p", min: 0, max: 0.5, step: 0.01, show: off(0) },
+  };
+  const made = Object.entries(specs).map(([name, spec]) =>
+    [name, slider({ ...spec, value: state[name], on: (value) => pick({ [name]: value }) })]);
+  const reset = button("Reset", () => pick({ temperature: 1, top_k: 0, top_p: 1, min_p: 0 }));
+  const update = (next) => made.forEach(([name, one]) => one.update(next[name]));
+  return { parts: [...made.map(([, one]) => one), reset], update };
+}
+
+// What is kept and what each filter cuts of the probability, as one strip of full width.
+function massStrip() {
+  const strip = node("div", { class: "qk-strip", "aria-hidden": "true" });
+  const words = node("div", { class: "qk-note" });
+  function draw({ end, share, cuts, after }, before, length) {
+    const parts = [["kept", end, share, BLUE],
+      ...Object.entries(cuts).map(([name, [count, mass]]) => [name, count, mass, CUT_COLOURS[name]])];
+    strip.replaceChildren(...parts.map(([, , mass, colour]) =>
+      node("div", { style: `width: ${100 * mass}%; background: ${colour}` })));
+    const was = entropy(before), is = entropy(after);
+    const many = (nats) => Math.exp(nats).toFixed(1);
+    words.replaceChildren(...parts.map(([name, count, mass, colour]) =>
+      node("span", { class: "qk-item" }, swatch(colour),
+        ` ${name === "kept" ? "kept" : `cut by ${dashed(name)}`}: ${count.toLocaleString("en")} of `
+        + `${length.toLocaleString("en")} tokens, ${(100 * mass).toFixed(1)}% of the probability`)),
+      node("div", {}, `Entropy ${was.toFixed(2)} → ${is.toFixed(2)} nats: as undecided as between `
+        + `${many(was)} → ${many(is)} equally likely tokens.`));
+  }
+  return { box: node("div", { class: "qk-mass" }, strip, words), draw };
+}
+
+function tokenRows({ names, shown }, before, { after, end, cuts }, { sums }, { draws }) {
+  const count = Math.min(shown, names.length);
+  const most = Math.max(before[0], after[0]);
+  const ends = []; // after each filter, the last first: who cuts a place
+  let reach = end;
+  for (const [name, [cut]] of Object.entries(cuts).reverse()) ends.push([name, reach, reach += cut]);
+  const whoCuts = (i) => ends.find(([, from, to]) => i >= from && i < to)?.[0];
+  const texts = (was, is, times) => [percent(was), `→ ${is}`, ...(draws ? [`${times || 0}×`] : [])];
+  const rows = Array.from({ length: count }, (_, i) => {
+    const cut = i >= end && (whoCuts(i) ? `cut by ${dashed(whoCuts(i))}` : "never drawn");
+    return {
+      name: names[i], faint: i >= end, bars: [[before[i] / most, PALE], [after[i] / most, BLUE]],
+      texts: texts(before[i], cut || percent(after[i]), sums.get(i)),
+    };
+  });
+  const rest = [before, after].map((shares) => sum(shares, count, shares.length));
+  const others = [...sums].reduce((total, [i, times]) => total + (i >= count ? times : 0), 0);
+  rows.push({
+    name: `${(before.length - count).toLocaleString("en")} others`, faint: end <= count,
+    bars: [], // together they may be more than any bar
+    texts: texts(rest[0], percent(rest[1]), others),
+  });
+  return rows;
+}
+
+// ---- draws ----
+
+function drawPanel({ names, most_draws: most }, model, pick) {
+  const more = (by) => () => pick({ draws: Math.min(most, chosen(model).draws + by) });
+  const id = freshId();
+  const seed = node("input", { id, type: "number", min: 0, max: 2 ** 32 - 1, step: 1, class: "qk-seed" });
+  seed.addEventListener("change", () => {
+    const value = Math.round(Number(seed.value));
+    pick({ seed: Number.isFinite(value) ? Math.max(0, Math.min(2 ** 32 - 1, value)) : 0 });
+  });
+  const buttons = node("div", { class: "qk-controls" },
+    button("Draw one", more(1)), button("Draw 100", more(100)), button("Clear", () => pick({ draws: 0 })),
+    node("span", { class: "qk-control" }, node("label", { for: id }, "Seed"), seed));
+  const words = node("div", { class: "qk-note" });
+  const list = node("div", { class: "qk-drawn", "aria-label": "The last tokens drawn" });
+  function draw(state, { order }) {
+    if (Number(seed.value) !== state.seed || seed.value === "") seed.value = state.seed;
+    words.textContent = state.draws
+      ? `${state.draws.toLocaleString("en")} drawn; other settings use the same random numbers. The last:`
+      : "Nothing is drawn yet. The same seed and settings always draw the same tokens.";
+    list.replaceChildren(...order.slice(-24).map((place) =>
+      node("span", { class: "qk-token" }, names[place] ?? `(number ${place})`)));
+  }
+  return { box: panel("Draw tokens", buttons, words, list), draw };
+}

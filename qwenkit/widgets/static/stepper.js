@@ -1,0 +1,188 @@
+// GenerationStepper: a text that grows token by token, its alternatives, and the cache filling.
+// `data` is described in stepper.py. What came next after a path is in data.visited, by the ids.
+
+const FREE = "#e8e8e8";
+const BURST = 10; // tokens that one press of a button adds
+const pathKey = (path) => path.join(",");
+
+function render({ model, el }) {
+  const { root, controls, stage, live } = frame(el, "Generation step by step");
+  const go = (path, at) => choose(model, { path, at });
+  const steps = stepActions(model, go);
+  const line = tokenLine("The text; arrow keys go back and forward, Enter adds the likeliest token",
+    (place) => steps.to(place + 1 - model.get("data").prompt.length));
+  keyed(line.list, { Enter: steps.likeliest });
+  keyed(root, Object.fromEntries(
+    Array.from({ length: 8 }, (_, i) => [String(i + 1), () => steps.take(i)])));
+  const bar = stepButtons(steps);
+  controls.append(...bar.buttons);
+  const wait = node("span", { class: "qk-note" });
+  controls.append(wait);
+  const offers = offersPanel(steps.take);
+  const cache = cachePanel(model.get("data"));
+  stage.before(line.list);
+  stage.append(node("div", { class: "qk-column" }, offers.box),
+    node("div", { class: "qk-column qk-wider" }, cache.box));
+  let written = "";
+
+  function draw() {
+    const view = stepView(model);
+    if (pathKey(view.path) !== written || !root.qk) line.fill(view.tokens);
+    written = pathKey(view.path);
+    line.draw(view.length - 1, view.shades);
+    [...line.list.querySelectorAll("[data-place]")].forEach((item, i) => {
+      item.classList.toggle("qk-faint", i >= view.length);
+      item.classList.toggle("qk-given", i < view.data.prompt.length);
+    });
+    bar.draw(view);
+    wait.textContent = waitWords(view);
+    offers.draw(view);
+    cache.draw(view);
+    say(live, view.offers?.length
+      ? `Tokens added: ${view.at}; the likeliest next: ${view.offers[0][1]} ${percent(view.offers[0][2])}`
+      : wait.textContent);
+    root.qk = view;
+    painted(root);
+    if (view.offers) steps.goOn();
+  }
+  for (const signal of ["change:state", "change:data"]) model.on(signal, draw);
+  draw();
+  return () => {
+    for (const signal of ["change:state", "change:data"]) model.off(signal, draw);
+  };
+}
+
+// What is shown: the text, what comes next, and how full the cache is.
+function stepView(model) {
+  const data = model.get("data"), { path, at } = chosen(model);
+  const offered = (place) => data.visited[pathKey(path.slice(0, place))];
+  const taken = path.map((id, place) => offered(place)?.find(([number]) => number === id));
+  const offers = offered(at); // undefined: the kernel has not answered yet
+  const ended = at > 0 && data.stop_ids.includes(path[at - 1]);
+  const alone = Boolean(model.alone);
+  return {
+    data, path, at, offers, ended, alone,
+    full: at >= data.max_new_tokens,
+    tokens: [...data.prompt, ...taken.map((one) => one?.[1] ?? "…")],
+    shades: [...data.prompt.map(() => 0), ...taken.map((one) => 0.1 + 0.5 * (one?.[2] ?? 0))],
+    length: data.prompt.length + at,
+    cached: data.prompt.length + at - (ended ? 1 : 0),
+    // without a kernel only places that were visited can be gone to
+    open: (id) => !alone || pathKey([...path.slice(0, at), id]) in data.visited,
+  };
+}
+
+function stepActions(model, go) {
+  let left = 0, timer = null; // tokens that a burst has still to add, and the next one's pause
+  const now = () => stepView(model);
+  const steps = {
+    to(at) {
+      left = 0;
+      const { path } = now();
+      go(path, Math.max(0, Math.min(path.length, at)));
+    },
+    // Take an alternative; the old continuation is kept only where it begins with the same token.
+    take(rank, burst = false) {
+      if (!burst) left = 0;
+      const { path, at, offers, full, open } = now();
+      const id = offers?.[rank]?.[0];
+      if (id === undefined || full || !open(id)) {
+        left = 0;
+        return;
+      }
+      go(path[at] === id ? path : [...path.slice(0, at), id], at + 1);
+    },
+    likeliest: () => steps.take(0),
+    burst() {
+      left = BURST;
+      steps.goOn();
+    },
+    goOn() {
+      if (left <= 0 || timer) return;
+      timer = setTimeout(() => { // slow enough to be seen
+        timer = null;
+        if (left-- > 0) steps.take(0, true);
+      }, 40);
+    },
+    back: () => steps.to(now().at - 1),
+    forward: () => steps.to(now().at + 1),
+    restart: () => steps.to(0),
+  };
+  return steps;
+}
+
+function stepButtons(steps) {
+  const restart = button("To the prompt", steps.restart);
+  const back = button("◀ Back", steps.back);
+  const forward = button("Forward again ▶", steps.forward);
+  const add = button("Add the likeliest", steps.likeliest);
+  const burst = button(`Add ${BURST}`, steps.burst);
+  function draw({ path, at, offers, full, open }) {
+    for (const one of [restart, back]) allow(one, at > 0);
+    allow(forward, at < path.length);
+    for (const one of [add, burst]) allow(one, !full && offers?.length && open(offers[0][0]));
+  }
+  return { buttons: [restart, back, forward, add, burst], draw };
+}
+
+function waitWords({ offers, ended, full, alone, data, open }) {
+  if (ended) return "The text has ended.";
+  if (full) return `max_new_tokens = ${data.max_new_tokens} is reached.`;
+  if (!offers) return alone ? "This needs a kernel." : "The kernel computes …";
+  if (alone && !offers.every(([id]) => open(id)))
+    return "Places that were never visited need a kernel.";
+  return "";
+}
+
+// The alternatives as buttons; the one that the text went on with is marked.
+function offersPanel(take) {
+  const rows = Array.from({ length: 8 }, (_, rank) => {
+    const key = button("", () => take(rank), { class: "qk-token" });
+    const share = node("td", { class: "qk-bar" }), number = node("td", { class: "qk-number" });
+    const row = node("tr", {}, node("td", { class: "qk-rank" }, String(rank + 1)),
+      node("td", {}, key), share, number);
+    return { key, share, number, row };
+  });
+  const table = node("table", { class: "qk-bars", "aria-label": "What may come next" },
+    node("tbody", {}, ...rows.map(({ row }) => row)));
+  const note = node("div", { class: "qk-note" }, "Click one, or press 1 to 8, to go on with it.");
+  function draw({ offers = [], path, at, full, open }) {
+    rows.forEach(({ key, share, number, row }, rank) => {
+      const [id, name, chance] = offers[rank] || [null, "–", 0];
+      key.textContent = name;
+      allow(key, id !== null && !full && open(id));
+      key.setAttribute("aria-pressed", String(id !== null && path[at] === id));
+      key.setAttribute("aria-label", `${name}, ${percent(chance)}`);
+      share.replaceChildren(bar(chance, BLUE));
+      number.textContent = id === null ? "" : percent(chance);
+      row.classList.toggle("qk-faint", id === null);
+    });
+  }
+  return { box: panel("What may come next", table, note), draw };
+}
+
+// A cell for each place of each layer: prompt, new, free.
+function cachePanel({ layers, kv_heads: heads, dim, prompt, max_new_tokens: more, token_bytes: bytes }) {
+  const room = prompt.length + more;
+  const wide = Math.max(1, Math.min(14, Math.floor(520 / room)));
+  const high = Math.max(5, Math.min(14, Math.floor(220 / layers))), gap = wide > 3 ? 1 : 0;
+  const canvas = node("canvas", { role: "img" });
+  const context = sharp(canvas, room * wide, layers * high);
+  const words = node("div", { class: "qk-note" });
+  const legend = node("div", { class: "qk-note" }, swatch(BLUE), " prompt  ", swatch(ORANGE), " new  ",
+    swatch(FREE), ` free; a row is a layer, a column a place in the text. A cell holds ${heads} keys `
+    + `and ${heads} values (one for each kv head) of ${dim} numbers.`);
+  const count = (number) => number.toLocaleString("en");
+  function draw({ cached }) {
+    context.clearRect(0, 0, room * wide, layers * high);
+    for (let place = 0; place < room; place++) {
+      context.fillStyle = place >= cached ? FREE : place < prompt.length ? BLUE : ORANGE;
+      for (let layer = 0; layer < layers; layer++)
+        context.fillRect(place * wide, layer * high, wide - gap, high - 1);
+    }
+    words.textContent = `${count(cached)} of ${count(room)} places in each of ${layers} layers: `
+      + `${count(cached * bytes)} of ${count(room * bytes)} bytes (${count(bytes)} a token)`;
+    canvas.setAttribute("aria-label", `The KV cache: ${words.textContent}`);
+  }
+  return { box: panel("KV cache", words, canvas, legend), draw };
+}

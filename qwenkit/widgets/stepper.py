@@ -1,0 +1,215 @@
+"""GenerationStepper: add a token, look at the alternatives, go back and take another one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+
+from qwenkit.errors import InputError
+from qwenkit.generate.settings import check_count
+from qwenkit.generate.steps import next_logits, only_tokens
+from qwenkit.model import KVCache, QwenForCausalLM
+from qwenkit.plot.tokens import label
+from qwenkit.tokenizer import Tokenizer
+from qwenkit.widgets.base import Inspector
+from qwenkit.widgets.reading import one_text
+
+OFFERED = 8  # alternatives at each place
+CELLS = ListedColormap(["#e8e8e8", "#0072b2", "#d55e00"])  # free, prompt, new
+Choices = list[tuple[int, str, float]]
+"""The likeliest next tokens: id, name and probability; none after the text's end."""
+
+
+@dataclass
+class StepperView:
+    """A text that grows token by token, and every place that was visited.
+
+    Attributes:
+        model: computes what comes next.
+        tokenizer: the model's.
+        prompt: its ids.
+        max_new_tokens: how far the text may grow.
+        path: the tokens chosen, also those that a step back has left.
+        at: how many of them stand in the text now.
+        visited: what came next after each beginning of a path.
+        cache: holds the prompt and path[:at], apart from a token that ends the text.
+    """
+
+    model: QwenForCausalLM
+    tokenizer: Tokenizer
+    prompt: list[int]
+    max_new_tokens: int
+    path: list[int] = field(default_factory=list)
+    at: int = 0
+    visited: dict[tuple[int, ...], Choices] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        room = len(self.prompt) + self.max_new_tokens
+        self.cache = KVCache(self.model.config, 1, room)
+        self._fed: list[int] = []
+        self._feed([])
+
+    def state(self) -> dict[str, Any]:
+        """Return what is chosen now."""
+        return {"path": self.path, "at": self.at}
+
+    def choose(self, **state: Any) -> None:
+        """Choose another path, or another place on it; each token must be one that is offered."""
+        unknown = [name for name in state if name not in self.state()]
+        if unknown:
+            raise InputError(f"{unknown[0]!r} cannot be chosen; {', '.join(self.state())} can")
+        path = state.get("path", self.path)
+        if not isinstance(path, list) or any(type(token) is not int for token in path):
+            raise InputError(f"path is {path!r}; it must be a list of ids")
+        if len(path) > self.max_new_tokens:
+            rule = f"at most max_new_tokens={self.max_new_tokens} are allowed"
+            raise InputError(f"path has {len(path)} tokens; {rule}")
+        at = state.get("at", self.at)
+        if type(at) is not int or not 0 <= at <= len(path):
+            raise InputError(f"at is {at!r}; it must be a whole number from 0 to {len(path)}")
+        try:
+            self._check(path)
+        except InputError:
+            self._feed(self.path[: self.at])
+            raise
+        self.path, self.at = list(path), at
+        self._feed(path[:at])
+
+    def _check(self, path: list[int]) -> None:
+        """Visit a path's places, as far as they were not, and refuse what is not offered there."""
+        for place, token in enumerate(path):
+            beginning = tuple(path[:place])
+            if beginning not in self.visited:
+                self._feed(path[:place])
+            offered = [number for number, *_ in self.visited[beginning]]
+            if token not in offered:
+                few = f"one of {offered}" if offered else "none: the text has ended"
+                raise InputError(f"token {place} of the path is {token}; it must be {few}")
+        if tuple(path) not in self.visited:
+            self._feed(path)
+
+    def _feed(self, path: list[int]) -> None:
+        """Make the cache hold the prompt and a path, and note what comes next on the way.
+
+        The prompt goes in at once and each later token alone, as `generate` does it: the numbers
+        are then the same to the last bit, whatever was tried before.
+        """
+        stops = bool(path) and path[-1] in self.model.stop_ids
+        ids = self.prompt + (path[:-1] if stops else path)
+        pairs = enumerate(zip(self._fed, ids, strict=False))
+        same = next((i for i, (old, new) in pairs if old != new), min(len(self._fed), len(ids)))
+        self.cache.trim(same)
+        start = len(self.prompt)
+        ends = [start] if same < start else []
+        for end in ends + list(range(max(same, start) + 1, len(ids) + 1)):
+            new = torch.tensor([ids[self.cache.length : end]], device=self.model.device)
+            logits = next_logits(self.model, new, self.cache, end - start)[0]
+            self.visited[tuple(ids[start:end])] = self._likeliest(logits)
+        self._fed = ids
+        if stops:
+            self.visited[tuple(path)] = []
+
+    def _likeliest(self, logits: torch.Tensor) -> Choices:
+        found = only_tokens(logits, self.model.num_tokens).softmax(dim=-1).topk(OFFERED)
+        names = self.tokenizer.token_strings(found.indices)
+        return list(zip(found.indices.tolist(), names, found.values.tolist(), strict=True))
+
+    def choices(self) -> Choices:
+        """Return the likeliest next tokens where the text stands now."""
+        return self.visited[tuple(self.path[: self.at])]
+
+    def data(self) -> dict[str, Any]:
+        """Return what the script draws: every place visited, by the path's ids."""
+        config, dtype = self.model.config, str(self.model.dtype).removeprefix("torch.")
+        visited = {",".join(map(str, path)): choices for path, choices in self.visited.items()}
+        return {
+            "prompt": self.tokenizer.token_strings(self.prompt),
+            "visited": visited,
+            "max_new_tokens": self.max_new_tokens,
+            "stop_ids": list(self.model.stop_ids),
+            "layers": config.num_hidden_layers,
+            "kv_heads": config.num_key_value_heads,
+            "dim": config.head_dim,
+            "token_bytes": config.kv_bytes_per_token(dtype),
+        }
+
+    def title(self) -> str:
+        """Say where the text stands."""
+        return f"{self.at} token{'s' * (self.at != 1)} after a prompt of {len(self.prompt)}"
+
+    def alt(self) -> str:
+        """Return in words what is shown."""
+        new = [label(name) for name in self.tokenizer.token_strings(self.path[: self.at])]
+        few = ", ".join(f"{label(name)} {share:.0%}" for _, name, share in self.choices()[:4])
+        bytes_used = self.cache.length * self.data()["token_bytes"]
+        words = [
+            f"{self.title()}{': ' if new else ''}{' '.join(new)}",
+            f"the likeliest to come are {few}" if few else "the text has ended",
+            f"the cache holds {self.cache.length} of {self.cache.max_length} tokens in each of "
+            f"{self.model.config.num_hidden_layers} layers, {bytes_used:,} bytes",
+        ]
+        return f"{'; '.join(words)}."
+
+
+class GenerationStepper(Inspector):
+    """Write on token by token: take the likeliest or another, go back, and see the cache fill.
+
+    Each new place asks the kernel; places that were visited are shown at once, also in an exported
+    page.
+
+    Args:
+        model: any Qwen2 model.
+        tokenizer: the model's.
+        prompt: the text to go on with.
+        max_new_tokens: how far.
+
+    Raises:
+        InputError: an empty prompt, or a wrong number.
+    """
+
+    script = "parts stepper"
+    view: StepperView
+
+    def __init__(
+        self,
+        model: QwenForCausalLM,
+        tokenizer: Tokenizer,
+        prompt: str,
+        max_new_tokens: int = 32,
+    ) -> None:
+        check_count("max_new_tokens", max_new_tokens)
+        ids = one_text(model, tokenizer, prompt)[0].tolist()
+        super().__init__(StepperView(model, tokenizer, ids, max_new_tokens))
+
+    def _chosen(self, change: dict[str, Any]) -> None:
+        super()._chosen(change)
+        self.data = self.view.data()  # with the places that are new
+
+    def snapshot(self) -> Figure:
+        """Draw the alternatives, and how full the cache is."""
+        view, choices = self.view, self.view.choices()
+        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+        places = np.arange(len(choices))
+        left.barh(places, [share for *_, share in choices], color="#0072b2")
+        left.set_yticks(places, [label(name) for _, name, _ in choices], family="monospace")
+        left.set_xlim(0, 1)
+        left.invert_yaxis()
+        left.set_title("what may come next" if choices else "the text has ended", fontsize=10)
+        full = np.zeros((view.model.config.num_hidden_layers, view.cache.max_length))
+        full[:, : view.cache.length] = 2
+        full[:, : len(view.prompt)] = 1
+        right.imshow(full, cmap=CELLS, vmin=0, vmax=2, aspect="auto", interpolation="nearest")
+        right.set_xlabel("place: prompt, then new tokens, then free")
+        right.set_ylabel("layer")
+        length, room = view.cache.length, view.cache.max_length
+        right.set_title(f"KV cache: {length} of {room} places", fontsize=10)
+        last = view.tokenizer.token_strings(view.path[: view.at])[-10:]
+        words = f"{view.title()}: {' '.join(map(label, last))}" if last else view.title()
+        figure.suptitle(words, fontsize=10)
+        return figure

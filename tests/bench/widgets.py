@@ -1,0 +1,111 @@
+"""Time what opens on a whole model: AttentionExplorer beside the forward pass that it needs.
+
+    QWENKIT_MODEL=folder python tests/bench/widgets.py [--tokens 256] [--rounds 5]
+
+"after the forward" is what the widget adds to a forward pass whose trace keeps every pattern: its
+packing, and the picture that a notebook stores. Then the exported page: its size, and how long
+Chromium takes from its address to its first picture. Seconds are those of your machine today.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import qwenkit as qk
+from qwenkit.widgets.attention import AttentionExplorer
+
+LIMITS = {"after the forward": "3 s", "page": "8 MB"}
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def text_of(tokenizer: qk.Tokenizer, tokens: int) -> str:
+    """Return the start of a file of Python's own that has so many tokens."""
+    code = Path(argparse.__file__).read_text(encoding="utf-8")
+    prompt = tokenizer.decode(tokenizer.encode(code)[:tokens])
+    if tokenizer(prompt).shape[1] != tokens:
+        raise SystemExit(f"no text of exactly {tokens} tokens begins there; try another number")
+    return prompt
+
+
+def measure(model: qk.QwenForCausalLM, tokenizer: qk.Tokenizer, prompt: str, rounds: int) -> dict:
+    """Return the median seconds of each part; all parts take turns."""
+    ids = tokenizer(prompt).to(model.device)
+    trace = qk.Trace(keep=("attn.pattern",))
+    widget = AttentionExplorer(model, tokenizer, prompt)
+    parts = {
+        "plain forward": lambda: model(ids, logits_to_keep=1),
+        "forward, every pattern kept": lambda: model(ids, trace=trace, logits_to_keep=1),
+        "AttentionExplorer made": lambda: AttentionExplorer(model, tokenizer, prompt),
+        "its picture": lambda: widget._png(),
+    }
+    with torch.no_grad():
+        took = [{name: seconds(work) for name, work in parts.items()} for _ in range(rounds)]
+    return {name: statistics.median(one[name] for one in took) for name in parts}
+
+
+def in_chromium(page: Path, rounds: int) -> float | None:
+    """Return the median seconds from a page's address to its first picture; None: no browser."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next((shutil.which(name) for name in names if shutil.which(name)), None)
+    if path is None:
+        return None
+    from playwright.sync_api import sync_playwright
+
+    def load(browser) -> None:
+        tab = browser.new_page()
+        tab.goto(page.as_uri())
+        tab.wait_for_selector('.qk[data-drawn="1"]')
+        tab.close()
+
+    with sync_playwright() as driver:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = driver.chromium.launch(executable_path=path, args=flags)
+        load(browser)  # the first page of a fresh browser is slow
+        took = statistics.median(seconds(lambda: load(browser)) for _ in range(rounds))
+        browser.close()
+    return took
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    model, tokenizer = qk.load_pretrained()
+    prompt = text_of(tokenizer, arguments.tokens)
+    config = model.config
+    print(
+        f"{config.num_hidden_layers} layers × {config.num_attention_heads} heads, "
+        f"{arguments.tokens} tokens, {model.dtype} on {model.device}"
+    )
+    took = measure(model, tokenizer, prompt, arguments.rounds)
+    for name, value in took.items():
+        print(f"{name:28} {value:8.3f} s")
+    forward = took["forward, every pattern kept"]
+    after = took["AttentionExplorer made"] - forward + took["its picture"]
+    print(f"{'after the forward':28} {after:8.3f} s   (at most {LIMITS['after the forward']})")
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "page.html"
+        AttentionExplorer(model, tokenizer, prompt).to_html(page)
+        size = page.stat().st_size / 1e6
+        print(f"{'page':28} {size:8.2f} MB  (at most {LIMITS['page']})")
+        opening = in_chromium(page, arguments.rounds)
+    said = "no Chromium here" if opening is None else f"{opening:8.3f} s"
+    print(f"{'page opens in Chromium':28} {said}")
+
+
+if __name__ == "__main__":
+    main()
