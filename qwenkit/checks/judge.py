@@ -173,17 +173,17 @@ def _difference(got: Any, wanted: Any, tolerance: float) -> tuple[str, str]:
     if isinstance(wanted, Raised):
         return "error", f"it should refuse this with {wanted.kind}, and answers {_kind(got)}"
     if got is None:
-        return "kind", "it returns None. Does every way through the function end in a return"
+        return "kind", "it returns None; every way through the function must end in a return"
     ours, theirs = _shape(got), _shape(wanted)
     if _kind(got) != _kind(wanted):
         return "kind", f"it returns {_kind(got)}; expected is {_kind(wanted)}"
     if ours != theirs:
         return "shape", f"the shape is {ours}; expected is {theirs}"
     if isinstance(got, tuple | list):
-        for place, (one, other) in enumerate(zip(got, wanted, strict=True), start=1):
+        for number, (one, other) in enumerate(zip(got, wanted, strict=True), start=1):
             if not same(one, other, tolerance):
                 name, words = _difference(one, other, tolerance)
-                return name, f"of its {len(got)} values, number {place}: {words}"
+                return name, f"of its {len(got)} values, number {number}: {words}"
     if isinstance(got, Tensor | np.ndarray) and got.dtype != wanted.dtype:
         return "dtype", f"the dtype is {_dtype(got)}; expected is {_dtype(wanted)}, as that came in"
     if isinstance(got, Tensor) and got.is_floating_point() and got.numel():
