@@ -75,6 +75,7 @@ def kv_repetition(k: Any, groups: int) -> Figure:
     for ax in axes.flat:
         ax.set_axis_off()
     look: dict[str, Any] = {"cmap": "RdBu", "vmin": -limit, "vmax": limit, "aspect": "auto"}
+    look["interpolation"] = "nearest"  # a number a pixel: nothing between them
     for kv in range(kv_heads):
         ax = axes[0, kv * groups]
         ax.imshow(values[kv], **look)
