@@ -135,7 +135,7 @@ class Inspector(anywidget.AnyWidget):
 
 def page(widget: Inspector, png: bytes) -> str:
     """Return the page: the widget's own script, its state and data, and a picture as a fallback."""
-    title, alt = html.escape(repr(widget)), html.escape(widget.view.alt(), quote=True)
+    title, alt = type(widget).__name__, html.escape(widget.view.alt(), quote=True)
     values = json.dumps(widget.exported(), default=_as_text)
     values = values.replace("</", r"<\/")  # a string must not end the script
     picture = base64.b64encode(png).decode()
