@@ -11,12 +11,6 @@ import torch
 
 from qwenkit.checks import checkpoint
 
-
-@pytest.fixture(autouse=True)
-def _own_progress(tmp_path, monkeypatch):
-    monkeypatch.setenv("QWENKIT_PROGRESS", str(tmp_path / "progress.json"))
-
-
 # --- 1: a header ---
 
 

@@ -14,11 +14,6 @@ CHECKS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _own_progress(tmp_path, monkeypatch):
-    monkeypatch.setenv("QWENKIT_PROGRESS", str(tmp_path / "progress.json"))
-
-
 def judged(check, function):
     found = CHECKS[check](function)
     starts = {"right": "Right: ", "not yet": "Not yet: ", "empty": "Still empty"}

@@ -11,11 +11,6 @@ from qwenkit.checks import Case, Mistake, judge
 from qwenkit.checks.same import same
 
 
-@pytest.fixture(autouse=True)
-def _own_progress(tmp_path, monkeypatch):
-    monkeypatch.setenv("QWENKIT_PROGRESS", str(tmp_path / "deep" / "progress.json"))
-
-
 def double(x):
     return 2 * x
 

@@ -12,11 +12,6 @@ from qwenkit.model import DecoderLayer, RotaryEmbedding
 CHECKS = {"08.1": layer.decoder_layer, "08.2": layer.lens, "08.3": layer.skip}
 
 
-@pytest.fixture(autouse=True)
-def _own_progress(tmp_path, monkeypatch):
-    monkeypatch.setenv("QWENKIT_PROGRESS", str(tmp_path / "progress.json"))
-
-
 def test_each_exercise_has_a_check():
     assert set(CHECKS) == set(layer.EXERCISES)
 

@@ -11,11 +11,6 @@ from qwenkit.checks import mlp
 from qwenkit.model.mlp import MLP
 
 
-@pytest.fixture(autouse=True)
-def _own_progress(tmp_path, monkeypatch):
-    monkeypatch.setenv("QWENKIT_PROGRESS", str(tmp_path / "progress.json"))
-
-
 def judged(check, function):
     found = check(function)
     assert str(found).startswith("Right: " if found.outcome == "right" else "Not yet: ")

@@ -14,11 +14,6 @@ CHECKS = {"09.1": model.forward, "09.2": model.untied, "09.3": model.whole}
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
-@pytest.fixture(autouse=True)
-def _own_progress(tmp_path, monkeypatch):
-    monkeypatch.setenv("QWENKIT_PROGRESS", str(tmp_path / "progress.json"))
-
-
 def test_each_exercise_has_a_check():
     assert set(CHECKS) == set(model.EXERCISES)
 

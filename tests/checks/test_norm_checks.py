@@ -8,11 +8,6 @@ from qwenkit.checks import norm
 from qwenkit.model.norm import RMSNorm
 
 
-@pytest.fixture(autouse=True)
-def _own_progress(tmp_path, monkeypatch):
-    monkeypatch.setenv("QWENKIT_PROGRESS", str(tmp_path / "progress.json"))
-
-
 def judged(check, function):
     found = check(function)
     assert str(found).startswith("Right: " if found.outcome == "right" else "Not yet: ")

@@ -18,11 +18,6 @@ CHECKS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _own_progress(tmp_path, monkeypatch):
-    monkeypatch.setenv("QWENKIT_PROGRESS", str(tmp_path / "progress.json"))
-
-
 def test_each_exercise_has_a_check():
     assert set(CHECKS) == set(rope.EXERCISES)
 

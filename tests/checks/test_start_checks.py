@@ -7,11 +7,6 @@ import qwenkit as qk
 from qwenkit.checks import start
 
 
-@pytest.fixture(autouse=True)
-def _own_progress(tmp_path, monkeypatch):
-    monkeypatch.setenv("QWENKIT_PROGRESS", str(tmp_path / "progress.json"))
-
-
 @pytest.fixture(scope="module")
 def loaded():
     with pytest.MonkeyPatch.context() as patch:

@@ -11,11 +11,6 @@ from qwenkit.hub import resolve
 from qwenkit.tokenizer import Tokenizer
 
 
-@pytest.fixture(autouse=True)
-def _own_progress(tmp_path, monkeypatch):
-    monkeypatch.setenv("QWENKIT_PROGRESS", str(tmp_path / "progress.json"))
-
-
 @pytest.fixture(scope="module")
 def tokenizer():
     with pytest.MonkeyPatch.context() as patch:

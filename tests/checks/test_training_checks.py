@@ -7,11 +7,6 @@ from qwenkit import checks
 from qwenkit.train import IGNORE, next_token_loss
 
 
-@pytest.fixture(autouse=True)
-def _own_progress(tmp_path, monkeypatch):
-    monkeypatch.setenv("QWENKIT_PROGRESS", str(tmp_path / "progress.json"))
-
-
 def masked(ids, prompt, stop, value=IGNORE, start=1):
     labels = ids[start:].clone()
     labels[: max(prompt + stop, 0)] = value

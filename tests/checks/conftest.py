@@ -1,0 +1,8 @@
+"""The tests of checks note their outcomes in a file of their own, never in the reader's."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _own_progress(tmp_path, monkeypatch):
+    monkeypatch.setenv("QWENKIT_PROGRESS", str(tmp_path / "deep" / "progress.json"))
