@@ -120,7 +120,8 @@ def attention_heads(
 def attention_heads_alt(patterns: Any) -> str:
     """Return in words what `attention_heads` draws: which heads look back in a known way."""
     values = np.asarray(patterns, dtype=np.float32)
-    if values.ndim == 3:
+    one_layer = values.ndim == 3
+    if one_layer:
         values = values[None]
     size = min(values.shape[-2:])
     after = np.arange(1, size)
@@ -130,9 +131,13 @@ def attention_heads_alt(patterns: Any) -> str:
     }
     found = []
     for kind, share in kinds.items():
-        places = [f"{layer}.{head}" for layer, head in np.argwhere(share > 0.5)]
+        places = [
+            str(head) if one_layer else f"{layer}.{head}"
+            for layer, head in np.argwhere(share > 0.5)
+        ]
+        unit = "head" if one_layer else "layer.head"
         few = ", ".join(places[:4]) + (f" and {len(places) - 4} more" if len(places) > 4 else "")
-        found.append(f"{len(places)} mostly {kind}" + (f" (layer.head {few})" if places else ""))
+        found.append(f"{len(places)} mostly {kind}" + (f" ({unit} {few})" if places else ""))
     layers, heads = values.shape[:2]
     return (
         f"Attention of {layers * heads} heads, small, over {values.shape[-1]} tokens: "

@@ -103,6 +103,11 @@ def test_the_alt_text_of_all_heads_finds_the_known_kinds():
     assert "1 mostly rest on the first token (layer.head 1.0)" in words
 
 
+def test_the_alt_text_of_one_layer_names_its_heads_alone():
+    patterns = np.stack([np.full((6, 6), 1 / 6), np.eye(6, k=-1)])
+    assert "1 mostly look at the token just before (head 1)" in plot.attention_heads_alt(patterns)
+
+
 BAD = {
     "three dimensions": (lambda: plot.attention(np.ones((2, 3, 3)), TOKENS), "it must be"),
     "other tokens": (lambda: plot.attention(causal(6), TOKENS[:5]), "6 × 6 and there are 5 tokens"),
