@@ -26,7 +26,7 @@ help:
 	@echo "make unit       the tests in tests/"
 	@echo "make notebooks  run every notebook and compare its outputs with the stored ones"
 	@echo "make bench      times beside transformers; needs QWENKIT_MODEL"
-	@echo "make tiny-coder train the embedded model anew into runs/ (about an hour; ARGS=--resume goes on)"
+	@echo "make tiny-coder train the embedded model anew into runs/ (an hour and a half; ARGS=--resume goes on)"
 	@echo "make clean      remove caches and build products (not .venv)"
 	@echo "The first of them sets up .venv; PYTHON=python3.12 names the Python it is made with."
 
