@@ -37,10 +37,9 @@ def ablate_heads(
 
 
 def _without(heads: list[int], means: Tensor | None) -> Edit:
-    def edit(z: Tensor) -> Tensor:
+    def edit(z: Tensor) -> Tensor:  # (B, H, T, D), a copy: an edit may write into it
         if not all(0 <= head < z.shape[1] for head in heads):
             raise InputError(f"heads {heads} are asked for; they go from 0 to {z.shape[1] - 1}")
-        z = z.clone()  # (B, H, T, D)
         z[:, heads] = 0.0 if means is None else means[heads, None].to(z)
         return z
 
@@ -163,7 +162,6 @@ def _patch(
         for index in range(kept.shape[1]):
 
             def edit(value: Tensor, index: int = index, kept: Tensor = kept) -> Tensor:
-                value = value.clone()
                 value[:, index] = kept[:, index]
                 return value
 

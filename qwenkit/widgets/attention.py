@@ -18,6 +18,7 @@ from qwenkit.plot.attention import attention
 from qwenkit.plot.tokens import label, pool
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.widgets.base import Inspector
+from qwenkit.widgets.choices import check_names, check_whole
 from qwenkit.widgets.pack import pack
 from qwenkit.widgets.patterns import INDUCTION, ITSELF, Patterns, read_patterns
 
@@ -58,18 +59,14 @@ class AttentionView:
         """Choose others; all or, where one cannot be, none of them."""
         layers, heads = self.patterns.shares.shape[:2]
         sizes = {"layer": layers, "head": heads, "token": len(self.patterns.places)}
+        check_names(state, self.state())
         for name, value in state.items():
             if name in sizes:
-                sound = type(value) is int and 0 <= value < sizes[name]
-                wanted = f"a whole number from 0 to {sizes[name] - 1}"
-            elif name == "arcs":
-                sound, wanted = value in ARCS, " or ".join(map(repr, ARCS))
-            elif name == "faint":
-                sound, wanted = isinstance(value, bool), "True or False"
-            else:
-                raise InputError(f"{name!r} cannot be chosen; {', '.join(self.state())} can")
-            if not sound:
-                raise InputError(f"{name} is {value!r}; it must be {wanted}")
+                check_whole(name, value, 0, sizes[name] - 1)
+            elif name == "arcs" and value not in ARCS:
+                raise InputError(f"arcs is {value!r}; it must be {' or '.join(map(repr, ARCS))}")
+            elif name == "faint" and not isinstance(value, bool):
+                raise InputError(f"faint is {value!r}; it must be True or False")
         for name, value in state.items():
             setattr(self, name, value)
 

@@ -16,6 +16,7 @@ from qwenkit.checkpoint import Checkpoint
 from qwenkit.errors import InputError
 from qwenkit.hub import resolve
 from qwenkit.widgets.base import Inspector
+from qwenkit.widgets.choices import check_names
 from qwenkit.widgets.tensors import BINS, Histogram, Row, Tree, as_plain
 
 
@@ -55,9 +56,7 @@ class CheckpointView:
     def choose(self, **state: Any) -> None:
         """Choose others; all or, where one cannot be, none of them."""
         new = self.state() | state
-        unknown = set(state) - set(self.state())
-        if unknown:
-            raise InputError(f"{min(unknown)!r} cannot be chosen; {', '.join(self.state())} can")
+        check_names(state, self.state())
         tensors, groups = self.checkpoint.tensors, self.tree.groups
         if new["selected"] not in tensors and new["selected"] not in groups:
             raise InputError(
@@ -125,7 +124,7 @@ class CheckpointBrowser(Inspector):
         SourceError, CheckpointError, ConfigError: as `Checkpoint` and `resolve` do.
     """
 
-    script = "checkpoint"
+    script = "parts checkpoint"
     histograms = traitlets.Dict().tag(sync=True)
 
     def __init__(self, source: str | Path | None = None) -> None:

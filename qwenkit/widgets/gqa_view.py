@@ -11,6 +11,7 @@ from qwenkit.config import BYTES_PER_VALUE, QwenConfig
 from qwenkit.errors import InputError
 from qwenkit.plot.cache import size
 from qwenkit.plot.gqa import COLOURS, LIGHT
+from qwenkit.widgets.choices import check_names, check_whole
 
 SHAPE = ("heads", "kv_heads", "head_dim", "layers")
 Preset = tuple[tuple[int, int, int, int], int]
@@ -64,12 +65,10 @@ class GQAView:
         With fewer heads the lit one becomes the last there is, unless another is named too.
         """
         wanted = self.state() | state
-        unknown = sorted(set(state) - set(self.state()))
-        if unknown:
-            raise InputError(f"{unknown[0]!r} cannot be chosen; {', '.join(self.state())} can")
+        check_names(state, self.state())
         for name, most in self.most().items():
-            _check_whole(name, wanted[name], 1, most)
-        _check_whole("kv_heads", wanted["kv_heads"], 1, wanted["heads"])
+            check_whole(name, wanted[name], 1, most)
+        check_whole("kv_heads", wanted["kv_heads"], 1, wanted["heads"])
         if wanted["heads"] % wanted["kv_heads"]:
             can = ", ".join(map(str, divisors(wanted["heads"])))
             raise InputError(
@@ -80,7 +79,7 @@ class GQAView:
             raise InputError(f"value_bytes is {wanted['value_bytes']!r}; it must be 1, 2 or 4")
         if "head" not in state:
             wanted["head"] = min(wanted["head"], wanted["heads"] - 1)
-        _check_whole("head", wanted["head"], 0, wanted["heads"] - 1)
+        check_whole("head", wanted["head"], 0, wanted["heads"] - 1)
         for name, value in wanted.items():
             setattr(self, name, value)
 
@@ -184,8 +183,3 @@ def divisors(number: int) -> list[int]:
 def count(number: int, what: str) -> str:
     """Return a number of things in words: 1 kv head, 2 kv heads."""
     return f"{number:,} {what}{'s' * (number != 1)}"
-
-
-def _check_whole(name: str, value: Any, least: int, most: int) -> None:
-    if type(value) is not int or not least <= value <= most:
-        raise InputError(f"{name} is {value!r}; it must be a whole number from {least} to {most}")

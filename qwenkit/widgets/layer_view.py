@@ -12,6 +12,7 @@ from qwenkit.errors import InputError
 from qwenkit.model import QwenForCausalLM
 from qwenkit.plot.tokens import label
 from qwenkit.tokenizer import Tokenizer
+from qwenkit.widgets.choices import check_names, check_whole
 from qwenkit.widgets.outputs import Comparison, Guess, guesses, without_head
 from qwenkit.widgets.pack import pack
 from qwenkit.widgets.patterns import Patterns
@@ -62,14 +63,12 @@ class LayerView:
         places = 1 if self.other is None else len(self.other.tokens)
         sizes = {"layer": layers, "head": heads, "token": len(self.patterns.tokens)}
         sizes["other_token"] = places
+        check_names(state, self.state())
         for name, value in state.items():
             if name == "off":
                 _check_head(value, layers, heads)
-            elif name not in sizes:
-                raise InputError(f"{name!r} cannot be chosen; {', '.join(self.state())} can")
-            elif type(value) is not int or not 0 <= value < sizes[name]:
-                rule = f"a whole number from 0 to {sizes[name] - 1}"
-                raise InputError(f"{name} is {value!r}; it must be {rule}")
+            else:
+                check_whole(name, value, 0, sizes[name] - 1)
         for name, value in state.items():
             setattr(self, name, value)
 

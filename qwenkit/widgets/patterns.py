@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from qwenkit.errors import InputError
 from qwenkit.model import QwenForCausalLM
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.trace import Edit, Trace
 from qwenkit.widgets.pack import square, triangle
+from qwenkit.widgets.reading import one_text
 
 LARGEST = 512  # places a side; a longer text is pooled
 HABITS = PREVIOUS, FIRST, ITSELF, INDUCTION = (
@@ -86,9 +86,7 @@ def read_patterns(model: QwenForCausalLM, tokenizer: Tokenizer, prompt: str) -> 
     Raises:
         InputError: an empty prompt.
     """
-    if not isinstance(prompt, str) or not prompt:
-        raise InputError(f"prompt is {prompt!r}; it must be a text of at least one token")
-    input_ids = tokenizer(prompt).to(model.device)
+    input_ids = one_text(model, tokenizer, prompt)
     tokens = tokenizer.token_strings(input_ids)
     factor = -(-len(tokens) // LARGEST)
     measures, even = _measures(input_ids[0].cpu())

@@ -11,6 +11,7 @@ import numpy as np
 from qwenkit.config import QwenConfig
 from qwenkit.errors import InputError
 from qwenkit.model.rope import attention_factor, inverse_frequencies
+from qwenkit.widgets.choices import check_names, check_whole
 
 THETAS = (100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0, 10_000_000.0)
 
@@ -53,17 +54,13 @@ class RopeView:
     def choose(self, **state: Any) -> None:
         """Choose others; all or, where one cannot be, none of them."""
         sizes = {"pair": self.config.head_dim // 2, "query": self.positions, "key": self.positions}
+        check_names(state, self.state())
         for name, value in state.items():
             if name in sizes:
-                sound = type(value) is int and 0 <= value < sizes[name]
-                wanted = f"a whole number from 0 to {sizes[name] - 1}"
-            elif name == "theta":
-                sound = type(value) in (int, float) and value in self.thetas
-                wanted = "one of " + ", ".join(f"{theta:,.10g}" for theta in self.thetas)
-            else:
-                raise InputError(f"{name!r} cannot be chosen; {', '.join(self.state())} can")
-            if not sound:
-                raise InputError(f"{name} is {value!r}; it must be {wanted}")
+                check_whole(name, value, 0, sizes[name] - 1)
+            elif type(value) not in (int, float) or value not in self.thetas:
+                wanted = ", ".join(f"{theta:,.10g}" for theta in self.thetas)
+                raise InputError(f"theta is {value!r}; it must be one of {wanted}")
         for name, value in state.items():
             setattr(self, name, float(value) if name == "theta" else value)
 

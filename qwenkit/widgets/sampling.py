@@ -19,6 +19,7 @@ from qwenkit.plot.tokens import label
 from qwenkit.sampling import Sampling
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.widgets.base import Inspector
+from qwenkit.widgets.choices import check_names
 from qwenkit.widgets.pack import pack
 from qwenkit.widgets.reading import one_text
 
@@ -61,9 +62,7 @@ class SamplingView:
 
     def choose(self, **state: Any) -> None:
         """Choose others; all or, where one cannot be, none of them."""
-        unknown = [name for name in state if name not in self.state()]
-        if unknown:
-            raise InputError(f"{unknown[0]!r} cannot be chosen; {', '.join(self.state())} can")
+        check_names(state, self.state())
         new = self.state() | state
         Sampling(**{name: new[name] for name in SETTINGS})  # refuses what cannot be
         for name, most in (("seed", 2**32 - 1), ("draws", MOST_DRAWS)):

@@ -18,6 +18,7 @@ from qwenkit.model import KVCache, QwenForCausalLM
 from qwenkit.plot.tokens import label
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.widgets.base import Inspector
+from qwenkit.widgets.choices import check_names, check_whole
 from qwenkit.widgets.reading import one_text
 
 OFFERED = 8  # alternatives at each place
@@ -61,9 +62,7 @@ class StepperView:
 
     def choose(self, **state: Any) -> None:
         """Choose another path, or another place on it; each token must be one that is offered."""
-        unknown = [name for name in state if name not in self.state()]
-        if unknown:
-            raise InputError(f"{unknown[0]!r} cannot be chosen; {', '.join(self.state())} can")
+        check_names(state, self.state())
         path = state.get("path", self.path)
         if not isinstance(path, list) or any(type(token) is not int for token in path):
             raise InputError(f"path is {path!r}; it must be a list of ids")
@@ -71,8 +70,7 @@ class StepperView:
             rule = f"at most max_new_tokens={self.max_new_tokens} are allowed"
             raise InputError(f"path has {len(path)} tokens; {rule}")
         at = state.get("at", self.at)
-        if type(at) is not int or not 0 <= at <= len(path):
-            raise InputError(f"at is {at!r}; it must be a whole number from 0 to {len(path)}")
+        check_whole("at", at, 0, len(path))
         try:
             self._check(path)
         except InputError:

@@ -33,7 +33,7 @@ function render({ model, el }) {
     const current = list.querySelector('[aria-selected="true"]');
     if (current) {
       list.setAttribute("aria-activedescendant", current.id);
-      reveal(list, current);
+      intoSight(list, current);
     }
     name.textContent = state.selected;
     facts.replaceChildren(...data.facts[state.selected].map(([key, value]) =>
@@ -92,14 +92,6 @@ function visibleRows(tensors, tree, { opened, text }) {
   return rows;
 }
 
-// Bytes as people say them.
-function size(bytes) {
-  const units = ["B", "kB", "MB", "GB"];
-  let at = 0;
-  while (bytes >= 1000 && at < 3) { bytes /= 1000; at++; }
-  return `${at ? bytes.toPrecision(3) : bytes} ${units[at]}`;
-}
-
 function line(row, tree, state, data, pick) {
   const group = tree.has(row.name);
   const open = state.text !== "" || state.opened.includes(row.name);
@@ -122,19 +114,11 @@ function line(row, tree, state, data, pick) {
   node("span", { class: "qk-token" }, short),
   node("span", { class: "qk-faint qk-small" },
     group ? `${row.count} tensor${row.count === 1 ? "" : "s"}` : data.facts[row.name][0][1]),
-  node("span", { class: "qk-end" }, size(row.bytes)));
+  node("span", { class: "qk-end" }, sizeOf(row.bytes)));
 }
 
 const toggled = (names, name) =>
   names.includes(name) ? names.filter((one) => one !== name) : [...names, name];
-
-// Scroll within the list only: the page stays where it is.
-function reveal(list, item) {
-  const top = item.offsetTop - list.offsetTop;
-  if (top < list.scrollTop) list.scrollTop = top;
-  const bottom = top + item.offsetHeight - list.clientHeight;
-  if (bottom > list.scrollTop) list.scrollTop = bottom;
-}
 
 // The keys of a tree, as the ARIA practices give them.
 function walk(event, model, tree, pick) {
@@ -211,8 +195,7 @@ function partStrip({ parts, whole }) {
   for (const [part, bytes] of Object.entries(parts)) {
     const shade = PART_COLOURS[part] ?? PART_COLOURS.others;
     strip.append(node("div", { style: `width: ${100 * bytes / whole}%; background: ${shade}` }));
-    legend.append(node("span", {}, node("span", { class: "qk-swatch", style: `background: ${shade}` }),
-      ` ${part} ${percent(bytes / whole)}`));
+    legend.append(node("span", {}, swatch(shade), ` ${part} ${percent(bytes / whole)}`));
   }
   return node("div", {}, strip, legend);
 }

@@ -146,10 +146,8 @@ function say(live, words) {
   live.timer = setTimeout(() => { live.textContent = words; }, 150);
 }
 
-// ---- tokens ----
+// ---- numbers ----
 
-const VISIBLE = { " ": "·", "\n": "↵", "\t": "⇥", "\r": "␍" };
-const visible = (token) => [...token].map((letter) => VISIBLE[letter] ?? letter).join("") || "∅";
 const percent = (share) =>
   share > 0 && share < 0.01 ? "<1%" : `${Math.round(100 * share)}%`;
 
@@ -211,13 +209,4 @@ function hover(root, target, words) {
     box.style.top = `${event.clientY - bounds.top + 14}px`;
   });
   target.addEventListener("pointerleave", () => { box.hidden = true; });
-}
-
-// Which pixel of a heat canvas the mouse is over: [row, column], or null.
-function cellAt(canvas, event) {
-  const bounds = canvas.getBoundingClientRect();
-  const row = Math.floor((event.clientY - bounds.top) / bounds.height * canvas.height);
-  const column = Math.floor((event.clientX - bounds.left) / bounds.width * canvas.width);
-  const inside = row >= 0 && column >= 0 && row < canvas.height && column < canvas.width;
-  return inside ? [row, column] : null;
 }

@@ -44,13 +44,6 @@ const divisors = (number) =>
 const kindOf = ({ heads, kv_heads }) =>
   kv_heads === heads ? "MHA" : kv_heads === 1 ? "MQA" : "GQA";
 
-// Bytes in a unit of at most three digits, as `size` in plot/cache.py writes them.
-function sizeOf(bytes) {
-  const units = [[1e12, "TB"], [1e9, "GB"], [1e6, "MB"], [1e3, "kB"], [1, "B"]];
-  const [unit, name] = units.find(([one]) => bytes >= 0.9995 * one) || units.at(-1);
-  return `${Number((bytes / unit).toPrecision(3))} ${name}`;
-}
-
 // Keys and values of one token, and of all: with a kv head a query head, as chosen, with one.
 function cacheBytes({ heads, kv_heads, head_dim, layers, tokens, value_bytes }) {
   const kept = { MHA: heads, chosen: kv_heads, MQA: 1 };

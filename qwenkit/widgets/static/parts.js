@@ -97,6 +97,13 @@ const short = (value) => {
   return value.toFixed(digits).replace("-", "−");
 };
 
+// Bytes in a unit of at most three digits, as `size` in plot/cache.py writes them.
+function sizeOf(bytes) {
+  const units = [[1e12, "TB"], [1e9, "GB"], [1e6, "MB"], [1e3, "kB"], [1, "B"]];
+  const [unit, name] = units.find(([one]) => bytes >= 0.9995 * one) || units.at(-1);
+  return `${Number((bytes / unit).toPrecision(3))} ${name}`;
+}
+
 // Call a function once nobody has asked for it for a while.
 function later(action, pause) {
   let timer;
