@@ -17,10 +17,11 @@ from qwenkit.checks import (
     tokens,
     training,
 )
-from qwenkit.checks.course import progress
 from qwenkit.checks.judge import Case, Mistake, Verdict, judge
+from qwenkit.checks.progress import listed
 
 __all__ = [
+    "EXERCISES",
     "Case",
     "Mistake",
     "Verdict",
@@ -38,3 +39,11 @@ __all__ = [
     "tokens",
     "training",
 ]
+
+_TOPICS = (start, checkpoint, tokens, norm, rope, attention, gqa, mlp, layer, model, training)
+EXERCISES = {name: title for topic in _TOPICS for name, title in topic.EXERCISES.items()}
+
+
+def progress() -> str:
+    """Return a line for each exercise of the course: solved, tried, or still to come."""
+    return listed(EXERCISES)

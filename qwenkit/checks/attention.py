@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qwenkit.checks.judge import Case, Mistake, Verdict, judge
+from qwenkit.checks.samples import normal, turned
 from qwenkit.model import open_attention
 
 EXERCISES = {
@@ -24,14 +25,14 @@ NEVER = float("-inf")
 
 def scores(learner: Callable[..., Tensor]) -> Verdict:
     """Check `learner(q, k)`, the scaled scores (B, H, T, S): exercise 05.1."""
-    q, k = _numbers(2, 3, 5, 8), _numbers(2, 3, 5, 8, seed=1)
+    q, k = normal(2, 3, 5, 8), normal(2, 3, 5, 8, seed=1)
     cases = [
-        Case("one text, two heads", (_numbers(1, 2, 3, 4), _numbers(1, 2, 3, 4, seed=1))),
+        Case("one text, two heads", (normal(1, 2, 3, 4), normal(1, 2, 3, 4, seed=1))),
         Case("two texts, three heads", (q, k)),
-        Case("two queries, six keys", (_numbers(1, 2, 2, 16), _numbers(1, 2, 6, 16, seed=1))),
-        Case("one token alone", (_numbers(1, 4, 1, 9), _numbers(1, 4, 1, 9, seed=1))),
-        Case("as many tokens as dimensions", (_numbers(1, 2, 4, 4), _numbers(1, 2, 4, 4, seed=1))),
-        Case("not contiguous", (_turned(q), _turned(k))),
+        Case("two queries, six keys", (normal(1, 2, 2, 16), normal(1, 2, 6, 16, seed=1))),
+        Case("one token alone", (normal(1, 4, 1, 9), normal(1, 4, 1, 9, seed=1))),
+        Case("as many tokens as dimensions", (normal(1, 2, 4, 4), normal(1, 2, 4, 4, seed=1))),
+        Case("not contiguous", (turned(q), turned(k))),
         Case("bfloat16", (q.bfloat16(), k.bfloat16())),
         Case("large values", (1e3 * q, 1e3 * k)),
     ]
@@ -41,14 +42,14 @@ def scores(learner: Callable[..., Tensor]) -> Verdict:
 
 def pattern(learner: Callable[..., Tensor]) -> Verdict:
     """Check `learner(scores)`, causal shares (B, H, T, T): exercise 05.2."""
-    plain = _numbers(1, 2, 4, 4)
+    plain = normal(1, 2, 4, 4)
     cases = [
         Case("one text, two heads, four tokens", (plain,)),
-        Case("two texts, three heads", (_numbers(2, 3, 5, 5),)),
-        Case("as many heads as tokens", (_numbers(1, 3, 3, 3),)),
-        Case("one token alone", (_numbers(1, 2, 1, 1),)),
+        Case("two texts, three heads", (normal(2, 3, 5, 5),)),
+        Case("as many heads as tokens", (normal(1, 3, 3, 3),)),
+        Case("one token alone", (normal(1, 2, 1, 1),)),
         Case("not contiguous", (plain.transpose(-2, -1),)),
-        Case("bfloat16", (_numbers(1, 2, 5, 5).bfloat16(),)),
+        Case("bfloat16", (normal(1, 2, 5, 5).bfloat16(),)),
         Case("large scores", (100 * plain,)),
         Case("all scores far below zero", (plain - 20_000,)),
     ]
@@ -58,15 +59,15 @@ def pattern(learner: Callable[..., Tensor]) -> Verdict:
 
 def join(learner: Callable[..., Tensor]) -> Verdict:
     """Check `learner(z, weight)`, joined heads through o_proj, (B, T, C): exercise 05.3."""
-    z, weight = _numbers(2, 3, 5, 4), _numbers(12, 12, seed=1)
+    z, weight = normal(2, 3, 5, 4), normal(12, 12, seed=1)
     cases = [
-        Case("one text, two heads, three tokens", (_numbers(1, 2, 3, 4), _numbers(8, 8, seed=1))),
+        Case("one text, two heads, three tokens", (normal(1, 2, 3, 4), normal(8, 8, seed=1))),
         Case("two texts, three heads", (z, weight)),
-        Case("C is not H·D", (z, _numbers(7, 12, seed=1))),
-        Case("one token alone", (_numbers(1, 3, 1, 4), weight)),
-        Case("one head", (_numbers(1, 1, 5, 4), _numbers(4, 4, seed=1))),
-        Case("as many heads as tokens as dimensions", (_numbers(1, 4, 4, 4), _numbers(16, 16))),
-        Case("not contiguous", (_turned(z), weight)),
+        Case("C is not H·D", (z, normal(7, 12, seed=1))),
+        Case("one token alone", (normal(1, 3, 1, 4), weight)),
+        Case("one head", (normal(1, 1, 5, 4), normal(4, 4, seed=1))),
+        Case("as many heads as tokens as dimensions", (normal(1, 4, 4, 4), normal(16, 16))),
+        Case("not contiguous", (turned(z), weight)),
         Case("bfloat16", (z.bfloat16(), weight.bfloat16())),
     ]
     praise = "each token's heads stand side by side, in order, and o_proj mixes them."
@@ -78,8 +79,8 @@ def attend(learner: Callable[..., Tensor]) -> Verdict:
 
     def case(words: str, tokens: int, past: int, batch: int = 1, scale: float = 1) -> Case:
         new, all_of_them = (batch, 2, tokens, 4), (batch, 2, past + tokens, 4)
-        k, v = _numbers(*all_of_them, seed=1), _numbers(*all_of_them, seed=2)
-        return Case(words, (scale * _numbers(*new), k, v))
+        k, v = normal(*all_of_them, seed=1), normal(*all_of_them, seed=2)
+        return Case(words, (scale * normal(*new), k, v))
 
     q, k, v = case("", 3, 4, batch=2).arguments
     cases = [
@@ -88,21 +89,12 @@ def attend(learner: Callable[..., Tensor]) -> Verdict:
         case("three new tokens behind four", 3, 4),
         case("two texts", 2, 6, batch=2),
         case("a text of one token", 1, 0),
-        Case("not contiguous", (_turned(q), _turned(k), _turned(v))),
+        Case("not contiguous", (turned(q), turned(k), turned(v))),
         Case("bfloat16", tuple(each.bfloat16() for each in (q / 2, k, v))),
         case("large scores", 3, 4, scale=100),
     ]
     praise = "new tokens see all the old ones and no later one: this works with a cache."
     return judge("05.4", learner, _attend, cases, ATTEND_MISTAKES, praise, LOOSE)
-
-
-def _numbers(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _turned(x: Tensor) -> Tensor:
-    """Return the same values, with heads and tokens the other way round in memory."""
-    return x.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 # --- 05.1 ---

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from qwenkit.checks.judge import Case, Mistake, Verdict, judge
+from qwenkit.checks.samples import normal, turned
 from qwenkit.config import QwenConfig
 from qwenkit.model import repeat_kv
 
@@ -32,13 +32,13 @@ def kv_head(learner: Callable[..., int]) -> Verdict:
 
 def repeat(learner: Callable[..., Tensor]) -> Verdict:
     """Check `learner(x, groups)`, (B, KV, S, D) to (B, H, S, D): exercise 06.2."""
-    plain = _numbers(1, 2, 3, 4)
+    plain = normal(1, 2, 3, 4)
     cases = [
         Case("two kv heads, four query heads", (plain, 2)),
-        Case("two texts, three times each", (_numbers(2, 2, 5, 4), 3)),
+        Case("two texts, three times each", (normal(2, 2, 5, 4), 3)),
         Case("groups of one", (plain, 1)),
-        Case("one kv head for all", (_numbers(1, 1, 3, 4), 4)),
-        Case("one token", (_numbers(1, 2, 1, 4), 2)),
+        Case("one kv head for all", (normal(1, 1, 3, 4), 4)),
+        Case("one token", (normal(1, 2, 1, 4), 2)),
         Case("not contiguous", (plain.transpose(1, 2).contiguous().transpose(1, 2), 2)),
         Case("bfloat16", (plain.bfloat16(), 2)),
     ]
@@ -67,8 +67,8 @@ def read_values(learner: Callable[..., Tensor]) -> Verdict:
 
     def case(words: str, *sizes: int) -> Case:
         batch, heads, kv_heads, queries, keys, size = sizes
-        shares = _numbers(batch, heads, queries, keys).softmax(dim=-1)
-        return Case(words, (shares, _numbers(batch, kv_heads, keys, size, seed=1)))
+        shares = normal(batch, heads, queries, keys).softmax(dim=-1)
+        return Case(words, (shares, normal(batch, kv_heads, keys, size, seed=1)))
 
     shares, v = case("", 2, 4, 2, 3, 5, 4).arguments
     cases = [
@@ -78,20 +78,11 @@ def read_values(learner: Callable[..., Tensor]) -> Verdict:
         case("one new token behind five", 1, 4, 2, 1, 6, 4),
         case("a kv head for each query head", 1, 4, 4, 3, 3, 4),
         case("one kv head for all", 1, 4, 1, 3, 3, 4),
-        Case("not contiguous", (_turned(shares), _turned(v))),
+        Case("not contiguous", (turned(shares), turned(v))),
         Case("bfloat16", (shares.bfloat16(), v.bfloat16())),
     ]
     praise = "every query head reads its group's values, and no value is copied."
     return judge("06.4", learner, _read_values, cases, READ_MISTAKES, praise, LOOSE)
-
-
-def _numbers(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _turned(x: Tensor) -> Tensor:
-    """Return the same values, with heads and tokens the other way round in memory."""
-    return x.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 # --- 06.1 ---

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec
 
 import numpy as np
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from qwenkit.checks.progress import record
 from qwenkit.checks.same import Raised, answer, copied, same
 
+P = ParamSpec("P")
 TOLERANCE = 1e-5  # of the largest value, in float32
 EMPTY = "Still empty: write your answer in the cell above, run that cell, then this one."
 
@@ -59,6 +61,19 @@ class Verdict:
         return self.message
 
 
+def _noted(judging: Callable[P, Verdict]) -> Callable[P, Verdict]:
+    """Let every verdict of a function be kept with the reader's progress."""
+
+    @wraps(judging)
+    def noting(*args: P.args, **kwargs: P.kwargs) -> Verdict:
+        verdict = judging(*args, **kwargs)
+        record(verdict.exercise, verdict.outcome)
+        return verdict
+
+    return noting
+
+
+@_noted
 def judge(
     exercise: str,
     learner: Callable[..., Any],
@@ -80,27 +95,9 @@ def judge(
         tolerance: of the largest value, in float32.
     """
     if not callable(learner):
-        verdict = Verdict(
-            exercise, "not yet",
-            f"Not yet: the check wants the function itself, and was given {_kind(learner)}. Write "
-            "its name without brackets behind it.",
-            "kind",
-        )  # fmt: skip
-    else:
-        verdict = _judged(exercise, learner, right, cases, mistakes, praise, tolerance)
-    record(exercise, verdict.outcome)
-    return verdict
-
-
-def _judged(
-    exercise: str,
-    learner: Callable[..., Any],
-    right: Callable[..., Any],
-    cases: Sequence[Case],
-    mistakes: Sequence[Mistake],
-    praise: str,
-    tolerance: float,
-) -> Verdict:
+        words = f"Not yet: the check wants the function itself, and was given {_kind(learner)}. "
+        words += "Write its name without brackets behind it."
+        return Verdict(exercise, "not yet", words, "kind")
     got = [answer(learner, case.arguments) for case in cases]
     if all(one is None or one is ... for one in got):
         return Verdict(exercise, "empty", EMPTY)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qwenkit.checks.judge import Case, Mistake, Verdict, judge
+from qwenkit.checks.samples import normal
 
 EXERCISES = {
     "08.1": "wire a layer",
@@ -21,12 +22,12 @@ Part = Callable[[Tensor], Tensor]
 
 def decoder_layer(learner: Callable[..., Tensor]) -> Verdict:
     """Check `learner(x, norm1, attention, norm2, mlp)`: the stream after the layer, (B, T, C)."""
-    wide = _numbers(2, 4, 6)
+    wide = normal(2, 4, 6, seed=8)
     cases = [
-        Case("one text of three tokens", (_numbers(1, 3, 4), *_parts(4))),
+        Case("one text of three tokens", (normal(1, 3, 4, seed=8), *_parts(4))),
         Case("two texts", (wide, *_parts(6))),
-        Case("one token alone", (_numbers(1, 1, 4), *_parts(4))),
-        Case("a loud stream", (50 * _numbers(1, 3, 4), *_parts(4))),
+        Case("one token alone", (normal(1, 1, 4, seed=8), *_parts(4))),
+        Case("a loud stream", (50 * normal(1, 3, 4, seed=8), *_parts(4))),
         Case("not contiguous", (wide.transpose(0, 1), *_parts(6))),
         Case("bfloat16", (wide.bfloat16(), *_parts(6))),
     ]
@@ -38,8 +39,8 @@ def lens(learner: Callable[..., Tensor]) -> Verdict:
     """Check `learner(streams, norm, head)`: logits after each layer at the last place, (N+1, V)."""
 
     def case(words: str, layers: int, tokens: int, scale: float = 1.0) -> Case:
-        streams = scale * _numbers(layers + 1, tokens, 6).cumsum(dim=0)
-        matrix = _numbers(6, 9).flip(0)
+        streams = scale * normal(layers + 1, tokens, 6, seed=8).cumsum(dim=0)
+        matrix = normal(6, 9, seed=8).flip(0)
         return Case(words, (streams, _norm(6, 3), lambda x: x @ matrix))
 
     cases = [
@@ -56,7 +57,7 @@ def lens(learner: Callable[..., Tensor]) -> Verdict:
 def skip(learner: Callable[..., Tensor]) -> Verdict:
     """Check `learner(x, layers, number)`: the stream after all layers but one."""
     layers = [_layer_of(seed) for seed in range(4)]
-    x = _numbers(1, 3, 4)
+    x = normal(1, 3, 4, seed=8)
     cases = [
         Case("the third of four", (x, layers, 2)),
         Case("the first", (x, layers, 0)),
@@ -68,13 +69,9 @@ def skip(learner: Callable[..., Tensor]) -> Verdict:
     return judge("08.3", learner, _skip, cases, SKIP_MISTAKES, praise, LOOSE)
 
 
-def _numbers(*shape: int, seed: int = 8) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
 def _norm(width: int, seed: int) -> Part:
     """Return an RMSNorm with a weight of its own."""
-    weight = 1 + 0.5 * _numbers(width, seed=seed)
+    weight = 1 + 0.5 * normal(width, seed=seed)
 
     def norm(x: Tensor) -> Tensor:
         wide = x.float()
@@ -86,7 +83,7 @@ def _norm(width: int, seed: int) -> Part:
 
 def _parts(width: int, seed: int = 0) -> tuple[Part, Part, Part, Part]:
     """Return norm1, attention, norm2 and mlp: small, and no two alike."""
-    across, up, down = (_numbers(width, width, seed=seed + n) for n in (10, 20, 30))
+    across, up, down = (normal(width, width, seed=seed + n) for n in (10, 20, 30))
 
     def attention(x: Tensor) -> Tensor:
         """Read the mean of the tokens so far."""

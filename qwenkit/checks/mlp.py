@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qwenkit.checks.judge import Case, Mistake, Verdict, judge
+from qwenkit.checks.samples import normal
 
 EXERCISES: dict[str, str] = {
     "07.1": "SiLU, the gate's curve",
@@ -44,20 +45,16 @@ def unit_writes(learner: Callable[..., Any]) -> Verdict:
     )  # fmt: skip
 
 
-def _random(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
 # --- 07.1 ---
 
 
 def _silu_cases() -> list[Case]:
     return [
         Case("numbers from -3 to 3", (torch.linspace(-3, 3, 7),)),
-        Case("two texts of three tokens", (_random(2, 3, 5, seed=1),)),
+        Case("two texts of three tokens", (normal(2, 3, 5, seed=1),)),
         Case("large numbers", (torch.tensor([200.0, -200.0, 0.0]),)),
-        Case("bfloat16", (_random(3, 4, seed=2).bfloat16(),)),
-        Case("a transposed tensor", (_random(4, 3, seed=3).T,)),
+        Case("bfloat16", (normal(3, 4, seed=2).bfloat16(),)),
+        Case("a transposed tensor", (normal(4, 3, seed=3).T,)),
         Case("a single number", (torch.tensor(-1.0),)),
     ]
 
@@ -130,16 +127,16 @@ def _of(formula: Formula) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
 
 
 def _mlp_cases() -> list[Case]:
-    gate, up, down = _random(6, 4, seed=10), _random(6, 4, seed=11), _random(4, 6, seed=12)
-    square = [_random(4, 4, seed=seed) for seed in (13, 14, 15)]
-    apart = _random(1, 4, 3, seed=16).transpose(1, 2)
-    half = [one.bfloat16() for one in (_random(1, 2, 4, seed=17), gate, up, down)]
+    gate, up, down = normal(6, 4, seed=10), normal(6, 4, seed=11), normal(4, 6, seed=12)
+    square = [normal(4, 4, seed=seed) for seed in (13, 14, 15)]
+    apart = normal(1, 4, 3, seed=16).transpose(1, 2)
+    half = [one.bfloat16() for one in (normal(1, 2, 4, seed=17), gate, up, down)]
     return [
-        Case("one text of three tokens", (_random(1, 3, 4, seed=18), gate, up, down)),
-        Case("one token alone", (_random(1, 1, 4, seed=19), gate, up, down)),
-        Case("two texts, as many units as channels", (_random(2, 3, 4, seed=20), *square)),
+        Case("one text of three tokens", (normal(1, 3, 4, seed=18), gate, up, down)),
+        Case("one token alone", (normal(1, 1, 4, seed=19), gate, up, down)),
+        Case("two texts, as many units as channels", (normal(2, 3, 4, seed=20), *square)),
         Case("not contiguous", (apart, gate, up, down)),
-        Case("large numbers", (100 * _random(1, 2, 4, seed=21), gate, up, down)),
+        Case("large numbers", (100 * normal(1, 2, 4, seed=21), gate, up, down)),
         Case("bfloat16", tuple(half)),
     ]
 
@@ -236,10 +233,10 @@ def _unit_writes(act: Tensor, down: Tensor, unit: int) -> Tensor:
 
 def _unit_cases() -> list[Case]:
     return [
-        Case("three tokens, six units", (_random(1, 3, 6, seed=30), _random(4, 6, seed=31), 2)),
-        Case("as many units as channels", (_random(2, 2, 4, seed=32), _random(4, 4, seed=33), 3)),
-        Case("as many units as tokens", (_random(1, 5, 5, seed=34), _random(3, 5, seed=35), 0)),
-        Case("one token", (_random(1, 1, 4, seed=36), _random(2, 4, seed=37), 1)),
+        Case("three tokens, six units", (normal(1, 3, 6, seed=30), normal(4, 6, seed=31), 2)),
+        Case("as many units as channels", (normal(2, 2, 4, seed=32), normal(4, 4, seed=33), 3)),
+        Case("as many units as tokens", (normal(1, 5, 5, seed=34), normal(3, 5, seed=35), 0)),
+        Case("one token", (normal(1, 1, 4, seed=36), normal(2, 4, seed=37), 1)),
     ]
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from qwenkit.checks.judge import Case, Mistake, Verdict, judge
+from qwenkit.checks.samples import normal
 from qwenkit.config import QwenConfig
 from qwenkit.model import QwenForCausalLM
 from qwenkit.trace import Trace
@@ -30,7 +31,7 @@ def forward(learner: Callable[..., Tensor]) -> Verdict:
     """Check `learner(ids, embed, layers, norm, head)`: the logits, (B, T, V)."""
 
     def case(words: str, layers: int, shape: tuple[int, int], scale: float = 1.0) -> Case:
-        table, matrix = scale * _numbers(7, 4, seed=1), _numbers(4, 7, seed=2)
+        table, matrix = scale * normal(7, 4, seed=1), normal(4, 7, seed=2)
         functions = [_toy_layer(seed) for seed in range(layers)]
         ids = torch.randint(7, shape, generator=torch.Generator().manual_seed(3))
         return Case(words, (ids, lambda i: table[i], functions, _toy_norm, lambda x: x @ matrix))
@@ -52,11 +53,13 @@ def untied(learner: Callable[..., Tensors]) -> Verdict:
 
     def case(words: str, dtype: torch.dtype, tied: bool, rows: int = 5) -> Case:
         tensors = {
-            EMBEDDING: _numbers(rows, 4).to(dtype),
-            "model.layers.0.self_attn.q_proj.bias": _numbers(4, seed=5).to(dtype),
-            "model.norm.weight": _numbers(4, seed=6).to(dtype),
+            EMBEDDING: normal(rows, 4, seed=9).to(dtype),
+            "model.layers.0.self_attn.q_proj.bias": normal(4, seed=5).to(dtype),
+            "model.norm.weight": normal(4, seed=6).to(dtype),
         }
-        return Case(words, (tensors if tied else {**tensors, HEAD: _numbers(rows, 4).to(dtype)},))
+        return Case(
+            words, (tensors if tied else {**tensors, HEAD: normal(rows, 4, seed=9).to(dtype)},)
+        )
 
     cases = [
         case("a tied file in bfloat16", torch.bfloat16, True),
@@ -100,17 +103,13 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _numbers(*shape: int, seed: int = 9) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
 def _toy_norm(x: Tensor) -> Tensor:
-    weight = 1 + 0.5 * _numbers(4, seed=4)
+    weight = 1 + 0.5 * normal(4, seed=4)
     return weight * x * torch.rsqrt(x.pow(2).mean(dim=-1, keepdim=True) + 1e-6)
 
 
 def _toy_layer(seed: int) -> Part:
-    matrix = 0.5 * _numbers(4, 4, seed=10 + seed)
+    matrix = 0.5 * normal(4, 4, seed=10 + seed)
     return lambda x: x + torch.tanh(x.cumsum(dim=1) @ matrix)
 
 
@@ -239,7 +238,7 @@ FORWARD_MISTAKES = (
 def _other_head() -> Tensors:
     """Return an untied file whose head is not its embedding."""
     names = (EMBEDDING, HEAD)
-    return {name: _numbers(5, 4, seed=20 + n).bfloat16() for n, name in enumerate(names)}
+    return {name: normal(5, 4, seed=20 + n).bfloat16() for n, name in enumerate(names)}
 
 
 def _widened(tensors: Mapping[str, Tensor]) -> Tensors:
@@ -347,7 +346,7 @@ def _weights(config: QwenConfig) -> Tensors:
     found = {}
     for seed, (name, shape) in enumerate(config.tensor_shapes().items()):
         wide = 0.3 if len(shape) == 2 else 0.5
-        found[name] = wide * _numbers(*shape, seed=seed) + ("norm" in name)
+        found[name] = wide * normal(*shape, seed=seed) + ("norm" in name)
     return found
 
 

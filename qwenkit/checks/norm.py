@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from qwenkit.checks.judge import Case, Mistake, Verdict, judge
+from qwenkit.checks.samples import normal
 
 EXERCISES: dict[str, str] = {
     "03.1": "the root mean square",
@@ -45,8 +46,9 @@ def fold(learner: Callable[..., Any]) -> Verdict:
 
 
 def _random(*shape: int, seed: int, scale: float = 1.0) -> Tensor:
-    values = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-    return scale * (values + 0.5)  # not centred: a mean of zero would hide who subtracts it
+    return scale * (
+        normal(*shape, seed=seed) + 0.5
+    )  # not centred: a mean of zero would hide who subtracts it
 
 
 # --- 03.1 ---

@@ -42,3 +42,15 @@ def solved() -> dict[str, str]:
     if not isinstance(found, dict):
         return {}
     return {str(name): str(outcome) for name, outcome in found.items()}
+
+
+def listed(titles: dict[str, str]) -> str:
+    """Return a line for each exercise (number -> title): solved, tried, or still to come."""
+    found = solved()
+    marks = {RIGHT: "solved", TRIED: "tried"}
+    lines = [
+        f"{marks.get(found.get(name, ''), '-'):<7} {name}  {title}"
+        for name, title in sorted(titles.items())
+    ]
+    done = sum(found.get(name) == RIGHT for name in titles)
+    return "\n".join([*lines, f"{done} of {len(titles)} exercises solved"])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from qwenkit.checks.judge import Case, Mistake, Verdict, judge
+from qwenkit.checks.samples import normal
 from qwenkit.model import apply_rope
 
 EXERCISES = {
@@ -53,7 +54,7 @@ def rotate(learner: Callable[..., Tensor]) -> Verdict:
     def case(words: str, shape: tuple[int, ...], starts: tuple[int, ...], scale: float = 1) -> Case:
         places = torch.tensor(starts)[:, None] + torch.arange(shape[2])  # (B, T)
         cos, sin = _tables(places, _frequencies(shape[3], 100.0))
-        return Case(words, (scale * _numbers(*shape), cos, sin))
+        return Case(words, (scale * normal(*shape, seed=4), cos, sin))
 
     two = case("two texts, two heads", (2, 2, 5, 8), (1, 9))
     x, cos, sin = two.arguments
@@ -74,7 +75,7 @@ def turn_new(learner: Callable[..., Two]) -> Verdict:
     """Check `learner(q, k, past, frequencies)`: both turned, as `past` tokens stand before them."""
 
     def case(words: str, tokens: int, past: int, batch: int = 1) -> Case:
-        q, k = _numbers(batch, 4, tokens, 8), _numbers(batch, 2, tokens, 8) + 0.5
+        q, k = normal(batch, 4, tokens, 8, seed=4), normal(batch, 2, tokens, 8, seed=4) + 0.5
         return Case(words, (q, k, past, _frequencies(8, 100.0)))
 
     q, k, past, speeds = case("", 2, 1002, 2).arguments
@@ -87,10 +88,6 @@ def turn_new(learner: Callable[..., Two]) -> Verdict:
     ]
     praise = "new tokens go on where the cache ends, so all distances stay as they were trained."
     return judge("04.4", learner, _turn_new, cases, CACHE_MISTAKES, praise, LOOSE)
-
-
-def _numbers(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(4))
 
 
 def _frequencies(head_dim: int, theta: float) -> Tensor:

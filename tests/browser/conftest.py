@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from lab_server import FLAGS, NOTEBOOKS, chromium_path, free_port, isolated, stop, wait_for
+from pages import opened
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +47,10 @@ def browser():
         chromium = driver.chromium.launch(executable_path=path, args=list(FLAGS))
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def page(widget, browser, tmp_path):
+    """Open the exported page of a test file's own `widget`."""
+    with opened(browser, widget.to_html(tmp_path / "page.html")) as page:
+        yield page

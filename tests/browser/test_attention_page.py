@@ -33,12 +33,6 @@ def widget(toy):
     return made
 
 
-@pytest.fixture
-def page(widget, browser, tmp_path):
-    with opened(browser, widget.to_html(tmp_path / "page.html")) as page:
-        yield page
-
-
 def right(page, widget, **expected):
     """Tell whether what is chosen is as expected, and everything drawn belongs to it."""
     state = value(page, "state")

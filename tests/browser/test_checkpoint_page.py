@@ -17,12 +17,6 @@ def widget():
     return made
 
 
-@pytest.fixture
-def page(widget, browser, tmp_path):
-    with opened(browser, widget.to_html(tmp_path / "page.html")) as page:
-        yield page
-
-
 def rows(widget, **state):
     widget.view.choose(**({"opened": ["model"], "text": "", "selected": "model"} | state))
     return [[row.name, row.depth, row.count, row.nbytes] for row in widget.view.rows()]

@@ -14,12 +14,6 @@ def widget():
     return GQAExplorer()
 
 
-@pytest.fixture
-def page(widget, browser, tmp_path):
-    with opened(browser, widget.to_html(tmp_path / "page.html")) as page:
-        yield page
-
-
 def agrees(page, widget):
     """Compare what is drawn with what the view-model says of the same state."""
     view = widget.view

@@ -22,12 +22,6 @@ def widget():
     return made
 
 
-@pytest.fixture
-def page(widget, browser, tmp_path):
-    with opened(browser, widget.to_html(tmp_path / "page.html")) as page:
-        yield page
-
-
 def right(page, widget, **expected):
     """Tell whether what is chosen is as expected, and all numbers are those of the view-model."""
     state = value(page, "state")

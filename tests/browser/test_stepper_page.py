@@ -23,12 +23,6 @@ def widget(tmp_path_factory):
     return made
 
 
-@pytest.fixture
-def page(widget, browser, tmp_path):
-    with opened(browser, widget.to_html(tmp_path / "page.html")) as page:
-        yield page
-
-
 def check(page, widget):
     """Compare what is offered, and the cache, with the view-model."""
     widget.choose(path=value(page, "path"), at=value(page, "at"))

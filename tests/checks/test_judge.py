@@ -138,7 +138,7 @@ def test_a_place_that_cannot_be_written_costs_the_note_only(tmp_path, monkeypatc
 def test_progress_lists_the_whole_course():
     text = checks.progress()
     assert text.splitlines()[-1].startswith("0 of ")
-    assert len(text.splitlines()) == len(checks.course.EXERCISES) + 1
+    assert len(text.splitlines()) == len(checks.EXERCISES) + 1
 
 
 def test_same_compares_kind_shape_dtype_and_value():

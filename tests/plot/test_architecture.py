@@ -1,9 +1,6 @@
 """The drawing of the whole model: its numbers, its colours, and no words in each other's way."""
 
 import matplotlib as mpl
-
-mpl.use("Agg")
-
 import matplotlib.pyplot as plt
 import pytest
 from fixtures_toy import small_config
@@ -25,12 +22,6 @@ CONFIGS = {
     "32B": QwenConfig(152_064, 5120, 27_648, 64, 40, 8),
 }
 TEXT_COLOURS = {text for _, _, text in COLOURS.values()}
-
-
-@pytest.fixture(autouse=True)
-def _closed():
-    yield
-    plt.close("all")
 
 
 def words(ax):

@@ -1,9 +1,5 @@
 """Attention maps draw the numbers they are given, and say in words what stands out."""
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -14,12 +10,6 @@ from qwenkit.plot import tokens as room
 from qwenkit.plot.tokens import label, pool
 
 TOKENS = ["def", " f", "(", "x", "):", "\n"]
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 def causal(size, seed=0):

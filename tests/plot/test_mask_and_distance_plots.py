@@ -1,9 +1,5 @@
 """Masks and q·k against distance: drawn as they are, and the alt text finds the rule."""
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -18,12 +14,6 @@ from qwenkit.plot.distance import MOST, by_distance
 from qwenkit.plot.tokens import label
 
 TOKENS = ["def", " f", "(", "x", "):", "\n"]
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 def labels(axis):

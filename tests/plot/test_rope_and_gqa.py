@@ -1,10 +1,5 @@
 """Pictures of RoPE and of shared kv heads draw the numbers of the model's own functions."""
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -15,12 +10,6 @@ from qwenkit.errors import InputError
 from qwenkit.model import apply_rope, inverse_frequencies, repeat_kv
 
 CONFIG = pair()[1].config
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 def test_the_tables_are_drawn_as_they_are():

@@ -2,10 +2,6 @@
 
 from dataclasses import replace
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -21,12 +17,6 @@ CONFIG = small_config(
     hidden_size=16, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=3,
     max_position_embeddings=100,
 )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 # --- sampling ---

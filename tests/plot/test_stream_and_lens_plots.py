@@ -1,9 +1,5 @@
 """The residual stream's length and the logit lens, from a model's own trace."""
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -16,12 +12,6 @@ from qwenkit.interpret import logit_lens
 from qwenkit.trace import Trace
 
 TOKENS = ["def", " f", "(", "x", "):", "\n"]
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 # --- residual norms ---

@@ -2,10 +2,6 @@
 
 import math
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-
 import matplotlib.pyplot as plt
 import pytest
 

@@ -1,10 +1,5 @@
 """Histograms and outlier channels count what is there, in any dtype."""
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -15,12 +10,6 @@ from qwenkit.plot.arrays import pool_columns
 from qwenkit.plot.values import BINS, WIDEST, channel_ratios
 
 RNG = np.random.default_rng(0)
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 def test_a_histogram_counts_every_value_once():

@@ -2,11 +2,6 @@
 
 import zlib
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -34,12 +29,6 @@ BY_HAND = Patterns(
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     return qk.load_pretrained(toy_of(tmp_path_factory), dtype="float32")
-
-
-@pytest.fixture(autouse=True)
-def _closed():
-    yield
-    plt.close("all")
 
 
 def traced(model, ids):

@@ -4,11 +4,6 @@ import copy
 import re
 import zlib
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -45,12 +40,6 @@ def traced(toy):
     trace = qk.Trace(keep=(*POINTS, "embed", "resid_mid", "resid_post"))
     model(tokenizer(PROMPT), trace=trace)
     return trace
-
-
-@pytest.fixture(autouse=True)
-def _closed():
-    yield
-    plt.close("all")
 
 
 def sent(data, name, kind, *shape):

@@ -3,11 +3,6 @@
 import math
 from dataclasses import replace
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -21,12 +16,6 @@ from qwenkit.widgets.rope import RopeExplorer
 CONFIG = small_config(head_dim=8, rope_theta=10_000.0)
 YARN = replace(CONFIG, rope_scaling=YarnScaling(4.0, 64))
 VECTORS = torch.randn(2, 8, generator=torch.Generator().manual_seed(3))
-
-
-@pytest.fixture(autouse=True)
-def _closed():
-    yield
-    plt.close("all")
 
 
 def as_the_model_turns(config, vectors, positions):

@@ -2,11 +2,6 @@
 
 import zlib
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -30,12 +25,6 @@ def toy(tmp_path_factory):
 @pytest.fixture
 def widget(toy):
     return SamplingExplorer(*toy, PROMPT)
-
-
-@pytest.fixture(autouse=True)
-def _closed():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture

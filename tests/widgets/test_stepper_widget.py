@@ -1,10 +1,5 @@
 """GenerationStepper: going back and choosing another token gives what a fresh run gives."""
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-
-import matplotlib.pyplot as plt
 import pytest
 import torch
 from fixtures_toy import toy_of
@@ -26,12 +21,6 @@ def toy(tmp_path_factory):
 @pytest.fixture
 def widget(toy):
     return GenerationStepper(*toy, PROMPT, max_new_tokens=6)
-
-
-@pytest.fixture(autouse=True)
-def _closed():
-    yield
-    plt.close("all")
 
 
 def step(widget, rank=0):
