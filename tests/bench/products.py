@@ -19,13 +19,13 @@ import torch
 import torch.nn.functional as F
 
 import qwenkit as qk
-from qwenkit.model.linear import by_slices, by_vector, linear, widened
+from qwenkit.model.linear import by_slices, by_vector, from_the_left, linear, widened
 from qwenkit.quantize import int8_linear, quantize_rows
 
 sys.path.insert(0, str(Path(__file__).parent))
 from run import medians, others_share, seconds, take_turns
 
-ROWS = (1, 2, 4, 16, 64, 512)
+ROWS = (1, 4, 12, 16, 64, 512)
 Way = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -44,8 +44,9 @@ def shapes(config: qk.QwenConfig) -> dict[str, tuple[int, int, int]]:
 def ways(rows: int, dtype: torch.dtype) -> dict[str, Way]:
     """Return name -> product, of those that can do these rows in this dtype."""
     found: dict[str, Way] = {"F.linear": F.linear, "chosen": linear}
-    if rows == 1:
-        found |= {"slices": by_slices, "vector": by_vector}
+    found |= {"vector": by_vector} if rows == 1 else {"left": from_the_left}
+    if dtype == torch.float32:
+        found |= {"slices": by_slices}
     if dtype == torch.bfloat16:
         found |= {"widened": widened}
     return found
