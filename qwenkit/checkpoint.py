@@ -16,12 +16,13 @@ from tqdm.auto import tqdm
 from qwenkit.config import QwenConfig
 from qwenkit.config_json import read_json_object
 from qwenkit.errors import CheckpointError, ConfigError
-from qwenkit.safetensors_file import BYTES_OF_DTYPE, TensorInfo, read_header
+from qwenkit.safetensors_file import TensorInfo, read_header
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 STORED = {**FLOATS, "I8": torch.int8}
 SHARD = re.compile(r"model(-[0-9a-f]+)?-\d{5}-of-\d{5}\.safetensors")
+_CACHE_LINE = 64  # bytes that move together; a wide read takes all of one
 _BUFFER_BYTES = 1 << 22  # small enough to stay in the processor's cache
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
@@ -130,9 +131,10 @@ class Checkpoint:
     ) -> dict[str, Tensor]:
         """Validate, then return name -> tensor for all that the config asks for.
 
-        A tensor already in the wanted dtype is mapped from the file: it costs no second copy, and
-        its pages are read when they are first used. One that must be cast is read and cast piece
-        by piece through one small buffer; a bar shows where that takes more than a second.
+        A tensor already in the wanted dtype is mapped from the file, if it lies well there: it
+        costs no second copy, and its pages are read when they are first used. Any other is read
+        into memory of its own, and cast piece by piece through one small buffer; a bar shows where
+        that takes more than a second.
 
         Args:
             dtype: of the floats; None: as stored, each tensor in its own. int8 stays int8.
@@ -171,22 +173,29 @@ class Checkpoint:
 
 
 def _aligned(info: TensorInfo) -> bool:
-    """Tell whether the tensor can be used where it lies; nearly every writer pads for that."""
-    return info.start % BYTES_OF_DTYPE[info.dtype] == 0
+    """Tell whether the tensor begins where a line of the processor's cache does.
+
+    If not, every wide read of a product touches two lines, at each token anew; copied once, the
+    weights are in line. (Most files begin 8, 16, ... bytes beside one.)
+    """
+    return info.start % _CACHE_LINE == 0
 
 
 def _read(raw: BufferedReader, info: TensorInfo, dtype: torch.dtype, buffer: Tensor) -> Tensor:
-    """Read a tensor through the buffer, casting each piece while it is in the processor's cache."""
+    """Read a tensor; what must be cast goes through the buffer, which stays in the cache."""
     tensor = torch.empty(info.shape, dtype=dtype)
     flat, stored = tensor.view(-1), STORED[info.dtype]
     raw.seek(info.start)
     done = 0
     while done < flat.numel():
         count = min(flat.numel() - done, buffer.numel() // stored.itemsize)
-        part = buffer[: count * stored.itemsize]
+        piece = flat[done : done + count]
+        cast = dtype != stored
+        part = buffer[: count * stored.itemsize] if cast else piece.view(torch.uint8)
         if raw.readinto(part.numpy()) != part.numel():  # type: ignore[arg-type]
             raise CheckpointError(f"{info.file} cannot be read: it ends within {info.name}")
-        flat[done : done + count] = part.view(stored)
+        if cast:
+            piece.copy_(part.view(stored))
         done += count
     return tensor
 
