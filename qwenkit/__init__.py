@@ -28,6 +28,14 @@ from qwenkit.generate import (
     log_probabilities,
     stream,
 )
+from qwenkit.lora import (
+    add_lora,
+    load_adapter,
+    merge_lora,
+    remove_lora,
+    save_adapter,
+    unmerge_lora,
+)
 from qwenkit.memory import forecast
 from qwenkit.model import KVCache, QwenForCausalLM
 from qwenkit.pretrained import load_model, load_pretrained, save_pretrained
@@ -49,6 +57,7 @@ __all__ = [
     "Tokenizer",
     "Trace",
     "YarnScaling",
+    "add_lora",
     "beam_search",
     "complete",
     "complete_batch",
@@ -56,13 +65,18 @@ __all__ = [
     "forecast",
     "generate",
     "generate_batch",
+    "load_adapter",
     "load_model",
     "load_pretrained",
     "log_probabilities",
+    "merge_lora",
     "quantize",
+    "remove_lora",
+    "save_adapter",
     "save_pretrained",
     "stream",
     "tap",
+    "unmerge_lora",
 ]
 _LATE = ("checks", "interpret", "mps", "plot", "toy", "train", "widgets")
 

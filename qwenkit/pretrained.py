@@ -113,7 +113,13 @@ def save_pretrained(
 
     Raises:
         CheckpointError: writing fails; what was there is then unchanged.
+        InputError: the model has LoRA.
     """
+    if any(".lora_" in name for name, _ in model.named_parameters()):
+        raise InputError(
+            "a model with LoRA is no plain checkpoint; save_adapter(model, folder) saves what was "
+            "learned, or merge_lora(model) and remove_lora(model) make one weight of both"
+        )
     folder = Path(folder).expanduser()
     save_checkpoint(folder, model.config, model.state_dict(), max_shard_bytes)
     if model.stop_ids:

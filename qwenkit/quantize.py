@@ -132,10 +132,15 @@ def quantize(model: QwenForCausalLM) -> dict[str, float]:
         sum(error²) / sum(weight²). Equal numbers of bits lose more on rows with one large value.
 
     Raises:
-        InputError: a model that is quantized already, or is being trained.
+        InputError: a model that is quantized already, has LoRA, or is being trained.
     """
     if is_quantized(model):
         raise InputError("the model is quantized already; load it anew for another try")
+    if any(".lora_" in name for name, _ in model.named_parameters()):
+        raise InputError(
+            "the model has LoRA, which int8 would lose; call merge_lora(model) and "
+            "remove_lora(model) first"
+        )
     if any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError(
             "the model's weights are being trained (requires_grad is True) and int8 cannot be; "

@@ -57,6 +57,7 @@ FLOORS_INSIDE = {
         ("batch", "conversation"),
         (FACE,),
     ),
+    "lora": (("layers",), ("adapter",), (FACE,)),
     "train": (
         ("losses", "schedules", "optimizer", "documents", "initial", "metrics"),
         ("mix", "evaluation"),

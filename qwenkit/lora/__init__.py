@@ -1,0 +1,22 @@
+"""LoRA: a small trained difference beside frozen weights, and its files."""
+
+from qwenkit.lora.adapter import load_adapter, save_adapter
+from qwenkit.lora.layers import (
+    LoRALinear,
+    add_lora,
+    lora_layers,
+    merge_lora,
+    remove_lora,
+    unmerge_lora,
+)
+
+__all__ = [
+    "LoRALinear",
+    "add_lora",
+    "load_adapter",
+    "lora_layers",
+    "merge_lora",
+    "remove_lora",
+    "save_adapter",
+    "unmerge_lora",
+]

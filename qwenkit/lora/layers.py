@@ -1,0 +1,223 @@
+"""LoRA: leave the weight as it is, and learn a small difference to it.
+
+A weight W of O × I numbers is frozen. Beside it stand A, rank × I, and B, O × rank; only they are
+trained, and W + alpha / rank · B A takes the place of W. With rank 8 a weight of 896 × 896 has
+14,336 numbers to train instead of 802,816. (Hu et al. 2021, "LoRA", section 4.1.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qwenkit.errors import InputError
+from qwenkit.model import QwenForCausalLM
+from qwenkit.model.linear import Linear, linear
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
+
+
+class LoRALinear(Linear):
+    """y = x Wᵀ + b + scaling · B(A x).
+
+    Attributes:
+        weight: (O, I) W, frozen; W + scaling · B A while merged.
+        bias: (O), frozen, or None.
+        lora_A: x to rank numbers; begins random.
+        lora_B: rank numbers to the output; begins at zero, so that at first nothing is changed.
+        alpha: how strongly B A counts, whatever the rank.
+        scaling: alpha / rank.
+        plain_weight: W, kept while it is merged, so that unmerging gives back its very bits.
+    """
+
+    def __init__(self, base: Linear, rank: int, alpha: float, dropout: float = 0.0) -> None:
+        nn.Module.__init__(self)  # not Linear's: weight and bias are the base's own
+        self.in_features, self.out_features = base.in_features, base.out_features
+        self.weight, self.bias = base.weight, base.bias
+        device = base.weight.device
+        # Float32 even beside bfloat16 weights: steps of training are small beside the values.
+        self.lora_A = nn.Linear(base.in_features, rank, bias=False, device="cpu").float()
+        self.lora_B = nn.Linear(rank, base.out_features, bias=False, device="cpu").float()
+        nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))  # as PEFT begins
+        nn.init.zeros_(self.lora_B.weight)
+        self.lora_A.to(device)  # drawn on the CPU: one seed gives the same on every device
+        self.lora_B.to(device)
+        self.dropout = nn.Dropout(dropout)
+        self.rank, self.alpha, self.scaling = rank, alpha, alpha / rank
+        self.register_buffer("plain_weight", None, persistent=False)
+        self.plain_weight: Tensor | None
+
+    @property
+    def merged(self) -> bool:
+        """Whether the weight has B A in it."""
+        return self.plain_weight is not None
+
+    def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
+        """Multiply by the weight, and add what B and A have learned."""
+        y: Tensor = linear(x, self.weight, self.bias)  # (..., O)
+        if self.merged:
+            return y
+        low = self.lora_A(self.dropout(x).to(self.lora_A.weight.dtype))  # (..., rank)
+        more: Tensor = self.lora_B(low) * self.scaling  # (..., O)
+        return (y + more).to(y.dtype)
+
+    def update(self) -> Float[Tensor, "O I"]:
+        """Return scaling · B A, the difference to the weight."""
+        with torch.no_grad():
+            return self.lora_B.weight @ self.lora_A.weight * self.scaling
+
+    def merge(self) -> None:
+        """Put the difference into the weight: one product instead of three."""
+        if not self.merged:
+            self.plain_weight = self.weight.detach()
+            self._trained = self.lora_A.weight.requires_grad
+            self._set((self.weight.float() + self.update().float()).to(self.weight.dtype), False)
+
+    def unmerge(self) -> None:
+        """Take the weight of before the merging back, bit for bit."""
+        if self.plain_weight is not None:
+            self._set(self.plain_weight, self._trained)
+            self.plain_weight = None
+
+    def _set(self, weight: Tensor, trained: bool) -> None:
+        self.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        for part in (self.lora_A, self.lora_B):  # merged, they take part in nothing
+            part.requires_grad_(trained)
+
+    def extra_repr(self) -> str:
+        """Show sizes and rank in `print(model)`."""
+        state = ", merged" if self.merged else ""
+        return f"{super().extra_repr()}, rank={self.rank}, alpha={self.alpha:g}{state}"
+
+
+def add_lora(
+    model: QwenForCausalLM,
+    rank: int = 8,
+    alpha: float = 16,
+    dropout: float = 0.0,
+    targets: Sequence[str] = ("q_proj", "v_proj"),
+) -> None:
+    """Freeze a model, and give some of its matrices a LoRA of their own to train.
+
+    The logits stay what they were until something is trained. Random numbers come from torch's
+    generator: `torch.manual_seed` before it makes them the same.
+
+    Args:
+        model: changed in place; float weights, without LoRA.
+        rank: numbers between A and B: more can learn more, and cost more.
+        alpha: the difference counts alpha / rank, so that another rank needs no other learning
+            rate.
+        dropout: share of A's inputs that training leaves out at random.
+        targets: some of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, in every
+            layer; and lm_head, where it is not tied.
+
+    Raises:
+        InputError: a value out of range, a target that is not there, or a model that has LoRA.
+    """
+    if type(rank) is not int or rank < 1:
+        raise InputError(f"rank is {rank!r}; it must be a whole number of at least 1")
+    check_strength(alpha, dropout)
+    if isinstance(targets, str) or not targets or not set(targets) <= set(TARGETS):
+        raise InputError(f"targets is {targets!r}; it must be some of {', '.join(TARGETS)}")
+    names = [n for n, _ in model.named_modules() if n.rpartition(".")[2] in targets]
+    missing = sorted(set(targets) - {name.rpartition(".")[2] for name in names})
+    if missing:
+        raise InputError(
+            f"targets names {', '.join(missing)}, which this model does not have: its head is tied "
+            "to the embedding"
+        )
+    put_lora(model, dict.fromkeys(names, rank), alpha, dropout)
+
+
+def check_strength(alpha: object, dropout: object) -> None:
+    """Refuse an alpha or a dropout that no LoRA can have.
+
+    Raises:
+        InputError: not a number, or out of range.
+    """
+    if type(alpha) not in (int, float) or not 0 < alpha < math.inf:  # type: ignore[operator]
+        raise InputError(f"alpha is {alpha!r}; it must be a number above 0 (often twice the rank)")
+    if type(dropout) not in (int, float) or not 0 <= dropout < 1:  # type: ignore[operator]
+        raise InputError(f"dropout is {dropout!r}; it must be a number from 0 to below 1")
+
+
+def put_lora(
+    model: QwenForCausalLM, ranks: dict[str, int], alpha: float, dropout: float = 0.0
+) -> None:
+    """Freeze a model and give the named modules LoRA, each of its own rank.
+
+    Raises:
+        InputError: the model has LoRA already, or int8 weights.
+    """
+    if lora_layers(model):
+        raise InputError(
+            "the model has LoRA already; remove_lora(model) first (merge_lora before it keeps "
+            "what was learned)"
+        )
+    parts = {name: model.get_submodule(name) for name in ranks}
+    wrong = [name for name, part in parts.items() if type(part) is not Linear]
+    if wrong:
+        raise InputError(
+            f"{wrong[0]} is a {type(parts[wrong[0]]).__name__}; LoRA goes beside a Linear with "
+            "float weights: load the model without int8"
+        )
+    model.requires_grad_(False)
+    for name, part in parts.items():
+        assert isinstance(part, Linear)
+        model.set_submodule(name, LoRALinear(part, ranks[name], alpha, dropout))
+        model.get_submodule(name).train(model.training)
+
+
+def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
+    """Return name -> layer of all that have LoRA; empty where there is none."""
+    return {n: part for n, part in model.named_modules() if isinstance(part, LoRALinear)}
+
+
+def merge_lora(model: QwenForCausalLM) -> None:
+    """Put every difference into its weight: the model is then as quick as without LoRA.
+
+    The plain weights are kept for `unmerge_lora`. What is merged already stays so.
+
+    Raises:
+        InputError: the model has no LoRA.
+    """
+    for part in _layers(model):
+        part.merge()
+
+
+def unmerge_lora(model: QwenForCausalLM) -> None:
+    """Take the plain weights back, bit for bit, with LoRA beside them and ready to train.
+
+    Raises:
+        InputError: the model has no LoRA.
+    """
+    for part in _layers(model):
+        part.unmerge()
+
+
+def remove_lora(model: QwenForCausalLM) -> None:
+    """Make every layer a plain Linear again, with the weight that it has now.
+
+    After `merge_lora` that is the weight with all that was learned in it; else the model is the one
+    it was before `add_lora`. It stays frozen.
+
+    Raises:
+        InputError: the model has no LoRA.
+    """
+    _layers(model)
+    for name, part in lora_layers(model).items():
+        with torch.device("meta"):
+            plain = Linear(part.in_features, part.out_features, bias=part.bias is not None)
+        plain.weight, plain.bias = part.weight, part.bias
+        model.set_submodule(name, plain.train(part.training))
+
+
+def _layers(model: nn.Module) -> list[LoRALinear]:
+    found = list(lora_layers(model).values())
+    if not found:
+        raise InputError("the model has no LoRA; add_lora(model) or load_adapter comes first")
+    return found

@@ -1,0 +1,250 @@
+"""Adapter files: PEFT reads ours, we read PEFT's, and what is damaged or more is refused."""
+
+import json
+import os
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from reference import ids, pair, relative_error, tiny
+from safetensors.torch import load_file, save_file
+
+import qwenkit as qk
+from qwenkit.errors import CheckpointError, ConfigError, InputError
+from qwenkit.lora import adapter, lora_layers
+from qwenkit.lora.adapter import CONFIG, WEIGHTS
+
+TEXT = ids(2, 9)
+
+
+def learned(model, seed=5):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if ".lora_" in name:
+                weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
+    return model
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model = tiny()
+    qk.add_lora(model, rank=3, alpha=5, dropout=0.1)
+    qk.save_adapter(learned(model), tmp_path)
+    return tmp_path
+
+
+# --- both ways ---
+
+
+@pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("down_proj", "k_proj", "lm_head")])
+def test_peft_reads_what_is_saved(tmp_path, targets):
+    theirs, ours = pair()
+    qk.add_lora(ours, rank=3, alpha=5, targets=targets)
+    learned(ours)
+    qk.save_adapter(ours, tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [CONFIG, WEIGHTS]
+    peft = PeftModel.from_pretrained(theirs, str(tmp_path)).eval()
+    assert relative_error(ours(TEXT), peft(TEXT).logits.detach()) < 1e-5
+
+
+SETTINGS = {
+    "plain": {"r": 3, "lora_alpha": 5, "target_modules": ["q_proj", "v_proj"]},
+    "all": {"r": 2, "lora_alpha": 7, "target_modules": "all-linear"},
+    "rslora": {"r": 4, "lora_alpha": 6, "target_modules": ["o_proj"], "use_rslora": True},
+    "dropout": {"r": 4, "target_modules": ["q_proj"], "lora_dropout": 0.2},
+    "some layers": {"r": 3, "target_modules": ["up_proj"], "layers_to_transform": [0, 2]},
+    "ranks": {"r": 3, "target_modules": ["q_proj", "k_proj"], "rank_pattern": {"k_proj": 2}},
+    "gaussian": {"r": 3, "target_modules": ["q_proj"], "init_lora_weights": "gaussian"},
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_what_peft_saves_is_read_and_read_again_when_saved_here(tmp_path, case):
+    theirs, ours = pair()
+    peft = learned(get_peft_model(theirs, LoraConfig(task_type="CAUSAL_LM", **SETTINGS[case])))
+    peft.eval().save_pretrained(str(tmp_path / "theirs"))
+    qk.load_adapter(ours, tmp_path / "theirs")
+    want = peft(TEXT).logits.detach()
+    assert relative_error(ours(TEXT), want) < 1e-5
+    assert not any(p.requires_grad for p in ours.parameters())
+    qk.save_adapter(ours, tmp_path / "ours")
+    again = PeftModel.from_pretrained(pair()[0], str(tmp_path / "ours")).eval()
+    assert relative_error(again(TEXT).logits.detach(), want) < 1e-5
+
+
+def test_saved_and_loaded_the_logits_are_the_same_bits_merged_or_not(tmp_path):
+    model = tiny()
+    qk.add_lora(model, rank=3, alpha=5)
+    learned(model)
+    want = model(TEXT)
+    qk.save_adapter(model, tmp_path / "open")
+    qk.merge_lora(model)
+    qk.save_adapter(model, tmp_path / "merged")
+    for name in ("open", "merged"):
+        other = tiny()
+        qk.load_adapter(other, tmp_path / name, trainable=True)
+        assert torch.equal(other(TEXT), want)
+        assert all(p.requires_grad == (".lora_" in n) for n, p in other.named_parameters())
+
+
+def test_a_frozen_adapter_stays_frozen_through_a_merge(saved):
+    model = tiny()
+    qk.load_adapter(model, saved)
+    qk.merge_lora(model)
+    qk.unmerge_lora(model)
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_an_adapter_is_small(saved):
+    assert (saved / WEIGHTS).stat().st_size < 12_000  # 3 layers × (q: 3 × 64, v: 3 × 48) × 4 bytes
+    assert json.loads((saved / CONFIG).read_text())["target_modules"] == ["q_proj", "v_proj"]
+
+
+# --- nothing is lost ---
+
+
+def test_a_failed_save_leaves_the_old_adapter(saved, monkeypatch):
+    before = {file.name: file.read_bytes() for file in saved.iterdir()}
+    model = tiny()
+    qk.add_lora(model, rank=2, alpha=9)
+    learned(model, seed=8)
+
+    def full(*_arguments, **_more):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(adapter, "to_disk", full)
+        with pytest.raises(CheckpointError, match=r"no adapter could be written .*No space left"):
+            qk.save_adapter(model, saved)
+    assert {file.name: file.read_bytes() for file in saved.iterdir()} == before
+
+
+@pytest.mark.parametrize(("rank", "alpha"), [(2, 5), (3, 9)])
+def test_files_of_two_adapters_never_pass_for_one(saved, rank, alpha, monkeypatch):
+    model = tiny()
+    qk.add_lora(model, rank=rank, alpha=alpha)
+
+    def killed(*_arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(adapter, "write_json", killed)  # after the weights, before the config
+        with pytest.raises(KeyboardInterrupt):
+            qk.save_adapter(model, saved)
+    with pytest.raises(CheckpointError, match=f"its (ranks are|alpha is) .*{CONFIG} has"):
+        qk.load_adapter(tiny(), saved)
+
+
+def test_values_that_are_no_numbers_are_neither_saved_nor_loaded(saved):
+    model = tiny()
+    qk.add_lora(model)
+    next(iter(lora_layers(model).values())).lora_B.weight.data[0, 0] = float("nan")
+    before = (saved / WEIGHTS).read_bytes()
+    with pytest.raises(CheckpointError, match="lora_B holds values that are no numbers"):
+        qk.save_adapter(model, saved)
+    assert (saved / WEIGHTS).read_bytes() == before
+    tensors = load_file(saved / WEIGHTS)
+    next(iter(tensors.values()))[0, 0] = float("inf")
+    save_file(tensors, saved / WEIGHTS)
+    with pytest.raises(CheckpointError, match="values that are no numbers"):
+        qk.load_adapter(tiny(), saved)
+
+
+# --- what is refused ---
+
+CONFIGS = {
+    "another kind": ({"peft_type": "IA3"}, "peft_type is 'IA3'; only LORA"),
+    "dora": ({"use_dora": True}, "use_dora is True, which plain LoRA does not have"),
+    "biases": ({"bias": "all"}, "bias is 'all'"),
+    "more parts": ({"modules_to_save": ["lm_head"]}, "modules_to_save is"),
+    "turned": ({"fan_in_fan_out": True}, "fan_in_fan_out is True"),
+    "alphas": ({"alpha_pattern": {"q_proj": 3}}, "alpha_pattern is"),
+    "pissa": ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa'"),
+    "of tomorrow": ({"use_tomorrow": True}, "use_tomorrow is True"),
+    "no alpha": ({"lora_alpha": None}, "alpha is None; it must be a number"),
+    "alpha below 0": ({"lora_alpha": -1}, "alpha is -1"),
+    "a wild dropout": ({"lora_dropout": 2}, "dropout is 2"),
+    "another rank": ({"r": 4}, "its ranks are [3], and adapter_config.json has 4"),
+    "another alpha": ({"lora_alpha": 6}, "its alpha is 5, and adapter_config.json has 6"),
+}
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_a_config_that_asks_for_more_or_makes_no_sense_is_refused(saved, case):
+    change, words = CONFIGS[case]
+    config = json.loads((saved / CONFIG).read_text())
+    (saved / CONFIG).write_text(json.dumps({**config, **change}))
+    model = tiny()
+    with pytest.raises(CheckpointError) as caught:
+        qk.load_adapter(model, saved)
+    assert words in str(caught.value)
+    assert not lora_layers(model)
+
+
+Q = "base_model.model.model.layers.0.self_attn.q_proj"
+
+
+def renamed(new):
+    return lambda tensors: {new: tensors.pop(f"{Q}.lora_A.weight")} | tensors
+
+
+def with_(**parts):
+    return lambda tensors: tensors | {f"{Q}.lora_{n}.weight": value for n, value in parts.items()}
+
+
+def without_b(tensors):
+    return {name: value for name, value in tensors.items() if name != f"{Q}.lora_B.weight"}
+
+
+LAYER_7, NORM = Q.replace("0", "7"), Q.replace("self_attn.q_proj", "input_layernorm")
+FILES = {
+    "a whole weight": (renamed(f"{Q}.weight"), "is no A or B of LoRA"),
+    "no prefix": (renamed("q.lora_A.weight"), "is no A or B of LoRA"),
+    "a layer too many": (renamed(f"{LAYER_7}.lora_A.weight"), "the model has no model.layers.7"),
+    "a norm": (renamed(f"{NORM}.lora_A.weight"), "the model has no model.layers.0.input_layernorm"),
+    "A alone": (without_b, "q_proj has A or B alone"),
+    "a wrong shape": (with_(A=torch.zeros(3, 31)), "has A (3, 31) and B (32, 3)"),
+    "no matrix": (with_(A=torch.zeros(())), "has A ()"),
+    "rank 0": (with_(A=torch.zeros(0, 32), B=torch.zeros(32, 0)), "has A (0, 32)"),
+    "whole numbers": (with_(A=torch.zeros(3, 32, dtype=torch.int64)), "is I64"),
+    "nothing": (lambda _tensors: {}, "it holds no tensor"),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_tensors_that_do_not_fit_the_model_are_refused(saved, case):
+    change, words = FILES[case]
+    save_file(change(load_file(saved / WEIGHTS)), saved / WEIGHTS)
+    model = tiny()
+    with pytest.raises(CheckpointError) as caught:
+        qk.load_adapter(model, saved)
+    assert words in str(caught.value)
+    assert not lora_layers(model)
+
+
+def test_damaged_and_missing_files_are_named(saved, tmp_path):
+    (saved / WEIGHTS).write_bytes((saved / WEIGHTS).read_bytes()[:-5])
+    with pytest.raises(CheckpointError, match="not a sound safetensors file"):
+        qk.load_adapter(tiny(), saved)
+    (saved / WEIGHTS).unlink()
+    with pytest.raises(CheckpointError, match=WEIGHTS):
+        qk.load_adapter(tiny(), saved)
+    (saved / CONFIG).write_text("{")
+    with pytest.raises(ConfigError, match=CONFIG):
+        qk.load_adapter(tiny(), saved)
+    with pytest.raises(ConfigError, match=CONFIG):
+        qk.load_adapter(tiny(), tmp_path / "nowhere")
+
+
+def test_a_model_that_cannot_take_it_is_refused(saved):
+    model = tiny()
+    with pytest.raises(InputError, match="has no LoRA to save"):
+        qk.save_adapter(model, saved)
+    qk.load_adapter(model, saved)
+    with pytest.raises(InputError, match="has LoRA already"):
+        qk.load_adapter(model, saved)
+    small = tiny()
+    qk.quantize(small)
+    with pytest.raises(InputError, match="float weights"):
+        qk.load_adapter(small, saved)
