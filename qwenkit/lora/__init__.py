@@ -1,6 +1,6 @@
 """LoRA: a small trained difference beside frozen weights, and its files."""
 
-from qwenkit.lora.adapter import load_adapter, save_adapter
+from qwenkit.lora.adapter import load_adapter, read_adapter, save_adapter
 from qwenkit.lora.layers import (
     LoRALinear,
     add_lora,
@@ -16,6 +16,7 @@ __all__ = [
     "load_adapter",
     "lora_layers",
     "merge_lora",
+    "read_adapter",
     "remove_lora",
     "save_adapter",
     "unmerge_lora",

@@ -87,11 +87,9 @@ def load_adapter(model: QwenForCausalLM, folder: str | Path, *, trainable: bool 
             than LoRA; the model is then unchanged.
         InputError: the model has LoRA already, or int8 weights.
     """
-    folder = Path(folder).expanduser()
-    config = _checked(folder / CONFIG, read_json_object(folder / CONFIG))
     if lora_layers(model):
         raise InputError("the model has LoRA already; remove_lora(model) first")
-    tensors = _read(folder / WEIGHTS, model, config)
+    config, tensors = read_adapter(folder, model)
     names = sorted({name.rpartition(".lora_")[0] for name in tensors})
     ranks = {name: tensors[f"{name}.lora_A.weight"].shape[0] for name in names}
     put_lora(model, ranks, config["lora_alpha"], config.get("lora_dropout", 0.0))
@@ -103,6 +101,19 @@ def load_adapter(model: QwenForCausalLM, folder: str | Path, *, trainable: bool 
             layer.lora_B.weight.copy_(tensors[f"{name}.lora_B.weight"])
         layer.lora_A.requires_grad_(trainable)
         layer.lora_B.requires_grad_(trainable)
+
+
+def read_adapter(
+    folder: str | Path, model: QwenForCausalLM
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return an adapter's config, and A and B of each layer under the model's own names.
+
+    Raises:
+        ConfigError, CheckpointError: as in `load_adapter`.
+    """
+    folder = Path(folder).expanduser()
+    config = _checked(folder / CONFIG, read_json_object(folder / CONFIG))
+    return config, _read(folder / WEIGHTS, model, config)
 
 
 def _config(model: QwenForCausalLM, layers: dict[str, LoRALinear]) -> dict[str, Any]:

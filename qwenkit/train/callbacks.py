@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from qwenkit.errors import CheckpointError, InputError
 from qwenkit.files import clear_leftovers, replacing
+from qwenkit.lora import lora_layers, save_adapter
 from qwenkit.pretrained import save_pretrained
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.train.checkpoints import (
@@ -169,7 +170,7 @@ class EarlyStop(Callback):
 class KeepModel(Callback):
     """Keeps the finished model as a Hugging Face checkpoint: the best one, by the held-out loss.
 
-    Without evaluations it is the last one.
+    Without evaluations it is the last one. Of a model with LoRA it keeps the adapter.
 
     Args:
         folder: where; made if absent.
@@ -209,6 +210,10 @@ class KeepModel(Callback):
 
     def _save(self, trainer: Trainer) -> None:
         refuse_broken_weights(trainer)
+        if lora_layers(trainer.model):
+            with writing(self.folder):
+                save_adapter(trainer.model, self.folder)
+            return
         saved = copy.deepcopy(trainer.model).to(self.dtype)  # the training keeps its float32
         with writing(self.folder):
             save_pretrained(saved, self.folder, self.tokenizer)

@@ -11,7 +11,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from qwenkit.checkpoint import Checkpoint
 from qwenkit.config_json import read_json_object, write_json
 from qwenkit.errors import CheckpointError, InputError, TrainingError
 from qwenkit.files import temporary_name, to_disk
-from qwenkit.saving import save_checkpoint
 from qwenkit.train.loop import Trainer
+from qwenkit.train.weights import read_weights, save_weights
 
 NAME = re.compile(r"step-(\d{6,})")
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW remembers of each parameter
@@ -54,11 +53,11 @@ def save_training(folder: str | Path, trainer: Trainer, keep: int = 2) -> Path:
     temporary = temporary_name(final)
     try:
         temporary.mkdir(parents=True)
-        save_checkpoint(temporary, trainer.model.config, trainer.model.state_dict())
+        files = save_weights(temporary, trainer.model)
         optimizer = temporary / "optimizer.safetensors"
         save_file(_optimizer_tensors(trainer), optimizer)
         write_json(temporary / "state.json", _state(trainer))
-        for path in (optimizer, temporary / "state.json", temporary / "config.json", temporary):
+        for path in (*files, optimizer, temporary / "state.json", temporary):
             to_disk(path)
         if not final.exists():  # else the same step once more: after resuming without a step
             temporary.rename(final)
@@ -94,11 +93,8 @@ def load_training(folder: str | Path, trainer: Trainer) -> int:
     with _damage_named(newest):
         state = _read_state(newest / "state.json", step)
         tensors = load_file(newest / "optimizer.safetensors")
-        checkpoint = Checkpoint(newest)
-        checkpoint.validate()
-    different = _differences(state, trainer)
-    if replace(checkpoint.config, dtype=trainer.model.config.dtype) != trainer.model.config:
-        different.append("the model's config is another")
+        weights, other = read_weights(newest, trainer.model)
+    different = _differences(state, trainer) + other
     if different:
         raise TrainingError(
             f"{newest} belongs to another training: {'; '.join(different)}. Use its recipe and "
@@ -106,7 +102,6 @@ def load_training(folder: str | Path, trainer: Trainer) -> int:
         )
     with _damage_named(newest):
         _check_optimizer(trainer, tensors, step)
-        weights = checkpoint.load(torch.float32, trainer.model.device)
         trainer.batches.seek(state["position"])
         for callback in trainer.callbacks:
             name = type(callback).__name__
@@ -114,8 +109,9 @@ def load_training(folder: str | Path, trainer: Trainer) -> int:
                 callback.load_state(state["callbacks"][name])
         torch.set_rng_state(tensors.pop("random_state"))
     with torch.no_grad():
-        for name, value in trainer.model.state_dict().items():
-            value.copy_(weights[name])
+        present = trainer.model.state_dict()
+        for name, value in weights.items():
+            present[name].copy_(value)
     _give_optimizer(trainer, tensors)
     trainer.step, trainer.tokens = step, state["tokens"]
     return step

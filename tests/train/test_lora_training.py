@@ -1,0 +1,111 @@
+"""Training LoRA: going on is as never having stopped, and only the adapter is stored."""
+
+import pytest
+import torch
+from safetensors.torch import load, load_file
+from small import (
+    Record,
+    content,
+    held_out_loss,
+    same_weights,
+    small_model,
+    small_trainer,
+    tokenizer,
+)
+
+import qwenkit as qk
+from qwenkit.errors import TrainingError
+from qwenkit.lora import lora_layers
+from qwenkit.train import KeepModel, SaveTraining, load_training, save_training
+
+ALL = ("q_proj", "v_proj", "down_proj")
+
+
+def lora_model(seed=0, base=0, **settings):
+    """Return a model with LoRA; `seed` is that of A, `base` that of the weights beside it."""
+    model = small_model(seed=base)
+    torch.manual_seed(seed)
+    qk.add_lora(model, **{"rank": 3, "alpha": 6, "dropout": 0.2, "targets": ALL, **settings})
+    return model
+
+
+def whole_set(folder, until=0):
+    record = Record(until)
+    kept = KeepModel(folder / "model", tokenizer())
+    return record, [record, kept, SaveTraining(folder / "checkpoints")]
+
+
+def test_a_resumed_training_equals_an_uninterrupted_one_and_keeps_the_adapter(tmp_path):
+    settings = {"evaluate": held_out_loss, "evaluate_every": 2, "steps": 10}
+    torch.manual_seed(1)
+    record, callbacks = whole_set(tmp_path / "whole")
+    untouched = small_model()
+    whole = small_trainer(*callbacks, model=lora_model(), **settings)
+    whole.run()
+    assert record.rows[-1][2] < record.rows[0][2]
+    for name, weight in untouched.named_parameters():
+        assert torch.equal(whole.model.get_parameter(name), weight), name
+
+    first, callbacks = whole_set(tmp_path / "parts", until=5)
+    small_trainer(*callbacks, model=lora_model(), **settings).run()
+    then, callbacks = whole_set(tmp_path / "parts")
+    trainer = small_trainer(*callbacks, model=lora_model(seed=99), **settings)
+    assert load_training(tmp_path / "parts" / "checkpoints", trainer) == 5
+    trainer.run()
+    assert first.rows + then.rows == record.rows
+    assert same_weights(trainer.model, whole.model)
+    models = [content(tmp_path / run / "model") for run in ("parts", "whole")]
+    tensors = [load(files.pop("adapter_model.safetensors")) for files in models]
+    assert models[0] == models[1]
+    assert list(models[0]) == ["adapter_config.json"]
+    assert tensors[0].keys() == tensors[1].keys()
+    assert all(torch.equal(value, tensors[1][name]) for name, value in tensors[0].items())
+
+    best = small_model()
+    qk.load_adapter(best, tmp_path / "whole" / "model")
+    found = min(row[5].loss for row in record.rows if row[5])
+    assert held_out_loss(best.eval()).loss == pytest.approx(found, rel=1e-6)
+
+
+def test_a_checkpoint_holds_the_adapter_and_not_the_frozen_weights(tmp_path):
+    trainer = small_trainer(Record(until=2), model=lora_model())
+    trainer.run()
+    folder = save_training(tmp_path, trainer)
+    assert {file.name for file in folder.iterdir()} == {
+        "adapter_config.json", "adapter_model.safetensors", "base.json", "optimizer.safetensors",
+        "state.json",
+    }  # fmt: skip
+    names = {n for n in load_file(folder / "optimizer.safetensors") if n != "random_state"}
+    assert {n.partition(".")[2].rpartition(".lora_")[0] for n in names} == set(
+        lora_layers(trainer.model)
+    )
+
+
+OTHERS = {
+    "other frozen weights": (lambda: lora_model(base=7), "stands beside other frozen weights"),
+    "another rank": (lambda: lora_model(rank=2), "another rank"),
+    "another alpha": (lambda: lora_model(alpha=7), "another alpha"),
+    "other targets": (lambda: lora_model(targets=("q_proj",)), "other targets"),
+    "no LoRA": (small_model, "it trained LoRA, this one trains all weights"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_another_model_is_refused_and_unchanged(tmp_path, case):
+    make, words = OTHERS[case]
+    trainer = small_trainer(Record(until=2), model=lora_model())
+    trainer.run()
+    save_training(tmp_path, trainer)
+    other = small_trainer(model=make())
+    before = {name: value.clone() for name, value in other.model.state_dict().items()}
+    with pytest.raises(TrainingError, match=words):
+        load_training(tmp_path, other)
+    assert all(torch.equal(v, before[n]) for n, v in other.model.state_dict().items())
+
+
+def test_whole_weights_are_not_resumed_with_lora(tmp_path):
+    trainer = small_trainer(Record(until=2))
+    trainer.run()
+    save_training(tmp_path, trainer)
+    with pytest.raises(TrainingError, match="it trained all weights, this one trains LoRA"):
+        load_training(tmp_path, small_trainer(model=lora_model()))
