@@ -66,6 +66,19 @@ def save_checkpoint(
             file.unlink(missing_ok=True)
 
 
+def write_tensors(path: Path, tensors: dict[str, Tensor], **metadata: str) -> None:
+    """Write one safetensors file, to the disk itself, for all to read whom the umask lets.
+
+    Raises:
+        OSError, SafetensorError: writing fails.
+    """
+    path.touch()
+    mode = path.stat().st_mode  # what the user's umask gives; save_file lets nobody else read
+    save_file(tensors, path, metadata={"format": "pt", **metadata})
+    path.chmod(mode)
+    to_disk(path)
+
+
 def _problem(
     tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], max_shard_bytes: int
 ) -> str | None:
@@ -129,11 +142,7 @@ def _write_shards(
     for number, shard in enumerate(shards):
         path = temporary_name(folder / "model")
         written.append(path)
-        path.touch()
-        mode = path.stat().st_mode  # what the user's umask gives; save_file lets nobody else read
-        save_file({name: t.cpu() for name, t in shard.items()}, path, metadata={"format": "pt"})
-        path.chmod(mode)
-        to_disk(path)
+        write_tensors(path, {name: t.cpu() for name, t in shard.items()})
         temporary[number] = path
     return temporary
 

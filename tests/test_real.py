@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from fixtures_toy import PEAK_OF_LOAD, python
+from peft import PeftModel
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
 import qwenkit as qk
 from qwenkit.checkpoint import Checkpoint
+from qwenkit.lora import lora_layers
 
 
 def why_not() -> str:
@@ -157,3 +159,28 @@ def test_int8_chooses_the_same_token_and_foresees_as_well(folder, ours):
     assert same / total >= 0.97
     perplexity = [math.exp(loss / total) for loss in losses]
     assert perplexity[1] == pytest.approx(perplexity[0], rel=0.02)
+
+
+def test_an_adapter_gives_the_same_logits_in_peft(ours, theirs, tmp_path):
+    model, tokenizer = ours
+    ids = torch.tensor([tokenizer.encode(CODE)[:128]])
+    plain = model(ids)
+    generator = torch.Generator().manual_seed(0)
+    qk.add_lora(model, rank=8, targets=("q_proj", "v_proj", "down_proj"))
+    try:
+        for layer in lora_layers(model).values():  # the size that a few steps of training give
+            layer.lora_B.weight.data.normal_(std=1e-3, generator=generator)
+        qk.save_adapter(model, tmp_path)
+        peft = PeftModel.from_pretrained(theirs, str(tmp_path)).eval()
+        with torch.no_grad():
+            got, want = model(ids), peft(ids).logits
+            qk.merge_lora(model)
+            merged = model(ids)
+        peft.unload()
+    finally:
+        qk.unmerge_lora(model)
+        qk.remove_lora(model)
+    assert (got - plain).abs().max() > 0.1
+    assert (got - want).abs().max() <= 1e-3
+    assert (got - merged).abs().max() <= 1e-2
+    assert torch.equal(model(ids), plain)

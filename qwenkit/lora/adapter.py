@@ -12,15 +12,15 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from qwenkit.config_json import read_json_object, write_json
 from qwenkit.errors import CheckpointError, InputError
-from qwenkit.files import replacing, to_disk
+from qwenkit.files import replacing
 from qwenkit.lora.layers import TARGETS, LoRALinear, check_strength, lora_layers, put_lora
 from qwenkit.model import QwenForCausalLM
 from qwenkit.safetensors_file import TensorInfo, read_header
+from qwenkit.saving import write_tensors
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."  # PEFT wraps the model twice before it names its parts
@@ -62,13 +62,11 @@ def save_adapter(model: QwenForCausalLM, folder: str | Path) -> None:
             tensors[f"{PREFIX}{name}.{part}.weight"] = value.detach().cpu().contiguous()
     folder = Path(folder).expanduser()
     config = _config(model, layers)
-    alpha = config["lora_alpha"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / WEIGHTS) as temporary:
-            # The scale stands here too: files of two adapters cannot pass for one.
-            save_file(tensors, temporary, {"format": "pt", "lora_alpha": _text(alpha)})
-            to_disk(temporary)
+            # The alpha stands here too: files of two adapters cannot pass for one.
+            write_tensors(temporary, tensors, lora_alpha=_text(config["lora_alpha"]))
         write_json(folder / CONFIG, config)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"no adapter could be written to {folder} ({error})") from None

@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from qwenkit.config_json import read_json_object, write_json
 from qwenkit.errors import CheckpointError, InputError, TrainingError
 from qwenkit.files import temporary_name, to_disk
+from qwenkit.saving import write_tensors
 from qwenkit.train.loop import Trainer
 from qwenkit.train.weights import read_weights, save_weights
 
@@ -55,9 +56,9 @@ def save_training(folder: str | Path, trainer: Trainer, keep: int = 2) -> Path:
         temporary.mkdir(parents=True)
         files = save_weights(temporary, trainer.model)
         optimizer = temporary / "optimizer.safetensors"
-        save_file(_optimizer_tensors(trainer), optimizer)
+        write_tensors(optimizer, _optimizer_tensors(trainer))
         write_json(temporary / "state.json", _state(trainer))
-        for path in (*files, optimizer, temporary / "state.json", temporary):
+        for path in (*files, temporary / "state.json", temporary):
             to_disk(path)
         if not final.exists():  # else the same step once more: after resuming without a step
             temporary.rename(final)

@@ -10,6 +10,7 @@ from reference import ids, pair, relative_error, tiny
 from safetensors.torch import load_file, save_file
 
 import qwenkit as qk
+from qwenkit import saving
 from qwenkit.errors import CheckpointError, ConfigError, InputError
 from qwenkit.lora import adapter, lora_layers
 from qwenkit.lora.adapter import CONFIG, WEIGHTS
@@ -99,6 +100,7 @@ def test_a_frozen_adapter_stays_frozen_through_a_merge(saved):
 def test_an_adapter_is_small(saved):
     assert (saved / WEIGHTS).stat().st_size < 12_000  # 3 layers × (q: 3 × 64, v: 3 × 48) × 4 bytes
     assert json.loads((saved / CONFIG).read_text())["target_modules"] == ["q_proj", "v_proj"]
+    assert (saved / WEIGHTS).stat().st_mode == (saved / CONFIG).stat().st_mode  # for all to read
 
 
 # --- nothing is lost ---
@@ -114,7 +116,7 @@ def test_a_failed_save_leaves_the_old_adapter(saved, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(adapter, "to_disk", full)
+        patched.setattr(saving, "to_disk", full)  # the last thing before the file takes its name
         with pytest.raises(CheckpointError, match=r"no adapter could be written .*No space left"):
             qk.save_adapter(model, saved)
     assert {file.name: file.read_bytes() for file in saved.iterdir()} == before

@@ -267,7 +267,7 @@ def full_after_a_part(tensors, path, metadata=None):
 PLACES = [
     (saving, "save_file", full_after_a_part),
     (saving, "write_json", full),
-    (FILE, "save_file", full_after_a_part),
+    (FILE, "write_tensors", full),
     (FILE, "write_json", full),
     (os, "fsync", full),
     (os, "replace", full),
