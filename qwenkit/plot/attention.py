@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from qwenkit.errors import InputError
+from qwenkit.plot.arrays import numbers
 from qwenkit.plot.tokens import label, label_axis, pool
 
 LARGEST = 256  # pixels a side; longer texts are pooled
@@ -31,7 +32,7 @@ def attention(
     Raises:
         InputError: shapes that do not fit.
     """
-    values = _checked(pattern, 2)
+    values = numbers(pattern, "pattern", "T S")
     queries, keys = values.shape
     if len(tokens) != keys or queries > keys:
         raise InputError(
@@ -53,7 +54,7 @@ def attention(
 
 def attention_alt(pattern: Any, tokens: Sequence[str], name: str = "One head's attention") -> str:
     """Return in words what `attention` draws: where most tokens read, and the strongest reading."""
-    values = _checked(pattern, 2)
+    values = numbers(pattern, "pattern", "T S")
     queries, keys = values.shape
     ends = np.arange(keys - queries, keys)
     rows = np.arange(queries)
@@ -87,19 +88,17 @@ def attention_heads(
         columns: pictures in a row for (H, T, S); None: up to eight.
 
     Raises:
-        InputError: another number of dimensions.
+        InputError: another number of dimensions, or a number that is none.
     """
-    values = np.asarray(patterns, dtype=np.float32)
+    values = numbers(patterns, "patterns", "H T S", "L H T S")
     if values.ndim == 4:
         layers, heads = values.shape[:2]
         default = [f"{layer}.{head}" for layer in range(layers) for head in range(heads)]
         columns = heads
         values = values.reshape(-1, *values.shape[2:])
-    elif values.ndim == 3:
+    else:
         default = [f"head {head}" for head in range(len(values))]
         columns = columns or min(len(values), 8)
-    else:
-        raise InputError(f"patterns has shape {values.shape}; it must be (H, T, S) or (L, H, T, S)")
     names = default if names is None else names
     if len(names) != len(values):
         raise InputError(f"there are {len(values)} heads and {len(names)} names")
@@ -119,7 +118,7 @@ def attention_heads(
 
 def attention_heads_alt(patterns: Any) -> str:
     """Return in words what `attention_heads` draws: which heads look back in a known way."""
-    values = np.asarray(patterns, dtype=np.float32)
+    values = numbers(patterns, "patterns", "H T S", "L H T S")
     one_layer = values.ndim == 3
     if one_layer:
         values = values[None]
@@ -147,12 +146,3 @@ def attention_heads_alt(patterns: Any) -> str:
 
 def _pooled(factor: int) -> str:
     return "" if factor == 1 else f" (a pixel is the largest of {factor} × {factor} values)"
-
-
-def _checked(pattern: Any, dimensions: int) -> np.ndarray:
-    values = np.asarray(pattern, dtype=np.float32)
-    if values.ndim != dimensions or 0 in values.shape:
-        raise InputError(
-            f"pattern has shape {values.shape}; it must be (T, S), one head of one text"
-        )
-    return values

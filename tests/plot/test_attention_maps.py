@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 
 from qwenkit import plot
 from qwenkit.errors import InputError
@@ -98,12 +99,22 @@ def test_the_alt_text_of_one_layer_names_its_heads_alone():
     assert "1 mostly look at the token just before (head 1)" in plot.attention_heads_alt(patterns)
 
 
+def test_a_trace_in_bfloat16_with_gradients_is_drawn_as_it_is():
+    pattern = torch.tensor(causal(6)).bfloat16().requires_grad_()
+    shown = plot.attention(pattern, TOKENS).get_images()[0].get_array()
+    assert np.array_equal(shown, pattern.detach().float().numpy())
+    assert plot.attention_alt(pattern, TOKENS) == plot.attention_alt(shown, TOKENS)
+    assert len(plot.attention_heads(pattern[None]).axes) == 1
+
+
 BAD = {
     "three dimensions": (lambda: plot.attention(np.ones((2, 3, 3)), TOKENS), "it must be"),
     "other tokens": (lambda: plot.attention(causal(6), TOKENS[:5]), "6 × 6 and there are 5 tokens"),
     "more queries": (lambda: plot.attention(np.ones((4, 3)), TOKENS[:3]), "no more rows"),
     "nothing": (lambda: plot.attention(np.ones((0, 3)), TOKENS[:3]), "pattern has shape"),
     "one head": (lambda: plot.attention_heads(causal(3)), "it must be"),
+    "one head in words": (lambda: plot.attention_heads_alt(causal(3)), "it must be"),
+    "no number": (lambda: plot.attention(np.full((2, 2), np.nan), TOKENS[:2]), "holds NaN"),
     "names": (
         lambda: plot.attention_heads(causal(3)[None], names=["a", "b"]),
         "1 heads and 2 names",
