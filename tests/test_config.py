@@ -22,7 +22,16 @@ RAW = {
     "architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0,
     "transformers_version": "4.44.0",
 }  # fmt: skip
-ABSENT = object()
+
+
+class Absent:
+    """Stands for a key that is not there."""
+
+    def __repr__(self):
+        return "absent"
+
+
+ABSENT = Absent()
 YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 YARN_READ = YarnScaling(factor=4.0, original_max_position_embeddings=32)
 

@@ -276,7 +276,11 @@ PLACES = [
 ]
 
 
-@pytest.mark.parametrize(("where", "name", "fails"), PLACES, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(
+    ("where", "name", "fails"),
+    PLACES,
+    ids=[f"{where.__name__}.{name}" for where, name, _ in PLACES],
+)
 def test_a_full_disk_leaves_the_older_checkpoints(tmp_path, monkeypatch, where, name, fails):
     trainer = small_trainer()
     for _ in range(2):

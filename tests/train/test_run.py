@@ -370,8 +370,7 @@ def arm(at):
                 die(args[1] if writes else None)
             return function(*args, **kwargs)
         return wrapped
-    for module in (saving, FILE):
-        module.save_file = deadly(module.save_file, writes=True)
+    saving.save_file = deadly(saving.save_file, writes=True)
     for where, name in ((os, "fsync"), (os, "replace"), (shutil, "rmtree")):
         setattr(where, name, deadly(getattr(where, name)))
     for name in ("rename", "mkdir", "write_text"):
