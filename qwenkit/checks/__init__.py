@@ -6,13 +6,17 @@
 
 from qwenkit.checks import (
     attention,
+    cache,
     checkpoint,
     gqa,
+    inside,
     layer,
+    lora,
     mlp,
     model,
     norm,
     rope,
+    sampling,
     start,
     tokens,
     training,
@@ -26,21 +30,28 @@ __all__ = [
     "Mistake",
     "Verdict",
     "attention",
+    "cache",
     "checkpoint",
     "gqa",
+    "inside",
     "judge",
     "layer",
+    "lora",
     "mlp",
     "model",
     "norm",
     "progress",
     "rope",
+    "sampling",
     "start",
     "tokens",
     "training",
 ]
 
-_TOPICS = (start, checkpoint, tokens, norm, rope, attention, gqa, mlp, layer, model, training)
+_TOPICS = (
+    start, checkpoint, tokens, norm, rope, attention, gqa, mlp, layer, model, cache, sampling,
+    training, lora, inside,
+)  # fmt: skip
 EXERCISES = {name: title for topic in _TOPICS for name, title in topic.EXERCISES.items()}
 
 

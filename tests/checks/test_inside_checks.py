@@ -1,0 +1,223 @@
+"""The checks of notebook 14: right answers in several styles, and each wrong one by its name."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from qwenkit.checks import inside
+
+CHECKS = {
+    "induction_score": inside.induction_score,
+    "mean_ablation": inside.mean_ablation,
+    "recovered": inside.recovered,
+    "contributions": inside.contributions,
+}
+
+
+def judged(check, function):
+    found = CHECKS[check](function)
+    starts = {"right": "Right: ", "not yet": "Not yet: ", "empty": "Still empty"}
+    assert str(found).startswith(starts[found.outcome])
+    return found.outcome, found.mistake
+
+
+# --- right, however it is written ---
+
+
+def _induction_in_loops(pattern, n):
+    texts, heads = pattern.shape[:2]
+    found = torch.zeros(heads)
+    for b, h, i in np.ndindex(texts, heads, n):
+        found[h] += pattern[b, h, n + i, i + 1] / (texts * n)
+    return found.to(pattern.dtype)
+
+
+def _induction_by_diagonal(pattern, n):
+    line = pattern.diagonal(1 - n, dim1=-2, dim2=-1)  # it begins at (n - 1, 0), one row too early
+    return line[..., 1:].float().mean(2).mean(0).to(pattern.dtype)
+
+
+def _mean_by_where(z, head):
+    chosen = (torch.arange(z.shape[1]) == head)[None, :, None, None]
+    return torch.where(chosen, z.float().mean(dim=(0, 2), keepdim=True).to(z.dtype), z)
+
+
+def _mean_by_pieces(z, head):
+    heads = list(z.unbind(1))
+    flat = heads[head].reshape(-1, z.shape[-1])
+    heads[head] = flat.mean(0).expand_as(heads[head])
+    return torch.stack(heads, dim=1)
+
+
+def _contributions_in_loops(parts, weight, eps, row):
+    stream = sum(parts)
+    root = (float(stream.square().mean()) + eps) ** 0.5
+    return torch.stack([(part * weight / root * row).sum() for part in parts])
+
+
+def _contributions_by_leaving_out(parts, weight, eps, row):
+    root = torch.rsqrt(parts.sum(0).square().mean() + eps)
+    whole = parts.sum(0)
+    total = (whole * root * weight).dot(row)
+    return total - torch.stack([((whole - part) * root * weight).dot(row) for part in parts])
+
+
+RIGHT = {
+    "induction_score": [
+        _induction_in_loops,
+        _induction_by_diagonal,
+        lambda p, n: p[:, :, n:][:, :, range(n), range(1, n + 1)].mean(dim=(0, -1)),
+    ],
+    "mean_ablation": [
+        _mean_by_where,
+        _mean_by_pieces,
+        lambda z, head: z.index_copy(
+            1, torch.tensor([head]), z[:, [head]].mean((0, 2), keepdim=True).expand_as(z[:, [head]])
+        ),
+    ],
+    "recovered": [
+        lambda p, clean, corrupted: (corrupted - p) / (corrupted - clean),
+        lambda p, clean, corrupted: 1 - (clean - p) / (clean - corrupted),
+        lambda p, clean, corrupted: torch.stack([(r - corrupted) / (clean - corrupted) for r in p]),
+    ],
+    "contributions": [
+        _contributions_in_loops,
+        _contributions_by_leaving_out,
+        lambda p, w, eps, row: F.linear(
+            p * torch.rsqrt(p.sum(0).square().mean() + eps), (w * row)[None]
+        )[:, 0],
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("check", "function"), [(check, each) for check, all_of in RIGHT.items() for each in all_of]
+)
+def test_right_however_it_is_written(check, function):
+    assert judged(check, function) == ("right", None)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_an_empty_stub_is_told_so(check):
+    assert judged(check, lambda *arguments: None) == ("empty", None)
+
+
+def test_the_course_knows_the_exercises():
+    assert list(inside.EXERCISES) == ["14.1", "14.2", "14.3", "14.4"]
+    verdicts = [check(lambda *arguments: None) for check in CHECKS.values()]
+    assert [one.exercise for one in verdicts] == list(inside.EXERCISES)
+
+
+# --- wrong, and named ---
+
+
+def _line(pattern, n, back, first=None):
+    rows = range(n if first is None else first, 2 * n)
+    found = [pattern[:, :, t, (t - back) % (2 * n)] for t in rows]
+    return torch.stack(found).mean(0).mean(0)
+
+
+def _mixed(pattern, n):
+    found = [pattern[:, :, t, max(t - n + 1, 0)] for t in range(2 * n)]
+    return torch.stack(found, -1).mean(-1).mean(0)
+
+
+def _with(z, head, value):
+    heads = list(z.unbind(1))
+    heads[head] = torch.zeros_like(heads[head]) + value
+    return torch.stack(heads, 1)
+
+
+def _rms(stream, eps):
+    return torch.sqrt(stream.square().mean(-1, keepdim=True) + eps)
+
+
+def _inplace(z, head):
+    z[:, head] = z[:, head].mean((0, 1))
+    return z
+
+
+WRONG = {
+    "induction_score": [
+        ("the token itself", lambda p, n: _line(p, n, n)),
+        ("the token before", lambda p, n: _line(p, n, n + 1)),
+        ("a previous-token head", lambda p, n: _line(p, n, 1)),
+        ("the first half too", _mixed),
+        ("divided by all tokens", lambda p, n: _line(p, n, n - 1) * n / p.shape[-1]),
+        ("a sum", lambda p, n: torch.stack(
+            [p[:, :, n + i, i + 1] for i in range(n)]).sum(0).mean(0)),
+        ("keys ask", lambda p, n: torch.stack(
+            [p[:, :, i + 1, n + i] for i in range(n)]).mean(0).mean(0)),
+        ("the brightest", lambda p, n: p[:, :, n:].max(-1).values.mean(-1).mean(0)),
+        ("texts, not heads", lambda p, n: torch.stack(
+            [p[:, :, n + i, i + 1] for i in range(n)]).mean(0).mean(1)),
+        ("shape", lambda p, n: torch.stack([p[:, :, n + i, i + 1] for i in range(n)]).mean(0)),
+        ("shape", lambda p, n: _line(p, n, n - 1).mean()),
+        ("error", lambda p, n: p[:, :, torch.arange(n, 2 * n), torch.arange(n + 1)].mean((0, 2))),
+    ],
+    "mean_ablation": [
+        ("zero", lambda z, head: _with(z, head, 0.0)),
+        ("each text its own", lambda z, head: _with(z, head, z[:, head].mean(1)[:, None])),
+        ("each place its own", lambda z, head: _with(z, head, z.mean(0)[head])),
+        ("one number", lambda z, head: _with(z, head, z[:, head].mean())),
+        ("over the numbers", lambda z, head: _with(z, head, z.mean(-1)[:, head, :, None])),
+        ("the mean of all heads", lambda z, head: _with(
+            z, head, z.transpose(1, 3).flatten(2).mean((0, 2)))),
+        ("every head", lambda z, head: torch.zeros_like(z) + z.mean((0, 2))[None, :, None]),
+        ("mean subtracted", lambda z, head: _with(
+            z, head, z[:, head] - z.mean((0, 2))[head])),
+        ("a token, not a head", lambda z, head: torch.cat(
+            [z[:, :, :head], z[:, :, [head]].mean((0, 1), keepdim=True).expand(
+                len(z), z.shape[1], 1, -1), z[:, :, head + 1:]], 2)),
+        ("changes its input", _inplace),
+        ("shape", lambda z, head: z[:, head].mean((0, 1))),
+    ],
+    "recovered": [
+        ("what is still missing", lambda p, a, b: (a - p) / (a - b)),
+        ("not divided", lambda p, a, b: p.sub(b)),
+        ("a share of the clean run", lambda p, a, b: p.sub(b).div(a)),
+        ("nothing taken off", lambda p, a, b: p.div(a)),
+        ("patched by the gap", lambda p, a, b: p / (a - b)),
+        ("sign lost", lambda p, a, b: (p - b) / max(a - b, b - a)),
+        ("distance", lambda p, a, b: ((p - b) / (a - b)).abs()),
+        ("cut off", lambda p, a, b: ((p - b) / (a - b)).clip(min=0, max=1)),
+        ("sign", lambda p, a, b: (p - b) / (b - a)),
+        ("values", lambda p, a, b: (p - b) / (a + b)),
+        ("shape", lambda p, a, b: ((p - b) / (a - b)).mean(0)),
+    ],
+    "contributions": [
+        ("each normed by itself", lambda p, w, eps, row: F.rms_norm(p, w.shape, w, eps) @ row),
+        ("no norm", lambda p, w, eps, row: (p * row).sum(-1)),
+        ("weight alone", lambda p, w, eps, row: (p * w * row).sum(1)),
+        ("no weight", lambda p, w, eps, row: (p @ row) / _rms(p.sum(0), eps)),
+        ("no eps", lambda p, w, eps, row: (p @ (w * row)) / _rms(p.sum(0), 0)),
+        ("mean of the parts", lambda p, w, eps, row: (p @ (w * row)) / _rms(p.mean(0), eps)),
+        ("length, not root mean square", lambda p, w, eps, row: (
+            p @ (w * row) / (p.sum(0).square().sum() + eps) ** 0.5)),
+        ("no root", lambda p, w, eps, row: p @ (w * row) / (p.sum(0).square().mean() + eps)),
+        ("the logit alone", lambda p, w, eps, row: (
+            F.rms_norm(p.sum(0), w.shape, w, eps) @ row)),
+        ("shares", lambda p, w, eps, row: p @ (w * row) / (p @ (w * row)).sum()),
+        ("values", lambda p, w, eps, row: (p @ (w * row)) / _rms(p, eps).mean()),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("check", "name", "function"),
+    [(check, *each) for check, all_of in WRONG.items() for each in all_of],
+)
+def test_a_wrong_answer_is_named(check, name, function):
+    assert judged(check, function) == ("not yet", name)
+
+
+def test_every_mistake_is_tried():
+    known = {
+        "induction_score": inside.INDUCTION_MISTAKES,
+        "mean_ablation": inside.ABLATION_MISTAKES,
+        "recovered": inside.RECOVERED_MISTAKES,
+        "contributions": inside.CONTRIBUTION_MISTAKES,
+    }
+    for check, mistakes in known.items():
+        assert {one.name for one in mistakes} <= {name for name, _ in WRONG[check]}
