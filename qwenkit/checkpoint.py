@@ -165,6 +165,25 @@ class Checkpoint:
             raise CheckpointError(f"{self.folder} cannot be read: {error}") from None
         return {info.name: loaded[info.name] for info in wanted}
 
+    def mapped(self) -> dict[str, Tensor]:
+        """Return name -> tensor as stored, mapped from the files: nothing is read before its use.
+
+        Raises:
+            CheckpointError: mapping fails.
+        """
+        found: dict[str, Tensor] = {}
+        try:
+            for file in self.files:
+                with safe_open(file, "pt") as opened:
+                    found |= {
+                        info.name: opened.get_tensor(info.name)
+                        for info in self.tensors.values()
+                        if info.file == file
+                    }
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{self.folder} cannot be read: {error}") from None
+        return found
+
     def __repr__(self) -> str:
         return (
             f"Checkpoint({str(self.folder)!r}: {len(self.tensors)} tensors, {self.nbytes:,} bytes "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from qwenkit.checkpoint import Checkpoint
@@ -17,6 +18,7 @@ from qwenkit.errors import CheckpointError, InputError
 from qwenkit.hub import resolve
 from qwenkit.memory import refuse_what_cannot_fit
 from qwenkit.model import QwenForCausalLM
+from qwenkit.model.reading import prepare
 from qwenkit.quantize import make_room_for_int8, quantize
 from qwenkit.saving import save_checkpoint
 from qwenkit.tokenizer import Tokenizer
@@ -94,7 +96,9 @@ def load_model(
             make_room_for_int8(model)
     model.load_state_dict(checkpoint.load(dtype, device), strict=True, assign=True)
     model.stop_ids = _stop_ids(checkpoint)
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    prepare(model, _stored(checkpoint) if model.dtype == torch.float32 else None)
+    return model
 
 
 def save_pretrained(
@@ -126,6 +130,18 @@ def save_pretrained(
         write_json(folder / "generation_config.json", {"eos_token_id": list(model.stop_ids)})
     if tokenizer is not None:
         tokenizer.save(folder)
+
+
+def _stored(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Return what of a checkpoint is stored in bfloat16: half the bytes of float32 to read.
+
+    It is mapped: memory that the system takes back when it runs short. Where it does not fit in
+    beside the model from the start, it would come from the disk at each token, so then nothing.
+    """
+    if free_memory() < checkpoint.nbytes:
+        return {}
+    mapped = checkpoint.mapped()
+    return {name: tensor for name, tensor in mapped.items() if tensor.dtype == torch.bfloat16}
 
 
 class _SkipInit(TorchFunctionMode):

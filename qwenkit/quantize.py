@@ -17,7 +17,14 @@ from torch import Tensor, nn
 
 from qwenkit.errors import InputError
 from qwenkit.model import QwenForCausalLM
-from qwenkit.model.linear import has_bfloat16_products, widened
+from qwenkit.model.linear import (
+    TURNED,
+    has_bfloat16_products,
+    loop_reads,
+    loop_through,
+    widened,
+)
+from qwenkit.model.reading import prepare
 
 LARGEST = 127  # of an int8; -128 is left out, so that a weight and its negative round alike
 SMALLEST = torch.finfo(torch.float32).tiny
@@ -44,6 +51,8 @@ class Int8Linear(nn.Module):
         bias: (O), or None.
     """
 
+    is_plain = True  # the output is the product and `finish`, nothing more
+
     def __init__(self, weight: Tensor, weight_scale: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
         self.register_buffer("weight", weight)
@@ -52,8 +61,8 @@ class Int8Linear(nn.Module):
         self.weight: Tensor
         self.weight_scale: Tensor
 
-    def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
-        """Multiply each row of x by the weight.
+    def forward(self, x: Float[Tensor, "*B I"], turned: bool = False) -> Float[Tensor, "*B O"]:
+        """Multiply each row of x by the weight; `turned` as in `linear`.
 
         Raises:
             InputError: gradients are asked for; the kernels have none.
@@ -63,7 +72,11 @@ class Int8Linear(nn.Module):
                 "int8 weights cannot take part in backpropagation; train the float model, or call "
                 "this one under torch.no_grad()"
             )
-        return int8_linear(x, self.weight, self.weight_scale, self.bias)
+        return int8_linear(x, self.weight, self.weight_scale, self.bias, turned)
+
+    def finish(self, y: Float[Tensor, "*B O"], dtype: torch.dtype) -> Float[Tensor, "*B O"]:
+        """Return the output, of the float32 product alone."""
+        return _scaled(y, self.weight_scale, self.bias, dtype)
 
     def extra_repr(self) -> str:
         """Show the sizes in `print(model)`."""
@@ -105,17 +118,29 @@ def int8_linear(
     weight: Int8[Tensor, "O I"],
     scale: Float[Tensor, " O"],
     bias: Float[Tensor, " O"] | None = None,
+    turned: bool = False,
 ) -> Float[Tensor, "*B O"]:
-    """Return x (weight × scale)ᵀ + b, by torch's int8 kernel for few rows, widened for many."""
+    """Return x (weight × scale)ᵀ + b: read as it lies for few rows, widened for many."""
     rows = x.numel() // max(x.shape[-1], 1)
+    values = loop_reads(x, weight)
+    if values is not None:
+        (product,) = loop_through(x, values)
+        return _scaled(product, scale, bias, x.dtype)
     if 0 < rows <= FEW_ROWS and x.dtype == torch.bfloat16:
         flat = x.reshape(-1, x.shape[-1]).contiguous()  # (rows, I)
         y = torch._weight_int8pack_mm(flat, weight, scale)  # (rows, O)
         y = y.view(*x.shape[:-1], weight.shape[0])  # (..., O)
     else:
         narrow = x.dtype == torch.bfloat16 and (x.device.type != "cpu" or has_bfloat16_products())
-        y = widened(x, weight, dtype=x.dtype if narrow else torch.float32) * scale
+        turned = turned and rows in TURNED
+        y = widened(x, weight, None, x.dtype if narrow else torch.float32, turned) * scale
     return y if bias is None else y + bias
+
+
+def _scaled(y: Tensor, scale: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Return the output in x's dtype, of the float32 product with the int8 weight."""
+    y = y.mul_(scale)
+    return (y if bias is None else y.add_(bias)).to(dtype)
 
 
 def quantize(model: QwenForCausalLM) -> dict[str, float]:
@@ -155,6 +180,7 @@ def quantize(model: QwenForCausalLM) -> dict[str, float]:
             errors[f"{name}.weight"] = float(error.norm() / wide.norm())
             _put(model, name, weight, scale)
     _call_it_quantized(model)
+    prepare(model)
     return errors
 
 

@@ -45,7 +45,9 @@ FLOORS = (
 # The same within a folder; here files of one floor may import one another.
 FLOORS_INSIDE = {
     "model": (
-        ("norm", "rope", "mask", "cache", "linear", "inputs"),
+        ("norm", "rope", "mask", "cache", "few_rows", "inputs"),
+        ("reading",),
+        ("linear",),
         ("attention", "mlp", "embedding"),
         ("decoder",),
         ("qwen",),

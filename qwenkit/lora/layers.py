@@ -34,6 +34,8 @@ class LoRALinear(Linear):
         plain_weight: W, kept while it is merged, so that unmerging gives back its very bits.
     """
 
+    is_plain = False  # B A x is added
+
     def __init__(self, base: Linear, rank: int, alpha: float, dropout: float = 0.0) -> None:
         nn.Module.__init__(self)  # not Linear's: weight and bias are the base's own
         self.in_features, self.out_features = base.in_features, base.out_features
@@ -56,7 +58,7 @@ class LoRALinear(Linear):
         """Whether the weight has B A in it."""
         return self.plain_weight is not None
 
-    def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
+    def forward(self, x: Float[Tensor, "*B I"], turned: bool = False) -> Float[Tensor, "*B O"]:
         """Multiply by the weight, and add what B and A have learned."""
         y: Tensor = linear(x, self.weight, self.bias)  # (..., O)
         if self.merged:

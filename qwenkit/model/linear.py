@@ -4,7 +4,7 @@
 wherever nothing is faster. `x` has one row for each token.
 
 - One row (decoding a token). Every weight is read once for one multiplication, so the processor
-  waits for memory: what counts is that all cores read, and that there are few bytes to read.
+  waits for memory: what counts is that there are few bytes to read, and that reading never pauses.
 - A few rows (several texts at once). The weight should still be read but once, and what counts is
   that nothing large is arranged anew in memory before it is multiplied.
 - Many rows (a prompt, training). Each weight that was read serves every row: what counts is
@@ -14,17 +14,19 @@ wherever nothing is faster. `x` has one row for each token.
 """
 
 import functools
-import itertools
 import math
 import threading
-import time
-from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from qwenkit.model.reading import compiled_loop, reading
+
+LOOP_UP_TO = 8  # rows; more of them cost more arithmetic than reading
 LARGE = 1 << 19  # weights below this many values are read before a choice has paid
 PIECE = 1 << 20  # values widened at a time: 4 MB in float32, which stay in the processor's cache
 WIDEN_FROM = 4  # rows, from which on widening a bfloat16 weight costs less than it saves
@@ -32,6 +34,7 @@ SLICE = 16  # rows of the weight in a slice: the products are so small that all 
 SLICES = range(4, 13)  # rows of x for which many small float32 products are quicker than one large
 LEFT_FROM = {torch.float32: 13, torch.bfloat16: 2}  # rows, from which on W xᵀ is quicker than x Wᵀ
 LEFT_UP_TO = 64  # rows; beyond, turning the result costs what was saved
+TURNED = range(192, 1025)  # rows for which W xᵀ is quicker than x Wᵀ, if the result may stay turned
 
 
 class _Buffers(threading.local):
@@ -47,31 +50,125 @@ _buffers = _Buffers()
 class Linear(nn.Linear):
     """y = x Wᵀ + b, as `nn.Linear`: the same parameters, the quickest product."""
 
-    def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
-        """Multiply each row of x by the weight."""
-        return linear(x, self.weight, self.bias)
+    is_plain = True  # the output is the product and `finish`, nothing more
+
+    def forward(self, x: Float[Tensor, "*B I"], turned: bool = False) -> Float[Tensor, "*B O"]:
+        """Multiply each row of x by the weight; `turned` as in `linear`."""
+        return linear(x, self.weight, self.bias, turned)
+
+    def finish(self, y: Float[Tensor, "*B O"], dtype: torch.dtype) -> Float[Tensor, "*B O"]:
+        """Return the output, of the float32 product alone."""
+        return (y if self.bias is None else y.add_(self.bias)).to(dtype)
+
+
+def together(x: Float[Tensor, "*B I"], *layers: Any, turned: bool = False) -> tuple[Tensor, ...]:
+    """Return layer(x) for each of several layers: `Linear`, or what takes its place.
+
+    A few rows go through all their weights without a pause: what is done between two products is
+    little, but the memory waits for it.
+    """
+    values = [loop_reads(x, layer.weight) for layer in layers if _is_plain(layer)]
+    weights = [each for each in values if each is not None]
+    if len(weights) < len(layers):
+        turns = [{"turned": True} if turned and _is_plain(layer) else {} for layer in layers]
+        return tuple(layer(x, **turn) for layer, turn in zip(layers, turns, strict=True))
+    products = loop_through(x, *weights)
+    return tuple(layer.finish(y, x.dtype) for layer, y in zip(layers, products, strict=True))
+
+
+def _is_plain(layer: Any) -> bool:
+    """Tell whether a layer's output is its product and `finish`: no LoRA, and no hook waits."""
+    hooks = layer._forward_hooks or layer._forward_pre_hooks
+    return not hooks and getattr(layer, "is_plain", False)
 
 
 def linear(
-    x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"] | None = None
+    x: Float[Tensor, "*B I"],
+    weight: Float[Tensor, "O I"],
+    bias: Float[Tensor, " O"] | None = None,
+    turned: bool = False,
 ) -> Float[Tensor, "*B O"]:
-    """Return x Wᵀ + b by the quickest way there is for it; arguments as of `F.linear`."""
-    rows = x.numel() // max(x.shape[-1], 1)
+    """Return x Wᵀ + b by the quickest way there is for it.
+
+    Args:
+        x: as of `F.linear`.
+        weight: as of `F.linear`.
+        bias: as of `F.linear`.
+        turned: the output may lie in memory column by column. What is done with it value by value,
+            or by a product, is as quick then; what views it in another shape would have to copy.
+    """
+    values = loop_reads(x, weight)
+    if values is not None:
+        return by_loop(x, values, bias)
     trained = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     plain = x.dtype == weight.dtype and weight.is_contiguous()
-    if weight.device.type != "cpu" or trained or not plain or torch.is_autocast_enabled("cpu"):
+    if not weight.is_cpu or trained or not plain or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
+    rows = x.numel() // max(x.shape[-1], 1)
     large = weight.numel() >= LARGE
-    if weight.dtype == torch.float32 and large:
-        if rows in SLICES or (0 < rows < SLICES.start and leaves_cores_idle()):
-            return by_slices(x, weight, bias)
-    if weight.dtype == torch.bfloat16 and rows == 1:
+    turned = turned and large and rows in TURNED
+    if weight.dtype == torch.float32 and turned:
+        return from_the_left(x, weight, bias, turned)
+    if weight.dtype == torch.float32 and large and rows in SLICES:
+        return by_slices(x, weight, bias)
+    if weight.dtype == torch.bfloat16 and rows == 1 and large:
         return by_vector(x, weight, bias)
     if weight.dtype == torch.bfloat16 and rows >= WIDEN_FROM and not has_bfloat16_products():
-        return widened(x, weight, bias)
+        return widened(x, weight, bias, turned=turned)
     if LEFT_FROM.get(weight.dtype, math.inf) <= rows <= LEFT_UP_TO and large:
         return from_the_left(x, weight, bias)
     return F.linear(x, weight, bias)
+
+
+def by_loop(
+    x: Float[Tensor, "*B I"], weight: NDArray[Any], bias: Float[Tensor, " O"] | None = None
+) -> Float[Tensor, "*B O"]:
+    """Multiply in a compiled loop, `few_rows`, that adds up in float32 whatever it reads.
+
+    Args:
+        x: the rows.
+        weight: (O, I) what is read, as `reading` gives it.
+        bias: added in float32.
+    """
+    (y,) = loop_through(x, weight)
+    return (y if bias is None else y.add_(bias)).to(x.dtype)  # (..., O)
+
+
+def loop_through(x: Float[Tensor, "*B I"], *weights: NDArray[Any]) -> list[Tensor]:
+    """Return x Wᵀ in float32 for each weight, as `reading` gives it."""
+    multiply = compiled_loop()
+    assert multiply is not None, "`reading` gives arrays only where there is the loop"
+    rows = x.detach().float().numpy()  # (..., I)
+    products = multiply(rows.reshape(-1, rows.shape[-1]), weights, torch.get_num_threads())
+    return [torch.from_numpy(y.reshape(*rows.shape[:-1], -1)) for y in products]  # (..., O) each
+
+
+def loop_reads(x: Float[Tensor, "*B I"], weight: Tensor) -> NDArray[Any] | None:
+    """Return what the loop reads for a weight; None where it is not the quickest way."""
+    inner = x.shape[-1]
+    if not 0 < x.numel() <= LOOP_UP_TO * inner:
+        return None
+    values = reading(weight)  # None but in a large model
+    if values is None or inner != weight.shape[1] or x.device != weight.device:
+        return None
+    if x.dtype != weight.dtype and weight.dtype != torch.int8:
+        return None
+    trained = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    if trained or torch.is_autocast_enabled("cpu"):
+        return None
+    return values if x.numel() <= few(values.dtype.itemsize, x.dtype) * inner else None
+
+
+def few(bytes_read: int, dtype: torch.dtype) -> int:
+    """Return the number of rows up to which the loop is quicker than all else.
+
+    Args:
+        bytes_read: for one value of the weight.
+        dtype: of the rows, in which the other ways multiply.
+    """
+    if bytes_read == 2 and (dtype == torch.float32 or not has_bfloat16_products()):
+        return LOOP_UP_TO
+    return 3 if bytes_read == 4 else 2
 
 
 def by_slices(
@@ -79,9 +176,9 @@ def by_slices(
 ) -> Float[Tensor, "*B O"]:
     """Multiply as a batch of small products, one with each slice of the weight's rows.
 
-    The slices are views, nothing is copied. Some libraries multiply one float32 row on one core,
-    and arrange a large weight anew for four rows; a batch goes through all cores, and products as
-    small as these are multiplied as they lie.
+    The slices are views, nothing is copied. Libraries arrange a large weight anew for four rows,
+    and some multiply one row on one core; a batch goes through all cores, and products as small as
+    these are multiplied as they lie.
     """
     outer, inner = weight.shape
     height = max(n for n in range(1, SLICE + 1) if outer % n == 0)
@@ -101,16 +198,21 @@ def by_vector(
 
 
 def from_the_left(
-    x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"] | None = None
+    x: Float[Tensor, "*B I"],
+    weight: Float[Tensor, "O I"],
+    bias: Float[Tensor, " O"] | None = None,
+    turned: bool = False,
 ) -> Float[Tensor, "*B O"]:
     """Multiply as (W xᵀ)ᵀ, the same numbers with the weight on the left.
 
     Libraries share the left matrix out among the cores and arrange the right one anew for
-    themselves: of a few tokens and a large weight, let it be the tokens.
+    themselves: of a few tokens and a large weight, let it be the tokens. Unless the output may
+    stay turned, it is copied into its usual order.
     """
     columns = x.reshape(-1, weight.shape[1]).t()  # (I, N), N tokens
     y = weight @ columns if bias is None else torch.addmm(bias[:, None], weight, columns)  # (O, N)
-    return y.t().reshape(*x.shape[:-1], weight.shape[0]).contiguous()  # (..., O)
+    y = y.t().view(*x.shape[:-1], weight.shape[0])  # (..., O)
+    return y if turned else y.contiguous()
 
 
 def widened(
@@ -118,6 +220,7 @@ def widened(
     weight: Tensor,
     bias: Float[Tensor, " O"] | None = None,
     dtype: torch.dtype = torch.float32,
+    turned: bool = False,
 ) -> Float[Tensor, "*B O"]:
     """Multiply in another dtype, the weight widened piece by piece into one small buffer.
 
@@ -129,36 +232,20 @@ def widened(
         weight: (O, I) in any dtype, int8 too.
         bias: added in x's dtype.
         dtype: to multiply in.
+        turned: as in `linear`.
     """
     outer, inner = weight.shape
-    wide = x.to(dtype)
+    columns = x.reshape(-1, inner).to(dtype).t()  # (I, N), N tokens
     step = max(PIECE // inner, 1)
     buffer = _buffer(step * inner, dtype, weight.device)
-    y = x.new_empty(*x.shape[:-1], outer)  # (..., O)
+    y = x.new_empty(outer, columns.shape[1])  # (O, N)
     for start in range(0, outer, step):
         rows = weight[start : start + step]
         piece = buffer[: rows.numel()].view(rows.shape).copy_(rows)
-        y[..., start : start + step] = F.linear(wide, piece)
+        y[start : start + step] = piece @ columns
+    y = y.t().view(*x.shape[:-1], outer)  # (..., O)
+    y = y if turned else y.contiguous()
     return y if bias is None else y + bias
-
-
-@functools.cache
-def leaves_cores_idle() -> bool:
-    """Tell whether `F.linear` multiplies a float32 row on one core where slices use more.
-
-    No library tells, so both are timed, once. (From MKL the numbers are the same either way.)
-    """
-    x = torch.ones(1, 1024, dtype=torch.float32, device="cpu")
-    weight = torch.ones(4096, 1024, dtype=torch.float32, device="cpu")  # 16 MB, so it is fetched
-
-    def shortest(way: Callable[[Tensor, Tensor], Tensor]) -> float:
-        moments = [time.perf_counter()]
-        for _ in range(6):
-            way(x, weight)
-            moments.append(time.perf_counter())
-        return min(after - before for before, after in itertools.pairwise(moments))
-
-    return shortest(by_slices) < 0.8 * shortest(F.linear)
 
 
 @functools.cache

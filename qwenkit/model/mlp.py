@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qwenkit.config import QwenConfig
-from qwenkit.model.linear import Linear
+from qwenkit.model.linear import Linear, together
 from qwenkit.trace import TraceAt, tap
 
 
@@ -22,8 +22,9 @@ class MLP(nn.Module):
         self, x: Float[Tensor, "B T C"], trace: TraceAt | None = None
     ) -> Float[Tensor, "B T C"]:
         """Return what the MLP adds to the residual stream."""
-        gate = tap(trace, "mlp.gate", self.gate_proj(x))  # (B, T, F)
-        up = tap(trace, "mlp.up", self.up_proj(x))  # (B, T, F)
+        gate, up = together(x, self.gate_proj, self.up_proj, turned=True)
+        gate = tap(trace, "mlp.gate", gate)  # (B, T, F)
+        up = tap(trace, "mlp.up", up)  # (B, T, F)
         if trace is None and not gate.requires_grad:
             act = F.silu(gate, inplace=True).mul_(up)  # (B, T, F) the same, in gate's own memory
         else:

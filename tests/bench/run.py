@@ -344,11 +344,12 @@ def main() -> None:
         rows.update(more)
         show(more)
 
-    with others_share() as others, torch.inference_mode():
+    with others_share() as others:
         add(bench_processes(folder, few))
         add(bench_int8_load(folder, few))
         add(bench_memory(folder))
-        models = Models(folder)
+        models = Models(folder)  # outside of inference mode, in which torch counts no changes
+        torch.set_grad_enabled(False)
         add(bench_machine(models, options.rounds))
         add(bench_models(models, options.rounds))
         if options.growth:

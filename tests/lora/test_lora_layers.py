@@ -92,7 +92,7 @@ def test_bfloat16_weights_get_float32_lora_and_come_no_further_from_float32_than
         trained(model)
     assert {p.dtype for n, p in ours.named_parameters() if ".lora_" in n} == {torch.float32}
     peft = with_peft(theirs, ours, r=3, lora_alpha=16, target_modules=list(ALL))
-    text = ids(2, 9)
+    text = ids(96, 24)  # many: of a few tokens' rounding, either side may have the less by chance
     got, want, true = ours(text), peft(text).logits, exact(text)
     assert got.dtype == torch.bfloat16
     error, theirs_error = (((y.float() - true) ** 2).mean().item() for y in (got, want))

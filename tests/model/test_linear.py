@@ -1,13 +1,21 @@
 """Every way to multiply gives what F.linear gives, and the right one is taken."""
 
-import time
-
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from qwenkit.model import linear as room
-from qwenkit.model.linear import LARGE, Linear, by_slices, by_vector, from_the_left, linear, widened
+from qwenkit.model.linear import (
+    LARGE,
+    Linear,
+    by_slices,
+    by_vector,
+    from_the_left,
+    linear,
+    together,
+    widened,
+)
 
 SHAPES = [(1, 1), (7, 3), (64, 48), (1031, 1030)]  # the last: large, and a prime of rows
 
@@ -60,6 +68,15 @@ def test_the_weight_on_the_left_gives_rows_that_lie_in_memory_as_those_of_f_line
     assert from_the_left(x, w, b).stride() == F.linear(x, w, b).stride()
 
 
+@pytest.mark.parametrize("way", [from_the_left, widened])
+def test_what_may_stay_turned_has_the_same_numbers_and_is_not_copied(way):
+    x, w, b = operands(12, 8, torch.bfloat16, (2, 3))
+    turned = way(x, w, b, turned=True)
+    assert torch.equal(turned, way(x, w, b))
+    assert turned.shape == (2, 3, 12)
+    assert turned.stride() == (3, 1, 6)  # column by column
+
+
 def test_widening_goes_piece_by_piece_through_one_small_buffer(monkeypatch):
     monkeypatch.setattr(room, "PIECE", 100)
     x, w, b = operands(37, 24, torch.bfloat16, (6,))  # 4 rows a piece, the last one smaller
@@ -87,75 +104,72 @@ def test_a_second_thread_has_a_buffer_of_its_own():
     assert seen[0][1] != room._buffer(8, torch.float32, x.device).data_ptr()
 
 
-WAYS = {  # rows, dtype, weight's size, able -> the way. able: it multiplies bfloat16, on all cores
-    "float32, one row": ((1, 1), torch.float32, (1024, 1024), True, "F.linear"),
-    "float32, one row, one core": ((1, 1), torch.float32, (1024, 1024), False, "by_slices"),
-    "float32, 3 rows, one core": ((3, 1), torch.float32, (1024, 1024), False, "by_slices"),
-    "float32, 4 rows": ((1, 4), torch.float32, (1024, 1024), True, "by_slices"),
-    "float32, 12 rows": ((3, 4), torch.float32, (1024, 1024), True, "by_slices"),
-    "float32, 13 rows": ((1, 13), torch.float32, (1024, 1024), True, "from_the_left"),
-    "float32, 64 rows": ((2, 32), torch.float32, (1024, 1024), True, "from_the_left"),
-    "float32, 65 rows": ((65,), torch.float32, (1024, 1024), True, "F.linear"),
-    "float32, one row, small": ((1, 1), torch.float32, (64, 64), True, "F.linear"),
-    "float32, no rows": ((0,), torch.float32, (1024, 1024), False, "F.linear"),
-    "bfloat16, two rows": ((2, 1), torch.bfloat16, (1024, 1024), True, "from_the_left"),
-    "bfloat16, one row": ((1, 1), torch.bfloat16, (64, 64), True, "by_vector"),
-    "bfloat16, one row, no products": ((1, 1), torch.bfloat16, (64, 64), False, "by_vector"),
-    "bfloat16, rows, small": ((1, 9), torch.bfloat16, (64, 64), True, "F.linear"),
-    "bfloat16, rows, no products": ((1, 9), torch.bfloat16, (64, 64), False, "widened"),
-    "bfloat16, two rows, no products": ((2, 1), torch.bfloat16, (64, 64), False, "F.linear"),
-    "float16": ((1, 1), torch.float16, (1024, 1024), True, "F.linear"),
-    "no rows": ((0, 1), torch.bfloat16, (64, 64), False, "F.linear"),
+LARGE_WEIGHT, SMALL_WEIGHT = (1024, 1024), (64, 64)
+ABLE, LOOP, TURNED = "multiplies bfloat16", "has the loop", "may be turned"
+WAYS = {  # rows, dtype, weight's size, what else holds -> the way
+    "float32, one row": ((1, 1), torch.float32, LARGE_WEIGHT, (LOOP,), "by_loop"),
+    "float32, one row, no loop": ((1, 1), torch.float32, LARGE_WEIGHT, (), "F.linear"),
+    "float32, 3 rows": ((3, 1), torch.float32, LARGE_WEIGHT, (LOOP,), "by_loop"),
+    "float32, 4 rows": ((1, 4), torch.float32, LARGE_WEIGHT, (LOOP,), "by_slices"),
+    "float32, 12 rows": ((3, 4), torch.float32, LARGE_WEIGHT, (), "by_slices"),
+    "float32, 13 rows": ((1, 13), torch.float32, LARGE_WEIGHT, (LOOP,), "from_the_left"),
+    "float32, 64 rows": ((2, 32), torch.float32, LARGE_WEIGHT, (), "from_the_left"),
+    "float32, 65 rows": ((65,), torch.float32, LARGE_WEIGHT, (), "F.linear"),
+    "float32, 512 rows": ((1, 512), torch.float32, LARGE_WEIGHT, (), "F.linear"),
+    "float32, 512 rows, turned": ((512,), torch.float32, LARGE_WEIGHT, (TURNED,), "from_the_left"),
+    "float32, 1025 rows, turned": ((1025,), torch.float32, LARGE_WEIGHT, (TURNED,), "F.linear"),
+    "float32, 512 rows, small": ((512,), torch.float32, SMALL_WEIGHT, (TURNED,), "F.linear"),
+    "float32, no rows": ((0,), torch.float32, LARGE_WEIGHT, (LOOP,), "F.linear"),
+    "bfloat16, one row": ((1, 1), torch.bfloat16, SMALL_WEIGHT, (LOOP,), "by_loop"),
+    "bfloat16, one row, no loop": ((1, 1), torch.bfloat16, LARGE_WEIGHT, (), "by_vector"),
+    "bfloat16, one row, small": ((1, 1), torch.bfloat16, SMALL_WEIGHT, (), "F.linear"),
+    "bfloat16, two rows": ((2, 1), torch.bfloat16, LARGE_WEIGHT, (LOOP, ABLE), "by_loop"),
+    "bfloat16, 3 rows": ((3, 1), torch.bfloat16, LARGE_WEIGHT, (LOOP, ABLE), "from_the_left"),
+    "bfloat16, 8 rows, no products": ((8,), torch.bfloat16, LARGE_WEIGHT, (LOOP,), "by_loop"),
+    "bfloat16, 9 rows, no products": ((9,), torch.bfloat16, LARGE_WEIGHT, (LOOP,), "widened"),
+    "bfloat16, rows, small": ((1, 9), torch.bfloat16, SMALL_WEIGHT, (ABLE,), "F.linear"),
+    "bfloat16, rows, no products": ((1, 9), torch.bfloat16, SMALL_WEIGHT, (), "widened"),
+    "bfloat16, two rows, no loop": ((2, 1), torch.bfloat16, SMALL_WEIGHT, (), "F.linear"),
+    "float16": ((1, 1), torch.float16, LARGE_WEIGHT, (), "F.linear"),
+    "no rows": ((0, 1), torch.bfloat16, SMALL_WEIGHT, (LOOP,), "F.linear"),
 }
 
 
-def way_taken(monkeypatch, x, w, able=False):
+def way_taken(monkeypatch, x, w, holds=()):
     taken = []
     for name in ("by_slices", "by_vector", "from_the_left", "widened"):
-        monkeypatch.setattr(room, name, lambda *a, name=name: taken.append(name) or F.linear(*a))
-    monkeypatch.setattr(room, "has_bfloat16_products", lambda: able)
-    monkeypatch.setattr(room, "leaves_cores_idle", lambda: not able)
-    linear(x, w)
+        way = lambda x, w, *_, name=name, **__: taken.append(name) or F.linear(x, w)  # noqa: E731
+        monkeypatch.setattr(room, name, way)
+    monkeypatch.setattr(room, "by_loop", lambda x, *_: taken.append("by_loop") or F.linear(x, w))
+    monkeypatch.setattr(room, "has_bfloat16_products", lambda: ABLE in holds)
+    values = w.view(torch.uint16 if w.dtype == torch.bfloat16 else w.dtype)
+    values = values.detach().numpy() if LOOP in holds and w.is_cpu else None
+    monkeypatch.setattr(room, "reading", lambda _: values)
+    linear(x, w, turned=TURNED in holds)
     return taken[0] if taken else "F.linear"
 
 
 @pytest.mark.parametrize("case", WAYS)
 def test_rows_dtype_and_processor_decide_the_way(case, monkeypatch):
-    rows, dtype, (outer, inner), able, want = WAYS[case]
+    rows, dtype, (outer, inner), holds, want = WAYS[case]
     x, w, _ = operands(outer, inner, dtype, rows)
-    assert way_taken(monkeypatch, x, w, able) == want
-
-
-@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="a promise of MKL alone")
-@pytest.mark.parametrize("rows", [1, 3])
-def test_slices_of_so_few_rows_give_the_very_numbers_of_f_linear(rows):
-    x, w, b = operands(1024, 896, torch.float32, (rows,))
-    assert torch.equal(by_slices(x, w, b), F.linear(x, w, b))  # so that timing may choose
-
-
-def test_cores_are_idle_where_slices_are_clearly_quicker(monkeypatch):
-    slow = torch.zeros(1, 1)
-    for side, want in (("by_slices", False), ("linear", True)):
-        with monkeypatch.context() as patched:
-            late = lambda *_: time.sleep(0.02) or slow  # noqa: E731
-            patched.setattr(F if side == "linear" else room, side, late)
-            room.leaves_cores_idle.cache_clear()
-            assert room.leaves_cores_idle() is want
-    room.leaves_cores_idle.cache_clear()
+    assert way_taken(monkeypatch, x, w, holds) == want
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_whatever_is_trained_or_cast_or_elsewhere_goes_through_f_linear(dtype, monkeypatch):
     x, w, _ = operands(1024, 1024, dtype, (1,))
     assert LARGE <= w.numel()
-    assert way_taken(monkeypatch, x, w.clone().requires_grad_()) == "F.linear"
-    assert way_taken(monkeypatch, x.clone().requires_grad_(), w) == "F.linear"
+    loop = (LOOP,)
+    assert way_taken(monkeypatch, x, w, loop) == "by_loop"
+    assert way_taken(monkeypatch, x, w.clone().requires_grad_(), loop) == "F.linear"
+    assert way_taken(monkeypatch, x.clone().requires_grad_(), w, loop) == "F.linear"
     assert way_taken(monkeypatch, x, w.T.contiguous().T) == "F.linear"
     assert way_taken(monkeypatch, x.to("meta"), w.to("meta")) == "F.linear"
     with torch.autocast("cpu", torch.bfloat16):
-        assert way_taken(monkeypatch, x, w) == "F.linear"
+        assert way_taken(monkeypatch, x, w, loop) == "F.linear"
     with torch.no_grad():
-        assert way_taken(monkeypatch, x, w.clone().requires_grad_()) != "F.linear"
+        assert way_taken(monkeypatch, x, w.clone().requires_grad_(), loop) == "by_loop"
 
 
 def test_dtypes_that_differ_are_refused_as_f_linear_does():
@@ -170,3 +184,13 @@ def test_gradients_pass_through_the_module():
     module(x).sum().backward()
     torch.testing.assert_close(x.grad, module.weight.sum(0, keepdim=True))
     torch.testing.assert_close(module.bias.grad, torch.ones(4))
+
+
+@pytest.mark.parametrize("rows", [1, 300])
+def test_several_layers_together_are_each_by_itself(rows):
+    layers = [Linear(16, outer, bias=outer > 8).requires_grad_(False) for outer in (8, 12)]
+    layers.append(nn.Linear(16, 4).requires_grad_(False))  # somebody's own, in the place of ours
+    x = torch.randn(2, rows, 16)
+    for turned in (False, True):
+        for layer, got in zip(layers, together(x, *layers, turned=turned), strict=True):
+            torch.testing.assert_close(got, F.linear(x, layer.weight, layer.bias))

@@ -7,6 +7,7 @@ from reference import LAYERS, VARIANTS, VOCAB, ids, left_padding, pair, relative
 
 from qwenkit.errors import InputError
 from qwenkit.model import KVCache, QwenForCausalLM
+from qwenkit.model.linear import has_bfloat16_products
 from qwenkit.trace import Trace
 
 PADDINGS = {"unpadded": None, "left-padded": [11, 4, 7]}
@@ -57,7 +58,8 @@ def test_in_bfloat16_no_further_from_transformers_than_it_is_from_itself(variant
     with torch.no_grad():
         logits = ours(tokens)
     assert logits.dtype == torch.bfloat16
-    assert (logits.float() - theirs).abs().max() <= (opened - theirs).abs().max()
+    if has_bfloat16_products():  # elsewhere ours multiplies in float32: it rounds otherwise
+        assert (logits.float() - theirs).abs().max() <= (opened - theirs).abs().max()
     assert (logits.float() - truth).abs().mean() <= 1.03 * (opened - truth).abs().mean()
 
 

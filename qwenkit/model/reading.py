@@ -1,0 +1,105 @@
+"""What the compiled loop of `few_rows` reads for a weight.
+
+Mostly the weight itself. But checkpoints are stored in bfloat16, and a model loaded as float32 has
+the same values in twice the bytes: sixteen zeros follow each. A product that waits for memory may
+as well read the stored values, and gives the numbers of the float32 weight.
+"""
+
+import functools
+import platform
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils.weak import WeakIdKeyDictionary
+
+LARGE_MODEL = 64 << 20  # bytes; a smaller one stays in the processor's cache from token to token
+Loop = Callable[[NDArray[np.float32], Sequence[NDArray[Any]], int], list[NDArray[np.float32]]]
+DTYPES = (torch.float32, torch.bfloat16, torch.int8)
+
+
+class _Reading(NamedTuple):
+    values: NDArray[Any]
+    memory: StorageWeakRef  # the weight's; as long as this lives, no other has its number
+    version: int | None  # the weight's, where the values are not its own memory
+
+
+_readings = WeakIdKeyDictionary()  # a weight -> its _Reading, for as long as the weight lives
+
+
+def prepare(model: nn.Module, stored: Mapping[str, Tensor] | None = None) -> None:
+    """Let products of few rows read a large model's frozen matrices by the compiled loop.
+
+    Call it again when matrices were replaced. A small model is left to torch, and so is one that
+    is not on the CPU, or on a processor that the loop was not measured on.
+
+    Args:
+        model: its weights may be float32, bfloat16 or int8.
+        stored: tensor name -> the same numbers in bfloat16, for float32 weights; they may be
+            mapped from a file. They are read for as long as the weight stays what it is now.
+            Torch counts a tensor's changes for autograd, and here the count is read; an edit
+            behind its back, in `weight.data` or through NumPy, is not seen, here no more than
+            there: edit under `torch.no_grad()`.
+    """
+    tensors = dict([*model.named_parameters(), *model.named_buffers()])
+    matrices = {n: t for n, t in tensors.items() if t.dim() == 2 and t.dtype in DTYPES and t.is_cpu}
+    if sum(t.nbytes for t in matrices.values()) < LARGE_MODEL or compiled_loop() is None:
+        return
+    for name, weight in matrices.items():
+        if not weight.requires_grad and weight.is_contiguous():
+            _keep(weight, (stored or {}).get(name))
+
+
+def _keep(weight: Tensor, stored: Tensor | None = None) -> None:
+    memory = StorageWeakRef(weight.untyped_storage())
+    if stored is not None and not weight.is_inference():  # of such a tensor nothing is counted
+        _readings[weight] = _Reading(_bits(stored), memory, weight._version)
+    elif reading(weight) is None:
+        _readings[weight] = _Reading(_bits(weight), memory, None)
+
+
+def reading(weight: Tensor) -> NDArray[Any] | None:
+    """Return what the loop reads for a weight, bfloat16 as uint16; None: leave it to torch."""
+    found: _Reading | None = _readings.get(weight)
+    if found is None:
+        return None
+    if found.memory.cdata != weight.untyped_storage()._cdata:
+        del _readings[weight]  # moved or cast: nothing is known of the new memory
+        return None
+    if found.version is None:
+        return found.values
+    if found.version == weight._version and not weight.requires_grad:
+        return found.values
+    # It was changed, or is about to be trained, which some optimizers do not count.
+    _readings[weight] = _Reading(_bits(weight), found.memory, None)
+    return reading(weight)
+
+
+def _bits(values: Tensor) -> NDArray[Any]:
+    plain = values.detach()
+    found: NDArray[Any] = (
+        plain.view(torch.uint16) if plain.dtype == torch.bfloat16 else plain
+    ).numpy()
+    return found
+
+
+@functools.cache
+def compiled_loop() -> Loop | None:
+    """Return `few_rows` where it runs on all cores and was measured to be quicker; else None.
+
+    It was on x86-64. On other processors torch's own products are taken.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return None
+    try:  # numba is loaded only here, where it is of use
+        from qwenkit.model.few_rows import few_rows, shares_cores_with_torch
+
+        return few_rows if shares_cores_with_torch() else None
+    except Exception as error:  # of many kinds, by what the compiler misses; torch's products stay
+        warnings.warn(f"decoding is slower than it could be: numba says {error}", stacklevel=2)
+        return None
