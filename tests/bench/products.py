@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +19,8 @@ import torch.nn.functional as F
 import qwenkit as qk
 from qwenkit.model.linear import by_slices, by_vector, from_the_left, linear, widened
 from qwenkit.quantize import int8_linear, quantize_rows
-
-sys.path.insert(0, str(Path(__file__).parent))
-from run import medians, others_share, seconds, take_turns
+from rows import spread
+from timing import others_share, seconds, take_turns
 
 ROWS = (1, 4, 12, 16, 64, 512)
 Way = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -68,8 +65,7 @@ def row(outer: int, inner: int, count: int, rows: int, dtype: str, rounds: int) 
         for name, way in ways(rows, floating).items():
             works[name] = lambda way=way: [way(x, weight) for weight in weights]
     sides = {name: (lambda work=work: seconds(work)) for name, work in works.items()}
-    take_turns(sides, 1)  # the first time pages are touched and threads woken
-    return medians(take_turns(sides, rounds))
+    return {name: spread(found).median for name, found in take_turns(sides, rounds).items()}
 
 
 def main() -> None:
@@ -79,7 +75,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = qk.hub.resolve(os.environ.get("QWENKIT_MODEL"))
     config = qk.Checkpoint(folder).config
-    with others_share() as others, torch.inference_mode():
+    with others_share() as others, torch.no_grad():
         for dtype in ("float32", "bfloat16", "int8"):
             size = {"float32": 4, "bfloat16": 2, "int8": 1}[dtype]
             for name, (outer, inner, count) in shapes(config).items():

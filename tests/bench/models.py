@@ -1,0 +1,175 @@
+"""What is timed within one process: forwards of loaded models, beside the machine's own limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from transformers import Qwen2ForCausalLM
+from transformers.utils import logging
+
+import qwenkit as qk
+from rows import Row, Rows, by_dtype
+from sizes import Sizes
+from timing import few, seconds, take_turns
+
+DTYPES = ("float32", "bfloat16", "int8")
+KEPT = ("attn.pattern", "resid_post")
+logging.disable_progress_bar()
+
+
+class Models:
+    """The models under test, and what each takes turns at.
+
+    Load them outside of `torch.inference_mode()`: it makes tensors whose changes nobody counts,
+    and how a float32 model decodes depends on that count.
+    """
+
+    def __init__(self, folder: str, sizes: Sizes) -> None:
+        self.folder, self.sizes = folder, sizes
+        self.ours = {d: qk.load_pretrained(folder, device="cpu", dtype=d)[0] for d in DTYPES}
+        self.theirs = self.load_theirs("sdpa")
+        first = self.ours["float32"]
+        generator = torch.Generator().manual_seed(0)
+        count = max(*sizes.prefills, *sizes.lengths, *sizes.pasts, sizes.trace) + sizes.steps
+        self.ids = torch.randint(0, first.num_tokens, (1, count), generator=generator)
+        # What a forward multiplies by: every matrix once, the embedding as the head.
+        self.weights = [p for p in first.parameters() if p.dim() == 2]
+
+    def load_theirs(self, attention: str) -> Qwen2ForCausalLM:
+        """Return transformers' model in float32."""
+        return Qwen2ForCausalLM.from_pretrained(
+            self.folder, dtype=torch.float32, attn_implementation=attention
+        ).eval()
+
+    def prefill(self, dtype: str, length: int) -> float:
+        """Return the seconds until the last position's logits."""
+        part = self.ids[:, :length]
+        return seconds(lambda: self.ours[dtype](part, logits_to_keep=1))
+
+    def prefill_theirs(self, length: int) -> float:
+        """The same in transformers; neither side fills a cache."""
+        part = self.ids[:, :length]
+        return seconds(lambda: self.theirs(part, use_cache=False, logits_to_keep=1))
+
+    def decoding(self, dtype: str, past: int, batch: int = 1) -> Callable[[], float]:
+        """Return what takes a turn: the seconds that a step after `past` tokens takes."""
+        model, steps = self.ours[dtype], self.sizes.steps
+        ids = self.ids[:, : past + steps].expand(batch, -1)
+        cache = qk.KVCache(model.config, batch, max_length=past + steps)
+        model(ids[:, :past], cache=cache, logits_to_keep=1)
+
+        def run() -> None:
+            for i in range(past, past + steps):
+                model(ids[:, i : i + 1], cache=cache)
+
+        def turn() -> float:
+            cache.trim(past)
+            return seconds(run) / steps
+
+        return turn
+
+    def decoding_theirs(self, past: int) -> Callable[[], float]:
+        """The same in transformers."""
+        model, ids, steps = self.theirs, self.ids, self.sizes.steps
+        cache = model(ids[:, :past], use_cache=True, logits_to_keep=1).past_key_values
+
+        def run() -> None:
+            for i in range(past, past + steps):
+                model(ids[:, i : i + 1], past_key_values=cache, use_cache=True)
+
+        def turn() -> float:
+            took = seconds(run) / steps
+            cache.crop(-steps)
+            return took
+
+        return turn
+
+    def products(self, rows: int) -> float:
+        """Multiply `rows` rows by every weight, with F.linear in float32, and nothing else."""
+        inputs = {w.shape[1]: torch.randn(rows, w.shape[1]) for w in self.weights}
+        layers = [w for w in self.weights if len(w) != self.theirs.config.vocab_size]
+        head = [w for w in self.weights if len(w) == self.theirs.config.vocab_size]
+
+        def run() -> None:
+            for weight in layers:
+                F.linear(inputs[weight.shape[1]], weight)
+            for weight in head:  # for the last position alone
+                F.linear(inputs[weight.shape[1]][-1:], weight)
+
+        return seconds(run)
+
+
+def bench_machine(models: Models, rounds: int) -> Rows:
+    """Return what the machine can do at most: read memory, and multiply."""
+    big = torch.ones(1 << 28)  # 1 GiB
+    square = torch.randn(2048, 2048)
+    weights = sum(weight.nbytes for weight in models.weights)
+    sides: dict[str, Callable[[], float]] = {
+        "memory read, GB/s": lambda: big.nbytes / 1e9 / seconds(big.sum),
+        "one-row products read, GB/s": lambda: weights / 1e9 / models.products(1),
+        "float32 products, GFLOP/s": lambda: 2 * 2048**3 / 1e9 / seconds(lambda: square @ square),
+    }
+    return {name: {"machine": found} for name, found in take_turns(sides, rounds).items()}
+
+
+def bench_forwards(models: Models, rounds: int) -> Rows:
+    """Prefill and decode, beside transformers and the bare products."""
+    rows: Rows = {}
+    ours, theirs, sizes = models.ours, models.theirs, models.sizes
+    part = models.ids[:, : max(sizes.prefills)]
+    difference = (ours["float32"](part) - theirs(part).logits).abs().max().item()
+    rows["max |logit difference|"] = {"qwenkit": [difference]}
+    for length in sizes.prefills:
+        sides: dict[str, Callable[[], float]] = {
+            f"qwenkit {d}": partial(models.prefill, d, length) for d in DTYPES
+        }
+        sides["transformers"] = partial(models.prefill_theirs, length)
+        sides["bare products"] = partial(models.products, length)
+        rows |= by_dtype(f"prefill {length}, s", take_turns(sides, rounds), DTYPES)
+    sides = {f"qwenkit {d}": models.decoding(d, sizes.past) for d in DTYPES}
+    sides["transformers"] = models.decoding_theirs(sizes.past)
+    sides["bare products"] = partial(models.products, 1)
+    decode = f"decode after {sizes.past}, s a token"
+    return rows | by_dtype(decode, take_turns(sides, rounds), DTYPES)
+
+
+def bench_trace(models: Models, rounds: int) -> Rows:
+    """Keep every pattern and hidden state, beside a plain forward and beside transformers."""
+    ours, theirs = models.ours["float32"], models.load_theirs("eager")
+    part = models.ids[:, : models.sizes.trace]
+    wanted = {"output_attentions": True, "output_hidden_states": True, "use_cache": False}
+    sides: dict[str, Callable[[], object]] = {
+        "qwenkit": lambda: ours(part, trace=qk.Trace(keep=KEPT)),
+        "transformers": lambda: theirs(part, **wanted),
+        "plain forward": lambda: ours(part),
+    }
+    found = take_turns({name: partial(seconds, work) for name, work in sides.items()}, rounds)
+    return {f"trace of {models.sizes.trace}, s": found}
+
+
+def bench_growth(models: Models, rounds: int) -> Rows:
+    """How prefill and decode grow with the length, and decode with the batch."""
+    rows: Rows = {}
+    sizes = models.sizes
+
+    def scaled(found: Row, factor: float) -> Row:
+        return {side: [value * factor for value in values] for side, values in found.items()}
+
+    for length in sizes.lengths:
+        sides = {d: partial(models.prefill, d, length) for d in DTYPES}
+        found = take_turns(sides, few(rounds, 3 if length <= 1024 else 2))
+        rows[f"prefill {length}, ms a token"] = scaled(found, 1e3 / length)
+    # All lengths in one group: they are compared with one another.
+    turns = {(d, past): models.decoding(d, past) for d in DTYPES for past in sizes.pasts}
+    found = take_turns({f"{d} {past}": turn for (d, past), turn in turns.items()}, few(rounds, 3))
+    for past in sizes.pasts:
+        row = {d: found[f"{d} {past}"] for d in DTYPES}
+        rows[f"decode after {past}, ms a token"] = scaled(row, 1e3)
+    for batch in sizes.batches:
+        sides = {d: models.decoding(d, sizes.past, batch) for d in DTYPES}
+        found = take_turns(sides, few(rounds, 3))
+        rows[f"decode, batch {batch}, ms a step"] = scaled(found, 1e3)
+    return rows
