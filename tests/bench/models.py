@@ -11,6 +11,7 @@ from transformers import Qwen2ForCausalLM
 from transformers.utils import logging
 
 import qwenkit as qk
+from qwenkit.hub import EMBEDDED
 from rows import Row, Rows, by_dtype
 from sizes import Sizes
 from timing import few, seconds, take_turns
@@ -148,6 +149,17 @@ def bench_trace(models: Models, rounds: int) -> Rows:
     }
     found = take_turns({name: partial(seconds, work) for name, work in sides.items()}, rounds)
     return {f"trace of {models.sizes.trace}, s": found}
+
+
+def bench_tiny_coder(rounds: int) -> Rows:
+    """Generate with the embedded model, greedily."""
+    model, tokenizer = qk.load_pretrained(EMBEDDED, device="cpu")
+    ids, count = tokenizer("def "), 128
+
+    def rate() -> float:
+        return count / seconds(lambda: list(qk.generate(model, ids, count, stop_ids=())))
+
+    return {"tiny-coder, tokens/s": take_turns({"qwenkit": rate}, rounds)}
 
 
 def bench_growth(models: Models, rounds: int) -> Rows:

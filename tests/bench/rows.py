@@ -50,21 +50,15 @@ def show(rows: Rows) -> None:
     """Print each side's median and how many times each other side's value ours is."""
     for name, row in rows.items():
         compared = ratios(row)
-        cells = [
-            f"{side} {spread(values).median:.4g}" + ("" if compared else lowest_to_highest(values))
-            for side, values in row.items()
-        ]
-        for side, found in compared.items():
-            many = len(row[side]) > 1
-            cells.append(f"= {found.median:.2f}{apart(found) if many else ''} × {side}")
+        cells = [f"{side} {spread(values).median:.4g}" for side, values in row.items()]
+        if not compared:
+            cells = [cell + apart(spread(row[side])) for cell, side in zip(cells, row, strict=True)]
+        cells += [f"= {f.median:.2f}{apart(f)} × {side}" for side, f in compared.items()]
         print(f"{name:<52}{'   '.join(cells)}", flush=True)
 
 
-def lowest_to_highest(values: Sequence[float]) -> str:
-    """Write how far the rounds lie apart, where there are several."""
-    return apart(spread(values)) if len(values) > 1 else ""
-
-
 def apart(found: Spread) -> str:
-    """Write the lowest and the highest."""
+    """Write the lowest and the highest, where they differ."""
+    if found.lowest == found.highest:
+        return ""
     return f" ({found.lowest:.3g} to {found.highest:.3g})"

@@ -17,8 +17,16 @@ import sys
 import torch
 
 import qwenkit as qk
-from models import Models, bench_forwards, bench_growth, bench_machine, bench_trace
+from models import (
+    Models,
+    bench_forwards,
+    bench_growth,
+    bench_machine,
+    bench_tiny_coder,
+    bench_trace,
+)
 from processes import bench_int8_load, bench_loads, bench_memory
+from promises import promises
 from rows import Rows, show
 from sizes import SMALL, Sizes
 from timing import few, others_share
@@ -39,7 +47,9 @@ def main() -> None:
     sizes = SMALL if options.small else Sizes().within(longest)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.rounds} rounds")
     with others_share() as others:
-        measure(folder, options.rounds, sizes, growth=options.growth)
+        rows = measure(folder, options.rounds, sizes, growth=options.growth)
+    kept = list(promises(rows, sizes))
+    print("promises", *kept, sep="\n")
     print(f"other processes took {others.share:.0%} of the cores; above 10 % run it again")
 
 
@@ -59,6 +69,7 @@ def measure(folder: str, rounds: int, sizes: Sizes, *, growth: bool) -> Rows:
     add(bench_machine(models, rounds))
     add(bench_forwards(models, rounds))
     add(bench_trace(models, rounds))
+    add(bench_tiny_coder(rounds))
     if growth:
         add(bench_growth(models, rounds))
     return found

@@ -11,7 +11,7 @@ class Sizes:
 
     Attributes:
         prefills: lengths of the prompts.
-        past: tokens in the cache before a decode.
+        past, long: tokens in the cache before a decode, few and many; `pasts` has both.
         steps: decoded tokens of which the mean is taken.
         trace: tokens of the traced forward.
         forwards: (tokens, positions that get logits; 0: all) of the memory rows.
@@ -22,6 +22,7 @@ class Sizes:
 
     prefills: tuple[int, ...] = (128, 512)
     past: int = 128
+    long: int = 2048
     steps: int = 16
     trace: int = 256
     forwards: tuple[tuple[int, int], ...] = ((512, 1), (512, 0), (2048, 1), (4096, 1))
@@ -45,6 +46,7 @@ class Sizes:
 SMALL = Sizes(
     prefills=(8, 16),
     past=4,
+    long=8,
     steps=2,
     trace=16,
     forwards=((256, 1),),
