@@ -54,7 +54,7 @@ def show(rows: Rows) -> None:
         if not compared:
             cells = [cell + apart(spread(row[side])) for cell, side in zip(cells, row, strict=True)]
         cells += [f"= {f.median:.2f}{apart(f)} × {side}" for side, f in compared.items()]
-        print(f"{name:<52}{'   '.join(cells)}", flush=True)
+        print(f"{name:<54}{'   '.join(cells)}", flush=True)
 
 
 def apart(found: Spread) -> str:

@@ -11,8 +11,10 @@ instead.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
+from pathlib import Path
 
 import torch
 
@@ -27,6 +29,7 @@ from models import (
 )
 from processes import bench_int8_load, bench_loads, bench_memory
 from promises import promises
+from record import record
 from rows import Rows, show
 from sizes import SMALL, Sizes
 from timing import few, others_share
@@ -35,14 +38,15 @@ from timing import few, others_share
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write all of it to this file as well")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--growth", action="store_true", help="with length and batch too (minutes)")
     parser.add_argument("--small", action="store_true", help="few tokens: tries the bench itself")
     options = parser.parse_args()
-    folder = os.environ.get("QWENKIT_MODEL")
-    if not folder:
+    source = os.environ.get("QWENKIT_MODEL")
+    if not source:
         sys.exit("set QWENKIT_MODEL to a checkpoint folder or a Hub id first")
-    folder = str(qk.hub.resolve(folder))
+    folder = str(qk.hub.resolve(source))
     longest = qk.Checkpoint(folder).config.max_position_embeddings
     sizes = SMALL if options.small else Sizes().within(longest)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.rounds} rounds")
@@ -51,6 +55,9 @@ def main() -> None:
     kept = list(promises(rows, sizes))
     print("promises", *kept, sep="\n")
     print(f"other processes took {others.share:.0%} of the cores; above 10 % run it again")
+    if options.json:
+        found = record(Path(source).name, options.rounds, sizes, rows, kept, others.share)
+        options.json.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
 
 
 def measure(folder: str, rounds: int, sizes: Sizes, *, growth: bool) -> Rows:

@@ -1,0 +1,150 @@
+"""The bench itself: who takes turns, what is compared, and one small run of all of it."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from promises import Promise, asked, promises
+from qwenkit.hub import EMBEDDED
+from rows import Spread, ratio, ratios, show, spread
+from sizes import SMALL, Sizes
+from timing import few, take_turns
+
+NUMBERS = {"date", "model", "processor", "cores", "threads", "python", "torch", "transformers"}
+NUMBERS |= {"qwenkit", "rounds", "sizes", "others", "rows", "promises"}
+GROUPS = ("import", "load", "loaded", "all of it", "beside weights", "memory read", "prefill")
+GROUPS += ("float32 products", "max |logit", "decode after", "trace", "tiny-coder", "decode, batch")
+DTYPES = ("float32", "bfloat16", "int8")
+
+
+def test_sides_take_turns_and_the_warm_up_is_not_counted():
+    called = []
+
+    def side(name):
+        return lambda: called.append(name) or len(called)
+
+    found = take_turns({"a": side("a"), "b": side("b")}, rounds=2)
+    assert "".join(called) == "ba" + "ab" + "ba"
+    assert found == {"a": [3, 6], "b": [4, 5]}
+
+
+@pytest.mark.parametrize(
+    ("rounds", "least", "expected"), [(1, 3, 1), (5, 3, 3), (5, 2, 2), (11, 3, 5)]
+)
+def test_what_takes_long_gets_half_the_rounds_but_not_too_few(rounds, least, expected):
+    assert few(rounds, least) == expected
+
+
+def test_a_slow_moment_of_the_machine_does_not_move_the_ratio():
+    ours, theirs = [1.0, 9.0, 1.2], [2.0, 18.0, 2.0]  # all was nine times slower in round two
+    assert ratio(ours, theirs) == pytest.approx((0.5, 0.5, 0.6))
+    assert spread(ours) == (1.2, 1.0, 9.0)
+    assert ratios({"qwenkit": ours, "transformers": theirs}) == {
+        "transformers": ratio(ours, theirs)
+    }
+    assert ratios({"float32": ours, "int8": theirs}) == {}
+
+
+def test_nothing_to_divide_by_gives_nan_and_no_error():
+    assert math.isnan(ratio([1.0], [0.0]).median)
+    assert not Promise("x", ratio([1.0], [0.0])).holds
+
+
+def test_a_row_shows_medians_ratio_and_spread(capsys):
+    show({"load, s": {"qwenkit": [1.0, 2.0], "transformers": [2.0, 2.5]}, "read": {"machine": [3]}})
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.split(maxsplit=2)[2] == (
+        "qwenkit 1.5   transformers 2.25   = 0.65 (0.5 to 0.8) × transformers"
+    )
+    assert second.split() == ["read", "machine", "3"]
+
+
+def test_a_promise_is_judged_by_the_median_and_its_bounds_belong_to_it():
+    found = Spread(1.35, 1.2, 1.5)
+    assert Promise("speed", found, least=1.35).holds
+    assert not Promise("speed", found, least=1.36).holds
+    assert Promise("time", found, most=1.35).holds
+    assert not Promise("forecast", found, 0.9, 1.1).holds
+    assert str(Promise("speed", found, least=1.35)).split() == (
+        "holds speed 1.35 (1.2 to 1.5) asked 1.35 or more".split()
+    )
+    assert Promise("time", found, most=1.0).as_json() == {
+        "what": "time", "median": 1.35, "lowest": 1.2, "highest": 1.5, "least": None, "most": 1.0,
+        "holds": False,
+    }  # fmt: skip
+
+
+def test_speed_is_their_time_beside_ours():
+    rows = {"decode after 128, s a token, int8": {"qwenkit": [0.1], "transformers": [0.3]}}
+    (promise,) = promises(rows, Sizes())
+    assert promise.what == "int8 decode, times transformers' speed in float32"
+    assert promise.found.median == pytest.approx(3.0)
+    assert promise.holds
+
+
+def test_lengths_stay_within_what_a_model_can_take():
+    sizes = Sizes().within(1024)
+    assert sizes.forwards == ((512, 1), (512, 0))
+    assert sizes.lengths == (64, 128, 256, 512, 1024)
+    assert sizes.pasts == (128, 512)
+    assert Sizes().within(32768) == Sizes()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One small run of the bench on the embedded model: what it printed, and its file."""
+    file = tmp_path_factory.mktemp("bench") / "bench.json"
+    command = [sys.executable, str(Path(__file__).with_name("run.py")), "--small", "--growth"]
+    command += ["--rounds", "1", "--json", str(file)]
+    environment = {**os.environ, "QWENKIT_MODEL": str(EMBEDDED), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads(file.read_text(encoding="utf-8"))
+
+
+def test_a_small_run_has_every_row_with_finite_ratios(run):
+    printed, found = run
+    assert set(found) == NUMBERS
+    assert (found["rounds"], found["model"], found["threads"]) == (1, "tiny-coder", 1)
+    assert found["processor"]
+    assert 0 <= found["others"] <= 1
+    rows = found["rows"]
+    assert [group for group in GROUPS if not any(name.startswith(group) for name in rows)] == []
+    for name, row in rows.items():
+        assert name in printed
+        assert all(len(values) == 1 for values in row["values"].values()), name
+        assert all(math.isfinite(value) for [value] in row["values"].values()), name
+        sides = set(row["values"]) - {"qwenkit"} if "qwenkit" in row["values"] else set()
+        assert set(row["ratios"]) == sides, name
+        assert all(math.isfinite(number) for three in row["ratios"].values() for number in three)
+
+
+def test_both_sides_of_a_small_run_give_the_same_logits(run):
+    assert run[1]["rows"]["max |logit difference|"]["values"]["qwenkit"][0] < 1e-3
+
+
+def test_transformers_stands_beside_what_it_can_do_too(run):
+    rows = run[1]["rows"]
+    beside = [name for name, row in rows.items() if "transformers" in row["values"]]
+    for start in ("import", "load float32", "loaded, one token", "all of it, float32", "trace"):
+        assert any(name.startswith(start) for name in beside), start
+    for dtype in DTYPES:
+        assert sum(name.endswith(f", {dtype}") for name in beside) == len(SMALL.prefills) + 1
+
+
+def test_every_promise_is_judged_by_rows_that_are_there(run):
+    printed, found = run
+    cells = {cell for _, *pair, _ in asked(SMALL) for cell in pair}
+    there = {(name, side) for name, row in found["rows"].items() for side in row["values"]}
+    # a small run loads only float32 in fresh processes
+    assert cells - there == {("loaded, one token bfloat16, GB", "qwenkit")}
+    judged = [promise["what"] for promise in found["promises"]]
+    expected = [what for what, *_ in asked(SMALL) if "memory" not in what]
+    expected += ["forecast of float32, 256 tokens, one logits, times measured"]
+    assert judged == [*expected, "tiny-coder, tokens/s"]
+    assert all(what in printed for what in judged)
