@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qwenkit.config import QwenConfig
-from qwenkit.device import default_dtype
+from qwenkit.device import default_dtype, known_problem, pick_device
 from qwenkit.model import DecoderLayer, KVCache, QwenForCausalLM
 from qwenkit.quantize import int8_linear, quantize_rows
 
@@ -92,6 +93,29 @@ def disagreement(device: torch.device) -> str | None:
     if not wrong:
         return None
     return f"torch {torch.__version__} on {device} gets {', '.join(wrong)} wrong"
+
+
+def trusted_device(name: str | torch.device = "auto") -> torch.device:
+    """Return the device for a name, as `pick_device`, and warn where it is known to be wrong.
+
+    Where "auto" finds MPS, it is tried first, and left for the CPU if its numbers are wrong. A
+    device that was named is used: who names it may want to see what it does.
+
+    Raises:
+        InputError: no such device on this machine.
+    """
+    where = pick_device(name)
+    problem = known_problem(where)
+    if name != "auto":
+        if problem:
+            warnings.warn(f'{problem}, or use device="cpu".', stacklevel=3)
+        return where
+    if where.type == "mps":
+        problem = problem or disagreement(where)
+    if not problem:
+        return where
+    warnings.warn(f"{problem}. Using the CPU.", stacklevel=3)
+    return torch.device("cpu")
 
 
 Part = tuple[str, Callable[..., Tensor], tuple[object, ...]]

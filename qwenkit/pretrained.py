@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from qwenkit.checkpoint import Checkpoint
-from qwenkit.compare import disagreement
+from qwenkit.compare import trusted_device
 from qwenkit.config_json import read_json_object, write_json
-from qwenkit.device import free_memory, known_problem, pick_device, pick_dtype
+from qwenkit.device import free_memory, pick_dtype
 from qwenkit.errors import CheckpointError, InputError
 from qwenkit.hub import resolve
 from qwenkit.memory import refuse_what_cannot_fit
@@ -38,7 +37,7 @@ def load_pretrained(
     Args:
         source: None: $QWENKIT_MODEL, else the embedded model; a folder; or a Hub id such as
             "Qwen/Qwen2.5-Coder-0.5B", downloaded once and then read from the local cache.
-        device: "auto": MPS where there is one, else the CPU.
+        device: "auto": MPS where there is one and its numbers are right, else the CPU.
         dtype: "auto": what the device computes fastest in; else "float32", "bfloat16", "float16",
             or "int8": `quantize` it. A checkpoint stored in int8 needs no word.
 
@@ -49,13 +48,7 @@ def load_pretrained(
         MemoryForecastError: it would not fit into the free memory.
     """
     folder = resolve(source)
-    where = pick_device(device)
-    problem = known_problem(where)
-    if device == "auto" and where.type == "mps":
-        problem = problem or disagreement(where)
-    if problem and device == "auto":
-        warnings.warn(f"{problem}. Using the CPU.", stacklevel=2)
-        where = torch.device("cpu")
+    where = trusted_device(device)
     checkpoint = Checkpoint(folder)
     stored_int8 = checkpoint.config.quantization == "int8"
     if stored_int8 and dtype not in ("auto", "int8"):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import qwenkit as qk
-from qwenkit import compare, pretrained, report
+from qwenkit import compare, report
 from qwenkit.compare import compare_with_cpu, disagreement
 
 CPU = torch.device("cpu")
@@ -103,17 +103,17 @@ def test_the_full_head_is_tried_where_asked(monkeypatch):
 
 
 def test_a_device_that_disagrees_is_left_for_the_cpu_and_it_is_said(monkeypatch):
-    monkeypatch.setattr(pretrained, "pick_device", lambda name: torch.device("mps"))
-    monkeypatch.setattr(pretrained, "known_problem", lambda device: None)
-    monkeypatch.setattr(pretrained, "disagreement", lambda device: "torch on mps gets MLP wrong")
+    monkeypatch.setattr(compare, "pick_device", lambda name: torch.device("mps"))
+    monkeypatch.setattr(compare, "known_problem", lambda device: None)
+    monkeypatch.setattr(compare, "disagreement", lambda device: "torch on mps gets MLP wrong")
     with pytest.warns(UserWarning, match=r"gets MLP wrong\. Using the CPU\."):
         model, _ = qk.load_pretrained()
     assert model.device == CPU
 
 
 def test_the_cpu_is_not_tried_before_loading(monkeypatch):
-    monkeypatch.setattr(pretrained, "disagreement", lambda device: pytest.fail("tried"))
-    monkeypatch.setattr(pretrained, "pick_device", lambda name: CPU)
+    monkeypatch.setattr(compare, "disagreement", lambda device: pytest.fail("tried"))
+    monkeypatch.setattr(compare, "pick_device", lambda name: CPU)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         qk.load_pretrained()

@@ -1,7 +1,6 @@
 """Which device and dtype are taken, and how much memory is said to be free."""
 
 import types
-import warnings
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ import torch
 from fixtures_toy import toy_of
 
 import qwenkit as qk
-from qwenkit import device, pretrained
+from qwenkit import compare, device, pretrained
 from qwenkit.errors import InputError
 
 CPU, MPS = torch.device("cpu"), torch.device("mps")
@@ -175,11 +174,11 @@ def test_load_pretrained_avoids_a_known_bad_device_only_when_it_may_choose(
     monkeypatch.setattr(
         pretrained, "load_model", lambda c, dtype, where: asked.append(where) or model
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with pytest.warns(UserWarning, match=r'torch 2\.8 on MPS.*, or use device="cpu"\.') as said:
         qk.load_pretrained(toy, device="mps")  # asked for by name: it is given
+    assert said[0].filename == __file__
     monkeypatch.setattr(torch, "__version__", "2.9.0")
-    monkeypatch.setattr(pretrained, "disagreement", lambda where: None)  # as a sound device says
+    monkeypatch.setattr(compare, "disagreement", lambda where: None)  # as a sound device says
     qk.load_pretrained(toy)
     assert asked == [MPS, MPS]
 

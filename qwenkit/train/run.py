@@ -16,8 +16,9 @@ from threading import current_thread, main_thread
 from types import FrameType
 
 from qwenkit.bpe import learn_merges, write_tokenizer
+from qwenkit.compare import trusted_device
 from qwenkit.config import QwenConfig
-from qwenkit.device import DTYPES, pick_device
+from qwenkit.device import DTYPES
 from qwenkit.errors import CheckpointError, ConfigError, SourceError
 from qwenkit.files import clear_leftovers
 from qwenkit.model import QwenForCausalLM
@@ -47,7 +48,7 @@ def train(
         out: the training's folder.
         text: folder of the text; None: the one the recipe names.
         resume: go on from the newest checkpoint in `out`.
-        device: "auto": MPS where there is one, else the CPU.
+        device: "auto": MPS where there is one and its numbers are right, else the CPU.
 
     Raises:
         ConfigError: a recipe that cannot be followed.
@@ -73,7 +74,7 @@ def train(
             with suppress(shutil.SameFileError):  # the recipe may lie there already
                 shutil.copyfile(recipe, out / "recipe.toml")
     tokenizer = Tokenizer(out / "tokenizer")
-    model = new_model(steps, tokenizer).to(pick_device(device))
+    model = new_model(steps, tokenizer).to(trusted_device(device))
     trainer = Trainer(
         model,
         Batches(

@@ -120,6 +120,15 @@ def test_the_same_recipe_gives_the_same_bits(tmp_path, whole, recipe):
     assert (trainer.step, trainer.stopping, trainer.interrupted) == (6, None, False)
 
 
+def test_a_device_with_wrong_numbers_is_left_for_the_cpu(tmp_path, recipe, monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "__version__", "2.8.0")
+    with pytest.warns(UserWarning, match=r"torch 2\.8 on MPS.*Using the CPU") as said:
+        trainer = train(recipe[0], tmp_path / "out", text=recipe[1])
+    assert trainer.model.device.type == "cpu"
+    assert said[0].filename == __file__
+
+
 def test_the_recipe_may_name_the_text_and_hold_nothing_out(tmp_path):
     texts = tmp_path / "texts"
     recipe, _ = write_recipe(
