@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from qwenkit.config import QwenConfig
-from qwenkit.device import default_dtype, known_problem, pick_device
+from qwenkit.device import default_dtype, known_problem, pick_device, pick_dtype
 from qwenkit.model import DecoderLayer, KVCache, QwenForCausalLM
+from qwenkit.model.linear import linear
 from qwenkit.quantize import int8_linear, quantize_rows
 
 # Of the largest value: rounding stays below it, a wrong kernel does not.
@@ -56,15 +56,12 @@ class Difference:
         return self.error <= self.allowed  # not a number is no agreement
 
 
-def compare_with_cpu(
-    device: torch.device, dtype: torch.dtype | None = None, *, full_head: bool = False
-) -> list[Difference]:
-    """Compute every part on both.
+def compare_with_cpu(device: torch.device, dtype: torch.dtype | None = None) -> list[Difference]:
+    """Compute every part on both. The weights of the largest take 0.5 GB on the CPU.
 
     Args:
         device: to be judged.
-        dtype: None: the one that models are loaded in there.
-        full_head: also the head of Qwen's vocabulary, whose weights take 0.5 GB on the CPU.
+        dtype: to compute in there; None: the one that models are loaded in.
 
     Returns:
         One for each part. Where the device fails with an error, that part's error is infinite.
@@ -76,33 +73,33 @@ def compare_with_cpu(
         for name, parameter in model.named_parameters():
             if not name.endswith("norm.weight"):  # biases too: zeros would hide their loss
                 parameter.normal_(std=0.05)
-        found = [_difference(*part, device, dtype) for part in _parts(model)]
-        if full_head:
-            weight = torch.randn(FULL_VOCABULARY, CONFIG.hidden_size) * 0.05
-            rows = torch.randn(1, 3, CONFIG.hidden_size)
-            found.append(
-                _difference("full-vocabulary head", F.linear, (rows, weight), device, dtype)
-            )
-    return found
+        return [_difference(*part, device, dtype) for part in _parts(model)]
 
 
 @functools.cache
-def disagreement(device: torch.device) -> str | None:
-    """Say which parts this device gets wrong, tried once a process; None: it gets all right."""
-    wrong = [one.part for one in compare_with_cpu(device) if not one.ok]
+def disagreement(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Say which parts a device gets wrong in a dtype, tried once a process; None: none."""
+    wrong = [one.part for one in compare_with_cpu(device, dtype) if not one.ok]
     if not wrong:
         return None
-    return f"torch {torch.__version__} on {device} gets {', '.join(wrong)} wrong"
+    name = str(dtype).removeprefix("torch.")
+    return f"torch {torch.__version__} on {device} gets {', '.join(wrong)} wrong in {name}"
 
 
-def trusted_device(name: str | torch.device = "auto") -> torch.device:
+def trusted_device(
+    name: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
+) -> torch.device:
     """Return the device for a name, as `pick_device`, and warn where it is known to be wrong.
 
     Where "auto" finds MPS, it is tried first, and left for the CPU if its numbers are wrong. A
     device that was named is used: who names it may want to see what it does.
 
+    Args:
+        name: "auto", or the device's.
+        dtype: that will be computed in, as of `pick_dtype`; it is the one that is tried.
+
     Raises:
-        InputError: no such device on this machine.
+        InputError: no such device on this machine, or no such dtype.
     """
     where = pick_device(name)
     problem = known_problem(where)
@@ -111,7 +108,7 @@ def trusted_device(name: str | torch.device = "auto") -> torch.device:
             warnings.warn(f'{problem}, or use device="cpu".', stacklevel=3)
         return where
     if where.type == "mps":
-        problem = problem or disagreement(where)
+        problem = problem or disagreement(where, pick_dtype(dtype, where))
     if not problem:
         return where
     warnings.warn(f"{problem}. Using the CPU.", stacklevel=3)
@@ -140,6 +137,8 @@ def _parts(model: QwenForCausalLM) -> Iterator[Part]:
     yield "attention, a padded batch", _padded, (model, ids, real)
     yield "attention, one token after a cache", _continued, (model, ids, 1)
     yield "attention, several tokens after a cache", _continued, (model, ids, 5)
+    weight = torch.randn(FULL_VOCABULARY, CONFIG.hidden_size).mul_(0.05)
+    yield "full-vocabulary head", linear, (x[:1, :3], weight)
 
 
 def _call(module: torch.nn.Module, x: Tensor) -> Tensor:

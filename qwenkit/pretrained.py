@@ -48,7 +48,6 @@ def load_pretrained(
         MemoryForecastError: it would not fit into the free memory.
     """
     folder = resolve(source)
-    where = trusted_device(device)
     checkpoint = Checkpoint(folder)
     stored_int8 = checkpoint.config.quantization == "int8"
     if stored_int8 and dtype not in ("auto", "int8"):
@@ -57,7 +56,9 @@ def load_pretrained(
             'use dtype="auto", or load the float checkpoint it was made from'
         )
     int8 = stored_int8 or dtype == "int8"
-    wanted = torch.bfloat16 if int8 else pick_dtype(dtype, where)
+    computed = torch.bfloat16 if int8 else dtype
+    where = trusted_device(device, computed)
+    wanted = pick_dtype(computed, where)
     name = "int8" if int8 else str(wanted).removeprefix("torch.")
     refuse_what_cannot_fit(checkpoint.config, name, free_memory(), str(source or folder))
     tokenizer = Tokenizer(folder)

@@ -63,15 +63,17 @@ def doctor() -> tuple[list[str], list[str]]:
 
 def _compared(device: torch.device, problems: list[str]) -> Iterator[str]:
     """Yield how each part of the model on the device differs from the CPU's."""
-    found = compare_with_cpu(device, full_head=True)
+    dtype = default_dtype(device)
+    found = compare_with_cpu(device, dtype)
     for one in found:
         verdict = "as on the CPU" if one.ok else "WRONG"
         yield f"  {one.part:<42} {verdict} (differs by {one.error:.1e} of the largest value)"
     wrong = [one.part for one in found if not one.ok]
     if wrong:
         problems.append(
-            f"{device} gets {', '.join(wrong)} wrong with torch {version('torch')}; models are "
-            'loaded on the CPU instead: name device="cpu" to be sure, and try a newer torch'
+            f"{device} gets {', '.join(wrong)} wrong in {str(dtype).removeprefix('torch.')} with "
+            f"torch {version('torch')}; models in that dtype are loaded on the CPU instead, unless "
+            "a device is named: try a newer torch"
         )
 
 

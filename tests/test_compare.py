@@ -8,18 +8,29 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import qwenkit as qk
-from qwenkit import compare, report
+from qwenkit import compare, device, report
 from qwenkit.compare import compare_with_cpu, disagreement
 
-CPU = torch.device("cpu")
+CPU, MPS = torch.device("cpu"), torch.device("mps")
+QWENS = (compare.FULL_VOCABULARY, compare.CONFIG.hidden_size)
+VOCABULARY = 5_000  # of the full head in these tests: the real one takes a gigabyte, with its copy
+HEAD = "full-vocabulary head"
+
+
+@pytest.fixture(autouse=True)
+def _smaller(monkeypatch):
+    monkeypatch.setattr(compare, "FULL_VOCABULARY", VOCABULARY)
+    disagreement.cache_clear()
+    yield
+    disagreement.cache_clear()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_cpu_agrees_with_itself(dtype):
     found = compare_with_cpu(CPU, dtype)
     assert [one.part for one in found if not one.ok] == []
-    assert len(found) == 10
-    assert len({one.part for one in found}) == 10
+    assert len(found) == 11
+    assert len({one.part for one in found}) == 11
     # What is allowed leaves room for rounding, and not for much else.
     assert (
         max(one.error for one in found) > compare.ALLOWED[dtype] / 1000 or dtype != torch.bfloat16
@@ -51,7 +62,7 @@ class Breaks(TorchDispatchMode):
         return out
 
 
-def judged(monkeypatch, mode):
+def judged(monkeypatch, mode, dtype=torch.float32):
     """Compare with a device on which `mode` holds."""
 
     def on_device(part, function, arguments, device, dtype):
@@ -65,7 +76,7 @@ def judged(monkeypatch, mode):
         return compare.Difference(part, error, compare.ALLOWED[dtype])
 
     monkeypatch.setattr(compare, "_difference", on_device)
-    return {one.part for one in compare_with_cpu(CPU, torch.float32) if not one.ok}
+    return {one.part for one in compare_with_cpu(CPU, dtype) if not one.ok}
 
 
 def test_a_wrong_kernel_is_named_where_it_is_wrong(monkeypatch):
@@ -97,22 +108,29 @@ def test_an_operator_that_fails_is_infinitely_wrong(monkeypatch):
     assert found["RMSNorm"].ok
 
 
-def test_the_full_head_is_tried_where_asked(monkeypatch):
-    monkeypatch.setattr(compare, "FULL_VOCABULARY", 5_000)
-    assert compare_with_cpu(CPU, full_head=True)[-1].part == "full-vocabulary head"
+def _reads_the_full_head(*args):
+    return any(torch.is_tensor(a) and a.numel() == VOCABULARY * 896 for a in args)
+
+
+def test_a_product_that_is_wrong_for_the_full_vocabulary_alone_is_named(monkeypatch):
+    assert judged(monkeypatch, Breaks("mm", _reads_the_full_head)) == {HEAD}
+
+
+def test_the_full_head_is_qwens():
+    assert QWENS == (151_936, 896)
 
 
 def test_a_device_that_disagrees_is_left_for_the_cpu_and_it_is_said(monkeypatch):
     monkeypatch.setattr(compare, "pick_device", lambda name: torch.device("mps"))
     monkeypatch.setattr(compare, "known_problem", lambda device: None)
-    monkeypatch.setattr(compare, "disagreement", lambda device: "torch on mps gets MLP wrong")
+    monkeypatch.setattr(compare, "disagreement", lambda *_: "torch on mps gets MLP wrong")
     with pytest.warns(UserWarning, match=r"gets MLP wrong\. Using the CPU\."):
         model, _ = qk.load_pretrained()
     assert model.device == CPU
 
 
 def test_the_cpu_is_not_tried_before_loading(monkeypatch):
-    monkeypatch.setattr(compare, "disagreement", lambda device: pytest.fail("tried"))
+    monkeypatch.setattr(compare, "disagreement", lambda *_: pytest.fail("tried"))
     monkeypatch.setattr(compare, "pick_device", lambda name: CPU)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -122,26 +140,38 @@ def test_the_cpu_is_not_tried_before_loading(monkeypatch):
 def test_disagreement_names_the_parts_and_is_tried_once(monkeypatch):
     tried = []
 
-    def compared(device):
-        tried.append(device)
+    def compared(device, dtype):
+        tried.append(dtype)
         return [compare.Difference("MLP", 2.0, 0.1), compare.Difference("RMSNorm", 0.0, 0.1)]
 
     monkeypatch.setattr(compare, "compare_with_cpu", compared)
-    disagreement.cache_clear()
-    try:
-        assert disagreement(CPU).endswith("on cpu gets MLP wrong")
-        assert disagreement(CPU)
-        assert len(tried) == 1
-    finally:
-        disagreement.cache_clear()
+    assert disagreement(CPU, torch.float32).endswith("on cpu gets MLP wrong in float32")
+    assert disagreement(CPU, torch.float32)
+    assert disagreement(CPU, torch.bfloat16).endswith("wrong in bfloat16")
+    assert tried == [torch.float32, torch.bfloat16]
+
+
+@pytest.mark.parametrize(("asked", "tried"), [
+    ("auto", torch.bfloat16), ("float32", torch.float32), ("float16", torch.float16),
+    ("int8", torch.bfloat16),
+])  # fmt: skip
+def test_the_dtype_that_will_be_computed_in_is_the_one_that_is_tried(monkeypatch, asked, tried):
+    monkeypatch.setattr(compare, "pick_device", lambda name: MPS)
+    monkeypatch.setattr(device.platform, "mac_ver", lambda: ("15.0", ("", "", ""), "arm64"))
+    judge = []
+    monkeypatch.setattr(compare, "disagreement", lambda *given: judge.append(given) or "wrong")
+    with pytest.warns(UserWarning, match="wrong"):
+        model, _ = qk.load_pretrained(dtype=asked)
+    assert judge == [(MPS, tried)]
+    assert model.device == CPU
 
 
 def test_doctor_shows_each_part_of_an_accelerator(monkeypatch):
     found = [compare.Difference("MLP", float("inf"), 0.1), compare.Difference("RMSNorm", 0.0, 0.1)]
-    monkeypatch.setattr(report, "compare_with_cpu", lambda device, full_head: found)
+    monkeypatch.setattr(report, "compare_with_cpu", lambda device, dtype: found)
     monkeypatch.setattr(report, "pick_device", lambda: torch.device("mps"))
     facts, problems = report.doctor()
     lines = [line for line in facts if "CPU" in line or "WRONG" in line]
     assert any("MLP" in line and "WRONG" in line for line in lines)
     assert any("RMSNorm" in line and "as on the CPU" in line for line in lines)
-    assert any("gets MLP wrong" in problem for problem in problems)
+    assert any("gets MLP wrong in float32" in problem for problem in problems)

@@ -178,7 +178,7 @@ def test_load_pretrained_avoids_a_known_bad_device_only_when_it_may_choose(
         qk.load_pretrained(toy, device="mps")  # asked for by name: it is given
     assert said[0].filename == __file__
     monkeypatch.setattr(torch, "__version__", "2.9.0")
-    monkeypatch.setattr(compare, "disagreement", lambda where: None)  # as a sound device says
+    monkeypatch.setattr(compare, "disagreement", lambda *_: None)  # as a sound device says
     qk.load_pretrained(toy)
     assert asked == [MPS, MPS]
 

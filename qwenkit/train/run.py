@@ -74,7 +74,8 @@ def train(
             with suppress(shutil.SameFileError):  # the recipe may lie there already
                 shutil.copyfile(recipe, out / "recipe.toml")
     tokenizer = Tokenizer(out / "tokenizer")
-    model = new_model(steps, tokenizer).to(trusted_device(device))
+    where = trusted_device(device, steps.training.autocast)  # the dtype of its products
+    model = new_model(steps, tokenizer).to(where)
     trainer = Trainer(
         model,
         Batches(

@@ -29,6 +29,7 @@ from small import (
 )
 
 import qwenkit as qk
+from qwenkit import compare
 from qwenkit.errors import (
     CheckpointError,
     ConfigError,
@@ -127,6 +128,18 @@ def test_a_device_with_wrong_numbers_is_left_for_the_cpu(tmp_path, recipe, monke
         trainer = train(recipe[0], tmp_path / "out", text=recipe[1])
     assert trainer.model.device.type == "cpu"
     assert said[0].filename == __file__
+
+
+@pytest.mark.parametrize("autocast", ["float32", "bfloat16"])
+def test_a_device_is_tried_in_the_dtype_of_the_products(tmp_path, monkeypatch, autocast):
+    tried = []
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(compare, "known_problem", lambda device: None)
+    monkeypatch.setattr(compare, "disagreement", lambda *given: tried.append(given) or "wrong")
+    recipe, text = write_recipe(tmp_path, steps=1, warmup_steps=0, autocast=autocast)
+    with pytest.warns(UserWarning, match=r"wrong\. Using the CPU"):
+        train(recipe, tmp_path / "out", text=text)
+    assert tried == [(torch.device("mps"), getattr(torch, autocast))]
 
 
 def test_the_recipe_may_name_the_text_and_hold_nothing_out(tmp_path):
