@@ -23,6 +23,7 @@ from qwenkit.errors import InputError, QwenkitError
 from qwenkit.generate import beam_search, generate, generate_batch
 from qwenkit.interpret import previous_token_scores
 from qwenkit.model import MLP, Attention, DecoderLayer, KVCache, RMSNorm, RotaryEmbedding
+from qwenkit.model.linear import _buffers
 from qwenkit.model.mask import attention_mask
 from qwenkit.mps import Finding, Report, rehearse
 from qwenkit.mps.defects import DEFECTS, met_by
@@ -682,4 +683,10 @@ def test_nothing_is_left_behind():
     after = (torch.autocast.__init__, torch.mps.synchronize, torch.autograd._engine_run_backward)
     assert before == after
     assert model(ids(1, 3)).equal(want)
+    quantize(model)
+    model(ids(2, 20))
+    held = dict(_buffers.held)  # what weights are widened into
+    rehearse(model, ids(2, 20))
+    assert _buffers.held.keys() == held.keys()
+    assert all(_buffers.held[key] is buffer for key, buffer in held.items())
     assert nn.Linear(2, 2)(torch.rand(2)).device.type == "cpu"

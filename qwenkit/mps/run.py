@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from qwenkit.device import KNOWN_BAD_ON_MPS
 from qwenkit.errors import InputError
+from qwenkit.model.linear import _buffers
 from qwenkit.mps.defects import version_number
 from qwenkit.mps.judge import Judge
 from qwenkit.mps.places import Places, tensors
@@ -68,7 +69,7 @@ def rehearse(fn: Callable[..., Any], *inputs: Any, torch_version: str | None = N
         notes.remarks.append(f"torch {version} on MPS: {known}; upgrade torch")
     watch = Watch(Judge(Places(_home(fn, inputs)), notes, version))
     mode = Pretend(watch)
-    with _explained(notes, version), Wrappers(mode).installed(), watch, mode:
+    with _explained(notes, version), _no_buffers_kept(), Wrappers(mode).installed(), watch, mode:
         result = fn(*inputs)
         if isinstance(result, Iterator):
             for _ in result:
@@ -93,6 +94,18 @@ def _explained(notes: Notes, version: str) -> Iterator[None]:
                 "host: read it from the model, inside of fn.)"
             ) from error
         raise
+
+
+@contextlib.contextmanager
+def _no_buffers_kept() -> Iterator[None]:
+    """Forget the buffers that products made meanwhile: filed under MPS, they are on the CPU."""
+    held = _buffers.held
+    before = dict(held)
+    try:
+        yield
+    finally:
+        held.clear()
+        held.update(before)
 
 
 def _home(fn: Callable[..., Any], inputs: tuple[Any, ...]) -> str:
