@@ -22,6 +22,7 @@ from qwenkit.device import KNOWN_BAD_ON_MPS
 from qwenkit.errors import InputError, QwenkitError
 from qwenkit.generate import beam_search, generate, generate_batch
 from qwenkit.interpret import previous_token_scores
+from qwenkit.lora import add_lora
 from qwenkit.model import MLP, Attention, DecoderLayer, KVCache, RMSNorm, RotaryEmbedding
 from qwenkit.model.linear import _buffers
 from qwenkit.model.mask import attention_mask
@@ -356,6 +357,7 @@ def sound(x):
     x = x + torch.randn(4, generator=torch.Generator()).to(x.device)
     x = x[torch.tensor([0, 1])]  # indices may come from the host
     x[0] = torch.zeros(4)  # so may what is copied
+    x = x + nn.Linear(4, 4).to(x.device)(x[:, :4])
     total = torch.zeros(3, dtype=torch.float64).sum().item()  # float64 is fine on the host
     return x * total
 
@@ -364,6 +366,16 @@ def test_what_torch_allows_is_no_fault():
     report = rehearse(sound, torch.rand(4, 4))
     assert report.problems == []
     assert report.syncs == []  # the number was read from the host's memory
+
+
+def test_a_part_that_is_added_inside_and_moved_would_run():
+    model = tiny()
+
+    def adapted(x):
+        add_lora(model, rank=2, dropout=0.1)
+        return model(x)
+
+    no_problems(adapted, ids(1, 6))
 
 
 def test_a_host_tensor_among_tensors_without_values_stops_the_rehearsal():

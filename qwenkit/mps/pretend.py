@@ -77,6 +77,8 @@ class Pretend(TorchFunctionMode):
         """Return the device that a call asks for, and arguments that name the real one."""
         if name == "cpu":
             return CPU, args, kwargs
+        if name == "_parse_to":  # a module reads where it is to go, and then moves each tensor
+            return None, args, kwargs
         if name in FOLLOW and len(args) > 1 and isinstance(args[1], Tensor):
             return CPU if self.places.on_host(args[1]) else MPS, args, kwargs
         asked: torch.device | None = None
