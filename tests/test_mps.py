@@ -346,6 +346,48 @@ def test_the_backward_pass_is_named():
     assert problem.where.startswith("in the backward pass that began at ")
 
 
+class Keeps(nn.Module):
+    """A module with a tensor that its `.to(device)` leaves where it is."""
+
+    def __init__(self, keep):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+        keep(self, torch.ones(4))
+
+    def forward(self, x):
+        return x * self.weight * self.kept  # here
+
+
+def as_attribute(module, tensor):
+    module.kept = tensor
+
+
+def as_buffer(module, tensor):
+    module.register_buffer("kept", tensor)
+
+
+def as_view_of_a_parameter(module, tensor):
+    module.kept = module.weight.detach()
+
+
+@pytest.mark.parametrize("call", [lambda fn: fn, lambda fn: lambda x: fn(x), lambda fn: fn.forward])
+def test_a_tensor_that_a_module_does_not_take_along_is_on_the_host(call):
+    keeps = Keeps(as_attribute)
+    (problem,) = rehearse(call(keeps), torch.rand(4, 4)).problems
+    assert (problem.operator, problem.kind) == ("aten::mul.Tensor", "host tensor")
+    assert at(problem, line_of(Keeps))
+    for keep in (as_buffer, as_view_of_a_parameter):
+        no_problems(call(Keeps(keep)), torch.rand(4, 4))
+
+
+def test_what_a_part_keeps_in_a_dict_is_on_the_host_too():
+    outer = nn.Sequential(Keeps(as_buffer))
+    outer[0].kept_too = {"list": [torch.ones(4)]}
+    no_problems(outer, torch.rand(4, 4))
+    report = rehearse(lambda x: outer(x) + outer[0].kept_too["list"][0], torch.rand(4, 4))
+    assert [problem.kind for problem in report.problems] == ["host tensor"]
+
+
 def sound(x):
     """All that looks like a fault and is none."""
     x = x + torch.arange(4, device=x.device) + torch.zeros_like(x) + x.new_ones(4)

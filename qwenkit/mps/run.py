@@ -17,7 +17,7 @@ from qwenkit.errors import InputError
 from qwenkit.model.linear import _buffers
 from qwenkit.mps.defects import version_number
 from qwenkit.mps.judge import Judge
-from qwenkit.mps.places import Places, tensors
+from qwenkit.mps.places import Places, memory, tensors
 from qwenkit.mps.pretend import Pretend
 from qwenkit.mps.report import Notes, Report
 from qwenkit.mps.watch import Watch
@@ -31,8 +31,9 @@ def rehearse(fn: Callable[..., Any], *inputs: Any, torch_version: str | None = N
         print(report)
 
     `fn` is run once, with all it does: a training step changes the weights. Its tensors stay on
-    the CPU, and are taken for tensors on MPS: the inputs, and all that existed before. What is
-    made inside of `fn` is where it was asked for: `torch.arange(5)` on the host,
+    the CPU, and are taken for tensors on MPS: the inputs, and all that existed before, but for
+    what a module's `.to(device)` leaves behind, its tensors that are neither parameter nor buffer.
+    What is made inside of `fn` is where it was asked for: `torch.arange(5)` on the host,
     `torch.arange(5, device=x.device)` on the device. If model and inputs are on meta, nothing is
     computed, and their own device says where they are.
 
@@ -67,7 +68,7 @@ def rehearse(fn: Callable[..., Any], *inputs: Any, torch_version: str | None = N
     known = KNOWN_BAD_ON_MPS.get(f"{number[0]}.{number[1]}")
     if known is not None:
         notes.remarks.append(f"torch {version} on MPS: {known}; upgrade torch")
-    watch = Watch(Judge(Places(_home(fn, inputs)), notes, version))
+    watch = Watch(Judge(_places(fn, inputs), notes, version))
     mode = Pretend(watch)
     with _explained(notes, version), _no_buffers_kept(), Wrappers(mode).installed(), watch, mode:
         result = fn(*inputs)
@@ -108,16 +109,23 @@ def _no_buffers_kept() -> Iterator[None]:
         held.update(before)
 
 
-def _home(fn: Callable[..., Any], inputs: tuple[Any, ...]) -> str:
-    """Return where the tensors are that a computation starts from: "cpu" or "meta"."""
-    devices = {tensor.device.type for part in (*inputs, *_used(fn)) for tensor in _held(part)}
+def _places(fn: Callable[..., Any], inputs: tuple[Any, ...]) -> Places:
+    """Return where the tensors are that a computation starts from."""
+    parts = [one for part in (*inputs, *_used(fn)) for one in _opened(part)]
+    moved = [tensor for part in parts for tensor in _moved(part)]
+    devices = {tensor.device.type for tensor in moved}
     other = devices - {"cpu", "meta"}
     if other:
         raise InputError(
             f"fn has tensors on {', '.join(sorted(other))}; a rehearsal takes them on the CPU or "
             "on meta (on a Mac, simply run it)"
         )
-    return "meta" if "meta" in devices else "cpu"
+    places = Places("meta" if "meta" in devices else "cpu")
+    there = {memory(tensor) for tensor in moved}
+    for tensor in (tensor for part in parts for tensor in _left(part)):
+        if memory(tensor) not in there:
+            places.place(tensor, host=True)
+    return places
 
 
 def _used(fn: Callable[..., Any]) -> list[object]:
@@ -132,12 +140,32 @@ def _used(fn: Callable[..., Any]) -> list[object]:
     return found
 
 
-def _held(part: object) -> list[Tensor]:
-    """Return the tensors of a module, or of an object that holds tensors or modules."""
+def _opened(part: object) -> list[object]:
+    """Return an object, and what it holds."""
+    if (
+        isinstance(part, type | nn.Module)
+        or inspect.ismodule(part)
+        or not hasattr(part, "__dict__")
+    ):
+        return [part]
+    return [part, *vars(part).values()]
+
+
+def _moved(part: object) -> list[Tensor]:
+    """Return the tensors that are on the device when the computation begins."""
     if isinstance(part, nn.Module):
         return [*part.parameters(), *part.buffers()]
-    found = tensors(part)
-    if not isinstance(part, type) and hasattr(part, "__dict__") and not inspect.ismodule(part):
-        for value in vars(part).values():
-            found += _held(value) if isinstance(value, nn.Module) else tensors(value)
-    return found
+    return tensors(part)
+
+
+def _left(part: object) -> list[Tensor]:
+    """Return the tensors that a module does not take along to a device: plain attributes."""
+    if not isinstance(part, nn.Module):
+        return []
+    attributes = [
+        value
+        for module in part.modules()
+        for name, value in vars(module).items()
+        if name not in ("_parameters", "_buffers")
+    ]
+    return tensors(attributes)
