@@ -11,9 +11,17 @@ import torch
 from qwenkit.errors import InputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# Silent wrong results on MPS, by the torch version's first two numbers.
+# Silent wrong results on MPS in what this model computes, by the torch version's first two numbers.
+# `qwenkit.mps.defects` has each defect, and its source.
+_CAUSAL = "causal attention in half precision sees up to three tokens of its future"
+_MASKS = "attention of up to 8 queries takes the first sequence's mask for all of a batch"
+_BATCHES = "attention of up to 8 queries mixes up the sequences of a batch"
 KNOWN_BAD_ON_MPS = {
     "2.8": "F.linear on non-contiguous input and attention at lengths up to 8 give wrong numbers",
+    "2.9": f"{_CAUSAL}, and {_BATCHES}",
+    "2.10": f"{_CAUSAL}, and {_BATCHES}",
+    "2.11": f"{_CAUSAL}, and {_BATCHES}",
+    "2.12": f"{_CAUSAL}, and {_MASKS}",
 }
 
 
@@ -86,7 +94,9 @@ def known_problem(device: torch.device) -> str | None:
     """Return what is known to go wrong with this torch on this device; None: nothing is."""
     version = ".".join(torch.__version__.split(".")[:2])
     if device.type == "mps" and version in KNOWN_BAD_ON_MPS:
-        return f"torch {version} on MPS: {KNOWN_BAD_ON_MPS[version]}; upgrade torch"
+        return (
+            f"torch {version} on MPS: {KNOWN_BAD_ON_MPS[version]}; upgrade torch to 2.13 or newer"
+        )
     return None
 
 

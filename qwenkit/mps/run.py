@@ -67,7 +67,7 @@ def rehearse(fn: Callable[..., Any], *inputs: Any, torch_version: str | None = N
     notes = Notes()
     known = KNOWN_BAD_ON_MPS.get(f"{number[0]}.{number[1]}")
     if known is not None:
-        notes.remarks.append(f"torch {version} on MPS: {known}; upgrade torch")
+        notes.remarks.append(f"torch {version} on MPS: {known}; upgrade torch to 2.13 or newer")
     watch = Watch(Judge(_places(fn, inputs), notes, version))
     mode = Pretend(watch)
     with _explained(notes, version), _no_buffers_kept(), Wrappers(mode).installed(), watch, mode:
