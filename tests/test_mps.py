@@ -484,6 +484,14 @@ def picked(x):
     return x[x > 0.5]  # here
 
 
+def drawn(x):
+    return torch.multinomial(x, 1, replacement=True)  # here
+
+
+def drawn_without_replacement(x):
+    return x.multinomial(2)  # here
+
+
 def written_to_host(x):
     torch.empty(4, 4).copy_(x)  # here
 
@@ -492,6 +500,7 @@ SYNCS = [
     (items, "aten::_local_scalar_dense", 4), (truth, "aten::_local_scalar_dense", 1),
     (as_list, "Tensor.tolist", 1), (printed, "Tensor.__format__", 1), (nonzero, "aten::nonzero", 1),
     (picked, "aten::index.Tensor", 1), (written_to_host, "aten::copy_", 1),
+    (drawn, "aten::multinomial", 1), (drawn_without_replacement, "aten::multinomial", 1),
 ]  # fmt: skip
 
 
@@ -504,6 +513,10 @@ def test_waiting_for_the_device_is_counted_and_is_no_problem(wait, operator, cou
     (sync,) = report.syncs
     assert (sync.operator, sync.count, sync.kind) == (operator, count, "sync")
     assert at(sync, line_of(wait))
+
+
+def test_drawing_several_with_replacement_does_not_wait():
+    assert rehearse(lambda x: x.multinomial(2, True), torch.rand(4, 4)).syncs == []
 
 
 # Known defects

@@ -23,6 +23,7 @@ INSTEAD = {torch.float64: "float32", torch.complex128: "complex64"}
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
 COPIES = ("aten::copy_", "aten::_to_copy")  # from any device to any other
 INDEXING = ("aten::index.Tensor", "aten::index_put_", "aten::index_put", "aten::_index_put_impl_")
+DRAWS = ("aten::multinomial", "aten::multinomial.out")
 STRICT = ("aten::cat", "aten::stack")  # take no tensor of another device, not even one number
 READS_VALUES = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 
@@ -84,6 +85,8 @@ class Judge:
         elif name == "aten::copy_":
             if self.places.on_host(args[0]) and not self.places.on_host(args[1]):
                 why = "copies from the device to the host"
+        elif name in DRAWS and (args[1] == 1 or args[2:3] != (True,)):  # one, or each once
+            why = "it checks the probabilities before it draws, and waits for the answer"
         elif any(tag in func.tags for tag in READS_VALUES):
             why = "the result, or its shape, depends on values that Python waits for"
         if why is not None:
