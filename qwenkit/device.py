@@ -24,6 +24,8 @@ KNOWN_BAD_ON_MPS = {
     "2.12": f"{_CAUSAL}, and {_MASKS}",
 }
 
+LONGEST_SUM_ON_MPS = 32_766  # terms of one sum in a matrix product; see training_problem
+
 
 def pick_device(name: str | torch.device = "auto") -> torch.device:
     """Return the device for a name; "auto": MPS where there is one, else the CPU.
@@ -98,6 +100,25 @@ def known_problem(device: torch.device) -> str | None:
             f"torch {version} on MPS: {KNOWN_BAD_ON_MPS[version]}; upgrade torch to 2.13 or newer"
         )
     return None
+
+
+def training_problem(device: torch.device, vocab_size: int) -> str | None:
+    """Return what is known to go wrong when a vocabulary of this size is trained; None: nothing.
+
+    The gradient that a head hands down to the layers is a sum over the vocabulary. On the GPUs of
+    the M1 and M2, torch before 2.14 may add to so long a sum what lies behind the operands
+    (pytorch/pytorch, issue 195163).
+    """
+    major, minor = torch.__version__.split(".")[:2]
+    mended = (int(major), int(minor)) >= (2, 14)
+    if device.type != "mps" or vocab_size <= LONGEST_SUM_ON_MPS or mended:
+        return None
+    return (
+        f"torch {major}.{minor} on MPS: on an M1 or M2, a sum of more than "
+        f"{LONGEST_SUM_ON_MPS:,} terms in a matrix product may be wrong, and the gradient of a "
+        f'head with {vocab_size:,} tokens is one; train with device="cpu", or upgrade torch to '
+        "2.14 or newer"
+    )
 
 
 def _number(path: str) -> int | None:

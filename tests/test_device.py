@@ -163,6 +163,21 @@ def test_known_bad_versions_are_bad_on_mps_alone(monkeypatch, version, bad):
     assert device.known_problem(CPU) is None
 
 
+@pytest.mark.parametrize(
+    ("where", "version", "vocabulary", "wrong"),
+    [(MPS, "2.13.0", 151_936, True), (MPS, "2.13.0+cpu", 32_767, True), (MPS, "2.9", 40_000, True),
+     (MPS, "2.13.0", 32_766, False), (MPS, "2.14.0", 151_936, False), (MPS, "3.0", 151_936, False),
+     (CPU, "2.13.0", 151_936, False)],
+)  # fmt: skip
+def test_a_large_vocabulary_is_bad_to_train_on_mps(monkeypatch, where, version, vocabulary, wrong):
+    monkeypatch.setattr(torch, "__version__", version)
+    problem = device.training_problem(where, vocabulary)
+    assert (problem is not None) == wrong
+    if problem:
+        for words in ("on an M1 or M2", f"{vocabulary:,} tokens", 'device="cpu"', "2.14 or newer"):
+            assert words in problem
+
+
 def test_load_pretrained_avoids_a_known_bad_device_only_when_it_may_choose(
     tmp_path_factory, monkeypatch, has_mps
 ):

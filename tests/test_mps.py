@@ -18,16 +18,24 @@ from torchgen.gen import parse_native_yaml
 from torchgen.model import DispatchKey
 from train.small import held_out_loss, small_trainer
 
-from qwenkit.device import KNOWN_BAD_ON_MPS
+from qwenkit.device import KNOWN_BAD_ON_MPS, LONGEST_SUM_ON_MPS
 from qwenkit.errors import InputError, QwenkitError
 from qwenkit.generate import beam_search, generate, generate_batch
 from qwenkit.interpret import previous_token_scores
 from qwenkit.lora import add_lora
-from qwenkit.model import MLP, Attention, DecoderLayer, KVCache, RMSNorm, RotaryEmbedding
+from qwenkit.model import (
+    MLP,
+    Attention,
+    DecoderLayer,
+    KVCache,
+    QwenForCausalLM,
+    RMSNorm,
+    RotaryEmbedding,
+)
 from qwenkit.model.linear import _buffers
 from qwenkit.model.mask import attention_mask
 from qwenkit.mps import Finding, Report, rehearse
-from qwenkit.mps.defects import DEFECTS, met_by
+from qwenkit.mps.defects import DEFECTS, LARGE_SUM, met_by
 from qwenkit.mps.defects import Attention as AttentionCall
 from qwenkit.mps.defects import Linear as LinearCall
 from qwenkit.mps.kernels import ON_MPS, SERVE_MPS, kernels, native_functions, runs_on_mps
@@ -618,6 +626,26 @@ def test_what_is_said_of_a_bad_version_is_true_of_it():
         said = [call for words, call in calls.items() if words in problem]
         assert said
         assert all(met_by(call, version) for call in said), version
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_training_qwens_vocabulary_is_wrong_before_torch_2_14(tied):
+    """The head's input gradient is a sum over all tokens; `training_problem` warns of it."""
+    with torch.device("meta"):
+        model = QwenForCausalLM(config_of(vocab_size=151_936, tie_word_embeddings=tied))
+        tokens = torch.zeros(2, 16, dtype=torch.int64)
+
+    def learn(x):
+        F.cross_entropy(model(x).flatten(0, 1), x.flatten()).backward()
+
+    (problem,) = rehearse(learn, tokens, torch_version="2.13").problems
+    assert (problem.operator, problem.kind, problem.count) == ("aten::mm", "known bad", 1)
+    assert "on an M1 or M2" in problem.message
+    assert "upgrade torch to 2.14" in problem.message
+    assert problem.where.startswith("in the backward pass")
+    assert LARGE_SUM == LONGEST_SUM_ON_MPS + 1
+    assert rehearse(learn, tokens, torch_version="2.14").ok
+    assert rehearse(model, tokens, torch_version="2.13").ok  # no gradient, no such sum
 
 
 # The list of kernels

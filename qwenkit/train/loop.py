@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from qwenkit.device import synchronize
+from qwenkit.device import synchronize, training_problem
 from qwenkit.errors import TrainingError
 from qwenkit.model import QwenForCausalLM
 from qwenkit.train.batches import Batch, Batches
@@ -96,6 +97,9 @@ class Trainer:
         evaluate: Callable[[QwenForCausalLM], Evaluation] | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> None:
+        problem = training_problem(model.device, model.config.vocab_size)
+        if problem:
+            warnings.warn(f"{problem}.", stacklevel=2)
         self.model = model
         self.batches = batches
         self.settings = settings

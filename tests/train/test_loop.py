@@ -311,6 +311,16 @@ def test_gradients_of_an_interrupted_step_are_forgotten(monkeypatch):
     assert (got.loss, got.gradient_norm) == (want.loss, want.gradient_norm)
 
 
+def test_a_device_that_is_known_to_be_wrong_is_told(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        loop_file, "training_problem", lambda *given: asked.append(given) or "wrong gradients"
+    )
+    with pytest.warns(UserWarning, match=r"wrong gradients\."):
+        trainer = small_trainer()
+    assert asked == [(trainer.model.device, trainer.model.config.vocab_size)]
+
+
 def test_a_frozen_model_has_nothing_to_train():
     with pytest.raises(InputError, match="requires_grad"):
         small_trainer(model=small_model().requires_grad_(False))
