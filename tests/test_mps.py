@@ -301,6 +301,18 @@ def host_generator(x):
     return torch.multinomial(x.softmax(-1), 1, generator=torch.Generator())  # here
 
 
+def host_index_selected(x):
+    return x.index_select(0, torch.tensor([0, 2]))  # here
+
+
+def host_index_gathered(x):
+    return x.gather(1, torch.zeros(4, 2, dtype=torch.int64))  # here
+
+
+def host_side_of_a_comparison(x):
+    return x.equal(torch.ones(4, 4))  # here
+
+
 def numpy_of_the_device(x):
     return (x + 1).numpy()  # here
 
@@ -334,6 +346,9 @@ FAULTS = [
     (host_tensor_indexed, {("aten::index.Tensor", "host tensor")}),
     (host_tensor_in_a_hook, {("aten::mul.Tensor", "host tensor")}),
     (host_generator, {("aten::multinomial", "generator")}),
+    (host_index_selected, {("aten::index_select", "host tensor")}),
+    (host_index_gathered, {("aten::gather", "host tensor")}),
+    (host_side_of_a_comparison, {("aten::equal", "host tensor")}),
     (numpy_of_the_device, {("Tensor.numpy", "numpy")}),
     (array_of_the_device, {("Tensor.__array__", "numpy")}),
 ]
@@ -492,6 +507,36 @@ def picked(x):
     return x[x > 0.5]  # here
 
 
+def condition(x):
+    if x.sum() > 0:  # here
+        return x
+    return -x
+
+
+def selected(x):
+    return x.masked_select(x > 0.5)  # here
+
+
+def where_true(x):
+    return torch.where(x > 0.5)  # here
+
+
+def unique(x):
+    return x.unique()  # here
+
+
+def written_by_mask(x):
+    x[x > 0.5] = torch.zeros(1, device=x.device)  # here
+
+
+def put_by_mask(x):
+    return x.index_put((x > 0.5,), x.new_zeros(()))  # here
+
+
+def compared(x):
+    return torch.equal(x, x + 1)  # here
+
+
 def drawn(x):
     return torch.multinomial(x, 1, replacement=True)  # here
 
@@ -508,7 +553,11 @@ SYNCS = [
     (items, "aten::_local_scalar_dense", 4), (truth, "aten::_local_scalar_dense", 1),
     (as_list, "Tensor.tolist", 1), (printed, "Tensor.__format__", 1), (nonzero, "aten::nonzero", 1),
     (picked, "aten::index.Tensor", 1), (written_to_host, "aten::copy_", 1),
-    (drawn, "aten::multinomial", 1), (drawn_without_replacement, "aten::multinomial", 1),
+    (condition, "aten::_local_scalar_dense", 1), (selected, "aten::masked_select", 1),
+    (where_true, "aten::nonzero", 1), (unique, "aten::_unique2", 1),
+    (written_by_mask, "aten::index_put_", 1), (put_by_mask, "aten::index_put", 1),
+    (compared, "aten::equal", 1), (drawn, "aten::multinomial", 1),
+    (drawn_without_replacement, "aten::multinomial", 1),
 ]  # fmt: skip
 
 
