@@ -32,7 +32,7 @@ from qwenkit.model import (
     RMSNorm,
     RotaryEmbedding,
 )
-from qwenkit.model.linear import _buffers
+from qwenkit.model.linear import _buffers, widened
 from qwenkit.model.mask import attention_mask
 from qwenkit.mps import Finding, Report, rehearse
 from qwenkit.mps.defects import DEFECTS, LARGE_SUM, met_by
@@ -813,6 +813,12 @@ def test_a_computation_that_stops_at_the_devices_is_explained():
     stored = model.device
     with pytest.raises(InputError, match=r"input_ids is on cpu and the model on mps:0"):
         rehearse(lambda x: model(x.to(stored)), ids(1, 3))
+
+
+def test_a_product_on_the_host_takes_no_buffer_of_before_for_its_own():
+    x, weight = torch.rand(20, 4), torch.ones(3, 4, dtype=torch.int8)
+    widened(x, weight)
+    assert no_problems(lambda: widened(x.cpu(), weight.cpu()).to(x.device) + x[:, :3])
 
 
 def test_any_other_error_is_raised_as_it_is_with_the_findings_so_far():

@@ -70,7 +70,7 @@ def rehearse(fn: Callable[..., Any], *inputs: Any, torch_version: str | None = N
         notes.remarks.append(f"torch {version} on MPS: {known}; upgrade torch to 2.13 or newer")
     watch = Watch(Judge(_places(fn, inputs), notes, version))
     mode = Pretend(watch)
-    with _explained(notes, version), _no_buffers_kept(), Wrappers(mode).installed(), watch, mode:
+    with _explained(notes, version), _own_buffers(), Wrappers(mode).installed(), watch, mode:
         result = fn(*inputs)
         if isinstance(result, Iterator):
             for _ in result:
@@ -98,10 +98,15 @@ def _explained(notes: Notes, version: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _no_buffers_kept() -> Iterator[None]:
-    """Forget the buffers that products made meanwhile: filed under MPS, they are on the CPU."""
+def _own_buffers() -> Iterator[None]:
+    """Let products meanwhile have buffers of their own.
+
+    Those of before would be taken for the device's; those made meanwhile are filed under MPS and
+    lie on the CPU.
+    """
     held = _buffers.held
     before = dict(held)
+    held.clear()
     try:
         yield
     finally:
