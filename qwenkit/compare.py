@@ -10,9 +10,10 @@ import copy
 import functools
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from qwenkit.config import QwenConfig
@@ -20,6 +21,7 @@ from qwenkit.device import default_dtype, known_problem, pick_device, pick_dtype
 from qwenkit.model import DecoderLayer, KVCache, QwenForCausalLM
 from qwenkit.model.linear import linear
 from qwenkit.quantize import int8_linear, quantize_rows
+from qwenkit.trace import Trace
 
 # Of the largest value: rounding stays below it, a wrong kernel does not.
 ALLOWED = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 1e-2}
@@ -34,6 +36,10 @@ CONFIG = QwenConfig(  # the sizes of Qwen2.5-Coder-0.5B, with fewer layers and t
     max_position_embeddings=512,
     tie_word_embeddings=True,
 )
+# One layer whose MLP is small: these are about attention. (And gradients are rounded so often in
+# two layers that what bfloat16 is allowed would be used up.)
+LONG = replace(CONFIG, num_hidden_layers=1, intermediate_size=64, max_position_embeddings=1101)
+WIDE = replace(LONG, num_attention_heads=6, head_dim=128)  # the head_dim from 1.5B on
 
 
 @dataclass(frozen=True)
@@ -67,13 +73,10 @@ def compare_with_cpu(device: torch.device, dtype: torch.dtype | None = None) -> 
         One for each part. Where the device fails with an error, that part's error is infinite.
     """
     dtype = dtype or default_dtype(device)
-    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay the next ones
+    # The caller's random numbers stay the next ones; and gradients are tried wherever this is.
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
         torch.manual_seed(0)
-        model = QwenForCausalLM(CONFIG).requires_grad_(False)
-        for name, parameter in model.named_parameters():
-            if not name.endswith("norm.weight"):  # biases too: zeros would hide their loss
-                parameter.normal_(std=0.05)
-        return [_difference(*part, device, dtype) for part in _parts(model)]
+        return [_difference(*part, device, dtype) for part in _parts()]
 
 
 @functools.cache
@@ -118,8 +121,9 @@ def trusted_device(
 Part = tuple[str, Callable[..., Tensor], tuple[object, ...]]
 
 
-def _parts(model: QwenForCausalLM) -> Iterator[Part]:
+def _parts() -> Iterator[Part]:
     """Yield (name, function, arguments); tensors and modules among these go to the device."""
+    model = _random(CONFIG)
     layer = model.model.layers[0]
     assert isinstance(layer, DecoderLayer)  # torch says only that it is a module
     x = torch.randn(2, 24, CONFIG.hidden_size)
@@ -137,8 +141,24 @@ def _parts(model: QwenForCausalLM) -> Iterator[Part]:
     yield "attention, a padded batch", _padded, (model, ids, real)
     yield "attention, one token after a cache", _continued, (model, ids, 1)
     yield "attention, several tokens after a cache", _continued, (model, ids, 5)
+    yield "attention in the open", _in_the_open, (model, ids)
+    long = torch.randint(0, CONFIG.vocab_size, (1, LONG.max_position_embeddings))
+    yield "one token after 1,100 cached ones", _continued, (_random(LONG), long, 1)
+    wide = _random(WIDE)
+    yield "head_dim 128, a prompt", _call, (wide, ids)
+    yield "head_dim 128, one token after a cache", _continued, (wide, ids, 1)
+    yield "gradients of one training step", _gradients, (wide, ids)
     weight = torch.randn(FULL_VOCABULARY, CONFIG.hidden_size).mul_(0.05)
     yield "full-vocabulary head", linear, (x[:1, :3], weight)
+
+
+def _random(config: QwenConfig) -> QwenForCausalLM:
+    """Return a model none of whose weights is zero."""
+    model = QwenForCausalLM(config).requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if not name.endswith("norm.weight"):  # biases too: zeros would hide their loss
+            parameter.normal_(std=0.05)
+    return model
 
 
 def _call(module: torch.nn.Module, x: Tensor) -> Tensor:
@@ -154,6 +174,21 @@ def _continued(model: QwenForCausalLM, ids: Tensor, last: int) -> Tensor:
     cache = KVCache(model.config, len(ids), max_length=ids.shape[1])
     model(ids[:, :-last], cache=cache)
     return model(ids[:, -last:], cache=cache)  # type: ignore[no-any-return]
+
+
+def _in_the_open(model: QwenForCausalLM, ids: Tensor) -> Tensor:
+    """Return the logits where a trace keeps what attention looks at: no fused kernel can."""
+    return model(ids, trace=Trace(keep=("attn.pattern",)))  # type: ignore[no-any-return]
+
+
+def _gradients(model: QwenForCausalLM, ids: Tensor) -> Tensor:
+    """Return every gradient, each beside its largest value, in one row."""
+    learner = copy.deepcopy(model).requires_grad_(True)
+    with torch.enable_grad():
+        logits = learner(ids[:, :-1]).float()
+        loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+    found = [one.float() for one in torch.autograd.grad(loss, list(learner.parameters()))]
+    return torch.cat([(gradient / gradient.abs().max()).flatten() for gradient in found])
 
 
 def _difference(

@@ -10,11 +10,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import qwenkit as qk
 from qwenkit import compare, device, report
 from qwenkit.compare import compare_with_cpu, disagreement
+from qwenkit.mps import rehearse
 
 CPU, MPS = torch.device("cpu"), torch.device("mps")
 QWENS = (compare.FULL_VOCABULARY, compare.CONFIG.hidden_size)
 VOCABULARY = 5_000  # of the full head in these tests: the real one takes a gigabyte, with its copy
-HEAD = "full-vocabulary head"
+HEAD, GRADIENTS = "full-vocabulary head", "gradients of one training step"
 
 
 @pytest.fixture(autouse=True)
@@ -29,8 +30,8 @@ def _smaller(monkeypatch):
 def test_the_cpu_agrees_with_itself(dtype):
     found = compare_with_cpu(CPU, dtype)
     assert [one.part for one in found if not one.ok] == []
-    assert len(found) == 11
-    assert len({one.part for one in found}) == 11
+    assert len(found) == 16
+    assert len({one.part for one in found}) == 16
     # What is allowed leaves room for rounding, and not for much else.
     assert (
         max(one.error for one in found) > compare.ALLOWED[dtype] / 1000 or dtype != torch.bfloat16
@@ -43,6 +44,11 @@ def test_the_callers_random_numbers_are_left_alone():
     torch.manual_seed(5)
     compare_with_cpu(CPU)
     assert torch.equal(torch.rand(3), want)
+
+
+def test_it_may_be_tried_where_no_gradients_are_kept():
+    with torch.inference_mode():
+        assert all(one.ok for one in compare_with_cpu(CPU))
 
 
 class Breaks(TorchDispatchMode):
@@ -63,7 +69,7 @@ class Breaks(TorchDispatchMode):
 
 
 def judged(monkeypatch, mode, dtype=torch.float32):
-    """Compare with a device on which `mode` holds."""
+    """Compare with MPS as a rehearsal pretends it, where `mode` holds; so its ways are taken."""
 
     def on_device(part, function, arguments, device, dtype):
         def broken(*moved):
@@ -72,11 +78,22 @@ def judged(monkeypatch, mode, dtype=torch.float32):
 
         want = function(*arguments)
         got = broken(*(compare._moved(a, device, dtype) for a in arguments))
-        error = float((got.float() - want).abs().max() / want.abs().max())
+        error = float((got.cpu().float() - want).abs().max() / want.abs().max())
         return compare.Difference(part, error, compare.ALLOWED[dtype])
 
     monkeypatch.setattr(compare, "_difference", on_device)
-    return {one.part for one in compare_with_cpu(CPU, dtype) if not one.ok}
+    found = []
+    rehearse(lambda: found.extend(compare_with_cpu(MPS, dtype)))
+    return {one.part for one in found if not one.ok}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_all_that_is_tried_would_run_on_mps(dtype):
+    found = []
+    report = rehearse(lambda: found.extend(compare_with_cpu(MPS, dtype)), torch_version="2.13")
+    assert report.ok, str(report)
+    assert [one.part for one in found if not one.ok] == []
+    assert report.operators["aten::_weight_int8pack_mm"] == (dtype == torch.bfloat16)
 
 
 def test_a_wrong_kernel_is_named_where_it_is_wrong(monkeypatch):
@@ -87,7 +104,25 @@ def test_a_kernel_that_is_wrong_for_one_token_alone_is_named(monkeypatch):
     single = Breaks("scaled_dot_product", lambda q, k, *rest: k.shape[2] > q.shape[2])
     assert judged(monkeypatch, single) == {
         "attention, one token after a cache", "attention, several tokens after a cache",
+        "one token after 1,100 cached ones", "head_dim 128, one token after a cache",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("mode", "dtype", "parts"), [
+    (Breaks("int8pack"), torch.bfloat16, {"int8 linear, one row"}),
+    (Breaks("aten._softmax.default"), torch.float32, {"attention in the open"}),
+    (Breaks("silu_backward"), torch.float32, {GRADIENTS}),
+    (
+        Breaks("scaled_dot_product", lambda q, k, *rest: k.shape[2] > 1024), torch.bfloat16,
+        {"one token after 1,100 cached ones"},
+    ),
+    (
+        Breaks("scaled_dot_product", lambda q, *rest: q.shape[3] == 128), torch.float32,
+        {"head_dim 128, a prompt", "head_dim 128, one token after a cache"},
+    ),
+])  # fmt: skip
+def test_a_kernel_that_is_wrong_in_one_use_alone_is_named_there(monkeypatch, mode, dtype, parts):
+    assert judged(monkeypatch, mode, dtype) == parts
 
 
 def test_numbers_that_are_none_are_no_agreement(monkeypatch):
