@@ -593,6 +593,10 @@ DEFECT_CALLS = [  # call, its keywords, versions with the defect, and those just
         F.linear, (torch.rand(1, 3, 4, dtype=HALF), torch.rand(2, 4, dtype=HALF)),
         {}, ("2.12",), ("2.13",),
     ),
+    (
+        F.linear, (torch.rand(1, 3, 4), torch.rand(2, 4), torch.rand(2)),
+        {}, ("2.13.0", "2.14.0.dev20260810"), ("2.12",),
+    ),
     (F.scaled_dot_product_attention, (strided(1, 2, 8, 64),) * 3, {}, ("2.8",), ("2.9", "2.10.0")),
     (F.scaled_dot_product_attention, (strided(2, 2, 8, 64),) * 3, {}, ("2.9", "2.11.1"), ("2.12",)),
     (
@@ -613,6 +617,12 @@ DEFECT_CALLS = [  # call, its keywords, versions with the defect, and those just
 ]  # fmt: skip
 HARMLESS = [
     (F.linear, (torch.rand(3, 4), torch.rand(2, 4)), {}),
+    (F.linear, (torch.rand(3, 4), torch.rand(2, 4), torch.rand(2)), {}),  # 2 dimensions
+    (
+        lambda x, w, b: F.linear(x, w) + b,
+        (torch.rand(1, 3, 4), torch.rand(2, 4), torch.rand(2)),
+        {},
+    ),
     (F.scaled_dot_product_attention, (strided(2, 2, 9, 64),) * 3, {}),  # more than 8 queries
     (F.scaled_dot_product_attention, (strided(2, 2, 8, 32),) * 3, {}),  # another head_dim
     (F.scaled_dot_product_attention, (torch.rand(1, 1, 5, 8),) * 3, {"is_causal": True}),  # float32

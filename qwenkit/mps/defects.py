@@ -1,8 +1,8 @@
 """Calls that gave wrong numbers on MPS, silently, in some versions of torch.
 
 A rehearsal computes on the CPU, so it cannot see them; it can see the shapes that meet them. Each
-entry names the pull request of pytorch/pytorch that mends it and tells when it happens.
-`qwenkit.device.KNOWN_BAD_ON_MPS` lists the versions that should not be used on MPS at all.
+entry names the issue of pytorch/pytorch, or the pull request that mends it, and tells when it
+happens. `qwenkit.device.KNOWN_BAD_ON_MPS` lists the versions not to be used on MPS at all.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Defect:
         fixed: first version without; None: none yet.
         meets: whether a call meets it.
         message: what happens, and what to do.
-        pull: number of the pull request that mends it.
+        number: of the issue, or of the pull request that mends it.
     """
 
     call: type
@@ -81,11 +81,15 @@ class Defect:
     fixed: tuple[int, int] | None
     meets: Callable[..., bool]
     message: str
-    pull: int
+    number: int
 
 
 def _strided(call: Linear) -> bool:
     return not (call.input.is_contiguous() and call.weight.is_contiguous())
+
+
+def _biased(call: Linear) -> bool:
+    return call.bias is not None and call.input.dim() > 2
 
 
 def _varies(call: Linear) -> bool:
@@ -139,6 +143,10 @@ DEFECTS = (
     Defect(
         Linear, (2, 8), (2, 13), _varies, "on an M5, F.linear without a bias in float16 "
         "or bfloat16 varies from call to call for some shapes: upgrade torch to 2.13", 181466,
+    ),
+    Defect(
+        Linear, (2, 13), None, _biased, "on an M1 with macOS 26, F.linear with a bias is wrong for "
+        "an input of 3 or more dimensions: multiply without the bias, and add it then", 192934,
     ),
     Defect(
         Attention, (2, 8), (2, 9), _strided_queries, "attention of up to 8 queries reads "

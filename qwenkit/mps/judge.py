@@ -95,7 +95,7 @@ class Judge:
     def meets(self, name: str, call: object) -> None:
         """Note the known defects that a call meets."""
         for defect in met_by(call, self.torch_version):
-            source = f"(pytorch/pytorch, pull request {defect.pull})"
+            source = f"(pytorch/pytorch #{defect.number})"
             self.notes.problem(name, "known bad", f"{defect.message} {source}")
 
     def generators(self, name: str, values: Sequence[Any]) -> None:
