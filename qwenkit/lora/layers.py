@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from qwenkit.errors import InputError
 from qwenkit.model import QwenForCausalLM
 from qwenkit.model.linear import Linear, linear
+from qwenkit.model.reading import prepare
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
 
@@ -189,6 +190,7 @@ def merge_lora(model: QwenForCausalLM) -> None:
     """
     for part in _layers(model):
         part.merge()
+    prepare(model)  # the weights are others now
 
 
 def unmerge_lora(model: QwenForCausalLM) -> None:
@@ -199,6 +201,7 @@ def unmerge_lora(model: QwenForCausalLM) -> None:
     """
     for part in _layers(model):
         part.unmerge()
+    prepare(model)
 
 
 def remove_lora(model: QwenForCausalLM) -> None:

@@ -100,6 +100,11 @@ def linear(
     values = loop_reads(x, weight)
     if values is not None:
         return by_loop(x, values, bias)
+    if bias is not None and weight.device.type in ("mps", "meta"):  # meta: MPS is rehearsed there
+        # On an M1 with macOS 26 a product that adds the bias itself is wrong for three dimensions
+        # (pytorch/pytorch #192934); one without it is right.
+        y = F.linear(x, weight)
+        return y + bias.to(y.dtype)  # under autocast the bias is wider than the product
     trained = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     plain = x.dtype == weight.dtype and weight.is_contiguous()
     if not weight.is_cpu or trained or not plain or torch.is_autocast_enabled("cpu"):

@@ -26,7 +26,13 @@ DTYPES = (torch.float32, torch.bfloat16, torch.int8)
 class _Reading(NamedTuple):
     values: NDArray[Any]
     memory: StorageWeakRef  # the weight's; as long as this lives, no other has its number
+    address: int  # of the weight, within that memory
     version: int | None  # the weight's, where the values are not its own memory
+
+    def is_of(self, weight: Tensor) -> bool:
+        """Tell whether the weight still lies where it lay."""
+        same = self.memory.cdata == weight.untyped_storage()._cdata
+        return same and weight.data_ptr() == self.address and weight.shape == self.values.shape
 
 
 _readings = WeakIdKeyDictionary()  # a weight -> its _Reading, for as long as the weight lives
@@ -48,7 +54,7 @@ def prepare(model: nn.Module, stored: Mapping[str, Tensor] | None = None) -> Non
     """
     tensors = dict([*model.named_parameters(), *model.named_buffers()])
     matrices = {n: t for n, t in tensors.items() if t.dim() == 2 and t.dtype in DTYPES and t.is_cpu}
-    if sum(t.nbytes for t in matrices.values()) < LARGE_MODEL or compiled_loop() is None:
+    if sum(tensor.nbytes for tensor in matrices.values()) < LARGE_MODEL:
         return
     for name, weight in matrices.items():
         if not weight.requires_grad and weight.is_contiguous():
@@ -56,36 +62,37 @@ def prepare(model: nn.Module, stored: Mapping[str, Tensor] | None = None) -> Non
 
 
 def _keep(weight: Tensor, stored: Tensor | None = None) -> None:
-    memory = StorageWeakRef(weight.untyped_storage())
-    if stored is not None and not weight.is_inference():  # of such a tensor nothing is counted
-        _readings[weight] = _Reading(_bits(stored), memory, weight._version)
-    elif reading(weight) is None:
-        _readings[weight] = _Reading(_bits(weight), memory, None)
+    known: _Reading | None = _readings.get(weight)
+    if stored is None and known is not None and known.is_of(weight):
+        return  # it may have stored values
+    memory, address = StorageWeakRef(weight.untyped_storage()), weight.data_ptr()
+    if stored is None or weight.is_inference():  # of such a tensor no changes are counted
+        _readings[weight] = _Reading(_bits(weight), memory, address, None)
+    else:
+        _readings[weight] = _Reading(_bits(stored), memory, address, weight._version)
 
 
 def reading(weight: Tensor) -> NDArray[Any] | None:
     """Return what the loop reads for a weight, bfloat16 as uint16; None: leave it to torch."""
     found: _Reading | None = _readings.get(weight)
-    if found is None:
+    if found is None or compiled_loop() is None:
         return None
-    if found.memory.cdata != weight.untyped_storage()._cdata:
-        del _readings[weight]  # moved or cast: nothing is known of the new memory
+    if not found.is_of(weight):
+        del _readings[weight]  # moved, cast or cut: nothing is known of what it is now
         return None
     if found.version is None:
         return found.values
     if found.version == weight._version and not weight.requires_grad:
         return found.values
     # It was changed, or is about to be trained, which some optimizers do not count.
-    _readings[weight] = _Reading(_bits(weight), found.memory, None)
+    _readings[weight] = found._replace(values=_bits(weight), version=None)
     return reading(weight)
 
 
 def _bits(values: Tensor) -> NDArray[Any]:
     plain = values.detach()
-    found: NDArray[Any] = (
-        plain.view(torch.uint16) if plain.dtype == torch.bfloat16 else plain
-    ).numpy()
-    return found
+    plain = plain.view(torch.uint16) if plain.dtype == torch.bfloat16 else plain
+    return np.asarray(plain)
 
 
 @functools.cache

@@ -149,6 +149,8 @@ CHANGES = {
     "another parameter": lambda layer: setattr(
         layer, "weight", nn.Parameter(torch.ones(10, 24), requires_grad=False)
     ),
+    "fewer rows": lambda layer: setattr(layer.weight, "data", layer.weight.data[:7]),
+    "other rows": lambda layer: setattr(layer.weight, "data", layer.weight.data[3:]),
     "a rounding": lambda layer: layer.to(torch.float16).float(),
     "new values": lambda layer: layer.load_state_dict({"weight": torch.ones(10, 24)}),
     "training": one_step,
