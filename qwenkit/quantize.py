@@ -19,9 +19,9 @@ from qwenkit.errors import InputError
 from qwenkit.model import QwenForCausalLM
 from qwenkit.model.linear import (
     TURNED,
+    float32_by_loop,
     has_bfloat16_products,
     loop_reads,
-    loop_through,
     widened,
 )
 from qwenkit.model.reading import prepare
@@ -49,20 +49,28 @@ class Int8Linear(nn.Module):
         weight: (O, I) int8.
         weight_scale: (O) one scale a row.
         bias: (O), or None.
+        may_turn: as of `Linear`.
     """
 
-    is_plain = True  # the output is the product and `finish`, nothing more
+    is_plain = True  # as of `Linear`
 
-    def __init__(self, weight: Tensor, weight_scale: Tensor, bias: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        weight_scale: Tensor,
+        bias: Tensor | None = None,
+        may_turn: bool = False,
+    ) -> None:
         super().__init__()
+        self.may_turn = may_turn
         self.register_buffer("weight", weight)
         self.register_buffer("weight_scale", weight_scale)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.weight: Tensor
         self.weight_scale: Tensor
 
-    def forward(self, x: Float[Tensor, "*B I"], turned: bool = False) -> Float[Tensor, "*B O"]:
-        """Multiply each row of x by the weight; `turned` as in `linear`.
+    def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
+        """Multiply each row of x by the weight.
 
         Raises:
             InputError: gradients are asked for; the kernels have none.
@@ -72,11 +80,7 @@ class Int8Linear(nn.Module):
                 "int8 weights cannot take part in backpropagation; train the float model, or call "
                 "this one under torch.no_grad()"
             )
-        return int8_linear(x, self.weight, self.weight_scale, self.bias, turned)
-
-    def finish(self, y: Float[Tensor, "*B O"], dtype: torch.dtype) -> Float[Tensor, "*B O"]:
-        """Return the output, of the float32 product alone."""
-        return _scaled(y, self.weight_scale, self.bias, dtype)
+        return int8_linear(x, self.weight, self.weight_scale, self.bias, self.may_turn)
 
     def extra_repr(self) -> str:
         """Show the sizes in `print(model)`."""
@@ -118,29 +122,23 @@ def int8_linear(
     weight: Int8[Tensor, "O I"],
     scale: Float[Tensor, " O"],
     bias: Float[Tensor, " O"] | None = None,
-    turned: bool = False,
+    may_turn: bool = False,
 ) -> Float[Tensor, "*B O"]:
     """Return x (weight × scale)ᵀ + b: read as it lies for few rows, widened for many."""
     rows = x.numel() // max(x.shape[-1], 1)
     values = loop_reads(x, weight)
     if values is not None:
-        (product,) = loop_through(x, values)
-        return _scaled(product, scale, bias, x.dtype)
+        y = float32_by_loop(x, values).mul_(scale)  # (..., O)
+        return (y if bias is None else y.add_(bias)).to(x.dtype)
     if 0 < rows <= FEW_ROWS and x.dtype == torch.bfloat16:
         flat = x.reshape(-1, x.shape[-1]).contiguous()  # (rows, I)
         y = torch._weight_int8pack_mm(flat, weight, scale)  # (rows, O)
         y = y.view(*x.shape[:-1], weight.shape[0])  # (..., O)
     else:
         narrow = x.dtype == torch.bfloat16 and (x.device.type != "cpu" or has_bfloat16_products())
-        turned = turned and rows in TURNED
+        turned = may_turn and rows in TURNED
         y = widened(x, weight, None, x.dtype if narrow else torch.float32, turned) * scale
     return y if bias is None else y + bias
-
-
-def _scaled(y: Tensor, scale: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Return the output in x's dtype, of the float32 product with the int8 weight."""
-    y = y.mul_(scale)
-    return (y if bias is None else y.add_(bias)).to(dtype)
 
 
 def quantize(model: QwenForCausalLM) -> dict[str, float]:
@@ -205,7 +203,7 @@ def _put(model: QwenForCausalLM, name: str, weight: Tensor, scale: Tensor) -> No
     new = (
         Int8Embedding(weight, scale)
         if isinstance(old, nn.Embedding)
-        else Int8Linear(weight, scale, old.bias)  # type: ignore[arg-type]
+        else Int8Linear(weight, scale, old.bias, old.may_turn)  # type: ignore[arg-type]
     )
     setattr(model.get_submodule(parent), child, new)
 

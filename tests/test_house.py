@@ -46,10 +46,11 @@ FLOORS = (
 FLOORS_INSIDE = {
     "model": (
         ("norm", "rope", "mask", "cache", "few_rows", "inputs"),
-        ("reading",),
+        ("layer_loops", "reading"),
         ("linear",),
         ("attention", "mlp", "embedding"),
         ("decoder",),
+        ("one_token",),
         ("qwen",),
         (FACE,),
     ),

@@ -41,6 +41,7 @@ class LoRALinear(Linear):
         nn.Module.__init__(self)  # not Linear's: weight and bias are the base's own
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight, self.bias = base.weight, base.bias
+        self.may_turn = base.may_turn
         device = base.weight.device
         # Float32 even beside bfloat16 weights: steps of training are small beside the values.
         self.lora_A = nn.Linear(base.in_features, rank, bias=False, device="cpu").float()
@@ -59,7 +60,7 @@ class LoRALinear(Linear):
         """Whether the weight has B A in it."""
         return self.plain_weight is not None
 
-    def forward(self, x: Float[Tensor, "*B I"], turned: bool = False) -> Float[Tensor, "*B O"]:
+    def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
         """Multiply by the weight, and add what B and A have learned."""
         y: Tensor = linear(x, self.weight, self.bias)  # (..., O)
         if self.merged:
@@ -216,7 +217,8 @@ def remove_lora(model: QwenForCausalLM) -> None:
     _layers(model)
     for name, part in lora_layers(model).items():
         with torch.device("meta"):
-            plain = Linear(part.in_features, part.out_features, bias=part.bias is not None)
+            bias, may_turn = part.bias is not None, part.may_turn
+            plain = Linear(part.in_features, part.out_features, bias, may_turn=may_turn)
         plain.weight, plain.bias = part.weight, part.bias
         model.set_submodule(name, plain.train(part.training))
 

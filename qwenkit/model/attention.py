@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from qwenkit.config import QwenConfig
 from qwenkit.model.cache import KVCache
-from qwenkit.model.linear import Linear, together
+from qwenkit.model.linear import Linear
 from qwenkit.model.mask import causal_mask
 from qwenkit.model.rope import apply_rope
 from qwenkit.trace import TraceAt, tap
@@ -64,10 +64,9 @@ class Attention(nn.Module):
         def split(projected: Tensor, count: int) -> Tensor:
             return projected.view(batch, length, count, -1).transpose(1, 2)  # (B, count, T, D)
 
-        q, k, v = together(x, self.q_proj, self.k_proj, self.v_proj)  # (B, T, H·D), 2 × KV·D
-        q = tap(trace, "attn.q", split(q, heads))  # (B, H, T, D)
-        k = tap(trace, "attn.k", split(k, kv_heads))  # (B, KV, T, D)
-        v = tap(trace, "attn.v", split(v, kv_heads))  # (B, KV, T, D)
+        q = tap(trace, "attn.q", split(self.q_proj(x), heads))  # (B, H, T, D)
+        k = tap(trace, "attn.k", split(self.k_proj(x), kv_heads))  # (B, KV, T, D)
+        v = tap(trace, "attn.v", split(self.v_proj(x), kv_heads))  # (B, KV, T, D)
         q = tap(trace, "attn.q_rot", apply_rope(q, *rope))
         k = tap(trace, "attn.k_rot", apply_rope(k, *rope))
         if cache is not None:

@@ -13,8 +13,9 @@ Numba compiles it at its first use, which takes a second or two, and keeps the r
 `loop` is the Python function itself: slow, and the same numbers.
 """
 
+import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any, no_type_check
 
 import numba
@@ -52,7 +53,7 @@ def _as_float(stored):
 
 @no_type_check
 def loop(weight, x, y):
-    """Write x weightᵀ into y; one weight, else as in `few_rows`."""
+    """Write x weightᵀ into y; arguments as of `few_rows`."""
     outer, inner = weight.shape
     quarter = outer // WALKS
     for row in numba.prange(quarter):
@@ -74,44 +75,47 @@ def loop(weight, x, y):
 
 
 @no_type_check
-def _compiled():
-    # The sum may be added up in another order, several numbers at once; nothing else is given up.
-    options = {"parallel": True, "fastmath": {"reassoc", "contract", "nsz"}}
+def compiled(function, options):
+    """Compile a function at its first call, and keep the result on disk where that may be."""
     try:
-        return numba.njit(cache=True, **options)(loop)
+        return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no folder that it may write to: compiled anew in each process
-        return numba.njit(**options)(loop)
+        return numba.njit(**options)(function)
 
 
-_loop = _compiled()
+# The sum may be added up in another order, several numbers at once; nothing else is given up.
+OPTIONS = {"parallel": True, "fastmath": {"reassoc", "contract", "nsz"}}
+parallel_loop = compiled(loop, OPTIONS)
 
 
-def few_rows(
-    x: NDArray[np.float32], weights: Sequence[NDArray[Any]], threads: int = 1
-) -> list[NDArray[np.float32]]:
-    """Return x weightᵀ for each weight: (N, O) float32 arrays.
+def few_rows(x: NDArray[np.float32], weight: NDArray[Any], threads: int = 1) -> NDArray[np.float32]:
+    """Return x weightᵀ, an (N, O) float32 array.
 
     Args:
         x: (N, I) float32, a few rows.
-        weights: (O, I) each: float32, int8, or bfloat16 as uint16.
+        weight: (O, I) float32, int8, or bfloat16 as uint16.
         threads: cores to use at the most.
 
     Raises:
         InputError: the shapes do not fit; compiled code would read past the end of a row.
     """
-    rows, products = np.ascontiguousarray(x), []
+    if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1]:
+        raise InputError(
+            f"x has shape {x.shape} and the weight {weight.shape}; they must be (N, I) and (O, I)"
+        )
+    y = np.empty((len(x), len(weight)), dtype=np.float32)
+    with cores(threads):
+        parallel_loop(weight, np.ascontiguousarray(x), y)
+    return y
+
+
+@contextlib.contextmanager
+def cores(threads: int) -> Iterator[None]:
+    """Let compiled loops run on so many cores, one caller at a time."""
     with _one_at_a_time:
         if numba.get_num_threads() != threads:
             numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))
-        for weight in weights:
-            if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1]:
-                raise InputError(
-                    f"x has shape {x.shape} and the weight {weight.shape}; they must be (N, I) "
-                    "and (O, I)"
-                )
-            products.append(np.empty((len(rows), len(weight)), dtype=np.float32))
-            _loop(weight, rows, products[-1])
-    return products
+        yield
 
 
 def shares_cores_with_torch() -> bool:
@@ -120,5 +124,5 @@ def shares_cores_with_torch() -> bool:
     Numba starts its threads through OpenMP or TBB. Where it finds neither, its own threads and
     torch's get in each other's way, and torch's products are quicker.
     """
-    few_rows(np.ones((1, 8), np.float32), [np.ones((WALKS, 8), np.uint16)])
+    few_rows(np.ones((1, 8), np.float32), np.ones((WALKS, 8), np.uint16))
     return str(numba.threading_layer()) in ("omp", "tbb")

@@ -48,54 +48,39 @@ _buffers = _Buffers()
 
 
 class Linear(nn.Linear):
-    """y = x Wᵀ + b, as `nn.Linear`: the same parameters, the quickest product."""
+    """y = x Wᵀ + b, as `nn.Linear`: the same parameters, the quickest product.
 
-    is_plain = True  # the output is the product and `finish`, nothing more
-
-    def forward(self, x: Float[Tensor, "*B I"], turned: bool = False) -> Float[Tensor, "*B O"]:
-        """Multiply each row of x by the weight; `turned` as in `linear`."""
-        return linear(x, self.weight, self.bias, turned)
-
-    def finish(self, y: Float[Tensor, "*B O"], dtype: torch.dtype) -> Float[Tensor, "*B O"]:
-        """Return the output, of the float32 product alone."""
-        return (y if self.bias is None else y.add_(self.bias)).to(dtype)
-
-
-def together(x: Float[Tensor, "*B I"], *layers: Any, turned: bool = False) -> tuple[Tensor, ...]:
-    """Return layer(x) for each of several layers: `Linear`, or what takes its place.
-
-    A few rows go through all their weights without a pause: what is done between two products is
-    little, but the memory waits for it.
+    Args:
+        inner: I.
+        outer: O.
+        bias: whether it has one.
+        may_turn: whether the output may lie in memory column by column. What is done with it value
+            by value, or by a product, is as quick then; what views it in another shape must copy.
     """
-    values = [loop_reads(x, layer.weight) for layer in layers if _is_plain(layer)]
-    weights = [each for each in values if each is not None]
-    if len(weights) < len(layers):
-        turns = [{"turned": True} if turned and _is_plain(layer) else {} for layer in layers]
-        return tuple(layer(x, **turn) for layer, turn in zip(layers, turns, strict=True))
-    products = loop_through(x, *weights)
-    return tuple(layer.finish(y, x.dtype) for layer, y in zip(layers, products, strict=True))
 
+    is_plain = True  # the output is the product and the bias, nothing more
+    may_turn = False
 
-def _is_plain(layer: Any) -> bool:
-    """Tell whether a layer's output is its product and `finish`: no LoRA, and no hook waits."""
-    hooks = layer._forward_hooks or layer._forward_pre_hooks
-    return not hooks and getattr(layer, "is_plain", False)
+    def __init__(
+        self, inner: int, outer: int, bias: bool = True, *, may_turn: bool = False
+    ) -> None:
+        super().__init__(inner, outer, bias)
+        self.may_turn = may_turn
+
+    def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
+        """Multiply each row of x by the weight."""
+        return linear(x, self.weight, self.bias, self.may_turn)
 
 
 def linear(
     x: Float[Tensor, "*B I"],
     weight: Float[Tensor, "O I"],
     bias: Float[Tensor, " O"] | None = None,
-    turned: bool = False,
+    may_turn: bool = False,
 ) -> Float[Tensor, "*B O"]:
-    """Return x Wᵀ + b by the quickest way there is for it.
+    """Return x Wᵀ + b by the quickest way there is for it; arguments as of `F.linear`.
 
-    Args:
-        x: as of `F.linear`.
-        weight: as of `F.linear`.
-        bias: as of `F.linear`.
-        turned: the output may lie in memory column by column. What is done with it value by value,
-            or by a product, is as quick then; what views it in another shape would have to copy.
+    `may_turn`: as of `Linear`.
     """
     values = loop_reads(x, weight)
     if values is not None:
@@ -111,7 +96,7 @@ def linear(
         return F.linear(x, weight, bias)
     rows = x.numel() // max(x.shape[-1], 1)
     large = weight.numel() >= LARGE
-    turned = turned and large and rows in TURNED
+    turned = may_turn and large and rows in TURNED
     if weight.dtype == torch.float32 and turned:
         return from_the_left(x, weight, bias, turned)
     if weight.dtype == torch.float32 and large and rows in SLICES:
@@ -135,17 +120,17 @@ def by_loop(
         weight: (O, I) what is read, as `reading` gives it.
         bias: added in float32.
     """
-    (y,) = loop_through(x, weight)
+    y = float32_by_loop(x, weight)
     return (y if bias is None else y.add_(bias)).to(x.dtype)  # (..., O)
 
 
-def loop_through(x: Float[Tensor, "*B I"], *weights: NDArray[Any]) -> list[Tensor]:
-    """Return x Wᵀ in float32 for each weight, as `reading` gives it."""
+def float32_by_loop(x: Float[Tensor, "*B I"], weight: NDArray[Any]) -> Float[Tensor, "*B O"]:
+    """Return x Wᵀ in float32, whatever x is; `weight` as `reading` gives it."""
     multiply = compiled_loop()
     assert multiply is not None, "`reading` gives arrays only where there is the loop"
     rows = x.detach().float().numpy()  # (..., I)
-    products = multiply(rows.reshape(-1, rows.shape[-1]), weights, torch.get_num_threads())
-    return [torch.from_numpy(y.reshape(*rows.shape[:-1], -1)) for y in products]  # (..., O) each
+    y = multiply(rows.reshape(-1, rows.shape[-1]), weight, torch.get_num_threads())  # (N, O)
+    return torch.from_numpy(y.reshape(*rows.shape[:-1], -1))  # (..., O)
 
 
 def loop_reads(x: Float[Tensor, "*B I"], weight: Tensor) -> NDArray[Any] | None:
@@ -237,7 +222,7 @@ def widened(
         weight: (O, I) in any dtype, int8 too.
         bias: added in x's dtype.
         dtype: to multiply in.
-        turned: as in `linear`.
+        turned: whether the output is left to lie column by column.
     """
     outer, inner = weight.shape
     columns = x.reshape(-1, inner).to(dtype).t()  # (I, N), N tokens

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qwenkit.config import QwenConfig
-from qwenkit.model.linear import Linear, together
+from qwenkit.model.linear import Linear
 from qwenkit.trace import TraceAt, tap
 
 
@@ -14,17 +14,17 @@ class MLP(nn.Module):
 
     def __init__(self, config: QwenConfig) -> None:
         super().__init__()
-        self.gate_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
+        wide = config.hidden_size, config.intermediate_size
+        self.gate_proj = Linear(*wide, bias=False, may_turn=True)
+        self.up_proj = Linear(*wide, bias=False, may_turn=True)
         self.down_proj = Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(
         self, x: Float[Tensor, "B T C"], trace: TraceAt | None = None
     ) -> Float[Tensor, "B T C"]:
         """Return what the MLP adds to the residual stream."""
-        gate, up = together(x, self.gate_proj, self.up_proj, turned=True)
-        gate = tap(trace, "mlp.gate", gate)  # (B, T, F)
-        up = tap(trace, "mlp.up", up)  # (B, T, F)
+        gate = tap(trace, "mlp.gate", self.gate_proj(x))  # (B, T, F)
+        up = tap(trace, "mlp.up", self.up_proj(x))  # (B, T, F)
         if trace is None and not gate.requires_grad:
             act = F.silu(gate, inplace=True).mul_(up)  # (B, T, F) the same, in gate's own memory
         else:

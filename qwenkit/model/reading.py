@@ -8,7 +8,7 @@ as well read the stored values, and gives the numbers of the float32 weight.
 import functools
 import platform
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.weak import WeakIdKeyDictionary
 
 LARGE_MODEL = 64 << 20  # bytes; a smaller one stays in the processor's cache from token to token
-Loop = Callable[[NDArray[np.float32], Sequence[NDArray[Any]], int], list[NDArray[np.float32]]]
+Loop = Callable[[NDArray[np.float32], NDArray[Any], int], NDArray[np.float32]]
 DTYPES = (torch.float32, torch.bfloat16, torch.int8)
 
 
@@ -39,7 +39,7 @@ _readings = WeakIdKeyDictionary()  # a weight -> its _Reading, for as long as th
 
 
 def prepare(model: nn.Module, stored: Mapping[str, Tensor] | None = None) -> None:
-    """Let products of few rows read a large model's frozen matrices by the compiled loop.
+    """Let the compiled loops read a large model's frozen weights.
 
     Call it again when matrices were replaced. A small model is left to torch, and so is one that
     is not on the CPU, or on a processor that the loop was not measured on.
@@ -53,12 +53,13 @@ def prepare(model: nn.Module, stored: Mapping[str, Tensor] | None = None) -> Non
             there: edit under `torch.no_grad()`.
     """
     tensors = dict([*model.named_parameters(), *model.named_buffers()])
-    matrices = {n: t for n, t in tensors.items() if t.dim() == 2 and t.dtype in DTYPES and t.is_cpu}
-    if sum(tensor.nbytes for tensor in matrices.values()) < LARGE_MODEL:
+    weights = {n: t for n, t in tensors.items() if t.dtype in DTYPES and t.is_cpu}
+    if sum(tensor.nbytes for tensor in weights.values()) < LARGE_MODEL:
         return
-    for name, weight in matrices.items():
+    for name, weight in weights.items():
         if not weight.requires_grad and weight.is_contiguous():
-            _keep(weight, (stored or {}).get(name))
+            # Norms and biases are so small that half their bytes are nothing.
+            _keep(weight, (stored or {}).get(name) if weight.dim() == 2 else None)
 
 
 def _keep(weight: Tensor, stored: Tensor | None = None) -> None:

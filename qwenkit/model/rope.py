@@ -100,4 +100,4 @@ def apply_rope(
     """
     cos, sin = cos[:, None], sin[:, None]  # (B, 1, T, D): the same angles for every head
     a, b = x.chunk(2, dim=-1)  # (B, H, T, D/2) each
-    return torch.cat([-b, a], dim=-1).mul_(sin).add_(x * cos)  # in one copy's memory
+    return x * cos + torch.cat([-b, a], dim=-1) * sin

@@ -16,7 +16,7 @@ from qwenkit.errors import InputError
 from qwenkit.model import linear as products
 from qwenkit.model import reading as room
 from qwenkit.model.few_rows import few_rows, loop
-from qwenkit.model.linear import Linear, linear, together
+from qwenkit.model.linear import Linear, linear
 from qwenkit.model.reading import compiled_loop, prepare, reading
 from qwenkit.toy import write_toy_checkpoint
 
@@ -44,7 +44,7 @@ def test_numbers_are_those_of_the_float32_product(rows, outer, inner, dtype):
     x = torch.randn(rows, inner, generator=torch.Generator().manual_seed(1))
     true = F.linear(x.double(), weight.double())
     theirs = (F.linear(x, weight.float()) - true).abs().max().item()
-    (got,) = few_rows(x.numpy(), [bits(weight)], threads=2)
+    got = few_rows(x.numpy(), bits(weight), threads=2)
     assert got.shape == (rows, outer)
     error = np.abs(got - true.numpy()).max()
     assert error <= 2 * theirs + 1e-6 * true.abs().max().item()
@@ -61,7 +61,7 @@ def test_the_loop_itself_is_python_with_the_same_numbers(dtype):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.0, 1e-40, 3e38])
 def test_no_number_is_taken_for_another(value):
     weight = torch.tensor([[value, 1.0]] * 5).bfloat16()
-    (got,) = few_rows(np.array([[1.0, 0.5]], np.float32), [bits(weight)])
+    got = few_rows(np.array([[1.0, 0.5]], np.float32), bits(weight))
     want = F.linear(torch.tensor([[1.0, 0.5]]), weight.float())
     torch.testing.assert_close(torch.from_numpy(got), want, equal_nan=True)
 
@@ -70,18 +70,18 @@ def test_shapes_that_do_not_fit_are_refused_before_anything_is_read():
     weight = bits(stored(4, 6, torch.bfloat16))
     for x in (np.ones((1, 5), np.float32), np.ones((1, 7), np.float32), np.ones(6, np.float32)):
         with pytest.raises(InputError, match=r"they must be \(N, I\) and \(O, I\)"):
-            few_rows(x, [weight])
+            few_rows(x, weight)
 
 
 def test_two_threads_may_multiply_at_once():
     weight = bits(stored(64, 256, torch.bfloat16))
     x = np.ones((1, 256), np.float32)
-    want = few_rows(x, [weight])[0]
+    want = few_rows(x, weight)
     wrong = []
 
     def work():
         for _ in range(50):
-            if not np.array_equal(few_rows(x, [weight], threads=2)[0], want):
+            if not np.array_equal(few_rows(x, weight, threads=2), want):
                 wrong.append(1)
 
     threads = [threading.Thread(target=work) for _ in range(3)]
@@ -192,31 +192,6 @@ def test_nothing_is_kept_of_a_weight_that_is_gone():
 
 
 @pytest.mark.usefixtures("every_model_is_large")
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
-@pytest.mark.parametrize("rows", [1, 2])
-def test_a_whole_model_decodes_by_the_loop_as_without_it(tmp_path, dtype, rows, monkeypatch):
-    fast, _ = qk.load_pretrained(write_toy_checkpoint(tmp_path), device="cpu", dtype=dtype)
-    assert all(
-        reading(t) is not None for t in fast.state_dict(keep_vars=True).values() if t.dim() == 2
-    )
-    ids = torch.arange(rows * 9).view(rows, 9) % 50
-
-    def logits():
-        cache = qk.KVCache(fast.config, rows, max_length=9)
-        return torch.cat([fast(ids[:, i : i + 1], cache=cache) for i in range(9)], dim=1)
-
-    calls = []
-    count = products.loop_through
-    monkeypatch.setattr(products, "loop_through", lambda *a: calls.append(1) or count(*a))
-    got = logits()
-    assert calls
-    monkeypatch.setattr(products, "reading", lambda _: None)
-    want = logits()
-    near = {"float32": 1e-4, "bfloat16": 0.05, "int8": 0.05}[dtype]
-    assert (got - want).abs().max() <= near * want.abs().max()
-
-
-@pytest.mark.usefixtures("every_model_is_large")
 @pytest.mark.parametrize(("free", "read"), [(1 << 40, np.uint16), (1, np.float32)])
 def test_float32_reads_the_bfloat16_file_where_both_fit_in(free, read, tmp_path, monkeypatch):
     model, _ = qk.load_pretrained(write_toy_checkpoint(tmp_path / "toy"), dtype="bfloat16")
@@ -227,19 +202,6 @@ def test_float32_reads_the_bfloat16_file_where_both_fit_in(free, read, tmp_path,
     again = torch.from_numpy(reading(model.model.embed_tokens.weight).copy())
     again = again.view(torch.bfloat16) if read == np.uint16 else again
     assert torch.equal(again.float(), model.model.embed_tokens.weight)
-
-
-@pytest.mark.usefixtures("every_model_is_large")
-def test_hooks_and_lora_are_not_passed_by():
-    layers = [frozen(), frozen()]
-    model = nn.ModuleList(layers)
-    prepare(model)
-    x, seen = torch.randn(1, 24), []
-    layers[0].register_forward_hook(lambda *_: seen.append(1))
-    got = together(x, *layers)
-    assert seen == [1]
-    for layer, y in zip(layers, got, strict=True):
-        torch.testing.assert_close(y, F.linear(x, layer.weight))
 
 
 @pytest.mark.usefixtures("every_model_is_large")

@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from qwenkit.model import linear as room
 from qwenkit.model.linear import (
@@ -13,7 +12,6 @@ from qwenkit.model.linear import (
     by_vector,
     from_the_left,
     linear,
-    together,
     widened,
 )
 
@@ -145,7 +143,7 @@ def way_taken(monkeypatch, x, w, holds=()):
     values = w.view(torch.uint16 if w.dtype == torch.bfloat16 else w.dtype)
     values = values.detach().numpy() if LOOP in holds and w.is_cpu else None
     monkeypatch.setattr(room, "reading", lambda _: values)
-    linear(x, w, turned=TURNED in holds)
+    linear(x, w, may_turn=TURNED in holds)
     return taken[0] if taken else "F.linear"
 
 
@@ -184,13 +182,3 @@ def test_gradients_pass_through_the_module():
     module(x).sum().backward()
     torch.testing.assert_close(x.grad, module.weight.sum(0, keepdim=True))
     torch.testing.assert_close(module.bias.grad, torch.ones(4))
-
-
-@pytest.mark.parametrize("rows", [1, 300])
-def test_several_layers_together_are_each_by_itself(rows):
-    layers = [Linear(16, outer, bias=outer > 8).requires_grad_(False) for outer in (8, 12)]
-    layers.append(nn.Linear(16, 4).requires_grad_(False))  # somebody's own, in the place of ours
-    x = torch.randn(2, rows, 16)
-    for turned in (False, True):
-        for layer, got in zip(layers, together(x, *layers, turned=turned), strict=True):
-            torch.testing.assert_close(got, F.linear(x, layer.weight, layer.bias))
