@@ -91,7 +91,8 @@ def linear(
         y = F.linear(x, weight)
         return y + bias.to(y.dtype)  # under autocast the bias is wider than the product
     trained = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    plain = x.dtype == weight.dtype and weight.is_contiguous()
+    fit = x.shape[-1] == weight.shape[-1]  # if not, F.linear says so
+    plain = fit and x.dtype == weight.dtype and weight.is_contiguous()
     if not weight.is_cpu or trained or not plain or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
     rows = x.numel() // max(x.shape[-1], 1)
