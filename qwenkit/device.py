@@ -1,7 +1,8 @@
-"""Where to compute, in which dtype, and how much memory is free there."""
+"""Where to compute, in which dtype, how much memory is free there, and what the CPU can do."""
 
 from __future__ import annotations
 
+import functools
 import platform
 from pathlib import Path
 
@@ -69,6 +70,13 @@ def default_dtype(device: torch.device) -> torch.dtype:
     """
     macos = int(platform.mac_ver()[0].split(".")[0] or 0)
     return torch.bfloat16 if device.type == "mps" and macos >= 14 else torch.float32
+
+
+@functools.cache
+def has_bfloat16_products() -> bool:
+    """Tell whether this processor multiplies bfloat16 by instructions of its own."""
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def synchronize(device: torch.device) -> None:

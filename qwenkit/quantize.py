@@ -15,15 +15,10 @@ import torch.nn.functional as F
 from jaxtyping import BFloat16, Float, Int, Int8
 from torch import Tensor, nn
 
+from qwenkit.device import has_bfloat16_products
 from qwenkit.errors import InputError
 from qwenkit.model import QwenForCausalLM
-from qwenkit.model.linear import (
-    TURNED,
-    float32_by_loop,
-    has_bfloat16_products,
-    loop_reads,
-    widened,
-)
+from qwenkit.model.linear import TURNED, float32_by_loop, loop_reads, widened
 from qwenkit.model.reading import prepare
 
 LARGEST = 127  # of an int8; -128 is left out, so that a weight and its negative round alike
@@ -137,7 +132,7 @@ def int8_linear(
     else:
         narrow = x.dtype == torch.bfloat16 and (x.device.type != "cpu" or has_bfloat16_products())
         turned = may_turn and rows in TURNED
-        y = widened(x, weight, None, x.dtype if narrow else torch.float32, turned) * scale
+        y = widened(x, weight, None, x.dtype if narrow else torch.float32, turned).mul_(scale)
     return y if bias is None else y + bias
 
 

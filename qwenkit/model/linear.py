@@ -13,7 +13,6 @@ wherever nothing is faster. `x` has one row for each token.
 `python tests/bench/products.py` measures every way on your machine.
 """
 
-import functools
 import math
 import threading
 from typing import Any
@@ -24,6 +23,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from qwenkit.device import has_bfloat16_products
 from qwenkit.model.reading import compiled_loop, reading
 
 LOOP_UP_TO = 8  # rows; more of them cost more arithmetic than reading
@@ -226,24 +226,20 @@ def widened(
         turned: whether the output is left to lie column by column.
     """
     outer, inner = weight.shape
-    columns = x.reshape(-1, inner).to(dtype).t()  # (I, N), N tokens
+    tokens = x.reshape(-1, inner).to(dtype)  # (N, I), N tokens
     step = max(PIECE // inner, 1)
     buffer = _buffer(step * inner, dtype, weight.device)
-    y = x.new_empty(outer, columns.shape[1])  # (O, N)
+    # Where it shall stay: of all logits, a second copy in another order would be the most held.
+    y = x.new_empty(outer, len(tokens)).t() if turned else x.new_empty(len(tokens), outer)  # (N, O)
     for start in range(0, outer, step):
         rows = weight[start : start + step]
         piece = buffer[: rows.numel()].view(rows.shape).copy_(rows)
-        y[start : start + step] = piece @ columns
-    y = y.t().view(*x.shape[:-1], outer)  # (..., O)
-    y = y if turned else y.contiguous()
+        if len(tokens) < TURNED.stop:
+            y[:, start : start + step] = (piece @ tokens.t()).to(x.dtype).t()
+        else:
+            y[:, start : start + step] = tokens @ piece.t()
+    y = y.view(*x.shape[:-1], outer)  # (..., O)
     return y if bias is None else y + bias
-
-
-@functools.cache
-def has_bfloat16_products() -> bool:
-    """Tell whether this processor multiplies bfloat16 by instructions of its own."""
-    able = torch.cpu.get_capabilities()
-    return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def _buffer(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -45,6 +45,7 @@ def exact(x, w, b):
         (from_the_left, torch.bfloat16, (1,)),
         (widened, torch.bfloat16, (5,)),
         (widened, torch.bfloat16, (2, 3)),
+        (widened, torch.bfloat16, (2, 600)),
         (linear, torch.float32, (1, 1)),
         (linear, torch.bfloat16, (1, 1)),
         (linear, torch.bfloat16, (2, 9)),
@@ -83,6 +84,16 @@ def test_widening_goes_piece_by_piece_through_one_small_buffer(monkeypatch):
     made = room._buffer(1, torch.float32, x.device).data_ptr()
     widened(x, w, b)
     assert room._buffer(1, torch.float32, x.device).data_ptr() == made
+
+
+@pytest.mark.parametrize("rows", [(2, 3), (2, 600)])
+def test_what_was_widened_lies_in_its_order_from_the_start(rows, monkeypatch):
+    monkeypatch.setattr(room, "PIECE", 100)
+    x, w, _ = operands(37, 24, torch.bfloat16, rows)
+    monkeypatch.setattr(torch.Tensor, "contiguous", lambda _: pytest.fail("it was copied"))
+    y = widened(x, w)
+    assert y.is_contiguous()
+    torch.testing.assert_close(y, F.linear(x.float(), w.float()).bfloat16())
 
 
 def test_a_second_thread_has_a_buffer_of_its_own():
