@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from qwenkit.config import BYTES_PER_VALUE, QwenConfig
+from qwenkit.device import has_bfloat16_products
 from qwenkit.errors import InputError, MemoryForecastError
 
 
@@ -16,15 +17,20 @@ class Forecast:
         weights: all parameters; a tied head counts once.
         cache: keys and values for `length` tokens of each sequence.
         activations: the most that one forward pass holds at a time beside those.
+        stored: what decoding may read from the file instead of the weights, where a bfloat16 file
+            was loaded as float32 (`model.reading`: of a large model, on x86-64). It stays in the
+            file, and the system takes its memory back first when it runs short: no model is
+            refused because of it.
     """
 
     weights: int
     cache: int
     activations: int
+    stored: int = 0
 
     @property
     def total(self) -> int:
-        """All three together."""
+        """What has to fit: weights, cache and activations, not what is stored."""
         return self.weights + self.cache + self.activations
 
 
@@ -38,6 +44,9 @@ def forecast(
     open_attention: bool = False,
 ) -> Forecast:
     """Forecast the bytes of a forward pass over `length` tokens with a cache of that length.
+
+    Activations are those of the CPU. One without bfloat16 products multiplies bfloat16 and int8 in
+    float32, and holds more.
 
     Args:
         config: the model's.
@@ -61,23 +70,32 @@ def forecast(
             f"length is {length}, batch_size {batch_size}, logits_to_keep {logits_to_keep}; "
             "they must be at least 1, 1 and 0"
         )
-    size = BYTES_PER_VALUE[dtype]
+    size, float32 = BYTES_PER_VALUE[dtype], BYTES_PER_VALUE["float32"]
+    widened = dtype == "bfloat16" and not has_bfloat16_products()
+    stored = config.dtype == "bfloat16" and dtype == "float32" and not config.quantization
     tokens = batch_size * length
-    # The fullest moment within a layer is either the MLP's (gate, SiLU(gate), up or their product:
-    # three wide tensors) or, with open attention, the scores' (raw, masked, softmax in float32).
-    # Beside it stand the stream, its normalised copy, and the memory of attention's q, k, v and z,
-    # which the allocator keeps for the next layer.
-    residual = 8 * tokens * config.hidden_size * size
-    mlp = 3 * tokens * config.intermediate_size * size
+    # The fullest moment within a layer is either the MLP's (gate, which becomes the product, and
+    # up; a trace gets SiLU(gate) and the product apart; where it is widened, a copy of the product
+    # too) or, with open attention, the scores' (masked; softmax in float32, and what it reads).
+    wide = 4 if open_attention else 2
+    mlp = tokens * config.intermediate_size * (wide * size + float32 * widened)
     scores = batch_size * config.num_attention_heads * length * length
-    attention = scores * (2 * size + 4) if open_attention else 0
+    softmax = size + (2 if size < float32 else 1) * float32  # bytes a score
+    attention = scores * softmax if open_attention else 0
+    # Beside it stand the stream, its normalised copy, and the memory of attention's q, k, v and z,
+    # which the allocator keeps for the next layer: eight tensors of the stream's size. It keeps
+    # that of float32 copies too: the norm makes three, and products that are widened about five,
+    # of what comes in and goes out.
+    copies = (3 if size < float32 else 0) + 5 * widened
+    residual = tokens * config.hidden_size * (8 * size + copies * float32)
     # The head comes last, when the layers' tensors are gone.
     kept = batch_size * (logits_to_keep or length)
     logits = kept * config.vocab_size * size
     return Forecast(
         weights=config.weight_bytes(dtype),
         cache=tokens * config.kv_bytes_per_token(dtype),
-        activations=max(residual + max(mlp, attention), residual + logits),
+        activations=residual + max(mlp, attention, logits),
+        stored=config.weight_bytes("bfloat16") if stored else 0,
     )
 
 

@@ -1,11 +1,13 @@
 """Forecasts equal what is really taken, and what cannot fit is refused before it is loaded."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from fixtures_toy import small_config, toy_of
 
 import qwenkit as qk
-from qwenkit import pretrained
+from qwenkit import memory, pretrained
 from qwenkit.checkpoint import Checkpoint
 from qwenkit.config import QwenConfig
 from qwenkit.errors import InputError, MemoryForecastError
@@ -71,15 +73,53 @@ def test_cache_of_a_published_size_by_hand():
     assert forecast(published("0.5B"), "bfloat16", 1_000).cache == 12_288_000
 
 
-def test_activations_by_hand():
+@pytest.fixture(params=[True, False], ids=["bfloat16 products", "none"])
+def native(request, monkeypatch):
+    """Whether the processor multiplies bfloat16 by itself; the tests try both kinds."""
+    monkeypatch.setattr(memory, "has_bfloat16_products", lambda: request.param)
+    return request.param
+
+
+def test_activations_in_float32_by_hand(native):
     config = small_config()  # hidden 4, intermediate 6, 2 heads, vocabulary 8
     few = forecast(config, "float32", 10, logits_to_keep=1).activations
-    assert few == (8 * 10 * 4 + 3 * 10 * 6) * 4  # stream and attention, MLP
+    assert few == 8 * 10 * 4 * 4 + 2 * 10 * 6 * 4  # stream and attention; gate and up
     assert forecast(config, "float32", 10, 2, logits_to_keep=1).activations == 2 * few
     wide = small_config(vocab_size=1_000)
-    assert forecast(wide, "float32", 10).activations == (8 * 10 * 4 + 10 * 1_000) * 4  # logits
-    opened = forecast(config, "bfloat16", 100, logits_to_keep=1, open_attention=True)
-    assert opened.activations == 8 * 100 * 4 * 2 + 2 * 100 * 100 * (2 + 2 + 4)  # scores
+    assert forecast(wide, "float32", 10).activations == 8 * 10 * 4 * 4 + 10 * 1_000 * 4  # logits
+    opened = forecast(config, "float32", 100, logits_to_keep=1, open_attention=True)
+    assert opened.activations == 8 * 100 * 4 * 4 + 2 * 100 * 100 * (4 + 4)  # masked and softmax
+    traced = forecast(config, "float32", 1, logits_to_keep=1, open_attention=True)
+    assert traced.activations == 8 * 4 * 4 + 4 * 6 * 4  # gate, SiLU(gate), up and their product
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_activations_in_bfloat16_by_hand(dtype, native):
+    # a token's stream: eight tensors, and three float32 copies in the norm, five of products
+    stream = 8 * 4 * 2 + (3 if native else 8) * 4 * 4
+    config = small_config()
+    few = forecast(config, dtype, 10, logits_to_keep=1).activations
+    assert few == 10 * (stream + 6 * (2 + 2 + (0 if native else 4)))  # gate, up, widened product
+    wide = small_config(vocab_size=1_000)
+    assert forecast(wide, dtype, 10).activations == 10 * (stream + 1_000 * 2)  # logits, once
+    opened = forecast(config, dtype, 100, logits_to_keep=1, open_attention=True)
+    # masked scores, the same in float32, and their softmax
+    assert opened.activations == 100 * stream + 2 * 100 * 100 * (2 + 4 + 4)
+
+
+def test_float16_is_multiplied_as_it_is(native):
+    few = forecast(small_config(), "float16", 10, logits_to_keep=1).activations
+    assert few == 10 * (8 * 4 * 2 + 3 * 4 * 4 + 2 * 6 * 2)
+
+
+def test_what_decoding_reads_from_a_bfloat16_file_is_told_apart():
+    config = published("0.5B")  # stored in bfloat16
+    found = forecast(config, "float32")
+    assert found.stored == 2 * 494_032_768
+    assert found.total == found.weights + found.cache + found.activations
+    for dtype in ("bfloat16", "float16", "int8"):
+        assert forecast(config, dtype).stored == 0
+    assert forecast(replace(config, dtype="float32"), "float32").stored == 0
 
 
 def test_total_is_the_sum():
@@ -123,7 +163,7 @@ def test_bfloat16_is_advised_where_that_would_fit():
     message = refusal("7B", "float32", 20 * 10**9)
     assert "Qwen/some-model in float32 needs about 30.7 GB (weights 30.5 GB" in message
     assert "20.0 GB is free" in message
-    assert 'load it with dtype="bfloat16" (15.3 GB)' in message
+    assert 'load it with dtype="bfloat16" (15.4 GB)' in message
     assert "smaller" not in message
 
 
@@ -132,6 +172,13 @@ def test_a_smaller_model_is_advised_where_not_even_bfloat16_would_fit(dtype):
     message = refusal("7B", dtype, 8 * 10**9)
     assert "take a smaller model" in message
     assert "load it with" not in message
+
+
+def test_what_decoding_reads_from_the_file_is_no_reason_to_refuse():
+    config = published("0.5B")
+    need = forecast(config, "float32", logits_to_keep=1)
+    assert need.stored > 0
+    refuse_what_cannot_fit(config, "float32", need.total, "x")
 
 
 def test_what_fits_to_the_byte_is_not_refused():
@@ -149,6 +196,8 @@ def test_the_error_is_a_memory_error():
 
 @pytest.mark.parametrize(("dtype", "advice"), [("float32", "bfloat16"), ("bfloat16", "smaller")])
 def test_load_pretrained_refuses_before_it_loads(toy, monkeypatch, dtype, advice):
+    # Without such products, float32 copies outweigh what a model this small saves in bfloat16.
+    monkeypatch.setattr(memory, "has_bfloat16_products", lambda: True)
     config = Checkpoint(toy).config
     free = forecast(config, dtype, logits_to_keep=1).total - 1
     monkeypatch.setattr(pretrained, "free_memory", lambda: free)

@@ -13,11 +13,10 @@ from transformers.utils import logging
 import qwenkit as qk
 from qwenkit.hub import EMBEDDED
 from rows import Row, Rows, by_dtype
-from sizes import Sizes
+from sizes import KEPT, Sizes
 from timing import few, seconds, take_turns
 
 DTYPES = ("float32", "bfloat16", "int8")
-KEPT = ("attn.pattern", "resid_post")
 logging.disable_progress_bar()
 
 

@@ -9,9 +9,12 @@ from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
 
+import torch
+
 import qwenkit as qk
+from qwenkit.memory import Forecast
 from rows import Row, Rows
-from sizes import Sizes
+from sizes import KEPT, Sizes
 from timing import seconds, take_turns
 
 IMPORTS = {
@@ -29,6 +32,9 @@ MODEL_ALONE = {
     "model = qwenkit.load_model(qwenkit.Checkpoint({0!r}), torch.{1}, 'cpu')",
     "transformers": "model = Qwen2ForCausalLM.from_pretrained({0!r}, dtype=torch.{1})",
 }
+# The first decoded token brings a compiler along: the program's memory, and no model's.
+COMPILER = "from qwenkit.model.reading import compiled_loop; compiled_loop()"
+READY = IMPORTS | {"qwenkit": f"{IMPORTS['qwenkit']}; {COMPILER}"}
 # A forward of one token reads every weight; then `peak` is what the process ever held.
 ONE_TOKEN = "import torch; torch.set_grad_enabled(False); model(torch.tensor([[1]]))"
 FORWARDS = {
@@ -37,6 +43,10 @@ FORWARDS = {
     "transformers": "kept = model(torch.ones(1, {0}, dtype=torch.long), use_cache=True, "
     "logits_to_keep={1})",
 }
+TRACED = (
+    "cache = qwenkit.KVCache(model.config, max_length={0}); trace = qwenkit.Trace(keep={1!r}); "
+    "model(torch.ones(1, {0}, dtype=torch.long), cache=cache, trace=trace, logits_to_keep=1)"
+)
 TIMER = """
 import resource, sys, time
 def peak():
@@ -149,29 +159,45 @@ def bench_int8_load(folder: str, rounds: int, sizes: Sizes) -> Rows:
 
 def bench_memory(folder: str, sizes: Sizes) -> Rows:
     """Compare what a forward adds to a process's peak with its forecast, and with transformers."""
+    compiler = in_fresh_process(COMPILER, IMPORTS["qwenkit"])
+    rows: Rows = {"the loop's compiler, MB": {"qwenkit": [compiler.gigabytes * 1e3]}}
     config = qk.Checkpoint(folder).config
-    rows: Rows = {}
+    length = sizes.trace
+    values = config.num_attention_heads * length * length + length * config.hidden_size
+    traced = TRACED.format(length, KEPT)
     for dtype in sizes.floats:
-        for length, kept in sizes.forwards:
-            beside = dtype == "float32" and length == sizes.forwards[0][0]
+        for tokens, kept in sizes.forwards:
+            beside = dtype == "float32" and tokens == sizes.forwards[0][0]
             found = {
-                name: in_fresh_process(
-                    MODEL_ALONE[name].format(folder, dtype),
-                    IMPORTS[name],
-                    then=ONE_TOKEN,
-                    last=FORWARDS[name].format(length, kept),
-                )
+                name: forward_alone(name, folder, dtype, FORWARDS[name].format(tokens, kept))
                 for name in (("qwenkit", "transformers") if beside else ("qwenkit",))
             }
-            need = qk.forecast(config, dtype, length, logits_to_keep=kept)
-            stored = getattr(need, "stored", 0) if dtype == "float32" else 0
-            what = f"{dtype}, {length} tokens, {'all' if kept == 0 else 'one'} logits"
-            rows[f"all of it, {what}, GB"] = {
-                **{name: [run.gigabytes] for name, run in found.items()},
-                "forecast": [(need.total + stored) / 1e9],
-            }
-            rows[f"beside weights, {what}, MB"] = {
-                **{name: [(run.after - run.middle) / 1e6] for name, run in found.items()},
-                "forecast": [(need.cache + need.activations) / 1e6],
-            }
+            need = qk.forecast(config, dtype, tokens, logits_to_keep=kept)
+            what = f"{dtype}, {tokens} tokens, {'all' if kept == 0 else 'one'} logits"
+            rows |= memory_rows(what, found, need)
+        trace = config.num_hidden_layers * values * getattr(torch, dtype).itemsize
+        found = {"qwenkit": forward_alone("qwenkit", folder, dtype, traced)}
+        need = qk.forecast(config, dtype, length, logits_to_keep=1, open_attention=True)
+        rows |= memory_rows(f"{dtype}, {length} tokens, traced", found, need, trace)
     return rows
+
+
+def forward_alone(library: str, folder: str, dtype: str, forward: str) -> Fresh:
+    """Load a model, compute one token, then this forward, in a process that has its compiler."""
+    work = MODEL_ALONE[library].format(folder, dtype)
+    return in_fresh_process(work, READY[library], then=ONE_TOKEN, last=forward)
+
+
+def memory_rows(what: str, found: dict[str, Fresh], need: Forecast, trace: int = 0) -> Rows:
+    """Return the rows of one forward, all of it and what it adds; `trace`: bytes recorded."""
+    whole, added = need.total + need.stored + trace, need.cache + need.activations + trace
+    return {
+        f"all of it, {what}, GB": {
+            **{name: [run.gigabytes] for name, run in found.items()},
+            "forecast": [whole / 1e9],
+        },
+        f"beside weights, {what}, MB": {
+            **{name: [(run.after - run.middle) / 1e6] for name, run in found.items()},
+            "forecast": [added / 1e6],
+        },
+    }

@@ -1,8 +1,10 @@
-"""How many tokens each measurement takes."""
+"""How many tokens each measurement takes, and what a trace keeps of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+
+KEPT = ("attn.pattern", "resid_post")  # by a trace: (H, T, T) and (T, C) in each layer
 
 
 @dataclass(frozen=True)

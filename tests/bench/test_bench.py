@@ -17,7 +17,16 @@ from timing import few, take_turns
 
 NUMBERS = {"date", "model", "processor", "cores", "threads", "python", "torch", "transformers"}
 NUMBERS |= {"qwenkit", "rounds", "sizes", "others", "rows", "promises"}
-GROUPS = ("import", "load", "loaded", "all of it", "beside weights", "memory read", "prefill")
+GROUPS = (
+    "import",
+    "load",
+    "loaded",
+    "the loop's compiler",
+    "all of it",
+    "beside weights",
+    "memory read",
+    "prefill",
+)
 GROUPS += ("float32 products", "max |logit", "decode after", "trace", "tiny-coder", "decode, batch")
 DTYPES = ("float32", "bfloat16", "int8")
 
@@ -145,6 +154,7 @@ def test_every_promise_is_judged_by_rows_that_are_there(run):
     assert cells - there == {("loaded, one token bfloat16, GB", "qwenkit")}
     judged = [promise["what"] for promise in found["promises"]]
     expected = [what for what, *_ in asked(SMALL) if "memory" not in what]
-    expected += ["forecast of float32, 256 tokens, one logits, times measured"]
+    forwards = ("256 tokens, one logits", f"{SMALL.trace} tokens, traced")
+    expected += [f"forecast of float32, {one}, times measured" for one in forwards]
     assert judged == [*expected, "tiny-coder, tokens/s"]
     assert all(what in printed for what in judged)
