@@ -76,7 +76,11 @@ def loop(weight, x, y):
 
 @no_type_check
 def compiled(function, options):
-    """Compile a function at its first call, and keep the result on disk where that may be."""
+    """Compile a function at its first call, and keep the result on disk where that may be.
+
+    What is kept is made anew when the function's own file changes, not when another does that it
+    calls into: who changes this file must change `layer_loops` too, or run `make clean`.
+    """
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no folder that it may write to: compiled anew in each process

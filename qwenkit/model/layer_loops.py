@@ -86,8 +86,16 @@ def rms_norm(x, weight, eps):
 @numba.njit(**EXACT)
 @no_type_check
 def product(x, part):
-    """Return W x + b."""
-    y = np.empty((1, len(part.weight)), np.float32)
+    """Return W x + b.
+
+    Compiled code reads and writes past the end of an array without a word, so it is asked first.
+    """
+    outer, inner = part.weight.shape
+    if inner != len(x):
+        raise ValueError("a weight has not as many columns as its input has numbers")
+    if len(part.bias) not in (0, outer) or len(part.scale) not in (0, outer):
+        raise ValueError("a bias or scale has not as many numbers as its weight has rows")
+    y = np.empty((1, outer), np.float32)
     parallel_loop(part.weight, x.reshape(1, -1), y)
     for i in range(len(part.scale)):
         y[0, i] *= as_float(part.scale[i])

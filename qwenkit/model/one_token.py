@@ -21,6 +21,7 @@ from qwenkit.model.norm import RMSNorm
 from qwenkit.model.reading import compiled_loop, reading
 
 OWN = (DecoderLayer, Attention, MLP, RMSNorm)
+CACHED = (torch.float32, torch.bfloat16)
 
 
 def through_layers(
@@ -48,20 +49,22 @@ def through_layers(
     from qwenkit.model.few_rows import cores
     from qwenkit.model.layer_loops import compiled_layer
 
-    gathered = [_gather(layer) for layer in layers]
-    if None in gathered or len({kinds for kinds, *_ in gathered}) > 1:  # type: ignore[misc]
+    every = [_gather(layer, cache) for layer in layers]
+    gathered = [each for each in every if each is not None]
+    if not len(gathered) == len(every) == len(cache.keys):
+        return None
+    if len({kinds for kinds, *_ in gathered}) > 1:
         return None  # for each new mixture of dtypes the loops would be compiled anew
     cos, sin = (table.float().reshape(-1).numpy() for table in rope)  # (D)
     stream = x.detach().float().reshape(-1).numpy().copy()  # (C)
     with cores(torch.get_num_threads()):
-        for found, keys, values in zip(gathered, cache.keys, cache.values, strict=True):
-            _, eps, numbers = found  # type: ignore[misc]
+        for (_, eps, numbers), keys, values in zip(gathered, cache.keys, cache.values, strict=True):
             stored = _plain(keys[0]), _plain(values[0])  # (KV, S, D)
             compiled_layer(stream, numbers, *stored, cache.length, cos, sin, eps)
     return torch.from_numpy(stream).to(x.dtype).view(1, 1, -1)  # (1, 1, C)
 
 
-def _gather(layer: Any) -> tuple[Any, float, Any] | None:
+def _gather(layer: Any, cache: KVCache) -> tuple[Any, float, Any] | None:
     """Return a layer's dtypes, eps and numbers; None where the loops may not serve."""
     from qwenkit.model.layer_loops import Layer
 
@@ -71,6 +74,10 @@ def _gather(layer: Any) -> tuple[Any, float, Any] | None:
     first, second = layer.input_layernorm, layer.post_attention_layernorm
     parts = (layer, attention, mlp, first, second)
     if any(type(part) not in OWN or _hooked(part) for part in parts) or first.eps != second.eps:
+        return None
+    slot, config = cache.keys[0], attention.config
+    room = slot.shape[1], slot.shape[3], slot.dtype  # not so where it is another model's cache
+    if room[:2] != (config.num_key_value_heads, config.head_dim) or room[2] not in CACHED:
         return None
     norms = [_read(norm.weight) for norm in (first, second)]
     small = None if norms[0] is None else norms[0].dtype

@@ -9,7 +9,15 @@ from torch import nn
 import qwenkit as qk
 from qwenkit.model import qwen as room
 from qwenkit.model import reading
-from qwenkit.model.layer_loops import as_stored, attend, rms_norm, rotate, round_to_bfloat16
+from qwenkit.model.layer_loops import (
+    Product,
+    as_stored,
+    attend,
+    product,
+    rms_norm,
+    rotate,
+    round_to_bfloat16,
+)
 from qwenkit.model.norm import RMSNorm
 from qwenkit.model.reading import compiled_loop, prepare
 from qwenkit.model.rope import apply_rope
@@ -157,6 +165,28 @@ def test_a_trace_a_batch_padding_and_a_fresh_cache_go_by_the_layers(served):
     model(ids(2, 1), cache=both)
     model(ids(2, 1), cache=both)
     assert served == []
+
+
+@pytest.mark.parametrize("other", [{"num_key_value_heads": 1}, {"head_dim": 10}])
+def test_the_cache_of_another_model_is_left_for_the_layers_to_refuse(other, served):
+    model, stranger = tiny(), tiny(**other)
+    prepare(model)
+    cache = qk.KVCache(stranger.config, 1, max_length=4)
+    stranger(ids(1, 2), cache=cache)
+    with pytest.raises(RuntimeError):
+        model(ids(1, 1), cache=cache)
+    assert served == [False]
+
+
+def test_a_weight_that_does_not_fit_is_refused_before_memory_is_read():
+    weight, none = np.ones((6, 4), np.float32), np.empty(0, np.float32)
+    six, five = np.ones(6, np.float32), np.ones(5, np.float32)
+    assert product(np.ones(4, np.float32), Product(weight, none, six)).tolist() == [5.0] * 6
+    with pytest.raises(ValueError, match="not as many columns"):
+        product(five, Product(weight, none, none))
+    for beside in ((none, five), (five, none)):
+        with pytest.raises(ValueError, match="not as many numbers"):
+            product(np.ones(4, np.float32), Product(weight, *beside))
 
 
 def test_an_edited_weight_counts_from_the_next_token_on(served):
