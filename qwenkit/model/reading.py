@@ -104,10 +104,13 @@ def compiled_loop() -> Loop | None:
     """
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return None
+    threads = torch.get_num_threads()
     try:  # numba is loaded only here, where it is of use
         from qwenkit.model.few_rows import few_rows, shares_cores_with_torch
 
-        return few_rows if shares_cores_with_torch() else None
+        serves = shares_cores_with_torch()
+        torch.set_num_threads(threads)  # where both use OpenMP, numba has set its own number
+        return few_rows if serves else None
     except Exception as error:  # of many kinds, by what the compiler misses; torch's products stay
         warnings.warn(f"decoding is slower than it could be: numba says {error}", stacklevel=2)
         return None
