@@ -63,7 +63,18 @@ class KVCache:
         """Write one layer's new keys and values behind the old; return old and new together.
 
         The result is a view of the buffers: nothing is copied.
+
+        Raises:
+            InputError: gradients are asked for, or the cache was made for another model.
         """
+        config = self.config
+        made_for = config.num_key_value_heads, config.head_dim
+        if (keys.shape[1], keys.shape[3]) != made_for or layer >= config.num_hidden_layers:
+            raise InputError(
+                f"layer {layer} of the model gives keys of {keys.shape[1]} heads of "
+                f"{keys.shape[3]}; the cache was made for {config.num_hidden_layers} layers with "
+                f"{made_for[0]} heads of {made_for[1]}: make it with this model's config"
+            )
         if keys.requires_grad or values.requires_grad:
             raise InputError(
                 "the cache cannot take part in backpropagation; call the model under "

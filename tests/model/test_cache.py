@@ -208,6 +208,25 @@ def test_another_batch_size_is_refused():
     assert cache.length == 0
 
 
+OTHERS = {
+    "fewer kv heads": {"num_key_value_heads": 1},
+    "more kv heads": {"num_key_value_heads": 4},
+    "wider heads": {"head_dim": 10},
+    "fewer layers": {"num_hidden_layers": LAYERS - 1},
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_a_cache_that_was_made_for_another_model_is_refused(case):
+    model, other = tiny(), tiny(**OTHERS[case])
+    cache = KVCache(other.config, max_length=8)
+    for length in (0, 2):  # before it has memory, and with the other's tokens
+        with pytest.raises(InputError, match="make it with this model's config"):
+            model(ids(1, 2), cache=cache)
+        assert cache.length == length
+        other(ids(1, 2), cache=cache)
+
+
 def test_gradients_are_refused_and_inference_is_not():
     model, tokens = tiny().requires_grad_(True), ids(1, 3)
     cache = KVCache(model.config, max_length=8)

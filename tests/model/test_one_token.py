@@ -173,7 +173,7 @@ def test_the_cache_of_another_model_is_left_for_the_layers_to_refuse(other, serv
     prepare(model)
     cache = qk.KVCache(stranger.config, 1, max_length=4)
     stranger(ids(1, 2), cache=cache)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(qk.errors.InputError, match="make it with this model's config"):
         model(ids(1, 1), cache=cache)
     assert served == [False]
 
