@@ -13,7 +13,7 @@ import torch
 
 import qwenkit as qk
 from qwenkit.memory import Forecast
-from rows import Row, Rows
+from rows import UNMAPPED, Row, Rows
 from sizes import KEPT, Sizes
 from timing import seconds, take_turns
 
@@ -26,6 +26,10 @@ LOADS = {
     "transformers": "AutoTokenizer.from_pretrained({0!r}); "
     "model = Qwen2ForCausalLM.from_pretrained({0!r}, dtype=torch.{1})",
 }
+# A float32 model that decodes by torch's products maps no file beside its weights.
+NOTHING_MAPPED = (
+    f"{IMPORTS['qwenkit']}; from qwenkit.model import reading; reading.LARGE_MODEL = 1 << 62"
+)
 # The forecast is of a model; a tokenizer of Qwen's size takes memory of its own.
 MODEL_ALONE = {
     "qwenkit": "import torch; "
@@ -143,6 +147,10 @@ def bench_loads(folder: str, rounds: int, sizes: Sizes) -> Rows:
         rows[f"loaded, one token {dtype}, GB"] = {
             name: [run.gigabytes for run in runs] for name, runs in found.items()
         }
+        if dtype == "float32":
+            work = LOADS["qwenkit"].format(folder, dtype)
+            plain = [in_fresh_process(work, NOTHING_MAPPED, last=ONE_TOKEN) for _ in range(rounds)]
+            rows[f"loaded, one token {dtype}, GB"][UNMAPPED] = [run.gigabytes for run in plain]
     return rows
 
 
