@@ -13,7 +13,6 @@ wherever nothing is faster. `x` has one row for each token.
 `python tests/bench/products.py` measures every way on your machine.
 """
 
-import math
 import threading
 from typing import Any
 
@@ -32,8 +31,10 @@ PIECE = 1 << 20  # values widened at a time: 4 MB in float32, which stay in the 
 WIDEN_FROM = 4  # rows, from which on widening a bfloat16 weight costs less than it saves
 SLICE = 16  # rows of the weight in a slice: the products are so small that all stays in the cache
 SLICES = range(4, 13)  # rows of x for which many small float32 products are quicker than one large
-LEFT_FROM = {torch.float32: 13, torch.bfloat16: 2}  # rows, from which on W xᵀ is quicker than x Wᵀ
-LEFT_UP_TO = 64  # rows; beyond, turning the result costs what was saved
+LEFT = {  # rows for which W xᵀ is quicker than x Wᵀ; beyond, turning the result costs what it saved
+    torch.float32: range(13, 49),
+    torch.bfloat16: range(2, 65),  # where the processor multiplies bfloat16 itself
+}
 TURNED = range(192, 1025)  # rows for which W xᵀ is quicker than x Wᵀ, if the result may stay turned
 
 
@@ -104,9 +105,11 @@ def linear(
         return by_slices(x, weight, bias)
     if weight.dtype == torch.bfloat16 and rows == 1 and large:
         return by_vector(x, weight, bias)
-    if weight.dtype == torch.bfloat16 and rows >= WIDEN_FROM and not has_bfloat16_products():
+    if weight.dtype == torch.bfloat16 and not has_bfloat16_products():
+        if rows < WIDEN_FROM:
+            return F.linear(x, weight, bias)
         return widened(x, weight, bias, turned=turned)
-    if LEFT_FROM.get(weight.dtype, math.inf) <= rows <= LEFT_UP_TO and large:
+    if rows in LEFT.get(weight.dtype, ()) and large:
         return from_the_left(x, weight, bias)
     return F.linear(x, weight, bias)
 

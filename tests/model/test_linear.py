@@ -122,8 +122,8 @@ WAYS = {  # rows, dtype, weight's size, what else holds -> the way
     "float32, 4 rows": ((1, 4), torch.float32, LARGE_WEIGHT, (LOOP,), "by_slices"),
     "float32, 12 rows": ((3, 4), torch.float32, LARGE_WEIGHT, (), "by_slices"),
     "float32, 13 rows": ((1, 13), torch.float32, LARGE_WEIGHT, (LOOP,), "from_the_left"),
-    "float32, 64 rows": ((2, 32), torch.float32, LARGE_WEIGHT, (), "from_the_left"),
-    "float32, 65 rows": ((65,), torch.float32, LARGE_WEIGHT, (), "F.linear"),
+    "float32, 48 rows": ((2, 24), torch.float32, LARGE_WEIGHT, (), "from_the_left"),
+    "float32, 49 rows": ((49,), torch.float32, LARGE_WEIGHT, (), "F.linear"),
     "float32, 512 rows": ((1, 512), torch.float32, LARGE_WEIGHT, (), "F.linear"),
     "float32, 512 rows, turned": ((512,), torch.float32, LARGE_WEIGHT, (TURNED,), "from_the_left"),
     "float32, 1025 rows, turned": ((1025,), torch.float32, LARGE_WEIGHT, (TURNED,), "F.linear"),
@@ -134,14 +134,19 @@ WAYS = {  # rows, dtype, weight's size, what else holds -> the way
     "bfloat16, one row, small": ((1, 1), torch.bfloat16, SMALL_WEIGHT, (), "F.linear"),
     "bfloat16, two rows": ((2, 1), torch.bfloat16, LARGE_WEIGHT, (LOOP, ABLE), "by_loop"),
     "bfloat16, 3 rows": ((3, 1), torch.bfloat16, LARGE_WEIGHT, (LOOP, ABLE), "from_the_left"),
+    "bfloat16, 64 rows": ((64,), torch.bfloat16, LARGE_WEIGHT, (ABLE,), "from_the_left"),
+    "bfloat16, 65 rows": ((65,), torch.bfloat16, LARGE_WEIGHT, (ABLE,), "F.linear"),
     "bfloat16, 8 rows, no products": ((8,), torch.bfloat16, LARGE_WEIGHT, (LOOP,), "by_loop"),
     "bfloat16, 9 rows, no products": ((9,), torch.bfloat16, LARGE_WEIGHT, (LOOP,), "widened"),
     "bfloat16, rows, small": ((1, 9), torch.bfloat16, SMALL_WEIGHT, (ABLE,), "F.linear"),
     "bfloat16, rows, no products": ((1, 9), torch.bfloat16, SMALL_WEIGHT, (), "widened"),
-    "bfloat16, two rows, no loop": ((2, 1), torch.bfloat16, SMALL_WEIGHT, (), "F.linear"),
+    "bfloat16, two rows, no loop, no products": (
+        (2, 1), torch.bfloat16, LARGE_WEIGHT, (), "F.linear",
+    ),
+    "bfloat16, two rows, no loop": ((2,), torch.bfloat16, LARGE_WEIGHT, (ABLE,), "from_the_left"),
     "float16": ((1, 1), torch.float16, LARGE_WEIGHT, (), "F.linear"),
     "no rows": ((0, 1), torch.bfloat16, SMALL_WEIGHT, (LOOP,), "F.linear"),
-}
+}  # fmt: skip
 
 
 def way_taken(monkeypatch, x, w, holds=()):
