@@ -67,19 +67,7 @@ class KVCache:
         Raises:
             InputError: gradients are asked for, or the cache was made for another model.
         """
-        config = self.config
-        made_for = config.num_key_value_heads, config.head_dim
-        if (keys.shape[1], keys.shape[3]) != made_for or layer >= config.num_hidden_layers:
-            raise InputError(
-                f"layer {layer} of the model gives keys of {keys.shape[1]} heads of "
-                f"{keys.shape[3]}; the cache was made for {config.num_hidden_layers} layers with "
-                f"{made_for[0]} heads of {made_for[1]}: make it with this model's config"
-            )
-        if keys.requires_grad or values.requires_grad:
-            raise InputError(
-                "the cache cannot take part in backpropagation; call the model under "
-                "torch.no_grad(), or without a cache to train"
-            )
+        self._check(layer, keys, values)
         if not self.keys:
             self._allocate(keys)
         end = self.length + keys.shape[2]
@@ -130,6 +118,21 @@ class KVCache:
     def nbytes(self) -> int:
         """Bytes of the buffers; 0 before the first forward pass."""
         return sum(buffer.nbytes for buffer in (*self.keys, *self.values))
+
+    def _check(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        if keys.requires_grad or values.requires_grad:
+            raise InputError(
+                "the cache cannot take part in backpropagation; call the model under "
+                "torch.no_grad(), or without a cache to train"
+            )
+        config = self.config
+        made_for = config.num_key_value_heads, config.head_dim
+        if (keys.shape[1], keys.shape[3]) != made_for or layer >= config.num_hidden_layers:
+            raise InputError(
+                f"layer {layer} of the model gives keys of {keys.shape[1]} heads of "
+                f"{keys.shape[3]}; the cache was made for {config.num_hidden_layers} layers with "
+                f"{made_for[0]} heads of {made_for[1]}: make it with this model's config"
+            )
 
     def _allocate(self, like: Tensor) -> None:
         config = self.config
