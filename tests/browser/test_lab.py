@@ -46,7 +46,7 @@ def test_notebook_runs_whole_in_jupyterlab(lab, browser, name):
     ]
     wanted = list(range(1, len(code) + 1))
     page.wait_for_function(
-        f"() => JSON.stringify(({COUNTS})()) === '{_json(wanted)}'", timeout=90_000
+        f"() => JSON.stringify(({COUNTS})()) === '{_json(wanted)}'", timeout=240_000
     )
     page.wait_for_function(READY, timeout=30_000)
     assert page.evaluate(ERRORS) == []
