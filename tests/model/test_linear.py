@@ -124,6 +124,7 @@ WAYS = {  # rows, dtype, weight's size, what else holds -> the way
     "float32, 13 rows": ((1, 13), torch.float32, LARGE_WEIGHT, (LOOP,), "from_the_left"),
     "float32, 48 rows": ((2, 24), torch.float32, LARGE_WEIGHT, (), "from_the_left"),
     "float32, 49 rows": ((49,), torch.float32, LARGE_WEIGHT, (), "F.linear"),
+    "float32, 65 rows": ((65,), torch.float32, LARGE_WEIGHT, (), "F.linear"),
     "float32, 512 rows": ((1, 512), torch.float32, LARGE_WEIGHT, (), "F.linear"),
     "float32, 512 rows, turned": ((512,), torch.float32, LARGE_WEIGHT, (TURNED,), "from_the_left"),
     "float32, 1025 rows, turned": ((1025,), torch.float32, LARGE_WEIGHT, (TURNED,), "F.linear"),
@@ -140,13 +141,12 @@ WAYS = {  # rows, dtype, weight's size, what else holds -> the way
     "bfloat16, 9 rows, no products": ((9,), torch.bfloat16, LARGE_WEIGHT, (LOOP,), "widened"),
     "bfloat16, rows, small": ((1, 9), torch.bfloat16, SMALL_WEIGHT, (ABLE,), "F.linear"),
     "bfloat16, rows, no products": ((1, 9), torch.bfloat16, SMALL_WEIGHT, (), "widened"),
-    "bfloat16, two rows, no loop, no products": (
-        (2, 1), torch.bfloat16, LARGE_WEIGHT, (), "F.linear",
-    ),
-    "bfloat16, two rows, no loop": ((2,), torch.bfloat16, LARGE_WEIGHT, (ABLE,), "from_the_left"),
+    "bfloat16, two rows, no loop": ((2, 1), torch.bfloat16, SMALL_WEIGHT, (), "F.linear"),
+    "bfloat16, two rows, no loop, large": ((2,), torch.bfloat16, LARGE_WEIGHT, (), "F.linear"),
+    "bfloat16, two rows, products": ((2,), torch.bfloat16, LARGE_WEIGHT, (ABLE,), "from_the_left"),
     "float16": ((1, 1), torch.float16, LARGE_WEIGHT, (), "F.linear"),
     "no rows": ((0, 1), torch.bfloat16, SMALL_WEIGHT, (LOOP,), "F.linear"),
-}  # fmt: skip
+}
 
 
 def way_taken(monkeypatch, x, w, holds=()):
