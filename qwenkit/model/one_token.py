@@ -18,7 +18,7 @@ from qwenkit.model.cache import KVCache
 from qwenkit.model.decoder import DecoderLayer
 from qwenkit.model.mlp import MLP
 from qwenkit.model.norm import RMSNorm
-from qwenkit.model.reading import compiled_loop, reading
+from qwenkit.model.reading import reading
 
 OWN = (DecoderLayer, Attention, MLP, RMSNorm)
 CACHED = (torch.float32, torch.bfloat16)
@@ -42,19 +42,23 @@ def through_layers(
         rope: cos and sin of its position.
         cache: all tokens before it.
     """
-    if not cache.keys or compiled_loop() is None or torch.is_autocast_enabled("cpu"):
+    if not cache.keys or torch.is_autocast_enabled("cpu"):
         return None
     if not x.is_cpu or (torch.is_grad_enabled() and x.requires_grad):
         return None
-    from qwenkit.model.few_rows import cores
-    from qwenkit.model.layer_loops import compiled_layer
-
-    every = [_gather(layer, cache) for layer in layers]
-    gathered = [each for each in every if each is not None]
-    if not len(gathered) == len(every) == len(cache.keys):
+    gathered = []
+    for layer in layers:
+        found = _gather(layer, cache)
+        if found is None:
+            return None
+        gathered.append(found)
+    if len(gathered) != len(cache.keys):
         return None
     if len({kinds for kinds, *_ in gathered}) > 1:
         return None  # for each new mixture of dtypes the loops would be compiled anew
+    from qwenkit.model.few_rows import cores
+    from qwenkit.model.layer_loops import compiled_layer
+
     cos, sin = (table.float().reshape(-1).numpy() for table in rope)  # (D)
     stream = x.detach().float().reshape(-1).numpy().copy()  # (C)
     with cores(torch.get_num_threads()):
@@ -65,9 +69,11 @@ def through_layers(
 
 
 def _gather(layer: Any, cache: KVCache) -> tuple[Any, float, Any] | None:
-    """Return a layer's dtypes, eps and numbers; None where the loops may not serve."""
-    from qwenkit.model.layer_loops import Layer
+    """Return a layer's dtypes, eps and numbers; None where the loops may not serve.
 
+    The norms are asked first: where they were not prepared, as in a small model, nothing else is
+    looked at, and numba is not loaded.
+    """
     if type(layer) is not DecoderLayer:
         return None
     attention, mlp = layer.self_attn, layer.mlp
@@ -80,12 +86,16 @@ def _gather(layer: Any, cache: KVCache) -> tuple[Any, float, Any] | None:
     if room[:2] != (config.num_key_value_heads, config.head_dim) or room[2] not in CACHED:
         return None
     norms = [_read(norm.weight) for norm in (first, second)]
-    small = None if norms[0] is None else norms[0].dtype
+    if norms[0] is None or norms[1] is None or norms[0].dtype != norms[1].dtype:
+        return None
+    from qwenkit.model.layer_loops import Layer
+
+    small = norms[0].dtype
     products = [_product(getattr(attention, f"{name}_proj"), small) for name in "qkvo"]
     products += [_product(getattr(mlp, f"{name}_proj"), small) for name in ("gate", "up", "down")]
-    if norms[1] is None or norms[1].dtype != small or None in products:
+    if None in products:
         return None
-    numbers: Any = Layer(norms[0], *products[:4], norms[1], *products[4:])  # type: ignore[call-arg, arg-type]
+    numbers: Any = Layer(norms[0], *products[:4], norms[1], *products[4:])  # type: ignore[call-arg]
     return (small, *(part.weight.dtype for part in products)), first.eps, numbers
 
 
@@ -93,7 +103,7 @@ def _product(part: Any, small: Any) -> Any:
     """Return a projection's numbers; `small` is the dtype that scales and biases must have."""
     from qwenkit.model.layer_loops import Product
 
-    if not getattr(part, "is_plain", False) or _hooked(part) or small is None:
+    if not getattr(part, "is_plain", False) or _hooked(part):
         return None
     weight = _read(part.weight)
     beside: list[Any] = [

@@ -1,5 +1,9 @@
 """One token through all layers by compiled loops: the numbers of the layers, and when it serves."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -187,6 +191,18 @@ def test_a_weight_that_does_not_fit_is_refused_before_memory_is_read():
     for beside in ((none, five), (five, none)):
         with pytest.raises(ValueError, match="not as many numbers"):
             product(np.ones(4, np.float32), Product(weight, *beside))
+
+
+def test_a_small_model_writes_without_loading_the_compiler():
+    code = (
+        "import sys, qwenkit; model, tokenizer = qwenkit.load_pretrained(device='cpu'); "
+        "list(qwenkit.generate(model, tokenizer('def'), 3)); print('numba' in sys.modules)"
+    )
+    plain = {name: value for name, value in os.environ.items() if name != "QWENKIT_MODEL"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=plain
+    )
+    assert done.stdout.split() == ["False"]
 
 
 def test_an_edited_weight_counts_from_the_next_token_on(served):
