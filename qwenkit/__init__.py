@@ -15,6 +15,7 @@ from types import ModuleType
 from qwenkit.checkpoint import Checkpoint
 from qwenkit.config import QwenConfig, YarnScaling
 from qwenkit.errors import QwenkitError
+from qwenkit.fast import accelerate, explain, plain, quantize
 from qwenkit.generate import (
     Beam,
     Conversation,
@@ -36,10 +37,8 @@ from qwenkit.lora import (
     save_adapter,
     unmerge_lora,
 )
-from qwenkit.memory import forecast
 from qwenkit.model import KVCache, QwenForCausalLM
-from qwenkit.pretrained import load_model, load_pretrained, save_pretrained
-from qwenkit.quantize import quantize
+from qwenkit.pretrained import forecast, load_model, load_pretrained, save_pretrained
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.trace import POINTS, Trace, tap
 
@@ -57,10 +56,12 @@ __all__ = [
     "Tokenizer",
     "Trace",
     "YarnScaling",
+    "accelerate",
     "add_lora",
     "beam_search",
     "complete",
     "complete_batch",
+    "explain",
     "fill",
     "forecast",
     "generate",
@@ -70,19 +71,21 @@ __all__ = [
     "load_pretrained",
     "log_probabilities",
     "merge_lora",
+    "plain",
     "quantize",
     "remove_lora",
+    "resolve",
     "save_adapter",
     "save_pretrained",
     "stream",
     "tap",
     "unmerge_lora",
 ]
-_LATE = ("checks", "interpret", "mps", "plot", "toy", "train", "widgets")
+_LATE = ("checks", "interpret", "plot", "train", "widgets")
 
 
 def __getattr__(name: str) -> ModuleType:
-    """Import a room that brings its own large libraries only when it is first used."""
+    """Import a package that brings its own large libraries only when it is first used."""
     if name in _LATE:
         return importlib.import_module(f"qwenkit.{name}")
     raise AttributeError(f"module 'qwenkit' has no attribute {name!r}")

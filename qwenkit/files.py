@@ -6,13 +6,17 @@ Whatever is killed while it writes leaves at most a name that ends in eight hexa
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+from qwenkit.errors import ConfigError
 
 
 def temporary_name(path: Path) -> Path:
@@ -59,3 +63,44 @@ def to_disk(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file whose top level is an object.
+
+    Raises:
+        ConfigError: the file is absent, is not UTF-8 JSON, or holds something else.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path} does not exist; a checkpoint folder needs a {path.name}"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path} is not UTF-8 text (byte {error.start}); it may be damaged, fetch it again"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"{path} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        ) from None
+    except ValueError as error:  # a number of thousands of digits
+        raise ConfigError(f"{path} is not valid JSON: {error}") from None
+    except RecursionError:
+        raise ConfigError(
+            f"{path} is nested too deeply to be a config; it may be damaged, fetch it again"
+        ) from None
+    if not isinstance(data, dict):
+        raise ConfigError(
+            f"{path} holds a JSON {type(data).__name__}; it must hold an object ({{...}})"
+        )
+    return data
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write JSON to a temporary name, then replace `path` in one step."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", "utf-8")

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from qwenkit.config import QwenConfig
-from qwenkit.config_json import write_json
-from qwenkit.toy import write_toy_checkpoint
+from qwenkit.files import write_json
+from toy import write_toy_checkpoint
 
 ROOT = Path(__file__).parent.parent
 

@@ -14,8 +14,8 @@ from fixtures_toy import ROOT
 from transformers import AutoTokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from qwenkit.bpe import SMALLEST, SPECIAL, SPLIT, learn_merges, write_tokenizer
-from qwenkit.config_json import write_json
+from qwenkit.tokenizer.bpe import SMALLEST, SPECIAL, SPLIT, learn_merges, write_tokenizer
+from qwenkit.files import write_json
 from qwenkit.errors import InputError
 from qwenkit.tokenizer import Tokenizer
 

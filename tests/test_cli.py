@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 import qwenkit as qk
 from qwenkit import cli, report
 from qwenkit.cli import main
-from qwenkit.toy import write_toy_checkpoint
+from toy import write_toy_checkpoint
 
 
 @pytest.fixture(scope="module")

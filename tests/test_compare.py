@@ -9,8 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import qwenkit as qk
 from qwenkit import compare, device, report
-from qwenkit.compare import compare_with_cpu, disagreement
-from qwenkit.mps import rehearse
+from qwenkit.pretrained.compare import compare_with_cpu, disagreement
+from mps import rehearse
 
 CPU, MPS = torch.device("cpu"), torch.device("mps")
 QWENS = (compare.FULL_VOCABULARY, compare.CONFIG.hidden_size)

@@ -11,7 +11,7 @@ from transformers import Qwen2ForCausalLM
 import qwenkit as qk
 from qwenkit.errors import InputError, QwenkitError
 from qwenkit.generate import complete, generate, stream
-from qwenkit.sampling import penalise
+from qwenkit.generate.sampling import penalise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PROMPT = "def resolve(source):\n    return "

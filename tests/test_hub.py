@@ -205,7 +205,7 @@ class Hub:
 RESOLVE = """
 import sys
 from qwenkit.errors import SourceError
-from qwenkit.hub import cached_models, resolve
+from qwenkit.pretrained import cached_models, resolve
 try:
     print("folder", resolve(sys.argv[1]))
     print("cached", *cached_models())

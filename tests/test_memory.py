@@ -11,7 +11,7 @@ from qwenkit import memory, pretrained
 from qwenkit.checkpoint import Checkpoint
 from qwenkit.config import QwenConfig
 from qwenkit.errors import InputError, MemoryForecastError
-from qwenkit.memory import forecast, gigabytes, refuse_what_cannot_fit
+from qwenkit.pretrained import forecast, gigabytes, refuse_what_cannot_fit
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # size: layers, hidden, intermediate, heads, kv heads, tied, vocabulary, parameters, as published
@@ -87,9 +87,9 @@ def test_activations_in_float32_by_hand(native):
     assert forecast(config, "float32", 10, 2, logits_to_keep=1).activations == 2 * few
     wide = small_config(vocab_size=1_000)
     assert forecast(wide, "float32", 10).activations == 8 * 10 * 4 * 4 + 10 * 1_000 * 4  # logits
-    opened = forecast(config, "float32", 100, logits_to_keep=1, open_attention=True)
+    opened = forecast(config, "float32", 100, logits_to_keep=1, eager_attention=True)
     assert opened.activations == 8 * 100 * 4 * 4 + 2 * 100 * 100 * (4 + 4)  # masked and softmax
-    traced = forecast(config, "float32", 1, logits_to_keep=1, open_attention=True)
+    traced = forecast(config, "float32", 1, logits_to_keep=1, eager_attention=True)
     assert traced.activations == 8 * 4 * 4 + 4 * 6 * 4  # gate, SiLU(gate), up and their product
 
 
@@ -102,7 +102,7 @@ def test_activations_in_bfloat16_by_hand(dtype, native):
     assert few == 10 * (stream + 6 * (2 + 2 + (0 if native else 4)))  # gate, up, widened product
     wide = small_config(vocab_size=1_000)
     assert forecast(wide, dtype, 10).activations == 10 * (stream + 1_000 * 2)  # logits, once
-    opened = forecast(config, dtype, 100, logits_to_keep=1, open_attention=True)
+    opened = forecast(config, dtype, 100, logits_to_keep=1, eager_attention=True)
     # masked scores, the same in float32, and their softmax
     assert opened.activations == 100 * stream + 2 * 100 * 100 * (2 + 4 + 4)
 

@@ -32,14 +32,14 @@ from qwenkit.model import (
     RMSNorm,
     RotaryEmbedding,
 )
-from qwenkit.model.linear import _buffers, widened
+from qwenkit.fast.linear import _buffers, widened
 from qwenkit.model.mask import attention_mask
-from qwenkit.mps import Finding, Report, rehearse
-from qwenkit.mps.defects import DEFECTS, LARGE_SUM, met_by
-from qwenkit.mps.defects import Attention as AttentionCall
-from qwenkit.mps.defects import Linear as LinearCall
-from qwenkit.mps.kernels import ON_MPS, SERVE_MPS, kernels, native_functions, runs_on_mps
-from qwenkit.quantize import quantize
+from mps import Finding, Report, rehearse
+from mps.defects import DEFECTS, LARGE_SUM, met_by
+from mps.defects import Attention as AttentionCall
+from mps.defects import Linear as LinearCall
+from mps.kernels import ON_MPS, SERVE_MPS, kernels, native_functions, runs_on_mps
+from qwenkit.fast.quantize import quantize
 from qwenkit.trace import Trace
 
 DTYPES = (torch.float32, torch.bfloat16)

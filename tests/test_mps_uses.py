@@ -10,7 +10,7 @@ from qwenkit import interpret
 from qwenkit.generate import Conversation, complete_batch, fill, score_text, stream
 from qwenkit.lora import add_lora, merge_lora, unmerge_lora
 from qwenkit.model import KVCache
-from qwenkit.mps import rehearse
+from mps import rehearse
 from qwenkit.trace import Trace
 
 VERSION = "2.13.0"  # its known defects: those that the pinned torch has

@@ -12,9 +12,9 @@ from torch import nn
 
 import qwenkit as qk
 from qwenkit.errors import CheckpointError, ConfigError, InputError
-from qwenkit.hub import EMBEDDED
-from qwenkit.quantize import Int8Embedding, Int8Linear, int8_linear, is_quantized, quantize_rows
-from qwenkit.toy import write_toy_checkpoint
+from qwenkit.pretrained import EMBEDDED
+from qwenkit.fast.quantize import Int8Embedding, Int8Linear, int8_linear, is_quantized, quantize_rows
+from toy import write_toy_checkpoint
 
 room = sys.modules["qwenkit.quantize"]  # the file: qk.quantize is the function
 TEXT = 'def read(path):\n    """Return the lines."""\n    with open(path) as file:\n        return'

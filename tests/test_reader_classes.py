@@ -11,7 +11,7 @@ import torch
 from test_real import why_not
 
 import qwenkit as qk
-from qwenkit.toy import write_toy_checkpoint
+from toy import write_toy_checkpoint
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "09_whole_model.ipynb"
 CLASSES = {"RMSNorm", "Attention", "MLP", "DecoderLayer", "QwenModel", "QwenForCausalLM"}

@@ -8,7 +8,7 @@ from fixtures_toy import entry, pack, toy_of
 from safetensors import safe_open
 
 from qwenkit.errors import CheckpointError
-from qwenkit.safetensors_file import read_header
+from qwenkit.checkpoint import read_header
 
 
 @pytest.fixture(scope="module")

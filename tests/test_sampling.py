@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from qwenkit.errors import InputError
-from qwenkit.sampling import (
+from qwenkit.generate.sampling import (
     Sampling,
     divide_by_temperature,
     keep_min_p,

@@ -24,7 +24,7 @@ import qwenkit as qk
 from qwenkit import saving
 from qwenkit.checkpoint import INDEX, SINGLE, Checkpoint
 from qwenkit.errors import CheckpointError
-from qwenkit.saving import save_checkpoint
+from qwenkit.checkpoint import save_checkpoint
 
 CONFIG = small_config()
 SHARD = 120  # bytes: two or three tensors

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
 import qwenkit as qk
-from qwenkit.hub import EMBEDDED
+from qwenkit.pretrained import EMBEDDED
 from qwenkit.train import Recipe, read_metrics
 
 sys.path.insert(0, str(Path(__file__).parent / "bench"))

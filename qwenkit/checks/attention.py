@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qwenkit.checks.judge import Case, Mistake, Verdict, judge
 from qwenkit.checks.samples import normal, turned
-from qwenkit.model import open_attention
+from qwenkit.model import eager_attention
 
 EXERCISES = {
     "05.1": "scores",
@@ -371,7 +371,7 @@ JOIN_MISTAKES = (
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return open_attention(q, k, v)
+    return eager_attention(q, k, v)
 
 
 def _seen_up_to(ahead: Callable[[int, int], int]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:

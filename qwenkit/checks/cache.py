@@ -10,7 +10,7 @@ from torch import Tensor
 from qwenkit.checks.judge import Case, Mistake, Verdict, judge
 from qwenkit.checks.samples import normal, turned
 from qwenkit.config import QwenConfig
-from qwenkit.model import causal_mask, open_attention, repeat_kv
+from qwenkit.model import causal_mask, eager_attention, repeat_kv
 
 EXERCISES = {
     "10.1": "one step with a cache",
@@ -110,7 +110,7 @@ def _behind(old: Tensor, new: Tensor) -> Tensor:
 
 def _step(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> Step:
     keys, values = _behind(keys, k), _behind(values, v)
-    return open_attention(q, keys, values), keys, values
+    return eager_attention(q, keys, values), keys, values
 
 
 def _with_z(z: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[..., Step]:
@@ -141,18 +141,18 @@ STEP_MISTAKES = (
         "does not read itself",
         "your new token reads the old ones alone. It may read itself, too: which comes first, "
         "writing into the cache or reading from it?",
-        _with_z(lambda q, k, v: open_attention(q, k[:, :, :-1], v[:, :, :-1])),
+        _with_z(lambda q, k, v: eager_attention(q, k[:, :, :-1], v[:, :, :-1])),
     ),
     Mistake(
         "old tokens forgotten",
         "your new token reads only itself. The old keys and values are what the cache is kept for.",
-        _with_z(lambda q, k, v: open_attention(q, k[:, :, -1:], v[:, :, -1:])),
+        _with_z(lambda q, k, v: eager_attention(q, k[:, :, -1:], v[:, :, -1:])),
     ),
     Mistake(
         "first key only",
         "your new token reads the first old key and no other: a triangle that begins at the left. "
         "At which place does a single new token stand, and what may it not read?",
-        _with_z(lambda q, k, v: open_attention(q, k[:, :, :1], v[:, :, :1])),
+        _with_z(lambda q, k, v: eager_attention(q, k[:, :, :1], v[:, :, :1])),
     ),
     Mistake(
         "not kept",
@@ -197,7 +197,7 @@ STEP_MISTAKES = (
         "kv heads cycled",
         "you repeat the kv heads in turn: 0, 1, 0, 1, ... Neighbouring query heads share one: "
         "notebook 06.",
-        _with_z(lambda q, k, v: open_attention(q, _cycled(q, k), _cycled(q, v))),
+        _with_z(lambda q, k, v: eager_attention(q, _cycled(q, k), _cycled(q, v))),
     ),
     Mistake(
         "keys and values swapped",
@@ -207,12 +207,12 @@ STEP_MISTAKES = (
     Mistake(
         "keys are passed on",
         "you add up keys. A key is there to be found by; what is passed on is the value.",
-        _with_z(lambda q, k, v: open_attention(q, k, k)),
+        _with_z(lambda q, k, v: eager_attention(q, k, k)),
     ),
     Mistake(
         "no scale",
         "the scores are not divided by the square root of D.",
-        _with_z(lambda q, k, v: open_attention(q * q.shape[-1] ** 0.5, k, v)),
+        _with_z(lambda q, k, v: eager_attention(q * q.shape[-1] ** 0.5, k, v)),
     ),
 )
 

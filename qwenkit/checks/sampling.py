@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qwenkit.checks.judge import Case, Mistake, Verdict, judge
 from qwenkit.checks.samples import normal
-from qwenkit.sampling import keep_min_p, keep_top_k, keep_top_p, penalise
+from qwenkit.generate.sampling import keep_min_p, keep_top_k, keep_top_p, penalise
 
 EXERCISES = {
     "11.1": "softmax with a temperature",

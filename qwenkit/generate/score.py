@@ -12,8 +12,7 @@ from torch import Tensor
 
 from qwenkit.errors import InputError
 from qwenkit.generate.settings import as_ids
-from qwenkit.model import QwenForCausalLM
-from qwenkit.model.inputs import check_input_ids
+from qwenkit.model import QwenForCausalLM, check_input_ids
 from qwenkit.tokenizer import Tokenizer
 
 

@@ -11,9 +11,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from qwenkit.errors import InputError
-from qwenkit.model import QwenForCausalLM
-from qwenkit.model.inputs import check_input_ids
-from qwenkit.sampling import Sampling
+from qwenkit.generate.sampling import Sampling
+from qwenkit.model import QwenForCausalLM, check_input_ids
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from qwenkit.errors import InputError
+from qwenkit.fast import decode_step
+from qwenkit.generate.sampling import Sampling
 from qwenkit.generate.settings import Settings, one_prompt
 from qwenkit.model import KVCache, QwenForCausalLM
-from qwenkit.sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,9 @@ def next_logits(
         InputError: logits that are not finite, at step `index`.
     """
     with torch.no_grad():  # not around a yield, which would switch it off for the caller too
-        out = model(ids, cache=cache, attention_mask=attention_mask, logits_to_keep=1)
+        out = decode_step(model, ids, cache, attention_mask)  # None where the kernels do not serve
+        if out is None:
+            out = model(ids, cache=cache, attention_mask=attention_mask, logits_to_keep=1)
     logits: Tensor = out[:, -1].float().cpu()  # (B, V) choosing is the same on every device
     if not bool(logits.isfinite().all()):
         raise InputError(

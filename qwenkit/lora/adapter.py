@@ -14,13 +14,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from qwenkit.config_json import read_json_object, write_json
+from qwenkit.checkpoint import TensorInfo, read_header, write_tensors
 from qwenkit.errors import CheckpointError, InputError
-from qwenkit.files import replacing
+from qwenkit.files import read_json_object, replacing, write_json
 from qwenkit.lora.layers import TARGETS, LoRALinear, check_strength, lora_layers, put_lora
 from qwenkit.model import QwenForCausalLM
-from qwenkit.safetensors_file import TensorInfo, read_header
-from qwenkit.saving import write_tensors
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."  # PEFT wraps the model twice before it names its parts

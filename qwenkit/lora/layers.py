@@ -15,14 +15,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qwenkit.errors import InputError
+from qwenkit.fast import FAST, FastLinear
 from qwenkit.model import QwenForCausalLM
-from qwenkit.model.linear import Linear, linear
-from qwenkit.model.reading import prepare
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
 
 
-class LoRALinear(Linear):
+class LoRALinear(nn.Linear):
     """y = x Wᵀ + b + scaling · B(A x).
 
     Attributes:
@@ -35,13 +34,10 @@ class LoRALinear(Linear):
         plain_weight: W, kept while it is merged, so that unmerging gives back its very bits.
     """
 
-    is_plain = False  # B A x is added
-
-    def __init__(self, base: Linear, rank: int, alpha: float, dropout: float = 0.0) -> None:
-        nn.Module.__init__(self)  # not Linear's: weight and bias are the base's own
+    def __init__(self, base: nn.Linear, rank: int, alpha: float, dropout: float = 0.0) -> None:
+        nn.Module.__init__(self)  # not nn.Linear's: weight and bias are the base's own
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight, self.bias = base.weight, base.bias
-        self.may_turn = base.may_turn
         device = base.weight.device
         # Float32 even beside bfloat16 weights: steps of training are small beside the values.
         self.lora_A = nn.Linear(base.in_features, rank, bias=False, device="cpu").float()
@@ -62,7 +58,7 @@ class LoRALinear(Linear):
 
     def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
         """Multiply by the weight, and add what B and A have learned."""
-        y: Tensor = linear(x, self.weight, self.bias)  # (..., O)
+        y = super().forward(x)  # (..., O)
         if self.merged:
             return y
         low = self.lora_A(self.dropout(x).to(self.lora_A.weight.dtype))  # (..., rank)
@@ -96,6 +92,13 @@ class LoRALinear(Linear):
         """Show sizes and rank in `print(model)`."""
         state = ", merged" if self.merged else ""
         return f"{super().extra_repr()}, rank={self.rank}, alpha={self.alpha:g}{state}"
+
+
+class FastLoRALinear(LoRALinear, FastLinear):
+    """The same, with the weight multiplied by the fastest product (`LoRALinear`'s super())."""
+
+
+FAST[LoRALinear] = FastLoRALinear
 
 
 def add_lora(
@@ -163,7 +166,7 @@ def put_lora(
             "what was learned)"
         )
     parts = {name: model.get_submodule(name) for name in ranks}
-    wrong = [name for name, part in parts.items() if type(part) is not Linear]
+    wrong = [name for name, part in parts.items() if type(part) not in (nn.Linear, FastLinear)]
     if wrong:
         raise InputError(
             f"{wrong[0]} is a {type(parts[wrong[0]]).__name__}; LoRA goes beside a Linear with "
@@ -171,8 +174,9 @@ def put_lora(
         )
     model.requires_grad_(False)
     for name, part in parts.items():
-        assert isinstance(part, Linear)
-        model.set_submodule(name, LoRALinear(part, ranks[name], alpha, dropout))
+        assert isinstance(part, nn.Linear)
+        kind = FastLoRALinear if isinstance(part, FastLinear) else LoRALinear
+        model.set_submodule(name, kind(part, ranks[name], alpha, dropout))
         model.get_submodule(name).train(model.training)
 
 
@@ -191,7 +195,6 @@ def merge_lora(model: QwenForCausalLM) -> None:
     """
     for part in _layers(model):
         part.merge()
-    prepare(model)  # the weights are others now
 
 
 def unmerge_lora(model: QwenForCausalLM) -> None:
@@ -202,7 +205,6 @@ def unmerge_lora(model: QwenForCausalLM) -> None:
     """
     for part in _layers(model):
         part.unmerge()
-    prepare(model)
 
 
 def remove_lora(model: QwenForCausalLM) -> None:
@@ -216,9 +218,8 @@ def remove_lora(model: QwenForCausalLM) -> None:
     """
     _layers(model)
     for name, part in lora_layers(model).items():
-        with torch.device("meta"):
-            bias, may_turn = part.bias is not None, part.may_turn
-            plain = Linear(part.in_features, part.out_features, bias, may_turn=may_turn)
+        kind = FastLinear if isinstance(part, FastLinear) else nn.Linear
+        plain = kind(part.in_features, part.out_features, part.bias is not None, device="meta")
         plain.weight, plain.bias = part.weight, part.bias
         model.set_submodule(name, plain.train(part.training))
 

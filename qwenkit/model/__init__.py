@@ -1,8 +1,12 @@
-"""The model, one part a file: norm, rope, mask, attention, mlp, decoder, cache, qwen."""
+"""The model as taught, one part per file: norm, rope, mask, attention, mlp, cache, decoder, qwen.
 
-from qwenkit.model.attention import Attention, fused_attention, open_attention, repeat_kv
+Plain PyTorch throughout. `qwenkit.fast` runs the same model quickly, and nothing here knows of it.
+"""
+
+from qwenkit.model.attention import Attention, eager_attention, fused_attention, repeat_kv
 from qwenkit.model.cache import KVCache
 from qwenkit.model.decoder import DecoderLayer
+from qwenkit.model.inputs import check_input_ids
 from qwenkit.model.mask import attention_mask, causal_mask
 from qwenkit.model.mlp import MLP
 from qwenkit.model.norm import RMSNorm
@@ -21,8 +25,9 @@ __all__ = [
     "apply_rope",
     "attention_mask",
     "causal_mask",
+    "check_input_ids",
+    "eager_attention",
     "fused_attention",
     "inverse_frequencies",
-    "open_attention",
     "repeat_kv",
 ]

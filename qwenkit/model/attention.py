@@ -1,7 +1,7 @@
-"""Attention: each token reads from the tokens before it.
+"""Attention: each token gathers values from the tokens before it and from itself.
 
 Grouped-query attention (Ainslie et al. 2023): H query heads share KV key and value heads, so that
-the cache is H / KV times smaller. Query head h reads kv head h // (H / KV).
+the cache is H / KV times smaller. Query head h uses kv head h // (H / KV).
 """
 
 import math
@@ -13,18 +13,9 @@ from torch import Tensor, nn
 
 from qwenkit.config import QwenConfig
 from qwenkit.model.cache import KVCache
-from qwenkit.model.linear import Linear
 from qwenkit.model.mask import causal_mask
 from qwenkit.model.rope import apply_rope
 from qwenkit.trace import TraceAt, tap
-
-
-def repeat_kv(x: Float[Tensor, "B KV S D"], groups: int) -> Float[Tensor, "B H S D"]:
-    """Repeat each kv head `groups` times in a run: [k0, k0, ..., k1, k1, ...], never [k0, k1, ...].
-
-    Query heads 0 to groups - 1 then stand opposite kv head 0, as they were trained.
-    """
-    return x if groups == 1 else x.repeat_interleave(groups, dim=1)
 
 
 class Attention(nn.Module):
@@ -36,10 +27,10 @@ class Attention(nn.Module):
         self.layer = layer
         query = config.num_attention_heads * config.head_dim
         key_value = config.num_key_value_heads * config.head_dim
-        self.q_proj = Linear(config.hidden_size, query, bias=True)
-        self.k_proj = Linear(config.hidden_size, key_value, bias=True)
-        self.v_proj = Linear(config.hidden_size, key_value, bias=True)
-        self.o_proj = Linear(query, config.hidden_size, bias=False)
+        self.q_proj = nn.Linear(config.hidden_size, query, bias=True)
+        self.k_proj = nn.Linear(config.hidden_size, key_value, bias=True)
+        self.v_proj = nn.Linear(config.hidden_size, key_value, bias=True)
+        self.o_proj = nn.Linear(query, config.hidden_size, bias=False)
 
     def forward(
         self,
@@ -52,11 +43,11 @@ class Attention(nn.Module):
         """Return what attention adds to the residual stream.
 
         Args:
-            x: the normalised residual stream.
+            x: the normalized residual stream.
             rope: cos and sin of each new token's position.
-            mask: True where a query may read a key; None: causal, nothing else.
+            mask: True where a query may attend to a key; None: causal, nothing else.
             cache: earlier keys and values; the new ones are written to it.
-            trace: recorder of this layer's points.
+            trace: records this layer's activation points.
         """
         batch, length, _ = x.shape
         heads, kv_heads = self.config.num_attention_heads, self.config.num_key_value_heads
@@ -73,7 +64,7 @@ class Attention(nn.Module):
             k, v = cache.update(self.layer, k, v)  # (B, KV, S, D)
 
         if trace is not None and (trace.wants("attn.scores") or trace.wants("attn.pattern")):
-            z = open_attention(q, k, v, mask, trace)
+            z = eager_attention(q, k, v, mask, trace)
         else:
             z = fused_attention(q, k, v, mask)
         z = tap(trace, "attn.z", z)  # (B, H, T, D)
@@ -81,21 +72,21 @@ class Attention(nn.Module):
         return tap(trace, "attn.out", self.o_proj(joined))  # (B, T, C)
 
 
-def open_attention(
+def eager_attention(
     q: Float[Tensor, "B H T D"],
     k: Float[Tensor, "B KV S D"],
     v: Float[Tensor, "B KV S D"],
     mask: Bool[Tensor, "#B 1 T S"] | None = None,
     trace: TraceAt | None = None,
 ) -> Float[Tensor, "B H T D"]:
-    """Attention step by step, every intermediate in the open (Vaswani et al. 2017, equation 1).
+    """Attention step by step, every intermediate a tensor (Vaswani et al. 2017, equation 1).
 
     Args:
-        q: queries, turned by RoPE.
-        k: keys, turned by RoPE, kv heads unrepeated; S - T of them come before the queries.
-        v: values, kv heads unrepeated.
-        mask: True where a query may read a key; None: causal, nothing else.
-        trace: recorder of this layer's points.
+        q: queries, rotated by RoPE.
+        k: keys, rotated by RoPE, kv heads not repeated; S - T of them come before the queries.
+        v: values, kv heads not repeated.
+        mask: True where a query may attend to a key; None: causal, nothing else.
+        trace: records this layer's activation points.
     """
     groups = q.shape[1] // k.shape[1]
     k, v = repeat_kv(k, groups), repeat_kv(v, groups)  # (B, H, S, D)
@@ -115,19 +106,19 @@ def fused_attention(
     v: Float[Tensor, "B KV S D"],
     mask: Bool[Tensor, "#B 1 T S"] | None = None,
 ) -> Float[Tensor, "B H T D"]:
-    """The same in one fused kernel that never stores the (T, S) scores; arguments as above."""
-    groups, queries, keys = q.shape[1] // k.shape[1], q.shape[2], k.shape[2]
-    if queries == 1:
-        # One query a head: the heads of a group are like several queries of their kv head, and
-        # nothing is repeated. Repeating would copy the whole cache at each decoded token.
-        grouped = q.reshape(q.shape[0], k.shape[1], groups, -1)  # (B, KV, H/KV, D)
-        return F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask).reshape(q.shape)
-    if mask is None and queries == keys:
-        # Nothing to mask but the future: the kernel leaves out that half, and finds each group's
-        # kv head by itself.
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=groups > 1)
-    if mask is None:
-        # is_causal would align its triangle with the first key instead of the first new one
-        mask = causal_mask(queries, past=keys - queries, device=q.device)
-    k, v = repeat_kv(k, groups), repeat_kv(v, groups)  # (B, H, S, D)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    """The same in one fused kernel, which never stores the (T, S) scores; arguments as above."""
+    queries, keys = q.shape[2], k.shape[2]
+    if mask is None and queries != keys:
+        # is_causal would align the triangle with the first key, not with the first new one.
+        mask = causal_mask(queries, past=keys - queries, device=q.device)  # (T, S)
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True
+    )  # (B, H, T, D); enable_gqa pairs each query head with its kv head, as repeat_kv does
+
+
+def repeat_kv(x: Float[Tensor, "B KV S D"], groups: int) -> Float[Tensor, "B H S D"]:
+    """Repeat each kv head `groups` times consecutively: [k0, k0, ..., k1, k1, ...].
+
+    Never [k0, k1, ..., k0, k1, ...]: query heads 0 to groups - 1 were trained with kv head 0.
+    """
+    return x.repeat_interleave(groups, dim=1)

@@ -14,12 +14,12 @@ class KVCache:
     """Keys and values of every layer, in buffers of fixed length that are written in place.
 
     It stores the kv heads once, before they are repeated for the query heads: that is what
-    grouped-query attention saves. Keys are stored already turned by RoPE. The cache owns its
-    length; the model advances it once a forward pass, after all layers have written.
+    grouped-query attention saves. Keys are stored already rotated by RoPE. The cache owns its
+    length; the model advances it once per forward pass, after all layers have written.
 
     Args:
         config: gives layers, kv heads and head_dim.
-        batch_size: sequences side by side.
+        batch_size: number of sequences.
         max_length: tokens there is room for. The buffers are made at the first forward pass, in
             its dtype and on its device.
 
@@ -30,12 +30,12 @@ class KVCache:
     def __init__(self, config: QwenConfig, batch_size: int = 1, max_length: int = 512) -> None:
         for name, value in (("batch_size", batch_size), ("max_length", max_length)):
             if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}; it must be a whole number of at least 1")
+                raise InputError(f"{name} is {value!r}; it must be an integer of at least 1")
         self.config = config
         self.batch_size = batch_size
         self.max_length = max_length
         self.length = 0
-        self.keys: list[Tensor] = []  # one a layer, (B, KV, max_length, D)
+        self.keys: list[Tensor] = []  # one per layer, (B, KV, max_length, D)
         self.values: list[Tensor] = []
 
     def check_room(self, batch_size: int, queries: int) -> None:
@@ -60,7 +60,7 @@ class KVCache:
     def update(
         self, layer: int, keys: Float[Tensor, "B KV T D"], values: Float[Tensor, "B KV T D"]
     ) -> tuple[Float[Tensor, "B KV S D"], Float[Tensor, "B KV S D"]]:
-        """Write one layer's new keys and values behind the old; return old and new together.
+        """Write one layer's new keys and values after the old; return old and new together.
 
         The result is a view of the buffers: nothing is copied.
 
@@ -76,7 +76,7 @@ class KVCache:
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]  # (B, KV, S, D)
 
     def advance(self, queries: int) -> None:
-        """Count the tokens that every layer has written; called once a forward pass."""
+        """Count the tokens that every layer has written; called once per forward pass."""
         self.length += queries
 
     def reset(self) -> None:
@@ -94,13 +94,13 @@ class KVCache:
         self.length = length
 
     def reorder(self, rows: Sequence[int]) -> None:
-        """Make row i what row rows[i] was; a row may come several times, or no more.
+        """Make row i what row rows[i] was; a row may be used several times, or not at all.
 
         Beam search continues some rows twice and drops others; a batch drops its finished rows.
         The batch size becomes the number of rows. The buffers are copied, one layer at a time.
 
         Raises:
-            InputError: no rows, or one that is not there.
+            InputError: no rows, or one that does not exist.
         """
         rows = list(rows)
         inside = all(type(row) is int and 0 <= row < self.batch_size for row in rows)

@@ -1,4 +1,4 @@
-"""A decoder layer: attention, then the MLP; each reads a normalised copy of the stream."""
+"""A decoder layer: attention, then the MLP, each reading a normalized copy of the stream."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn

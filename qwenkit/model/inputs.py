@@ -1,4 +1,4 @@
-"""What a model may be given: each wrong input is refused in words, before torch sees it."""
+"""What a model may be given: wrong input is refused with a clear error, before torch sees it."""
 
 import warnings
 
@@ -11,7 +11,7 @@ from qwenkit.errors import InputError
 
 
 def check_input_ids(input_ids: object, config: QwenConfig, device: torch.device, past: int) -> None:
-    """Refuse what is no (B, T) tensor of this model's token ids.
+    """Refuse anything but a (B, T) tensor of this model's token ids.
 
     Args:
         input_ids: what was given.
@@ -36,7 +36,7 @@ def check_input_ids(input_ids: object, config: QwenConfig, device: torch.device,
             f"use input_ids.to({str(device)!r})"
         )
     if not input_ids.is_meta:  # a tensor on meta has no values to look at
-        low, high = torch.stack(input_ids.aminmax()).tolist()  # the device is waited for once
+        low, high = torch.stack(input_ids.aminmax()).tolist()  # one synchronization with the device
         if low < 0 or high >= config.vocab_size:
             raise InputError(
                 f"input_ids holds {low if low < 0 else high}; ids must lie between 0 and "

@@ -1,6 +1,6 @@
-"""Masks: which earlier tokens may a token read?
+"""Masks: which earlier tokens may a token attend to?
 
-True means "may read". Slots are counted along the keys: query row t stands at slot past + t.
+True means "may attend". Positions are counted along the keys: query t stands at position past + t.
 """
 
 import torch
@@ -20,8 +20,8 @@ def causal_mask(
         window: how many tokens (its own included) a token sees; None: all before it.
         device: where the mask is made.
     """
-    query = past + torch.arange(queries, device=device)[:, None]  # (T, 1) slot of each query
-    key = torch.arange(past + queries, device=device)[None, :]  # (1, S) slot of each key
+    query = past + torch.arange(queries, device=device)[:, None]  # (T, 1) position of each query
+    key = torch.arange(past + queries, device=device)[None, :]  # (1, S) position of each key
     allowed = key <= query  # (T, S) never the future
     if window is not None:
         allowed &= key > query - window
@@ -36,7 +36,7 @@ def attention_mask(
     window: int | None = None,
     device: torch.device | None = None,
 ) -> Bool[Tensor, "B 1 T S"] | None:
-    """Return the mask for one layer: causal, sliding window and padding together.
+    """Return the mask of one layer: causal, sliding window and padding together.
 
     Args:
         queries: T, the number of new tokens.
@@ -47,8 +47,7 @@ def attention_mask(
 
     Returns:
         None where it would be causal and nothing else: attention then needs no mask tensor.
-        A padding token may read itself: a row that may read nothing would make softmax divide
-        zero by zero.
+        A padding token may attend to itself: with no key at all, softmax would divide zero by zero.
     """
     cut = window is not None and past + queries > window
     if real is None and not cut:
@@ -63,9 +62,9 @@ def attention_mask(
 def positions(
     queries: int, past: int, real: Bool[Tensor, "B S"] | None, device: torch.device | None = None
 ) -> Int[Tensor, "B T"]:
-    """Return each new token's place in its own text: padding is not counted.
+    """Return each new token's position in its own text: padding is not counted.
 
-    So a prompt padded on the left is turned by RoPE exactly as it would be without padding.
+    So a prompt padded on the left is rotated by RoPE exactly as it would be without padding.
     """
     if real is None:
         return torch.arange(past, past + queries, device=device)[None]  # (1, T)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class RMSNorm(nn.Module):
-    """Root mean square normalisation (Zhang and Sennrich 2019, equation 4).
+    """Root mean square normalization (Zhang and Sennrich 2019, equation 4).
 
     y = x / sqrt(mean(x²) + eps) × weight, over the last dimension. Unlike LayerNorm it subtracts
     no mean and adds no bias.
@@ -22,10 +22,10 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
-        """Normalise each vector; same shape and dtype as `x`."""
-        wide = x.float()  # squares of bfloat16 values would lose most of their digits
-        mean_square = wide.pow(2).mean(dim=-1, keepdim=True)  # (..., 1)
-        normed = wide * torch.rsqrt(mean_square + self.eps)
+        """Normalize each vector; same shape and dtype as `x`."""
+        upcast = x.float()  # squares of bfloat16 values would lose most of their digits
+        mean_square = upcast.pow(2).mean(dim=-1, keepdim=True)  # (..., 1)
+        normed = upcast * torch.rsqrt(mean_square + self.eps)
         return self.weight * normed.to(x.dtype)  # back to x's dtype before the weight, as trained
 
     def extra_repr(self) -> str:

@@ -1,6 +1,7 @@
 """The whole model: embed tokens, pass them through the layers, score every next token."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -8,24 +9,21 @@ from qwenkit.config import QwenConfig
 from qwenkit.errors import InputError
 from qwenkit.model.cache import KVCache
 from qwenkit.model.decoder import DecoderLayer
-from qwenkit.model.embedding import Embedding
 from qwenkit.model.inputs import check_input_ids, real_tokens
-from qwenkit.model.linear import Linear
 from qwenkit.model.mask import attention_mask as layer_mask
 from qwenkit.model.mask import positions
 from qwenkit.model.norm import RMSNorm
-from qwenkit.model.one_token import through_layers
 from qwenkit.model.rope import RotaryEmbedding
 from qwenkit.trace import Trace, tap
 
 
 class QwenModel(nn.Module):
-    """Embedding, decoder layers and the last norm: token ids in, residual stream out."""
+    """Embedding, decoder layers and the final norm: token ids in, residual stream out."""
 
     def __init__(self, config: QwenConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(
             DecoderLayer(config, layer) for layer in range(config.num_hidden_layers)
         )
@@ -40,7 +38,7 @@ class QwenModel(nn.Module):
         attention_mask: Tensor | None = None,
         trace: Trace | None = None,
     ) -> Float[Tensor, "B T C"]:
-        """Return the normalised residual stream; arguments as in `QwenForCausalLM.forward`."""
+        """Return the normalized residual stream; arguments as in `QwenForCausalLM.forward`."""
         past = 0 if cache is None else cache.length
         check_input_ids(input_ids, self.config, self.embed_tokens.weight.device, past)
         real = real_tokens(attention_mask, input_ids, past)
@@ -56,14 +54,9 @@ class QwenModel(nn.Module):
             window: layer_mask(length, past, real=real, window=window, device=device)
             for window in {self.config.window(i) for i in range(len(self.layers))}
         }
-        alone = input_ids.shape == (1, 1) and trace is None and set(masks.values()) == {None}
-        done = through_layers(self.layers, x, rope, cache) if alone and cache is not None else None
-        if done is not None:  # one token, and nobody looks inside: in one go
-            x = done  # (1, 1, C)
-        else:
-            for i, layer in enumerate(self.layers):
-                at_layer = None if trace is None else trace.at_layer(i)
-                x = layer(x, rope, masks[self.config.window(i)], cache, at_layer)  # (B, T, C)
+        for i, layer in enumerate(self.layers):
+            at_layer = None if trace is None else trace.at_layer(i)
+            x = layer(x, rope, masks[self.config.window(i)], cache, at_layer)  # (B, T, C)
         if cache is not None:
             cache.advance(length)
         return tap(trace, "final_norm", self.norm(x))
@@ -73,19 +66,19 @@ class QwenForCausalLM(nn.Module):
     """A Qwen2 language model: token ids in, logits out.
 
     Attributes:
-        model: embedding, layers and last norm.
+        model: embedding, layers and final norm.
         lm_head: the head; None where it is tied, that is, where the embedding serves as the head.
-        stop_ids: tokens that end a generated text.
-        num_tokens: ids from here on are padding rows of the vocabulary: no token, never sampled.
+        stop_ids: tokens that stop generation.
+        num_tokens: ids from here on are padding rows of the vocabulary: not tokens, never sampled.
     """
 
     def __init__(self, config: QwenConfig) -> None:
         super().__init__()
         self.config = config
         self.model = QwenModel(config)
-        self.lm_head: Linear | None = None
+        self.lm_head: nn.Linear | None = None
         if not config.tie_word_embeddings:
-            self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.stop_ids: tuple[int, ...] = config.eos_token_id
         self.num_tokens: int = config.vocab_size
 
@@ -96,7 +89,7 @@ class QwenForCausalLM(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype it computes in; int8 weights are no dtype to compute in."""
+        """The dtype it computes in: that of the norms, as matrices may be stored in int8."""
         return self.model.norm.weight.dtype
 
     def forward(
@@ -114,7 +107,7 @@ class QwenForCausalLM(nn.Module):
             input_ids: (B, T) token ids.
             cache: earlier tokens; T counts the new ones alone.
             attention_mask: (B, S) 1 for real tokens, 0 for padding, the cached ones included.
-            trace: records and edits inner values.
+            trace: records and edits activations.
             logits_to_keep: only the last this many positions (0: all), as in transformers. The
                 head is a quarter of the work at 0.5B, and generation reads one position.
 
@@ -132,5 +125,8 @@ class QwenForCausalLM(nn.Module):
         return tap(trace, "logits", self.head(x))  # (B, T, V)
 
     def head(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T V"]:
-        """Score every token for each vector of the normalised stream."""
-        return self.model.embed_tokens.as_head(x) if self.lm_head is None else self.lm_head(x)
+        """Score every token; a tied head uses the embedding's matrix (Press and Wolf 2017)."""
+        if self.lm_head is None:
+            return F.linear(x, self.model.embed_tokens.weight)
+        logits: Tensor = self.lm_head(x)
+        return logits

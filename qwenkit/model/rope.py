@@ -1,8 +1,8 @@
-"""RoPE: turn queries and keys by an angle that grows with their position.
+"""RoPE: rotate queries and keys by an angle that grows with their position.
 
-Dimension i and dimension i + D/2 of a head form a pair, a point in a plane. At position p the pair
-i is turned by p × theta^(-2i/D): the first pairs turn fast, the last ones hardly at all. The dot
-product of a turned query and a turned key depends on the distance of their positions alone.
+Dimension i and dimension i + D/2 of a head form a pair, a point in a plane. At position p, pair i
+is rotated by p × theta^(-2i/D): the first pairs rotate fast, the last ones hardly at all. The dot
+product of a rotated query and a rotated key depends on the distance of their positions alone.
 
 Source: Su et al. 2021, "RoFormer", section 3.2; the pairing by halves is that of GPT-NeoX.
 """
@@ -17,7 +17,7 @@ from qwenkit.config import QwenConfig, YarnScaling
 
 
 def inverse_frequencies(config: QwenConfig) -> Float[Tensor, " half"]:
-    """Return the angle, in radians a position, by which each pair turns: float32, on the CPU.
+    """Return the angle, in radians per position, by which each pair rotates: float32, on the CPU.
 
     Args:
         config: gives head_dim, rope_theta and, for long contexts, rope_scaling.
@@ -32,16 +32,16 @@ def inverse_frequencies(config: QwenConfig) -> Float[Tensor, " half"]:
 def _yarn(
     frequencies: Float[Tensor, " half"], scaling: YarnScaling, theta: float
 ) -> Float[Tensor, " half"]:
-    """Slow the slow pairs, leave the fast ones, blend between (YaRN, section 3.2)."""
+    """Slow down the slow pairs, keep the fast ones, interpolate between (YaRN, section 3.2)."""
     head_dim = 2 * frequencies.numel()
 
-    def pair_that_turns(times: float) -> float:
-        """Which pair turns `times` times over the trained context (solve the frequency for i)."""
+    def pair_that_rotates(times: float) -> float:
+        """Which pair makes `times` rotations over the trained context (solved for i)."""
         context = scaling.original_max_position_embeddings
         return head_dim * math.log(context / (times * 2 * math.pi)) / (2 * math.log(theta))
 
-    first = max(math.floor(pair_that_turns(scaling.beta_fast)), 0)
-    last = min(math.ceil(pair_that_turns(scaling.beta_slow)), head_dim - 1)
+    first = max(math.floor(pair_that_rotates(scaling.beta_fast)), 0)
+    last = min(math.ceil(pair_that_rotates(scaling.beta_slow)), head_dim - 1)
     width = (last - first) or 0.001  # an empty ramp is a step, not a division by zero
     pair = torch.arange(head_dim // 2, dtype=torch.float32, device="cpu")
     slowed = ((pair - first) / width).clamp(0, 1)  # 0: keep the frequency, 1: divide it by factor
@@ -58,7 +58,7 @@ def attention_factor(scaling: YarnScaling | None) -> float:
 
 
 class RotaryEmbedding(nn.Module):
-    """The cos and sin tables that `apply_rope` turns queries and keys with.
+    """The cos and sin tables that `apply_rope` rotates queries and keys with.
 
     It has no parameter and no buffer: `model.to(torch.bfloat16)` must not round the frequencies,
     nor `torch.device("meta")` swallow them.
@@ -82,19 +82,19 @@ class RotaryEmbedding(nn.Module):
         """Return cos and sin for each position and dimension.
 
         Args:
-            positions: the place of each token in its text, counted from 0.
+            positions: the position of each token in its text, counted from 0.
             dtype: of the result; the angles themselves are always computed in float32.
         """
         frequencies = self.frequencies(positions.device)
         angles = positions[..., None].float() * frequencies  # (B, T, D/2)
-        angles = torch.cat([angles, angles], dim=-1)  # (B, T, D): both halves of a pair turn alike
+        angles = torch.cat([angles, angles], dim=-1)  # (B, T, D): the same for both of a pair
         return (angles.cos() * self.factor).to(dtype), (angles.sin() * self.factor).to(dtype)
 
 
 def apply_rope(
     x: Float[Tensor, "B H T D"], cos: Float[Tensor, "#B T D"], sin: Float[Tensor, "#B T D"]
 ) -> Float[Tensor, "B H T D"]:
-    """Turn each pair (x[i], x[i + D/2]) of every head by its position's angle.
+    """Rotate each pair (x[i], x[i + D/2]) of every head by its position's angle.
 
     (a, b) becomes (a cos - b sin, b cos + a sin), the rotation of the plane.
     """

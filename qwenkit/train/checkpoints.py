@@ -20,10 +20,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from qwenkit.config_json import read_json_object, write_json
+from qwenkit.checkpoint import write_tensors
 from qwenkit.errors import CheckpointError, InputError, TrainingError
-from qwenkit.files import temporary_name, to_disk
-from qwenkit.saving import write_tensors
+from qwenkit.files import read_json_object, temporary_name, to_disk, write_json
 from qwenkit.train.loop import Trainer
 from qwenkit.train.weights import read_weights, save_weights
 

@@ -15,14 +15,13 @@ from pathlib import Path
 from threading import current_thread, main_thread
 from types import FrameType
 
-from qwenkit.bpe import learn_merges, write_tokenizer
-from qwenkit.compare import trusted_device
 from qwenkit.config import QwenConfig
 from qwenkit.device import DTYPES
 from qwenkit.errors import CheckpointError, ConfigError, SourceError
 from qwenkit.files import clear_leftovers
 from qwenkit.model import QwenForCausalLM
-from qwenkit.tokenizer import Tokenizer
+from qwenkit.pretrained import trusted_device
+from qwenkit.tokenizer import Tokenizer, learn_merges, write_tokenizer
 from qwenkit.train.batches import Batches
 from qwenkit.train.callbacks import CsvLog, EarlyStop, KeepModel, ProgressBar, SaveTraining
 from qwenkit.train.checkpoints import checkpoints, load_training, writing

@@ -9,9 +9,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from qwenkit.bpe import SMALLEST
 from qwenkit.device import DTYPES
 from qwenkit.errors import ConfigError, InputError
+from qwenkit.tokenizer.bpe import SMALLEST
 from qwenkit.train.mix import Mix
 from qwenkit.train.schedules import KINDS, Schedule
 

@@ -9,12 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from qwenkit.checkpoint import Checkpoint
-from qwenkit.config_json import read_json_object, write_json
+from qwenkit.checkpoint import Checkpoint, save_checkpoint
+from qwenkit.files import read_json_object, write_json
 from qwenkit.lora import lora_layers, read_adapter, save_adapter
 from qwenkit.lora.adapter import CONFIG as ADAPTER
 from qwenkit.model import QwenForCausalLM
-from qwenkit.saving import save_checkpoint
 
 BASE = "base.json"  # which frozen weights an adapter belongs to
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from qwenkit.checkpoint import Checkpoint
 from qwenkit.errors import InputError
-from qwenkit.hub import resolve
+from qwenkit.pretrained import resolve
 from qwenkit.widgets.base import Inspector
 from qwenkit.widgets.choices import check_names
 from qwenkit.widgets.tensors import BINS, Histogram, Row, Tree, as_plain

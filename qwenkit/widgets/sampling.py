@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from qwenkit.errors import InputError
+from qwenkit.generate.sampling import Sampling
 from qwenkit.model import QwenForCausalLM
 from qwenkit.plot.tokens import label
-from qwenkit.sampling import Sampling
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.widgets.base import Inspector
 from qwenkit.widgets.choices import check_names

@@ -11,8 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from qwenkit.checkpoint import Checkpoint
-from qwenkit.safetensors_file import TensorInfo
+from qwenkit.checkpoint import Checkpoint, TensorInfo
 
 BINS = 61  # an odd number, so that one bin has zero in its middle
 _PIECE = 1 << 22  # numbers that are widened at a time

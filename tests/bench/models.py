@@ -11,7 +11,7 @@ from transformers import Qwen2ForCausalLM
 from transformers.utils import logging
 
 import qwenkit as qk
-from qwenkit.hub import EMBEDDED
+from qwenkit.pretrained import EMBEDDED
 from rows import Row, Rows, by_dtype
 from sizes import KEPT, Sizes
 from timing import few, seconds, take_turns

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 import qwenkit as qk
-from qwenkit.memory import Forecast
+from qwenkit.pretrained import Forecast
 from rows import UNMAPPED, Row, Rows
 from sizes import KEPT, Sizes
 from timing import seconds, take_turns
@@ -185,7 +185,7 @@ def bench_memory(folder: str, sizes: Sizes) -> Rows:
             rows |= memory_rows(what, found, need)
         trace = config.num_hidden_layers * values * getattr(torch, dtype).itemsize
         found = {"qwenkit": forward_alone("qwenkit", folder, dtype, traced)}
-        need = qk.forecast(config, dtype, length, logits_to_keep=1, open_attention=True)
+        need = qk.forecast(config, dtype, length, logits_to_keep=1, eager_attention=True)
         rows |= memory_rows(f"{dtype}, {length} tokens, traced", found, need, trace)
     return rows
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from promises import Promise, asked, promises
-from qwenkit.hub import EMBEDDED
+from qwenkit.pretrained import EMBEDDED
 from rows import Spread, ratio, ratios, show, spread
 from sizes import SMALL, Sizes
 from timing import few, take_turns

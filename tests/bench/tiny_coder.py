@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 
 import qwenkit as qk
-from qwenkit.hub import EMBEDDED
+from qwenkit.pretrained import EMBEDDED
 from qwenkit.interpret import (
     head_effects,
     induction_scores,

@@ -3,7 +3,7 @@
 import pytest
 from pages import opened, overflowing, value
 
-from qwenkit.hub import EMBEDDED
+from qwenkit.pretrained import EMBEDDED
 from qwenkit.widgets.checkpoint import CheckpointBrowser
 
 pytestmark = pytest.mark.browser

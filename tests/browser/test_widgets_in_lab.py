@@ -12,7 +12,7 @@ from test_lab import READY
 from widget_cases import CASES, PROMPT
 
 import qwenkit as qk
-from qwenkit.hub import EMBEDDED
+from qwenkit.pretrained import EMBEDDED
 
 pytestmark = pytest.mark.browser
 SLOWER = 3  # what a machine that also does other things is allowed

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from qwenkit.checks import tokens
-from qwenkit.hub import resolve
+from qwenkit.pretrained import resolve
 from qwenkit.tokenizer import Tokenizer
 
 

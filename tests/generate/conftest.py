@@ -4,7 +4,7 @@ import pytest
 from fixtures_toy import toy_of
 
 import qwenkit as qk
-from qwenkit.hub import EMBEDDED
+from qwenkit.pretrained import EMBEDDED
 
 
 @pytest.fixture(autouse=True, scope="module")

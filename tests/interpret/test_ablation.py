@@ -6,7 +6,7 @@ from reference import pair
 
 import qwenkit as qk
 from qwenkit.errors import InputError
-from qwenkit.hub import EMBEDDED
+from qwenkit.pretrained import EMBEDDED
 from qwenkit.interpret import (
     ablate_heads,
     head_effects,

@@ -9,7 +9,7 @@ from torch import nn
 import qwenkit as qk
 from qwenkit.errors import InputError
 from qwenkit.lora import LoRALinear, lora_layers
-from qwenkit.model.linear import Linear
+from qwenkit.fast.linear import Linear
 
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 

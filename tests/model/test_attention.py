@@ -7,10 +7,10 @@ import pytest
 import torch
 from reference import ids, tiny
 
-from qwenkit.model import attention_mask, causal_mask, fused_attention, open_attention, repeat_kv
+from qwenkit.model import attention_mask, causal_mask, fused_attention, eager_attention, repeat_kv
 from qwenkit.trace import Trace
 
-PATHS = [open_attention, fused_attention]
+PATHS = [eager_attention, fused_attention]
 
 
 def qkv(queries, keys, heads=4, kv_heads=2, batch=2, dtype=torch.float32):
@@ -85,7 +85,7 @@ def test_both_paths_equal_plain_loops(attend, queries, keys, kv_heads, kind):
 
 @pytest.mark.parametrize("path", ["open", "fused"])
 def test_a_chunk_after_a_cache_reads_all_of_it(path):
-    attend = {"open": open_attention, "fused": fused_attention}[path]
+    attend = {"open": eager_attention, "fused": fused_attention}[path]
     q, k, v = qkv(6, 6)
     torch.testing.assert_close(attend(q[:, :, 4:], k, v), attend(q, k, v)[:, :, 4:])
 
@@ -93,7 +93,7 @@ def test_a_chunk_after_a_cache_reads_all_of_it(path):
 def test_softmax_is_taken_in_float32():
     q, k, v = qkv(16, 16, dtype=torch.bfloat16)
     trace = Trace(keep=("attn.scores", "attn.pattern"))
-    open_attention(q, k, v, trace=trace.at_layer(0))
+    eager_attention(q, k, v, trace=trace.at_layer(0))
     scores = trace["layers.0.attn.scores"].float().masked_fill(~causal_mask(16), -math.inf)
     pattern = trace["layers.0.attn.pattern"]
     assert pattern.dtype == torch.bfloat16

@@ -17,10 +17,10 @@ from qwenkit import pretrained
 from qwenkit.errors import InputError
 from qwenkit.model import linear as products
 from qwenkit.model import reading as room
-from qwenkit.model.few_rows import few_rows, loop
-from qwenkit.model.linear import Linear, linear
+from qwenkit.fast.kernels.gemv import few_rows, loop
+from qwenkit.fast.linear import Linear, linear
 from qwenkit.model.reading import compiled_loop, prepare, reading
-from qwenkit.toy import write_toy_checkpoint
+from toy import write_toy_checkpoint
 
 pytestmark = pytest.mark.skipif(
     compiled_loop() is None, reason="the compiled loop is not for this processor"

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from qwenkit.model import linear as room
-from qwenkit.model.linear import (
+from qwenkit.fast.linear import (
     LARGE,
     Linear,
     by_slices,

@@ -13,7 +13,7 @@ from torch import nn
 import qwenkit as qk
 from qwenkit.model import qwen as room
 from qwenkit.model import reading
-from qwenkit.model.layer_loops import (
+from qwenkit.fast.kernels.layer import (
     Product,
     as_stored,
     attend,
@@ -25,7 +25,7 @@ from qwenkit.model.layer_loops import (
 from qwenkit.model.norm import RMSNorm
 from qwenkit.model.reading import compiled_loop, prepare
 from qwenkit.model.rope import apply_rope
-from qwenkit.toy import write_toy_checkpoint
+from toy import write_toy_checkpoint
 
 pytestmark = [
     pytest.mark.skipif(compiled_loop() is None, reason="the loops are not for this processor"),

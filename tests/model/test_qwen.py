@@ -7,7 +7,7 @@ from reference import LAYERS, VARIANTS, VOCAB, ids, left_padding, pair, relative
 
 from qwenkit.errors import InputError
 from qwenkit.model import KVCache, QwenForCausalLM
-from qwenkit.model.linear import has_bfloat16_products
+from qwenkit.fast.linear import has_bfloat16_products
 from qwenkit.trace import Trace
 
 PADDINGS = {"unpadded": None, "left-padded": [11, 4, 7]}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from qwenkit.bpe import learn_merges, write_tokenizer
+from qwenkit.tokenizer.bpe import learn_merges, write_tokenizer
 from qwenkit.config import QwenConfig
 from qwenkit.model import QwenForCausalLM
 from qwenkit.tokenizer import Tokenizer

@@ -8,7 +8,7 @@ import pytest
 import torch
 from fixtures_toy import ROOT, toy_of
 
-from qwenkit.bpe import write_tokenizer
+from qwenkit.tokenizer.bpe import write_tokenizer
 from qwenkit.errors import InputError
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.train import IGNORE, Batches, Document, Mix, read_documents

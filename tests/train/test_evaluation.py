@@ -8,7 +8,7 @@ from fixtures_toy import small_config, toy_of
 from reference import VOCAB, ids, tiny
 
 import qwenkit as qk
-from qwenkit.bpe import write_tokenizer
+from qwenkit.tokenizer.bpe import write_tokenizer
 from qwenkit.errors import InputError
 from qwenkit.model import QwenForCausalLM
 from qwenkit.train import Document, Evaluation, evaluate, token_losses

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 import qwenkit as qk
 from qwenkit.errors import InputError
-from qwenkit.hub import EMBEDDED
+from qwenkit.pretrained import EMBEDDED
 from qwenkit.widgets.checkpoint import CheckpointBrowser, CheckpointView
 from qwenkit.widgets.tensors import BINS, Tree, histogram
 

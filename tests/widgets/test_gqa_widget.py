@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 import qwenkit as qk
 from qwenkit.errors import InputError
-from qwenkit.hub import EMBEDDED
+from qwenkit.pretrained import EMBEDDED
 from qwenkit.model import repeat_kv
 from qwenkit.widgets.gqa import GQAExplorer
 from qwenkit.widgets.gqa_view import LARGEST, OWN, PRESETS, GQAView, divisors

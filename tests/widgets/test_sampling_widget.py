@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 import qwenkit as qk
 from qwenkit.errors import InputError
-from qwenkit.sampling import Sampling
+from qwenkit.generate.sampling import Sampling
 from qwenkit.widgets.sampling import SamplingExplorer, SamplingView, entropy, random_numbers
 
 pytestmark = pytest.mark.usefixtures("one_thread")

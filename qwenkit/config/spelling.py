@@ -1,0 +1,121 @@
+"""config.json: both of its spellings, missing fields, and keys that must not be dropped."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from qwenkit.errors import ConfigError
+
+REQUIRED = (
+    "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+    "num_attention_heads", "num_key_value_heads", "max_position_embeddings", "rms_norm_eps",
+    "rope_theta",
+)  # fmt: skip
+# Keys that Hugging Face writes and that change no logit of a trained model.
+_HARMLESS = {
+    "architectures", "transformers_version", "_name_or_path", "use_cache", "attention_dropout",
+    "auto_map", "output_attentions", "output_hidden_states", "return_dict", "id2label", "label2id",
+    "problem_type", "chunk_size_feed_forward", "transformers_weights",
+}  # fmt: skip
+# Keys that would change the result, with the one value (beside null) at which they do not.
+_ONLY_WITHOUT_EFFECT = {
+    "quantization_config": None, "partial_rotary_factor": 1.0, "use_mrope": False,
+    "attention_bias": True,
+    "mlp_bias": False, "is_encoder_decoder": False, "add_cross_attention": False,
+}  # fmt: skip
+# A name of our own. transformers says that it does not know it, and must not be used for it.
+INT8 = {"quant_method": "qwenkit-int8"}
+YARN = {"factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow"}
+
+
+def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Rewrite the newer spellings (rope_parameters, dtype) and JSON lists to `QwenConfig`'s fields.
+
+    Raises:
+        ConfigError: missing fields, two spellings that disagree, or a RoPE that is not known.
+    """
+    values = dict(data)
+    rope, scaling = values.pop("rope_parameters", None), values.get("rope_scaling")
+    rope, scaling = {} if rope is None else rope, {} if scaling is None else scaling
+    for name, part in (("rope_parameters", rope), ("rope_scaling", scaling)):
+        if not isinstance(part, dict):
+            raise ConfigError(f"{name} is {part!r}; it must be an object or null")
+    _merge(values, "rope_theta", rope.get("rope_theta"), "rope_parameters.rope_theta")
+    _merge(values, "dtype", values.pop("torch_dtype", None), "torch_dtype")
+    if values.get("dtype", "") is None:
+        del values["dtype"]
+    values["rope_scaling"] = _rope_scaling(
+        {**rope, **scaling}, values.get("max_position_embeddings")
+    )
+    if values.get("quantization_config") == INT8:
+        del values["quantization_config"]
+        values["quantization"] = "int8"
+    eos = values.get("eos_token_id")
+    values["eos_token_id"] = tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,)
+    if values.get("layer_types") is not None:
+        if not isinstance(values["layer_types"], list):
+            raise ConfigError(f"layer_types is {values['layer_types']!r}; it must be a list")
+        values["layer_types"] = tuple(values["layer_types"])
+    if values.get("num_key_value_heads", 0) is None:
+        values["num_key_value_heads"] = values.get("num_attention_heads")
+    missing = [name for name in REQUIRED if name not in values]
+    if values.get("use_sliding_window") is True and values.get("layer_types") is None:
+        missing += [] if "max_window_layers" in values else ["max_window_layers"]
+    if missing:
+        raise ConfigError(f"missing {', '.join(missing)}; every Qwen2 config.json has these fields")
+    return values
+
+
+def _merge(values: dict[str, Any], name: str, other: Any, other_name: str) -> None:
+    """Take a value from its second spelling; refuse two spellings that disagree."""
+    if other is None:
+        return
+    if values.get(name) not in (None, other):
+        raise ConfigError(
+            f"{name} is {values[name]!r} and {other_name} is {other!r}; they must agree"
+        )
+    values[name] = other
+
+
+def _rope_scaling(found: dict[str, Any], max_positions: Any) -> dict[str, Any] | None:
+    """Gather the fields of `YarnScaling`; None for plain RoPE."""
+    found = {
+        name: value for name, value in found.items() if name != "rope_theta" and value is not None
+    }
+    kinds = {str(found.pop(name)) for name in ("rope_type", "type") if name in found}
+    kinds = kinds or {"default"}
+    if len(kinds) > 1 or not kinds <= {"default", "yarn"}:
+        raise ConfigError(
+            f"rope type is {' and '.join(map(repr, sorted(kinds)))}; it must be 'default' or 'yarn'"
+        )
+    if kinds == {"default"}:
+        refuse_or_warn_of_unread(found, "rope_parameters")
+        return None
+    if found.pop("truncate", True) is not True:
+        raise ConfigError("rope_scaling.truncate is false; it must be true or absent")
+    unknown = sorted(set(found) - YARN)
+    if unknown:
+        raise ConfigError(
+            f"rope_scaling holds {', '.join(unknown)}, which qwenkit's YaRN does not know; "
+            "remove them"
+        )
+    if "factor" not in found:
+        raise ConfigError("rope_scaling.factor is missing; YaRN needs it")
+    return {"original_max_position_embeddings": max_positions, **found}
+
+
+def refuse_or_warn_of_unread(unread: Mapping[str, Any], where: str) -> None:
+    """Refuse keys that would change the result, and warn of keys nobody here knows."""
+    for name, without_effect in _ONLY_WITHOUT_EFFECT.items():
+        if unread.get(name) not in (None, without_effect):
+            raise ConfigError(
+                f"{name} is {unread[name]!r}, which qwenkit does not implement; "
+                "use a checkpoint without it (for a quantised one: the plain float checkpoint)"
+            )
+    unknown = sorted(set(unread) - set(_ONLY_WITHOUT_EFFECT) - _HARMLESS)
+    if unknown:
+        warnings.warn(
+            f"{where}: qwenkit does not know and ignores {', '.join(unknown)}", stacklevel=4
+        )

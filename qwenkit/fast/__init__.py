@@ -1,0 +1,33 @@
+"""How the same model runs quickly: faster products, int8, and a decode step in compiled kernels.
+
+`qwenkit.model` is the model as taught, and knows nothing of this package. The rules, each of which
+a test holds:
+
+1. Never another truth. A kernel reads the memory of the tensors that the model holds at that
+   moment. An edit is seen by the next token, however it was made.
+2. Never behind a reader's back. A kernel stands in only for code that is what it was at import.
+3. One seam. The decode step is chosen in one place, in generate's loop. `model(ids)` always runs
+   the taught forward.
+4. Same numbers, to rounding, in every dtype.
+"""
+
+from qwenkit.fast.decode import decode_step
+from qwenkit.fast.int8 import int8_linear, quantize_rows
+from qwenkit.fast.linear import FastLinear
+from qwenkit.fast.quantize import make_room_for_int8, quantize
+from qwenkit.fast.switch import FAST, Explanation, accelerate, explain, plain, swap
+
+__all__ = [
+    "FAST",
+    "Explanation",
+    "FastLinear",
+    "accelerate",
+    "decode_step",
+    "explain",
+    "int8_linear",
+    "make_room_for_int8",
+    "plain",
+    "quantize",
+    "quantize_rows",
+    "swap",
+]

@@ -1,0 +1,66 @@
+"""Whether this machine runs the compiled kernels, and on how many cores."""
+
+import contextlib
+import functools
+import os
+import platform
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+# Numba's own threads may only be started by one thread at a time, unless its layer allows more.
+_one_at_a_time = threading.Lock()
+
+
+def plain_process() -> bool:
+    """Tell whether QWENKIT_PLAIN asks this process to run every model as taught."""
+    return os.environ.get("QWENKIT_PLAIN", "") not in ("", "0")
+
+
+@functools.cache
+def kernels_problem() -> str | None:
+    """Say why the compiled kernels do not run here; None: they do.
+
+    They were measured on x86-64, and run on all cores through OpenMP or TBB. Where numba finds
+    neither, its own threads and torch's get in each other's way, and torch's products are faster.
+    Numba is imported only here and by `fast.kernels`: it takes a second and 100 MB.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return f"the kernels were not measured on {platform.machine()} processors"
+    threads = torch.get_num_threads()
+    try:
+        import numba
+
+        from qwenkit.fast.kernels import skinny_matmul
+
+        skinny_matmul(np.ones((4, 8), np.uint16), np.ones((1, 8), np.float32), np.empty((1, 4)))
+        layer = str(numba.threading_layer())
+        torch.set_num_threads(threads)  # where both use OpenMP, numba has set its own number
+    except Exception as error:  # of many types, by what the compiler misses; torch's products stay
+        warnings.warn(f"decoding is slower than it could be: numba says {error}", stacklevel=2)
+        return f"numba says {error}"
+    return None if layer in ("omp", "tbb") else f"numba runs its threads through {layer!r}"
+
+
+@contextlib.contextmanager
+def cores() -> Iterator[None]:
+    """Let compiled kernels run on as many cores as torch does, one caller at a time."""
+    import numba
+
+    threads = torch.get_num_threads()
+    with _one_at_a_time:
+        if numba.get_num_threads() != threads:
+            numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))
+        yield
+
+
+def memory(tensor: Tensor) -> NDArray[Any]:
+    """Return the very memory of a contiguous CPU tensor as an array; bfloat16 as uint16."""
+    plain = tensor.detach()
+    return (plain.view(torch.uint16) if plain.dtype == torch.bfloat16 else plain).numpy()

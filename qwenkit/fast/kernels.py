@@ -1,0 +1,250 @@
+"""Compiled kernels: a weight times a few vectors, and a whole decoder layer for one new token.
+
+To decode a token, each weight is read once and used once. The processor could multiply far more
+than it gets, so memory sets the pace, and the kernels are about asking for memory well:
+
+- Weights are read where the model holds them, as they are stored: four bytes, two or one each.
+  They become float32 on arrival, and everything is added up in float32.
+- Four rows of a weight are read at once, each a quarter of the weight further on. Hardware fetches
+  ahead of code that walks through memory in order; four such walks keep four times the requests
+  under way. Four rows that follow one another would be one walk.
+- All cores share the rows.
+- Between two products of a layer lie a few thousand additions and multiplications. Handed to a
+  tensor library one by one, some fifty calls per layer, they take a good part of the time. Here
+  they are plain loops.
+
+Numba compiles a function at its first call, once per dtype, and keeps the result on disk. Each
+kernel's Python function remains as `kernel.py_func`: slow, and the same numbers. All of them stand
+in one file because numba compiles anew when the file of a function changes, not when another does.
+"""
+
+from typing import Any, NamedTuple, no_type_check
+
+import numba
+import numpy as np
+from numba.extending import overload
+from numpy.typing import NDArray
+
+WALKS = 4  # rows of a weight that are read at once
+
+# A sum may be added up in another order, several terms at once; nothing else is given up.
+_OPTIONS = {"fastmath": {"reassoc", "contract", "nsz"}}
+
+
+@no_type_check
+def _compiled(**options):
+    """Compile at the first call, and keep the result on disk if a folder there can be written."""
+
+    def decorate(function):
+        try:
+            return numba.njit(cache=True, **_OPTIONS, **options)(function)
+        except RuntimeError:  # no such folder: compiled again in each process
+            return numba.njit(**_OPTIONS, **options)(function)
+
+    return decorate
+
+
+class Projection(NamedTuple):
+    """The memory of a linear layer: bfloat16 as uint16, and length 0 for what it does not have."""
+
+    weight: NDArray[Any]  # (out_features, in_features)
+    scale: NDArray[Any]  # (out_features) of an int8 weight
+    bias: NDArray[Any]  # (out_features)
+
+
+class Layer(NamedTuple):
+    """The memory of a decoder layer, under the names of its modules."""
+
+    input_layernorm: NDArray[Any]  # (C)
+    q_proj: Projection
+    k_proj: Projection
+    v_proj: Projection
+    o_proj: Projection
+    post_attention_layernorm: NDArray[Any]  # (C)
+    gate_proj: Projection
+    up_proj: Projection
+    down_proj: Projection
+
+
+@no_type_check
+def as_float(stored):
+    """Return a stored number as float32: it is one, or an int8, or a bfloat16's sixteen bits.
+
+    bfloat16 is the upper half of a float32: sixteen zeros after it make it one.
+    """
+    if stored.dtype != np.uint16:
+        return np.float32(stored)
+    return np.uint32(np.uint32(stored) << np.uint32(16)).view(np.float32)
+
+
+@overload(as_float, inline="always")
+@no_type_check
+def _as_float(stored):
+    """Tell numba the same, for the dtype that it compiles for."""
+    if stored != numba.uint16:
+        return lambda stored: np.float32(stored)
+    return lambda stored: np.uint32(np.uint32(stored) << np.uint32(16)).view(np.float32)
+
+
+@no_type_check
+def as_stored(like, number):
+    """Return a float32 as the cache stores it: unchanged, or rounded to bfloat16's sixteen bits."""
+    return number if like.dtype != np.uint16 else round_to_bfloat16(number)
+
+
+@overload(as_stored, inline="always")
+@no_type_check
+def _as_stored(like, number):
+    if like.dtype != numba.uint16:
+        return lambda like, number: number
+    return lambda like, number: round_to_bfloat16(number)
+
+
+@numba.njit
+@no_type_check
+def round_to_bfloat16(number):
+    """Round to the nearest number whose lower sixteen bits are zero, ties to even."""
+    bits = np.float32(number).view(np.uint32)
+    if number != number:
+        return np.uint16(0x7FC0)  # not a number
+    odd = (bits >> np.uint32(16)) & np.uint32(1)
+    return np.uint16((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+
+
+@_compiled(parallel=True)
+@no_type_check
+def skinny_matmul(weight, x, y):
+    """Write x weightᵀ into y, for a few tokens; with one token it is known as GEMV.
+
+    Args:
+        weight: (out_features, in_features) float32, int8, or bfloat16 as uint16.
+        x: (tokens, in_features) float32.
+        y: (tokens, out_features) float32.
+    """
+    out_features, in_features = weight.shape
+    quarter = out_features // WALKS
+    for row in numba.prange(quarter):
+        for n in range(len(x)):
+            a = b = c = d = np.float32(0)
+            for i in range(in_features):
+                a += as_float(weight[row, i]) * x[n, i]
+                b += as_float(weight[row + quarter, i]) * x[n, i]
+                c += as_float(weight[row + 2 * quarter, i]) * x[n, i]
+                d += as_float(weight[row + 3 * quarter, i]) * x[n, i]
+            y[n, row], y[n, row + quarter] = a, b
+            y[n, row + 2 * quarter], y[n, row + 3 * quarter] = c, d
+    for row in range(WALKS * quarter, out_features):  # the rest, where 4 does not divide
+        for n in range(len(x)):
+            a = np.float32(0)
+            for i in range(in_features):
+                a += as_float(weight[row, i]) * x[n, i]
+            y[n, row] = a
+
+
+@_compiled()
+@no_type_check
+def rms_norm(x, weight, eps):
+    """Return x / sqrt(mean(x²) + eps) × weight."""
+    squares = np.float32(0)
+    for i in range(len(x)):
+        squares += x[i] * x[i]
+    scale = np.float32(1) / np.sqrt(squares / np.float32(len(x)) + np.float32(eps))
+    out = np.empty_like(x)
+    for i in range(len(x)):
+        out[i] = x[i] * scale * as_float(weight[i])
+    return out
+
+
+@_compiled()
+@no_type_check
+def project(x, part):
+    """Return W x + b.
+
+    Compiled code reads and writes past the end of an array without an error, so it asks first.
+    """
+    out_features, in_features = part.weight.shape
+    if in_features != len(x):
+        raise ValueError("a weight's in_features differ from the length of its input")
+    if len(part.bias) not in (0, out_features) or len(part.scale) not in (0, out_features):
+        raise ValueError("the length of a bias or scale differs from its weight's out_features")
+    y = np.empty((1, out_features), np.float32)
+    skinny_matmul(part.weight, x.reshape(1, -1), y)
+    for i in range(len(part.scale)):
+        y[0, i] *= as_float(part.scale[i])
+    for i in range(len(part.bias)):
+        y[0, i] += as_float(part.bias[i])
+    return y[0]
+
+
+@_compiled()
+@no_type_check
+def rotate(heads, cos, sin):
+    """Rotate each pair (i, i + D/2) of every head by its angle, in place."""
+    half = heads.shape[1] // 2
+    for head in heads:
+        for i in range(half):
+            a, b = head[i], head[i + half]
+            head[i] = a * cos[i] - b * sin[i]
+            head[i + half] = b * cos[i + half] + a * sin[i + half]
+
+
+@_compiled(parallel=True)
+@no_type_check
+def attend(q, keys, values, length):
+    """Return each query head's (H, D) weighted sum of the first `length` values."""
+    heads, dim = q.shape
+    groups = heads // len(keys)
+    z = np.zeros_like(q)
+    for h in numba.prange(heads):
+        scores = np.empty(length, np.float32)
+        for s in range(length):
+            score = np.float32(0)
+            for i in range(dim):
+                score += q[h, i] * as_float(keys[h // groups, s, i])
+            scores[s] = score / np.sqrt(np.float32(dim))
+        top, total = scores.max(), np.float32(0)
+        for s in range(length):
+            weight = np.exp(scores[s] - top)
+            total += weight
+            for i in range(dim):
+                z[h, i] += weight * as_float(values[h // groups, s, i])
+        for i in range(dim):
+            z[h, i] /= total
+    return z
+
+
+@_compiled()
+@no_type_check
+def decoder_layer(x, layer, keys, values, length, cos, sin, eps):
+    """Add to x, in place, what a layer adds; write the token's key and value to the cache.
+
+    Args:
+        x: (C) float32, the residual stream.
+        layer: its memory, a `Layer`.
+        keys: (KV, S, D) of this layer, float32, or bfloat16 as uint16.
+        values: likewise.
+        length: tokens in the cache; the new one is written after them.
+        cos: (D) of the new token's position.
+        sin: (D).
+        eps: of the first and the second norm.
+    """
+    kv_heads, _, dim = keys.shape
+    normed = rms_norm(x, layer.input_layernorm, eps[0])
+    q = project(normed, layer.q_proj).reshape(-1, dim)  # (H, D)
+    k = project(normed, layer.k_proj).reshape(-1, dim)  # (KV, D)
+    v = project(normed, layer.v_proj).reshape(-1, dim)  # (KV, D)
+    rotate(q, cos, sin)
+    rotate(k, cos, sin)
+    for head in range(kv_heads):
+        for i in range(dim):
+            keys[head, length, i] = as_stored(keys, k[head, i])
+            values[head, length, i] = as_stored(values, v[head, i])
+    z = attend(q, keys, values, length + 1)  # (H, D)
+    x += project(z.reshape(-1), layer.o_proj)
+
+    normed = rms_norm(x, layer.post_attention_layernorm, eps[1])
+    act = project(normed, layer.gate_proj)  # (F)
+    up = project(normed, layer.up_proj)  # (F)
+    for i in range(len(act)):
+        act[i] *= up[i] / (np.float32(1) + np.exp(-act[i]))  # SiLU(gate) × up
+    x += project(act, layer.down_proj)

@@ -1,0 +1,228 @@
+"""One product with a weight, by the fastest way for its tokens, dtype and device.
+
+`F.linear` is the reference: every way here gives what it gives (to rounding), and it serves
+wherever nothing is faster. Every way reads the weight it is given, at the moment of the call.
+
+- One token (decoding). Every weight is read once for one multiplication, so memory sets the pace:
+  what counts is that there are few bytes to read, and that reading never pauses.
+- A few tokens (several texts at once). The weight should still be read only once, and what counts
+  is that nothing large is rearranged in memory before it is multiplied.
+- Many tokens (a prompt, training). Each weight that was read serves every token: what counts is
+  arithmetic, and in which dtype the processor can do it.
+
+`python tests/bench/products.py` measures every way on your machine.
+"""
+
+import threading
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qwenkit.device import has_bfloat16_products
+from qwenkit.fast._machine import cores, kernels_problem, memory
+
+KERNEL_UP_TO = 8  # tokens; more of them cost more arithmetic than reading
+LARGE = 1 << 19  # values; a smaller weight is read before a choice has paid off
+CHUNK = 1 << 20  # values upcast at a time: 4 MB in float32, which stay in the processor's cache
+UPCAST_FROM = 4  # tokens, from which on upcasting a bfloat16 weight costs less than it saves
+SLICE = 16  # rows of the weight in a slice: the products are so small that all stays in the cache
+SLICES = range(4, 13)  # tokens for which many small float32 products are faster than one large
+LEFT = {  # tokens for which W xᵀ is faster than x Wᵀ; beyond, transposing back costs what it saved
+    torch.float32: range(13, 49),
+    torch.bfloat16: range(2, 65),  # where the processor multiplies bfloat16 itself
+}
+TRANSPOSED = range(192, 1025)  # tokens for which W xᵀ is faster if the result may stay transposed
+_FORWARD, _LINEAR = nn.Linear.forward, F.linear
+
+
+class _Buffers(threading.local):
+    """What weights are upcast into; one for each thread, as two models may compute at once."""
+
+    def __init__(self) -> None:
+        self.held: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+
+
+_buffers = _Buffers()
+
+
+class FastLinear(nn.Linear):
+    """y = x Wᵀ + b, as `nn.Linear`: the same parameters, the fastest product.
+
+    `accelerate` makes an `nn.Linear` one by changing its class, and nothing else of it.
+
+    Attributes:
+        keep_transposed: whether the output may lie in memory column by column. Elementwise
+            operations and products then cost the same; a view in another shape must copy.
+    """
+
+    keep_transposed = False
+
+    def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
+        """Multiply each token's vector by the weight."""
+        if (nn.Linear.forward, F.linear) != (_FORWARD, _LINEAR):  # replaced by somebody
+            return super().forward(x)
+        return linear(x, self.weight, self.bias, self.keep_transposed)
+
+
+def linear(
+    x: Float[Tensor, "*B I"],
+    weight: Float[Tensor, "O I"],
+    bias: Float[Tensor, " O"] | None = None,
+    keep_transposed: bool = False,
+) -> Float[Tensor, "*B O"]:
+    """Return x Wᵀ + b by the fastest way; arguments as of `F.linear` and `FastLinear`."""
+    if bias is not None and weight.device.type in ("mps", "meta"):  # meta: MPS is rehearsed there
+        # On an M1 with macOS 26 a product that adds the bias itself is wrong for three dimensions
+        # (pytorch/pytorch #192934); one without it is right.
+        y = F.linear(x, weight)
+        return y + bias.to(y.dtype)  # under autocast the bias has more bits than the product
+    if not _is_plain(x, weight) or x.dtype != weight.dtype:
+        return F.linear(x, weight, bias)
+    tokens = x.numel() // max(x.shape[-1], 1)
+    if kernel_serves(tokens, weight):
+        return by_kernel(x, weight, bias).to(x.dtype)
+    large = weight.numel() >= LARGE
+    transposed = keep_transposed and large and tokens in TRANSPOSED
+    if weight.dtype == torch.bfloat16 and tokens == 1 and large:
+        return by_vector(x, weight, bias)
+    if weight.dtype == torch.bfloat16 and not has_bfloat16_products():
+        if tokens < UPCAST_FROM:
+            return F.linear(x, weight, bias)
+        return upcast_in_chunks(x, weight, bias, transposed=transposed)
+    if weight.dtype == torch.float32 and transposed:
+        return from_the_left(x, weight, bias, transposed)
+    if weight.dtype == torch.float32 and large and tokens in SLICES:
+        return by_slices(x, weight, bias)
+    if tokens in LEFT.get(weight.dtype, ()) and large:
+        return from_the_left(x, weight, bias)
+    return F.linear(x, weight, bias)
+
+
+def _is_plain(x: Tensor, weight: Tensor) -> bool:
+    """Tell whether these are ordinary tensors on the CPU that fit, and nobody differentiates."""
+    trained = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    there = x.device == weight.device and weight.is_cpu and weight.is_contiguous()
+    own = type(weight) in (Tensor, nn.Parameter) and type(x) is Tensor
+    fit = x.shape[-1] == weight.shape[-1]  # if not, F.linear says so
+    return own and there and fit and not trained and not torch.is_autocast_enabled("cpu")
+
+
+def kernel_serves(tokens: int, weight: Tensor) -> bool:
+    """Tell whether the compiled kernel is the fastest way: for few tokens and many bytes."""
+    if not 0 < tokens <= KERNEL_UP_TO:
+        return False
+    if weight.dtype == torch.float32:
+        most = 3
+    elif weight.dtype == torch.bfloat16:
+        most = 2 if has_bfloat16_products() else KERNEL_UP_TO
+    else:
+        most = 2 if weight.dtype == torch.int8 else 0
+    return tokens <= most and kernels_problem() is None
+
+
+def by_kernel(
+    x: Float[Tensor, "*B I"], weight: Tensor, bias: Float[Tensor, " O"] | None = None
+) -> Float[Tensor, "*B O"]:
+    """Multiply in `skinny_matmul`; return float32, whatever the dtypes of x and weight are."""
+    from qwenkit.fast.kernels import skinny_matmul
+
+    if x.shape[-1] != weight.shape[-1]:  # compiled code would read past the end of a row
+        raise ValueError(f"x has shape {tuple(x.shape)} and the weight {tuple(weight.shape)}")
+    tokens = memory(x.float().reshape(-1, x.shape[-1]).contiguous())  # (N, I)
+    y = np.empty((len(tokens), len(weight)), np.float32)
+    with cores():
+        skinny_matmul(memory(weight), tokens, y)
+    result = torch.from_numpy(y).view(*x.shape[:-1], len(weight))  # (..., O)
+    return result if bias is None else result.add_(bias)
+
+
+def by_slices(
+    x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"] | None = None
+) -> Float[Tensor, "*B O"]:
+    """Multiply as a batch of small products, one with each slice of the weight's rows.
+
+    The slices are views, nothing is copied. Libraries rearrange a large weight for four tokens, and
+    some multiply one token on one core; a batch goes through all cores, and products as small as
+    these are multiplied as they lie in memory.
+    """
+    out_features, in_features = weight.shape
+    height = max(n for n in range(1, SLICE + 1) if out_features % n == 0)
+    slices = weight.view(-1, height, in_features)  # (O/height, height, I)
+    y = x.reshape(1, -1, in_features) @ slices.transpose(1, 2)  # (O/height, N, height), N tokens
+    y = y.transpose(0, 1).reshape(*x.shape[:-1], out_features)  # (..., O)
+    return y if bias is None else y + bias
+
+
+def by_vector(
+    x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"] | None = None
+) -> Float[Tensor, "*B O"]:
+    """Multiply one token as a vector: the matrix product first rearranges the weight for itself."""
+    token = x.reshape(-1)  # (I)
+    y = torch.mv(weight, token) if bias is None else torch.addmv(bias, weight, token)
+    return y.view(*x.shape[:-1], weight.shape[0])  # (..., O)
+
+
+def from_the_left(
+    x: Float[Tensor, "*B I"],
+    weight: Float[Tensor, "O I"],
+    bias: Float[Tensor, " O"] | None = None,
+    transposed: bool = False,
+) -> Float[Tensor, "*B O"]:
+    """Multiply as (W xᵀ)ᵀ, the same numbers with the weight on the left.
+
+    Libraries share the left matrix among the cores and rearrange the right one for themselves: of a
+    few tokens and a large weight, let that be the tokens. Unless the output may stay transposed, it
+    is copied into its usual order.
+    """
+    columns = x.reshape(-1, weight.shape[1]).t()  # (I, N), N tokens
+    y = weight @ columns if bias is None else torch.addmm(bias[:, None], weight, columns)  # (O, N)
+    y = y.t().view(*x.shape[:-1], weight.shape[0])  # (..., O)
+    return y if transposed else y.contiguous()
+
+
+def upcast_in_chunks(
+    x: Float[Tensor, "*B I"],
+    weight: Tensor,
+    bias: Float[Tensor, " O"] | None = None,
+    dtype: torch.dtype = torch.float32,
+    transposed: bool = False,
+) -> Float[Tensor, "*B O"]:
+    """Multiply in another dtype, the weight upcast chunk by chunk into one small buffer.
+
+    Without an instruction for it, a product of many bfloat16 tokens costs several times a float32
+    one. Upcasting the weight costs a pass over it, which many tokens share.
+
+    Args:
+        x: the tokens.
+        weight: (O, I) in any dtype, int8 too.
+        bias: added in x's dtype.
+        dtype: to multiply in.
+        transposed: whether the output is left to lie column by column.
+    """
+    out_features, in_features = weight.shape
+    tokens = x.reshape(-1, in_features).to(dtype)  # (N, I), N tokens
+    step = max(CHUNK // in_features, 1)
+    buffer = _buffer(step * in_features, dtype, weight.device)
+    # In its final order from the start: of all logits, a second copy would be the most held.
+    y = x.new_empty(out_features, len(tokens)).t() if transposed else None  # (N, O)
+    y = x.new_empty(len(tokens), out_features) if y is None else y
+    for start in range(0, out_features, step):
+        rows = weight[start : start + step]
+        chunk = buffer[: rows.numel()].view(rows.shape).copy_(rows)
+        if len(tokens) < TRANSPOSED.stop:
+            y[:, start : start + step] = (chunk @ tokens.t()).to(x.dtype).t()
+        else:
+            y[:, start : start + step] = tokens @ chunk.t()
+    y = y.view(*x.shape[:-1], out_features)  # (..., O)
+    return y if bias is None else y + bias
+
+
+def _buffer(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a buffer that the next call will overwrite."""
+    held = _buffers.held
+    if (dtype, device) not in held or held[dtype, device].numel() < size:
+        held[dtype, device] = torch.empty(size, dtype=dtype, device=device)
+    return held[dtype, device][:size]

@@ -1,0 +1,24 @@
+"""The accelerated model: the taught one, but for the product of a tied head."""
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from qwenkit.fast.int8 import Int8Embedding
+from qwenkit.fast.linear import linear
+from qwenkit.model import QwenForCausalLM
+
+_HEAD, _LINEAR = QwenForCausalLM.head, F.linear
+
+
+class FastQwenForCausalLM(QwenForCausalLM):
+    """`QwenForCausalLM` whose tied head takes the fastest product, and an int8 embedding too."""
+
+    def head(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T V"]:
+        """Score every token."""
+        table = self.model.embed_tokens
+        if self.lm_head is not None or QwenForCausalLM.head is not _HEAD:
+            return super().head(x)
+        if isinstance(table, Int8Embedding):
+            return table.as_head(x)
+        return super().head(x) if F.linear is not _LINEAR else linear(x, table.weight)

@@ -1,0 +1,126 @@
+"""Turn the fast path on and off, and say which code runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from qwenkit.fast._machine import plain_process
+from qwenkit.fast.decode import why_not
+from qwenkit.fast.int8 import FastInt8Embedding, FastInt8Linear, Int8Embedding, Int8Linear
+from qwenkit.fast.linear import FastLinear
+from qwenkit.fast.model import FastQwenForCausalLM
+from qwenkit.model import MLP, QwenForCausalLM
+
+LARGE_MODEL = 64 << 20  # bytes; a smaller one stays in the processor's cache from token to token
+# A class as taught -> its fast twin, with the same attributes; LoRA adds its own.
+FAST: dict[type[nn.Module], type[nn.Module]] = {
+    QwenForCausalLM: FastQwenForCausalLM,
+    nn.Linear: FastLinear,
+    Int8Linear: FastInt8Linear,
+    Int8Embedding: FastInt8Embedding,
+}
+
+
+def accelerate(model: QwenForCausalLM) -> QwenForCausalLM:
+    """Let a model take the fastest products, and decode by compiled kernels; return the model.
+
+    Its modules change their class (`nn.Linear` becomes `FastLinear`) and nothing else: parameters,
+    hooks and names stay, and so do the numbers, to rounding. A model of less than 64 MB on the CPU
+    stays as it is: it is fast enough as taught. On MPS every size is accelerated, because one
+    product of torch's is wrong there (see `linear`).
+
+    Args:
+        model: changed in place.
+    """
+    size = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    small = model.device.type == "cpu" and size < LARGE_MODEL
+    if small or plain_process():
+        return model
+    return swap(model)
+
+
+def swap(model: QwenForCausalLM) -> QwenForCausalLM:
+    """Do what `accelerate` does, whatever the model's size."""
+    for module in model.modules():
+        if type(module) in FAST:
+            module.__class__ = FAST[type(module)]
+        if isinstance(module, MLP):  # what follows is elementwise, then a product
+            for name in ("gate_proj", "up_proj"):
+                part = getattr(module, name)
+                if isinstance(part, FastLinear | FastInt8Linear):
+                    part.keep_transposed = True
+    return model
+
+
+@contextmanager
+def plain(model: QwenForCausalLM) -> Iterator[QwenForCausalLM]:
+    """Run a model as taught while the block lasts: no fast products, no compiled kernels.
+
+        with qk.plain(model):
+            print(qk.complete(model, tokenizer, "def fib(n):"))
+
+    `QWENKIT_PLAIN=1` in the environment does it for a whole process. An int8 model keeps its int8
+    weights, and upcasts each whole matrix before it multiplies.
+
+    Args:
+        model: given back as it was at the end of the block, after an error too.
+    """
+    taught = {fast: plain for plain, fast in FAST.items()}
+    changed = [module for module in model.modules() if type(module) in taught]
+    if isinstance(model.model.embed_tokens, Int8Embedding):
+        changed.remove(model)  # without its class, its tied head could not read int8
+    kinds = [type(module) for module in changed]
+    try:
+        for module, kind in zip(changed, kinds, strict=True):
+            module.__class__ = taught[kind]
+        yield model
+    finally:
+        for module, kind in zip(changed, kinds, strict=True):
+            if type(module) is taught[kind]:
+                module.__class__ = kind
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Which code runs a model at present.
+
+    Attributes:
+        fast: whether generation decodes by compiled kernels.
+        reason: why it does not; empty where it does.
+        accelerated: how many linear layers take the fastest product.
+        linears: how many there are.
+    """
+
+    fast: bool
+    reason: str
+    accelerated: int
+    linears: int
+
+    def __str__(self) -> str:
+        """Return two lines of text."""
+        decode = "compiled kernels" if self.fast else f"the model as taught: {self.reason}"
+        return (
+            f"generate, each new token  {decode}\n"
+            f"model(input_ids)          the model as taught; {self.accelerated} of {self.linears} "
+            "linear layers take the fastest product"
+        )
+
+
+@torch.no_grad()  # as generate decodes
+def explain(model: QwenForCausalLM) -> Explanation:
+    """Say which code runs a model at present, and why the fast path does not where it does not.
+
+    >>> print(qk.explain(model))  # doctest: +SKIP
+
+    Args:
+        model: a language model.
+    """
+    reason = why_not(model) or ""
+    linears = [m for m in model.modules() if isinstance(m, nn.Linear | Int8Linear)]
+    fast = sum(type(module) in (FastLinear, FastInt8Linear) for module in linears)
+    return Explanation(not reason, reason, fast, len(linears))

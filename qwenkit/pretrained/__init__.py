@@ -1,0 +1,19 @@
+"""A trained model, ready to run: find it, forecast its memory, load it, save it again."""
+
+from qwenkit.pretrained.compare import trusted_device
+from qwenkit.pretrained.hub import EMBEDDED, cached_models, resolve
+from qwenkit.pretrained.loading import load_model, load_pretrained, save_pretrained
+from qwenkit.pretrained.memory import Forecast, forecast, gigabytes
+
+__all__ = [
+    "EMBEDDED",
+    "Forecast",
+    "cached_models",
+    "forecast",
+    "gigabytes",
+    "load_model",
+    "load_pretrained",
+    "resolve",
+    "save_pretrained",
+    "trusted_device",
+]

@@ -1,0 +1,124 @@
+"""How many bytes a model takes, forecast from its config before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from qwenkit.config import BYTES_PER_VALUE, QwenConfig
+from qwenkit.device import has_bfloat16_products
+from qwenkit.errors import InputError, MemoryForecastError
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Bytes that a model takes at work.
+
+    Attributes:
+        weights: all parameters; a tied head counts once.
+        cache: keys and values for `length` tokens of each sequence.
+        activations: the most that one forward pass holds at a time beside those.
+    """
+
+    weights: int
+    cache: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """What has to fit: weights, cache and activations."""
+        return self.weights + self.cache + self.activations
+
+
+def forecast(
+    config: QwenConfig,
+    dtype: str = "float32",
+    length: int = 512,
+    batch_size: int = 1,
+    *,
+    logits_to_keep: int = 0,
+    eager_attention: bool = False,
+) -> Forecast:
+    """Forecast the bytes of a forward pass over `length` tokens with a cache of that length.
+
+    Activations are those of the CPU. One without bfloat16 products multiplies bfloat16 and int8 in
+    float32, and holds more.
+
+    Args:
+        config: the model's.
+        dtype: of weights, cache and activations; "int8": of a quantized model, whose cache and
+            activations are bfloat16.
+        length: tokens a sequence, T = S.
+        batch_size: sequences, B.
+        logits_to_keep: positions that get logits (0: all), as in `QwenForCausalLM.forward`.
+        eager_attention: whether scores and pattern are computed openly, as a trace asks for.
+
+    Raises:
+        InputError: an unknown dtype, or a size below 1.
+    """
+    if dtype == "int8":
+        config, dtype = replace(config, quantization="int8"), "bfloat16"
+    if dtype not in BYTES_PER_VALUE:
+        known = ", ".join([*BYTES_PER_VALUE, "int8"])
+        raise InputError(f"dtype is {dtype!r}; it must be one of {known}")
+    if length < 1 or batch_size < 1 or logits_to_keep < 0:
+        raise InputError(
+            f"length is {length}, batch_size {batch_size}, logits_to_keep {logits_to_keep}; "
+            "they must be at least 1, 1 and 0"
+        )
+    size, float32 = BYTES_PER_VALUE[dtype], BYTES_PER_VALUE["float32"]
+    widened = dtype == "bfloat16" and not has_bfloat16_products()
+    tokens = batch_size * length
+    # The fullest moment within a layer is either the MLP's (gate, which becomes the product, and
+    # up; a trace gets SiLU(gate) and the product apart; where it is widened, a copy of the product
+    # too) or, with open attention, the scores' (masked; softmax in float32, and what it reads).
+    wide = 4 if eager_attention else 2
+    mlp = tokens * config.intermediate_size * (wide * size + float32 * widened)
+    scores = batch_size * config.num_attention_heads * length * length
+    softmax = size + (2 if size < float32 else 1) * float32  # bytes a score
+    attention = scores * softmax if eager_attention else 0
+    # Beside it stand the stream, its normalised copy, and the memory of attention's q, k, v and z,
+    # which the allocator keeps for the next layer: eight tensors of the stream's size. It keeps
+    # that of float32 copies too: the norm makes three, and products that are widened about five,
+    # of what comes in and goes out.
+    copies = (3 if size < float32 else 0) + 5 * widened
+    residual = tokens * config.hidden_size * (8 * size + copies * float32)
+    # The head comes last, when the layers' tensors are gone.
+    kept = batch_size * (logits_to_keep or length)
+    logits = kept * config.vocab_size * size
+    return Forecast(
+        weights=config.weight_bytes(dtype),
+        cache=tokens * config.kv_bytes_per_token(dtype),
+        activations=residual + max(mlp, attention, logits),
+    )
+
+
+def refuse_what_cannot_fit(config: QwenConfig, dtype: str, free: int, source: str) -> None:
+    """Refuse, before loading, a model that the free memory cannot hold.
+
+    Args:
+        config: the model's.
+        dtype: it would be loaded in.
+        free: bytes there are.
+        source: what to call the model in the message.
+
+    Raises:
+        MemoryForecastError: with the numbers, and what would fit instead.
+    """
+    need = forecast(config, dtype, logits_to_keep=1)
+    if need.total <= free:
+        return
+    half = forecast(config, "bfloat16", logits_to_keep=1)
+    if dtype == "float32" and half.total <= free:
+        advice = f'load it with dtype="bfloat16" ({gigabytes(half.total)})'
+    else:
+        advice = "take a smaller model, or close other programs"
+    raise MemoryForecastError(
+        f"{source} in {dtype} needs about {gigabytes(need.total)} (weights "
+        f"{gigabytes(need.weights)}, the rest for 512 tokens) and {gigabytes(free)} is "
+        f"free; {advice}"
+    )
+
+
+def gigabytes(count: int) -> str:
+    """Write bytes as decimal megabytes or gigabytes."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,112 @@
+"""Byte-level BPE as Qwen2 builds it: learning the merges, and writing the tokenizer's files.
+
+The vocabulary is laid out as Qwen's: 256 byte tokens, then the merges in the order they were
+learned, then the special tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
+
+from qwenkit.errors import InputError
+from qwenkit.files import replacing, write_json
+from qwenkit.tokenizer.tokenizer import Tokenizer
+
+# How Qwen2 cuts text before merging bytes: contractions, words, single digits, signs, newlines.
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+SPECIAL = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|fim_prefix|>", "<|fim_middle|>",
+    "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
+)  # fmt: skip
+CHAT = (
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content "
+    "+ '<|im_end|>' + '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+SMALLEST = 256 + len(SPECIAL)
+
+Merge = tuple[str, str]
+
+
+def learn_merges(texts: Iterable[str], vocab_size: int) -> list[Merge]:
+    """Learn which neighbours to merge: again and again the pair that is most frequent.
+
+    Source: Sennrich, Haddow and Birch 2016, "Neural Machine Translation of Rare Words with Subword
+    Units", section 3.2; on bytes as in GPT-2 (Radford et al. 2019).
+
+    Args:
+        texts: what is counted.
+        vocab_size: of the finished vocabulary, special tokens included. Texts with too few pairs
+            that occur twice give a smaller one.
+
+    Returns:
+        Pairs of tokens in the byte alphabet, first learned first.
+
+    Raises:
+        InputError: a vocabulary too small for the bytes and the special tokens, or one single text
+            (its letters would be read as texts).
+    """
+    if isinstance(texts, str):
+        raise InputError("texts is one str; it must be a list of texts")
+    if vocab_size < SMALLEST:
+        raise InputError(
+            f"vocab_size is {vocab_size}; it must be at least {SMALLEST}: "
+            f"256 bytes and {len(SPECIAL)} special tokens"
+        )
+    backend = _backend({}, [])
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(SPECIAL),
+        min_frequency=2,
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    backend.train_from_iterator(texts, trainer)
+    learned = json.loads(backend.to_str())["model"]["merges"]  # the library shows them only so
+    return [(left, right) for left, right in learned]
+
+
+def write_tokenizer(folder: str | Path, merges: Sequence[Merge]) -> Tokenizer:
+    """Write tokenizer.json and tokenizer_config.json for these merges, and return the tokenizer.
+
+    The special tokens, the split pattern and the chat's marks are Qwen2's.
+
+    Raises:
+        InputError: merges that are no pairs of tokens, each of them there before it is merged.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokens = sorted(pre_tokenizers.ByteLevel.alphabet())
+    try:
+        tokens += [left + right for left, right in merges]
+        # Two merges may give one token, as (a, bc) and (ab, c): it has one id all the same.
+        vocab = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
+        backend = _backend(vocab, merges)
+    except Exception as error:  # the library raises a bare Exception
+        raise InputError(f"merges make no vocabulary: {error}") from None
+    backend.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
+    with replacing(folder / "tokenizer.json") as temporary:
+        backend.save(str(temporary))
+    write_json(folder / "tokenizer_config.json", {"chat_template": CHAT})
+    return Tokenizer(folder)
+
+
+def _backend(vocab: dict[str, int], merges: Sequence[Merge]) -> tokenizers.Tokenizer:
+    """Return the pipeline: NFC, Qwen's split, bytes as letters, merges, and back."""
+    backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=list(merges)))
+    backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    return backend
