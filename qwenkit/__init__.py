@@ -12,6 +12,7 @@ and `qk.checks` load on first use.
 import importlib
 from types import ModuleType
 
+from qwenkit import _deprecated
 from qwenkit.checkpoint import Checkpoint
 from qwenkit.config import QwenConfig, YarnScaling
 from qwenkit.errors import QwenkitError
@@ -81,11 +82,12 @@ __all__ = [
     "tap",
     "unmerge_lora",
 ]
+_deprecated.install()
 _LATE = ("checks", "interpret", "plot", "train", "widgets")
 
 
 def __getattr__(name: str) -> ModuleType:
     """Import a package that brings its own large libraries only when it is first used."""
-    if name in _LATE:
+    if name in _LATE or f"qwenkit.{name}" in _deprecated.MOVED:
         return importlib.import_module(f"qwenkit.{name}")
     raise AttributeError(f"module 'qwenkit' has no attribute {name!r}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-import warnings
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+
+from qwenkit.errors import warn
 
 MOVED = {
     "qwenkit.bpe": "qwenkit.tokenizer.bpe",
@@ -26,17 +27,16 @@ class _Moved(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self) if fullname in MOVED else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        warn(spec.name, MOVED[spec.name])
+        warn_of_old(spec.name, MOVED[spec.name])
         return importlib.import_module(MOVED[spec.name])
 
     def exec_module(self, module: ModuleType) -> None:
         """Do nothing: the module ran under its new name."""
 
 
-def warn(old: str, new: str) -> None:
+def warn_of_old(old: str, new: str) -> None:
     """Say that a name will go."""
-    message = f"{old} is now {new}; the old name goes with the next release"
-    warnings.warn(message, DeprecationWarning, stacklevel=3)
+    warn(f"{old} is now {new}; the old name goes with the next release", DeprecationWarning)
 
 
 def install() -> None:

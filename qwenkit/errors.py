@@ -1,10 +1,16 @@
-"""The package's exceptions.
+"""The package's exceptions, and its warnings.
 
 Every error that qwenkit raises on purpose derives from `QwenkitError`, so one `except` catches them
 all. Where Python has a built-in of the same meaning (`ValueError`, `FileNotFoundError`,
 `MemoryError`, `KeyError`), the class derives from that as well. A message says what was expected,
 what came, and what to do.
 """
+
+import sys
+import warnings
+
+# Frames of these packages are not the reader's own code.
+_FOREIGN = ("qwenkit", "torch", "jaxtyping", "importlib")
 
 
 class QwenkitError(Exception):
@@ -49,3 +55,11 @@ class MemoryForecastError(QwenkitError, MemoryError):
 
 class TrainingError(QwenkitError, ArithmeticError):
     """A training whose numbers are no longer numbers, or that cannot go on from where it was."""
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn, with the line of the reader's own code that led here."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _FOREIGN:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from toy import write_toy_checkpoint
 
 from qwenkit.config import QwenConfig
 from qwenkit.files import write_json
-from toy import write_toy_checkpoint
 
 ROOT = Path(__file__).parent.parent
 
@@ -92,7 +92,7 @@ def status(key):
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 open("/proc/self/clear_refs", "w").write("5")  # the peak counts from here
 before = status("VmRSS")
-model = qk.load_model(qk.Checkpoint(folder), getattr(torch, dtype))
+model = qk.load_model(folder, dtype=dtype, device="cpu")
 for parameter in model.parameters():  # every page is read, not only mapped
     int(parameter.view(torch.int16).max())
 print(status("VmHWM") - before)

@@ -9,9 +9,10 @@ import nbformat
 import pytest
 import torch
 from test_real import why_not
+from toy import write_toy_checkpoint
 
 import qwenkit as qk
-from toy import write_toy_checkpoint
+from qwenkit.pretrained import EMBEDDED
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "09_whole_model.ipynb"
 CLASSES = {"RMSNorm", "Attention", "MLP", "DecoderLayer", "QwenModel", "QwenForCausalLM"}
@@ -59,7 +60,7 @@ def off(kind, folder, ids=None, **changed):
 
 
 def test_tiny_coder(written):
-    assert off(written["QwenForCausalLM"], qk.hub.EMBEDDED) <= 1e-5
+    assert off(written["QwenForCausalLM"], EMBEDDED) <= 1e-5
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -70,9 +71,9 @@ def test_a_toy_with_loud_biases_tied_and_untied(written, tied, tmp_path):
 
 
 def test_a_norm_that_was_not_loaded_is_seen(written):
-    width = qk.Checkpoint(qk.hub.EMBEDDED).config.hidden_size
+    width = qk.Checkpoint(EMBEDDED).config.hidden_size
     ones = {"model.layers.0.input_layernorm.weight": torch.ones(width)}
-    assert off(written["QwenForCausalLM"], qk.hub.EMBEDDED, **ones) > 1e-3
+    assert off(written["QwenForCausalLM"], EMBEDDED, **ones) > 1e-3
 
 
 @pytest.mark.real

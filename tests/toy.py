@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from qwenkit.tokenizer.bpe import write_tokenizer
 from qwenkit.config import QwenConfig
 from qwenkit.model import QwenForCausalLM
 from qwenkit.pretrained import save_pretrained
 from qwenkit.tokenizer import Tokenizer
+from qwenkit.tokenizer.bpe import write_tokenizer
 
 # Learned once from this package's source and kept, so that the toy never changes with it.
 MERGES = Path(__file__).parent / "toy_merges.txt"

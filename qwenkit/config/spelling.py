@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from qwenkit.errors import ConfigError
+from qwenkit.errors import ConfigError, warn
 
 REQUIRED = (
     "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
@@ -116,6 +115,4 @@ def refuse_or_warn_of_unread(unread: Mapping[str, Any], where: str) -> None:
             )
     unknown = sorted(set(unread) - set(_ONLY_WITHOUT_EFFECT) - _HARMLESS)
     if unknown:
-        warnings.warn(
-            f"{where}: qwenkit does not know and ignores {', '.join(unknown)}", stacklevel=4
-        )
+        warn(f"{where}: qwenkit does not know and ignores {', '.join(unknown)}")

@@ -5,7 +5,6 @@ import functools
 import os
 import platform
 import threading
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from qwenkit.errors import warn
 
 # Numba's own threads may only be started by one thread at a time, unless its layer allows more.
 _one_at_a_time = threading.Lock()
@@ -43,7 +44,7 @@ def kernels_problem() -> str | None:
         layer = str(numba.threading_layer())
         torch.set_num_threads(threads)  # where both use OpenMP, numba has set its own number
     except Exception as error:  # of many types, by what the compiler misses; torch's products stay
-        warnings.warn(f"decoding is slower than it could be: numba says {error}", stacklevel=2)
+        warn(f"decoding is slower than it could be: numba says {error}")
         return f"numba says {error}"
     return None if layer in ("omp", "tbb") else f"numba runs its threads through {layer!r}"
 

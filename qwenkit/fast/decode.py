@@ -33,7 +33,10 @@ from qwenkit.model import (
     check_input_ids,
 )
 
-_EMPTY = {torch.float32: np.empty(0, np.float32), torch.bfloat16: np.empty(0, np.uint16)}
+_EMPTY: dict[torch.dtype, NDArray[Any]] = {
+    torch.float32: np.empty(0, np.float32),
+    torch.bfloat16: np.empty(0, np.uint16),
+}
 
 
 class _Declined(Exception):
@@ -164,7 +167,7 @@ def _layer(layer: Any, index: int, model: QwenForCausalLM) -> tuple[Any, Any, tu
 
 def _observed() -> str | None:
     """Say what torch does with every call at present: then each of them must be made."""
-    if torch_modules._has_any_global_hook():
+    if torch_modules._has_any_global_hook():  # type: ignore[no-untyped-call]
         return "a global hook of torch is registered"
     if torch.is_autocast_enabled("cpu"):
         return "autocast is on"
@@ -188,7 +191,7 @@ def _untouched(module: nn.Module, name: str) -> None:
         raise _Declined(f"{name} has a forward hook")
     if module._backward_hooks or module._backward_pre_hooks:
         raise _Declined(f"{name} has a backward hook")
-    overridden = module.__dict__.keys() & _methods(type(module))
+    overridden = module.__dict__.keys() & _methods(type(module))  # type: ignore[arg-type]
     if overridden:
         raise _Declined(f"{min(overridden)} of {name} was replaced")
 

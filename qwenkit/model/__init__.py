@@ -3,6 +3,9 @@
 Plain PyTorch throughout. `qwenkit.fast` runs the same model quickly, and nothing here knows of it.
 """
 
+from typing import Any
+
+from qwenkit.errors import warn
 from qwenkit.model.attention import Attention, eager_attention, fused_attention, repeat_kv
 from qwenkit.model.cache import KVCache
 from qwenkit.model.decoder import DecoderLayer
@@ -31,3 +34,11 @@ __all__ = [
     "inverse_frequencies",
     "repeat_kv",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Give a function under the name it had before; that goes with the next release."""
+    if name == "open_attention":
+        warn("open_attention is now eager_attention", DeprecationWarning)
+        return eager_attention
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,13 +1,11 @@
 """What a model may be given: wrong input is refused with a clear error, before torch sees it."""
 
-import warnings
-
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from qwenkit.config import QwenConfig
-from qwenkit.errors import InputError
+from qwenkit.errors import InputError, warn
 
 
 def check_input_ids(input_ids: object, config: QwenConfig, device: torch.device, past: int) -> None:
@@ -44,10 +42,9 @@ def check_input_ids(input_ids: object, config: QwenConfig, device: torch.device,
             )
     total = past + input_ids.shape[1]
     if total > config.max_position_embeddings:
-        warnings.warn(
+        warn(
             f"{total} tokens are more than the {config.max_position_embeddings} this model was "
-            "made for; expect nonsense beyond that",
-            stacklevel=4,
+            "made for; expect nonsense beyond that"
         )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -18,7 +17,8 @@ from torch import Tensor
 
 from qwenkit.config import QwenConfig
 from qwenkit.device import default_dtype, known_problem, pick_device, pick_dtype
-from qwenkit.fast import int8_linear, quantize_rows
+from qwenkit.errors import warn
+from qwenkit.fast import int8_linear, quantize_rows, swap
 from qwenkit.fast.linear import linear
 from qwenkit.model import DecoderLayer, KVCache, QwenForCausalLM
 from qwenkit.trace import Trace
@@ -108,13 +108,13 @@ def trusted_device(
     problem = known_problem(where)
     if name != "auto":
         if problem:
-            warnings.warn(f'{problem}, or use device="cpu".', stacklevel=3)
+            warn(f'{problem}, or use device="cpu".')
         return where
     if where.type == "mps":
         problem = problem or disagreement(where, pick_dtype(dtype, where))
     if not problem:
         return where
-    warnings.warn(f"{problem}. Using the CPU.", stacklevel=3)
+    warn(f"{problem}. Using the CPU.")
     return torch.device("cpu")
 
 
@@ -154,7 +154,7 @@ def _parts() -> Iterator[Part]:
 
 def _random(config: QwenConfig) -> QwenForCausalLM:
     """Return a model none of whose weights is zero."""
-    model = QwenForCausalLM(config).requires_grad_(False)
+    model = swap(QwenForCausalLM(config)).requires_grad_(False)  # as a model is loaded there
     for name, parameter in model.named_parameters():
         if not name.endswith("norm.weight"):  # biases too: zeros would hide their loss
             parameter.normal_(std=0.05)

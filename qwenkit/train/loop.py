@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 
 from qwenkit.device import synchronize, training_problem
-from qwenkit.errors import TrainingError
+from qwenkit.errors import TrainingError, warn
 from qwenkit.model import QwenForCausalLM
 from qwenkit.train.batches import Batch, Batches
 from qwenkit.train.evaluation import Evaluation
@@ -99,7 +98,7 @@ class Trainer:
     ) -> None:
         problem = training_problem(model.device, model.config.vocab_size)
         if problem:
-            warnings.warn(f"{problem}.", stacklevel=2)
+            warn(f"{problem}.")
         self.model = model
         self.batches = batches
         self.settings = settings

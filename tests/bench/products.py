@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import qwenkit as qk
-from qwenkit.model import reading
 from qwenkit.fast.linear import by_loop, by_slices, by_vector, from_the_left, linear, widened
 from qwenkit.fast.quantize import int8_linear, quantize_rows
+from qwenkit.model import reading
 from rows import spread
 from timing import others_share, seconds, take_turns
 

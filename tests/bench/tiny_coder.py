@@ -26,13 +26,13 @@ from pathlib import Path
 import torch
 
 import qwenkit as qk
-from qwenkit.pretrained import EMBEDDED
 from qwenkit.interpret import (
     head_effects,
     induction_scores,
     previous_token_scores,
     repeated_tokens,
 )
+from qwenkit.pretrained import EMBEDDED
 from qwenkit.train import (
     Document,
     Evaluation,

@@ -9,7 +9,13 @@ import torch
 import torch.nn.functional as F
 
 from qwenkit.checks import sampling
-from qwenkit.generate.sampling import Sampling, divide_by_temperature, keep_top_k, keep_top_p, penalise
+from qwenkit.generate.sampling import (
+    Sampling,
+    divide_by_temperature,
+    keep_top_k,
+    keep_top_p,
+    penalise,
+)
 
 CHECKS = {
     "temperature": sampling.temperature,

@@ -186,6 +186,7 @@ def patch(target, name, new):
 own = SimpleNamespace(  # what the patches below call
     norm=RMSNorm.forward, mlp=MLP.forward, attention=Attention.forward, layer=DecoderLayer.forward,
     linear=nn.Linear.forward, f_linear=F.linear, silu=F.silu, update=KVCache.update,
+    made=KVCache.__init__,
     rope=attention_file.apply_rope, fused=attention_file.fused_attention,
     sdpa=F.scaled_dot_product_attention, positions=qwen_file.positions, tap=mlp_file.tap,
     head=QwenForCausalLM.head, model=QwenModel.forward, whole=QwenForCausalLM.forward,
@@ -428,6 +429,12 @@ def test_an_edit_in_the_middle_of_a_text_is_seen_by_the_next_token(name, dtype):
 def test_another_update_of_the_cache_is_called_for_each_token(on_the_class, dtype):
     tokens, found = ids(1, LENGTH), []
 
+    caches, stack = [], contextlib.ExitStack()
+
+    def made(self, *given):
+        caches.append(self)
+        return own.made(self, *given)
+
     def edit():
         cache = KVCache if on_the_class else caches[-1]
         stack.enter_context(patch(cache, "update", own_update))
@@ -438,14 +445,9 @@ def test_another_update_of_the_cache_is_called_for_each_token(on_the_class, dtyp
         return own.update(cache, first[-1], keys * 2, values * -1)
 
     for taught in (False, True):
-        model, caches = loaded(dtype), []
-        original = KVCache.__init__
-        remember = lambda self, *a: caches.append(self) or original(self, *a)  # noqa: E731
-        with (
-            contextlib.ExitStack() as stack,
-            qk.plain(model) if taught else contextlib.nullcontext(),
-        ):
-            stack.enter_context(patch(KVCache, "__init__", remember))
+        model = loaded(dtype)
+        with stack, qk.plain(model) if taught else contextlib.nullcontext():
+            stack.enter_context(patch(KVCache, "__init__", made))
             found.append(decoded(model, tokens, edit))
     assert relative_error(found[0], found[1]) < NEAR[dtype]
     assert relative_error(found[0], decoded(loaded(dtype), tokens)) > VISIBLE * NEAR[dtype]

@@ -6,7 +6,6 @@ from reference import pair
 
 import qwenkit as qk
 from qwenkit.errors import InputError
-from qwenkit.pretrained import EMBEDDED
 from qwenkit.interpret import (
     ablate_heads,
     head_effects,
@@ -17,6 +16,7 @@ from qwenkit.interpret import (
     previous_token_scores,
     repeated_tokens,
 )
+from qwenkit.pretrained import EMBEDDED
 from qwenkit.trace import Trace
 
 IDS = torch.randint(0, 61, (2, 9), generator=torch.Generator().manual_seed(1))

@@ -6,8 +6,8 @@ from reference import pair
 
 import qwenkit as qk
 from qwenkit.errors import InputError
-from qwenkit.pretrained import EMBEDDED
 from qwenkit.interpret import attribute_logit, logit_lens
+from qwenkit.pretrained import EMBEDDED
 from qwenkit.trace import Trace
 
 IDS = torch.randint(0, 61, (1, 11), generator=torch.Generator().manual_seed(1))

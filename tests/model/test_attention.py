@@ -7,7 +7,7 @@ import pytest
 import torch
 from reference import ids, tiny
 
-from qwenkit.model import attention_mask, causal_mask, fused_attention, eager_attention, repeat_kv
+from qwenkit.model import attention_mask, causal_mask, eager_attention, fused_attention, repeat_kv
 from qwenkit.trace import Trace
 
 PATHS = [eager_attention, fused_attention]

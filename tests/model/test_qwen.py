@@ -6,8 +6,8 @@ import torch
 from reference import LAYERS, VARIANTS, VOCAB, ids, left_padding, pair, relative_error, tiny
 
 from qwenkit.errors import InputError
-from qwenkit.model import KVCache, QwenForCausalLM
 from qwenkit.fast.linear import has_bfloat16_products
+from qwenkit.model import KVCache, QwenForCausalLM
 from qwenkit.trace import Trace
 
 PADDINGS = {"unpadded": None, "left-padded": [11, 4, 7]}

@@ -1,6 +1,6 @@
 """Rehearsal for Apple's GPU (MPS): would this computation run there? Asked on any machine.
 
-    report = qk.mps.rehearse(model, input_ids)
+    report = mps.rehearse(model, input_ids)
     print(report)
 
 It runs the computation once on the CPU, sees every operator that torch calls, and looks up what

@@ -12,9 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qwenkit.device import KNOWN_BAD_ON_MPS
-from qwenkit.errors import InputError
-from qwenkit.fast.linear import _buffers
 from mps.defects import version_number
 from mps.judge import Judge
 from mps.places import Places, memory, tensors
@@ -22,12 +19,15 @@ from mps.pretend import Pretend
 from mps.report import Notes, Report
 from mps.watch import Watch
 from mps.wrap import Wrappers
+from qwenkit.device import KNOWN_BAD_ON_MPS
+from qwenkit.errors import InputError
+from qwenkit.fast.linear import _buffers
 
 
 def rehearse(fn: Callable[..., Any], *inputs: Any, torch_version: str | None = None) -> Report:
     """Say, on any machine, whether `fn(*inputs)` would run on Apple's GPU.
 
-        report = qk.mps.rehearse(model, input_ids)
+        report = mps.rehearse(model, input_ids)
         print(report)
 
     `fn` is run once, with all it does: a training step changes the weights. Its tensors stay on

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from qwenkit.errors import InputError
 from mps.judge import Judge
 from mps.kernels import hides_others
 from mps.places import tensors
+from qwenkit.errors import InputError
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -10,8 +10,8 @@ from fixtures_toy import small_config
 
 from qwenkit import plot
 from qwenkit.errors import InputError
-from qwenkit.plot.cache import size
 from qwenkit.generate.sampling import Sampling
+from qwenkit.plot.cache import size
 
 CONFIG = small_config(
     hidden_size=16, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=3,

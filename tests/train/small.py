@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from qwenkit.tokenizer.bpe import learn_merges, write_tokenizer
 from qwenkit.config import QwenConfig
 from qwenkit.model import QwenForCausalLM
 from qwenkit.tokenizer import Tokenizer
+from qwenkit.tokenizer.bpe import learn_merges, write_tokenizer
 from qwenkit.train import (
     Batches,
     Callback,

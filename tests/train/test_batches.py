@@ -8,9 +8,9 @@ import pytest
 import torch
 from fixtures_toy import ROOT, toy_of
 
-from qwenkit.tokenizer.bpe import write_tokenizer
 from qwenkit.errors import InputError
 from qwenkit.tokenizer import Tokenizer
+from qwenkit.tokenizer.bpe import write_tokenizer
 from qwenkit.train import IGNORE, Batches, Document, Mix, read_documents
 from qwenkit.train.batches import pack
 from qwenkit.train.mix import Epoch

@@ -10,7 +10,7 @@ import pytest
 from small import content, rows_of, write_recipe
 
 import qwenkit as qk
-from qwenkit import cli
+from qwenkit.cli import main as cli
 
 
 @pytest.fixture(scope="module")

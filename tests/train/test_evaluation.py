@@ -8,9 +8,9 @@ from fixtures_toy import small_config, toy_of
 from reference import VOCAB, ids, tiny
 
 import qwenkit as qk
-from qwenkit.tokenizer.bpe import write_tokenizer
 from qwenkit.errors import InputError
 from qwenkit.model import QwenForCausalLM
+from qwenkit.tokenizer.bpe import write_tokenizer
 from qwenkit.train import Document, Evaluation, evaluate, token_losses
 
 CODE = "def f(x):\n    return x ** 2\n\n\nprint(f(3))\n"
@@ -20,7 +20,7 @@ CODE = "def f(x):\n    return x ** 2\n\n\nprint(f(3))\n"
 def toy(tmp_path_factory):
     """The toy checkpoint's tokenizer and model."""
     folder = toy_of(tmp_path_factory)
-    return qk.Tokenizer(folder), qk.load_model(qk.Checkpoint(folder), torch.float32)
+    return qk.Tokenizer(folder), qk.load_model(folder, dtype="float32")
 
 
 class Places:

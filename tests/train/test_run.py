@@ -29,7 +29,6 @@ from small import (
 )
 
 import qwenkit as qk
-from qwenkit import compare
 from qwenkit.errors import (
     CheckpointError,
     ConfigError,
@@ -37,6 +36,7 @@ from qwenkit.errors import (
     TokenizerError,
     TrainingError,
 )
+from qwenkit.pretrained import compare
 from qwenkit.train import checkpoints, evaluate, train
 from qwenkit.train.run import stop_on_signals
 
@@ -359,7 +359,7 @@ import errno, json, os, pathlib, resource, shutil, signal, sys, traceback
 import torch
 torch.set_num_threads(1)
 from small import content, small_trainer
-from qwenkit import saving
+from qwenkit.checkpoint import saving
 from qwenkit.files import clear_leftovers
 from qwenkit.train import checkpoints, save_training, train
 FILE, LOOP = (sys.modules["qwenkit.train." + name] for name in ("checkpoints", "loop"))

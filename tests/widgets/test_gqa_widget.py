@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 import qwenkit as qk
 from qwenkit.errors import InputError
-from qwenkit.pretrained import EMBEDDED
 from qwenkit.model import repeat_kv
+from qwenkit.pretrained import EMBEDDED
 from qwenkit.widgets.gqa import GQAExplorer
 from qwenkit.widgets.gqa_view import LARGEST, OWN, PRESETS, GQAView, divisors
 

@@ -5,12 +5,14 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
+from mps import rehearse
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import qwenkit as qk
-from qwenkit import compare, device, report
+from qwenkit import device
+from qwenkit.cli import reports
+from qwenkit.pretrained import compare
 from qwenkit.pretrained.compare import compare_with_cpu, disagreement
-from mps import rehearse
 
 CPU, MPS = torch.device("cpu"), torch.device("mps")
 QWENS = (compare.FULL_VOCABULARY, compare.CONFIG.hidden_size)
@@ -91,9 +93,9 @@ def judged(monkeypatch, mode, dtype=torch.float32):
 def test_all_that_is_tried_would_run_on_mps(dtype):
     found = []
     report = rehearse(lambda: found.extend(compare_with_cpu(MPS, dtype)), torch_version="2.13")
-    assert report.ok, str(report)
+    assert reports.ok, str(report)
     assert [one.part for one in found if not one.ok] == []
-    assert report.operators["aten::_weight_int8pack_mm"] == (dtype == torch.bfloat16)
+    assert reports.operators["aten::_weight_int8pack_mm"] == (dtype == torch.bfloat16)
 
 
 def test_a_wrong_kernel_is_named_where_it_is_wrong(monkeypatch):
@@ -205,7 +207,7 @@ def test_doctor_shows_each_part_of_an_accelerator(monkeypatch):
     found = [compare.Difference("MLP", float("inf"), 0.1), compare.Difference("RMSNorm", 0.0, 0.1)]
     monkeypatch.setattr(report, "compare_with_cpu", lambda device, dtype: found)
     monkeypatch.setattr(report, "pick_device", lambda: torch.device("mps"))
-    facts, problems = report.doctor()
+    facts, problems = reports.doctor()
     lines = [line for line in facts if "CPU" in line or "WRONG" in line]
     assert any("MLP" in line and "WRONG" in line for line in lines)
     assert any("RMSNorm" in line and "as on the CPU" in line for line in lines)

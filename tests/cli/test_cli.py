@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from toy import write_toy_checkpoint
 
 import qwenkit as qk
-from qwenkit import cli, report
 from qwenkit.cli import main
-from toy import write_toy_checkpoint
+from qwenkit.cli import main as cli
+from qwenkit.cli import reports as report
 
 
 @pytest.fixture(scope="module")

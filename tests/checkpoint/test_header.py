@@ -7,8 +7,8 @@ import torch
 from fixtures_toy import entry, pack, toy_of
 from safetensors import safe_open
 
-from qwenkit.errors import CheckpointError
 from qwenkit.checkpoint import read_header
+from qwenkit.errors import CheckpointError
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from fixtures_toy import ROOT
 from transformers import AutoTokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from qwenkit.tokenizer.bpe import SMALLEST, SPECIAL, SPLIT, learn_merges, write_tokenizer
-from qwenkit.files import write_json
 from qwenkit.errors import InputError
+from qwenkit.files import write_json
 from qwenkit.tokenizer import Tokenizer
+from qwenkit.tokenizer.bpe import SMALLEST, SPECIAL, SPLIT, learn_merges, write_tokenizer
 
 # GPT-2's alphabet: printable bytes stand for themselves, the others for U+0100 and up.
 PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]

@@ -18,8 +18,15 @@ from torchgen.gen import parse_native_yaml
 from torchgen.model import DispatchKey
 from train.small import held_out_loss, small_trainer
 
+from mps import Finding, Report, rehearse
+from mps.defects import DEFECTS, LARGE_SUM, met_by
+from mps.defects import Attention as AttentionCall
+from mps.defects import Linear as LinearCall
+from mps.kernels import ON_MPS, SERVE_MPS, kernels, native_functions, runs_on_mps
 from qwenkit.device import KNOWN_BAD_ON_MPS, LONGEST_SUM_ON_MPS
 from qwenkit.errors import InputError, QwenkitError
+from qwenkit.fast.linear import _buffers, upcast_in_chunks
+from qwenkit.fast.quantize import quantize
 from qwenkit.generate import beam_search, generate, generate_batch
 from qwenkit.interpret import previous_token_scores
 from qwenkit.lora import add_lora
@@ -32,14 +39,7 @@ from qwenkit.model import (
     RMSNorm,
     RotaryEmbedding,
 )
-from qwenkit.fast.linear import _buffers, widened
 from qwenkit.model.mask import attention_mask
-from mps import Finding, Report, rehearse
-from mps.defects import DEFECTS, LARGE_SUM, met_by
-from mps.defects import Attention as AttentionCall
-from mps.defects import Linear as LinearCall
-from mps.kernels import ON_MPS, SERVE_MPS, kernels, native_functions, runs_on_mps
-from qwenkit.fast.quantize import quantize
 from qwenkit.trace import Trace
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -158,7 +158,7 @@ def test_a_quantized_model_would_run():
     quantize(model)
     report = no_problems(model, ids(1, 1))
     assert report.operators["aten::_weight_int8pack_mm"] == 7 * 3 + 1  # each layer's, and the head
-    no_problems(model, ids(2, 20))  # widened
+    no_problems(model, ids(2, 20))  # upcast in chunks
     no_problems(lambda x: generate(model, x, max_new_tokens=2, stop_ids=()), ids(1, 6))
 
 
@@ -827,8 +827,8 @@ def test_a_computation_that_stops_at_the_devices_is_explained():
 
 def test_a_product_on_the_host_takes_no_buffer_of_before_for_its_own():
     x, weight = torch.rand(20, 4), torch.ones(3, 4, dtype=torch.int8)
-    widened(x, weight)
-    assert no_problems(lambda: widened(x.cpu(), weight.cpu()).to(x.device) + x[:, :3])
+    upcast_in_chunks(x, weight)
+    assert no_problems(lambda: upcast_in_chunks(x.cpu(), weight.cpu()).to(x.device) + x[:, :3])
 
 
 def test_any_other_error_is_raised_as_it_is_with_the_findings_so_far():
@@ -864,7 +864,7 @@ def test_nothing_is_left_behind():
     assert model(ids(1, 3)).equal(want)
     quantize(model)
     model(ids(2, 20))
-    held = dict(_buffers.held)  # what weights are widened into
+    held = dict(_buffers.held)  # what weights are upcast into
     rehearse(model, ids(2, 20))
     assert _buffers.held.keys() == held.keys()
     assert all(_buffers.held[key] is buffer for key, buffer in held.items())

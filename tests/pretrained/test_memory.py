@@ -1,17 +1,15 @@
 """Forecasts equal what is really taken, and what cannot fit is refused before it is loaded."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from fixtures_toy import small_config, toy_of
 
 import qwenkit as qk
-from qwenkit import memory, pretrained
 from qwenkit.checkpoint import Checkpoint
 from qwenkit.config import QwenConfig
 from qwenkit.errors import InputError, MemoryForecastError
-from qwenkit.pretrained import forecast, gigabytes, refuse_what_cannot_fit
+from qwenkit.pretrained import forecast, gigabytes, loading, memory
+from qwenkit.pretrained.memory import refuse_what_cannot_fit
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # size: layers, hidden, intermediate, heads, kv heads, tied, vocabulary, parameters, as published
@@ -112,16 +110,6 @@ def test_float16_is_multiplied_as_it_is(native):
     assert few == 10 * (8 * 4 * 2 + 3 * 4 * 4 + 2 * 6 * 2)
 
 
-def test_what_decoding_reads_from_a_bfloat16_file_is_told_apart():
-    config = published("0.5B")  # stored in bfloat16
-    found = forecast(config, "float32")
-    assert found.stored == 2 * 494_032_768
-    assert found.total == found.weights + found.cache + found.activations
-    for dtype in ("bfloat16", "float16", "int8"):
-        assert forecast(config, dtype).stored == 0
-    assert forecast(replace(config, dtype="float32"), "float32").stored == 0
-
-
 def test_total_is_the_sum():
     found = forecast(small_config(), "bfloat16", 64, 2)
     assert found.total == found.weights + found.cache + found.activations
@@ -174,13 +162,6 @@ def test_a_smaller_model_is_advised_where_not_even_bfloat16_would_fit(dtype):
     assert "load it with" not in message
 
 
-def test_what_decoding_reads_from_the_file_is_no_reason_to_refuse():
-    config = published("0.5B")
-    need = forecast(config, "float32", logits_to_keep=1)
-    assert need.stored > 0
-    refuse_what_cannot_fit(config, "float32", need.total, "x")
-
-
 def test_what_fits_to_the_byte_is_not_refused():
     config = small_config()
     need = forecast(config, "float32", logits_to_keep=1).total
@@ -200,7 +181,7 @@ def test_load_pretrained_refuses_before_it_loads(toy, monkeypatch, dtype, advice
     monkeypatch.setattr(memory, "has_bfloat16_products", lambda: True)
     config = Checkpoint(toy).config
     free = forecast(config, dtype, logits_to_keep=1).total - 1
-    monkeypatch.setattr(pretrained, "free_memory", lambda: free)
+    monkeypatch.setattr(loading, "free_memory", lambda: free)
     monkeypatch.setattr(Checkpoint, "load", lambda *_: pytest.fail("it was loaded"))
     with pytest.raises(MemoryForecastError, match=f"{toy} in {dtype} needs .*{advice}"):
         qk.load_pretrained(toy, dtype=dtype)
@@ -208,6 +189,6 @@ def test_load_pretrained_refuses_before_it_loads(toy, monkeypatch, dtype, advice
 
 def test_load_pretrained_loads_what_just_fits(toy, monkeypatch):
     need = forecast(Checkpoint(toy).config, "float32", logits_to_keep=1).total
-    monkeypatch.setattr(pretrained, "free_memory", lambda: need)
+    monkeypatch.setattr(loading, "free_memory", lambda: need)
     model, _ = qk.load_pretrained(toy, dtype="float32")
     assert model.dtype == torch.float32

@@ -6,11 +6,11 @@ from fixtures_toy import toy_of
 from train.small import small_model, small_trainer
 
 import qwenkit as qk
+from mps import rehearse
 from qwenkit import interpret
 from qwenkit.generate import Conversation, complete_batch, fill, score_text, stream
 from qwenkit.lora import add_lora, merge_lora, unmerge_lora
 from qwenkit.model import KVCache
-from mps import rehearse
 from qwenkit.trace import Trace
 
 VERSION = "2.13.0"  # its known defects: those that the pinned torch has

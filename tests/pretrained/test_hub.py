@@ -12,8 +12,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from fixtures_toy import python, toy_of
 
-from qwenkit import hub
 from qwenkit.errors import QwenkitError, SourceError
+from qwenkit.pretrained import hub
 
 REPO = "someone/Qwen-toy"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -21,10 +21,9 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
 import qwenkit as qk
-from qwenkit import saving
-from qwenkit.checkpoint import INDEX, SINGLE, Checkpoint
+from qwenkit.checkpoint import Checkpoint, save_checkpoint, saving
+from qwenkit.checkpoint.checkpoint import INDEX, SINGLE
 from qwenkit.errors import CheckpointError
-from qwenkit.checkpoint import save_checkpoint
 
 CONFIG = small_config()
 SHARD = 120  # bytes: two or three tensors
@@ -92,7 +91,7 @@ def test_a_tied_head_is_not_written(toy):
 def test_transformers_own_checkpoint_is_read_here(tmp_path, toy):
     theirs = Qwen2ForCausalLM.from_pretrained(toy, dtype=torch.float32)
     theirs.save_pretrained(tmp_path, max_shard_size="100KB")
-    model = qk.load_model(Checkpoint(tmp_path))
+    model = qk.load_model(tmp_path, dtype=None)
     ids = torch.arange(40)[None]
     with torch.no_grad():
         torch.testing.assert_close(model(ids), theirs(ids).logits, atol=1e-5, rtol=1e-5)
@@ -157,7 +156,7 @@ def test_a_model_is_saved_over_the_files_it_is_mapped_from(tmp_path, toy):
     folder = copied(toy, tmp_path / "copy")
     before = load_file(folder / SINGLE)
     before = {name: tensor.clone() for name, tensor in before.items()}
-    model = qk.load_model(Checkpoint(folder))
+    model = qk.load_model(folder, dtype=None)
     for limit in (5_000_000_000, 100_000, 5_000_000_000):
         qk.save_pretrained(model, folder, max_shard_bytes=limit)
         assert holds(folder, before)
@@ -300,7 +299,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch, old, fails
 LIMITED = """
 import resource, sys, torch, qwenkit as qk
 from qwenkit.errors import CheckpointError
-model = qk.load_model(qk.Checkpoint(sys.argv[1]), torch.float32)
+model = qk.load_model(sys.argv[1], dtype="float32", device="cpu")
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
 try:
     qk.save_pretrained(model, sys.argv[2])
@@ -329,7 +328,7 @@ KILLED = """
 import json, os, pathlib, shutil, signal, sys, torch
 torch.set_num_threads(1)
 from fixtures_toy import random_tensors, same_bits, small_config
-from qwenkit import saving
+from qwenkit.checkpoint import saving
 from qwenkit.checkpoint import Checkpoint
 
 base, old_folder, limit = pathlib.Path(sys.argv[1]), *sys.argv[2:]

@@ -2,21 +2,28 @@
 
 import dataclasses
 import json
-import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from torch import nn
+from toy import write_toy_checkpoint
 
 import qwenkit as qk
 from qwenkit.errors import CheckpointError, ConfigError, InputError
+from qwenkit.fast import int8 as int8_file
+from qwenkit.fast.int8 import (
+    FastInt8Embedding,
+    Int8Embedding,
+    Int8Linear,
+    int8_linear,
+    int8_reference,
+    quantize_rows,
+)
+from qwenkit.fast.quantize import is_quantized
 from qwenkit.pretrained import EMBEDDED
-from qwenkit.fast.quantize import Int8Embedding, Int8Linear, int8_linear, is_quantized, quantize_rows
-from toy import write_toy_checkpoint
 
-room = sys.modules["qwenkit.quantize"]  # the file: qk.quantize is the function
 TEXT = 'def read(path):\n    """Return the lines."""\n    with open(path) as file:\n        return'
 
 
@@ -65,35 +72,40 @@ def test_a_weight_and_its_negative_round_alike():
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("rows", [(1, 1), (1, 3), (2, 8), (1, 17), (3, 40), (0, 1)])
+@pytest.mark.parametrize("tokens", [(1, 1), (1, 3), (2, 8), (1, 17), (3, 40), (0, 1)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("native", [True, False])
-def test_the_product_is_that_with_the_widened_weight(rows, dtype, native, bias, monkeypatch):
-    monkeypatch.setattr(room, "has_bfloat16_products", lambda: native)
+@pytest.mark.parametrize("width", [96, 56])  # torch's int8 product takes multiples of 32 alone
+@pytest.mark.parametrize("product", [int8_linear, int8_reference])
+def test_the_product_is_that_with_the_upcast_weight(
+    product, width, tokens, dtype, native, bias, monkeypatch
+):
+    monkeypatch.setattr(int8_file, "has_bfloat16_products", lambda: native)
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(*rows, 96, generator=generator).to(dtype)
-    weight, scale = quantize_rows(torch.randn(160, 96, generator=generator))
+    x = torch.randn(*tokens, width, generator=generator).to(dtype)
+    weight, scale = quantize_rows(torch.randn(160, width, generator=generator))
     scale = scale.to(dtype)
     b = torch.randn(160, generator=generator).to(dtype) if bias else None
     want = F.linear(x.double(), weight.double() * scale.double()[:, None])
     want = want if b is None else want + b.double()
-    got = int8_linear(x, weight, scale, b)
+    got = product(x, weight, scale, b)
     assert got.dtype == dtype
     tolerance = {torch.bfloat16: 3e-2, torch.float32: 1e-5}[dtype]
     torch.testing.assert_close(got.double(), want, rtol=tolerance, atol=tolerance * 10)
 
 
-def test_rows_that_are_a_view_are_read_in_their_own_order():
+def test_tokens_that_are_a_view_are_read_in_their_own_order():
     x = torch.randn(2, 6, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
     weight, scale = quantize_rows(torch.randn(32, 64, generator=torch.Generator().manual_seed(1)))
     last = x[:, -1:]
     assert torch.equal(int8_linear(last, weight, scale), int8_linear(last.clone(), weight, scale))
 
 
-def test_an_embedding_looks_up_scaled_rows_and_is_a_head_too():
+@pytest.mark.parametrize("kind", [Int8Embedding, FastInt8Embedding])
+def test_an_embedding_looks_up_scaled_rows_and_is_a_head_too(kind):
     table = torch.randn(10, 64, generator=torch.Generator().manual_seed(0))
     weight, scale = quantize_rows(table)
-    embedding = Int8Embedding(weight, scale)
+    embedding = kind(weight, scale)
     ids = torch.tensor([[3, 3, 9]])
     want = (weight[ids] * scale[ids][..., None]).bfloat16()
     assert torch.equal(embedding(ids), want)
@@ -102,7 +114,7 @@ def test_an_embedding_looks_up_scaled_rows_and_is_a_head_too():
     assert scores.argmax(-1).tolist() == [[3, 3, 9]]  # a random vector is nearest to itself
 
 
-def test_gradients_are_refused_in_words():
+def test_gradients_are_refused():
     module = Int8Linear(*quantize_rows(torch.randn(4, 4)))
     with pytest.raises(InputError, match="int8 weights cannot take part in backpropagation"):
         module(torch.randn(1, 4, requires_grad=True))

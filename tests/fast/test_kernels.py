@@ -1,0 +1,174 @@
+"""The compiled kernels: their numbers, for each dtype they read, and where they run."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from qwenkit.fast import _machine
+from qwenkit.fast._machine import kernels_problem, memory
+from qwenkit.fast.linear import by_kernel, linear
+from qwenkit.model import RMSNorm, apply_rope
+
+if kernels_problem() is not None:
+    pytest.skip(kernels_problem(), allow_module_level=True)
+
+from qwenkit.fast.kernels import (
+    Projection,
+    as_stored,
+    attend,
+    project,
+    rms_norm,
+    rotate,
+    round_to_bfloat16,
+    skinny_matmul,
+)
+
+SHAPES = [(1, 1), (3, 7), (4, 16), (5, 3), (67, 130)]
+
+
+def stored(out_features, in_features, dtype, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(out_features, in_features, generator=generator) * 30
+    return values.clamp(-127, 127).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize(("out_features", "in_features"), SHAPES)
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_numbers_are_those_of_the_float32_product(tokens, out_features, in_features, dtype):
+    weight = stored(out_features, in_features, dtype)
+    x = torch.randn(tokens, in_features, generator=torch.Generator().manual_seed(1))
+    true = F.linear(x.double(), weight.double())
+    theirs = (F.linear(x, weight.float()) - true).abs().max().item()
+    got = by_kernel(x, weight)
+    assert got.shape == (tokens, out_features)
+    assert (got - true).abs().max().item() <= 2 * theirs + 1e-6 * true.abs().max().item()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
+def test_the_kernel_is_a_python_function_with_the_same_numbers(dtype):
+    weight, x = stored(6, 5, dtype), np.ones((2, 5), np.float32)
+    y = np.empty((2, 6), np.float32)
+    skinny_matmul.py_func(memory(weight), x, y)
+    np.testing.assert_allclose(y, x @ weight.float().numpy().T, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.0, 1e-40, 3e38])
+def test_no_number_is_taken_for_another(value):
+    weight, x = torch.tensor([[value, 1.0]] * 5).bfloat16(), torch.tensor([[1.0, 0.5]])
+    want = F.linear(x, weight.float())
+    torch.testing.assert_close(by_kernel(x, weight), want, equal_nan=True)
+
+
+def test_two_threads_may_multiply_at_once():
+    weight, x = stored(64, 256, torch.bfloat16), torch.ones(1, 256)
+    want = by_kernel(x, weight)
+    wrong = []
+
+    def work():
+        for _ in range(50):
+            if not torch.equal(by_kernel(x, weight), want):
+                wrong.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_a_weight_that_does_not_fit_is_refused_before_memory_is_read():
+    weight, none = np.ones((6, 4), np.float32), np.empty(0, np.float32)
+    six, five = np.ones(6, np.float32), np.ones(5, np.float32)
+    assert project(np.ones(4, np.float32), Projection(weight, none, six)).tolist() == [5.0] * 6
+    with pytest.raises(ValueError, match="in_features differ"):
+        project(five, Projection(weight, none, none))
+    for scale, bias in ((none, five), (five, none)):
+        with pytest.raises(ValueError, match="differs from its weight's out_features"):
+            project(np.ones(4, np.float32), Projection(weight, scale, bias))
+
+
+def test_norm_rotation_and_attention_are_the_models_own():
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(24, generator=generator) for _ in range(2))
+    norm = RMSNorm(24, 1e-3)
+    norm.weight.data = weight
+    got = rms_norm(x.numpy(), weight.numpy(), 1e-3)
+    np.testing.assert_allclose(got, norm(x).detach().numpy(), rtol=1e-5)
+    heads, cos, sin = (torch.randn(n, 8, generator=generator) for n in (4, 1, 1))
+    want = apply_rope(heads[None, :, None], cos[None], sin[None])[0, :, 0]
+    rotate(heads.numpy(), cos[0].numpy(), sin[0].numpy())
+    torch.testing.assert_close(heads, want)
+    q, k, v = (torch.randn(n, 9, 8, generator=generator) for n in (4, 2, 2))
+    z = attend(q[:, 0].numpy(), k.numpy(), v.numpy(), 7)  # two places of the cache are still empty
+    one = nn.functional.scaled_dot_product_attention(
+        q[None, :, :1], k[None, :, :7], v[None, :, :7], enable_gqa=True
+    )
+    torch.testing.assert_close(torch.from_numpy(z), one[0, :, 0])
+
+
+def test_scores_of_any_size_give_no_infinity():
+    q = np.full((2, 4), 300, np.float32)
+    keys = np.stack([np.full((5, 4), 300, np.float32), np.full((5, 4), -300, np.float32)])
+    z = attend(q, keys, np.ones_like(keys), 5)
+    np.testing.assert_allclose(z, 1, rtol=1e-6)
+
+
+def test_rounding_to_bfloat16_is_torchs():
+    special = [0.0, -0.0, 1e-40, 3.3895e38, 3.4e38, float("inf"), float("-inf"), float("nan")]
+    halves = [1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, 1 + 2**-8 + 2**-20]  # half-way, and just above
+    numbers = torch.cat([torch.tensor(special + halves), torch.randn(500)])
+    got = np.array([round_to_bfloat16(n) for n in numbers.numpy()], np.uint16)
+    torch.testing.assert_close(
+        torch.from_numpy(got).view(torch.bfloat16), numbers.bfloat16(),
+        rtol=0, atol=0, equal_nan=True,
+    )  # fmt: skip
+    assert as_stored(np.empty(1, np.float32), 1.1) == 1.1
+    assert as_stored(np.empty(1, np.uint16), np.float32(1.0)) == 0x3F80
+
+
+# --- where they run ---
+
+
+@pytest.fixture
+def asked_again():
+    """Let `kernels_problem` look again, in the test and after it."""
+    kernels_problem.cache_clear()
+    yield
+    kernels_problem.cache_clear()
+
+
+def test_torch_keeps_its_number_of_threads():
+    code = (
+        "import torch; before = torch.get_num_threads(); "
+        "from qwenkit.fast._machine import kernels_problem; "
+        "assert kernels_problem() is None; print(before, torch.get_num_threads())"
+    )
+    one = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=one
+    )
+    assert done.stdout.split() == ["1", "1"]
+
+
+@pytest.mark.usefixtures("asked_again")
+def test_where_numba_fails_a_warning_says_so_and_torch_multiplies(monkeypatch):
+    monkeypatch.setitem(sys.modules, "qwenkit.fast.kernels", None)  # its import fails
+    with pytest.warns(UserWarning, match="slower than it could be"):
+        assert "numba says" in kernels_problem()
+    assert linear(torch.ones(1, 2), torch.ones(3, 2)).tolist() == [[2.0, 2.0, 2.0]]
+
+
+@pytest.mark.usefixtures("asked_again")
+def test_other_processors_are_left_to_torch(monkeypatch):
+    monkeypatch.setattr(_machine.platform, "machine", lambda: "arm64")
+    assert "not measured on arm64" in kernels_problem()
+    assert linear(torch.ones(1, 2), torch.ones(3, 2)).tolist() == [[2.0, 2.0, 2.0]]
