@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qwenkit.checks.judge import Case, Mistake, Verdict, judge
 from qwenkit.checks.samples import normal
-from qwenkit.generate.sampling import keep_min_p, keep_top_k, keep_top_p, penalise
+from qwenkit.generate.sampling import keep_min_p, keep_top_k, keep_top_p, penalize
 
 EXERCISES = {
     "11.1": "softmax with a temperature",
@@ -101,7 +101,7 @@ def penalty(learner: Callable[..., Tensor]) -> Verdict:
         case("a token that is ruled out", [1], 2.0, torch.tensor([1.0, NEVER, -2.0])),
     ]
     praise = "what has been seen becomes less likely, on either side of zero, and only once."
-    return judge("11.4", learner, penalise, cases, PENALTY_MISTAKES, praise)
+    return judge("11.4", learner, penalize, cases, PENALTY_MISTAKES, praise)
 
 
 # --- 11.1 ---
@@ -486,14 +486,14 @@ def _right(old: Tensor, penalty: float) -> Tensor:
 
 def _each_time(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
     for token in seen.tolist():
-        logits = penalise(logits, torch.tensor([token]), penalty)
+        logits = penalize(logits, torch.tensor([token]), penalty)
     return logits
 
 
 def _unseen(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
     everything = torch.ones(len(logits), dtype=torch.bool)
     everything[seen] = False
-    return penalise(logits, everything.nonzero().flatten(), penalty)
+    return penalize(logits, everything.nonzero().flatten(), penalty)
 
 
 def _for_each_time(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
@@ -561,7 +561,7 @@ PENALTY_MISTAKES = (
         "after softmax",
         "you turn the logits into log-probabilities first. They are never positive, so that every "
         "seen token is multiplied. The rule takes the logits as the model gave them.",
-        lambda logits, seen, penalty: penalise(logits.log_softmax(dim=-1), seen, penalty),
+        lambda logits, seen, penalty: penalize(logits.log_softmax(dim=-1), seen, penalty),
     ),
     Mistake(
         "only the seen ones returned",

@@ -23,13 +23,13 @@ class Beam:
     Attributes:
         ids: the new tokens, the stop token included.
         score: the sum of their log-probabilities, as `log_probabilities` gives them.
-        normalised_score: score / len(ids) ** length_penalty, what beams are compared by.
+        normalized_score: score / len(ids) ** length_penalty, what beams are compared by.
         finished: whether it ends with a stop token, rather than with the count.
     """
 
     ids: tuple[int, ...]
     score: float
-    normalised_score: float
+    normalized_score: float
     finished: bool
 
 
@@ -88,7 +88,7 @@ def beam_search(
             elif len(running) < num_beams:
                 running.append(beam)
                 rows.append(row)
-        ended = sorted(ended, key=lambda beam: -beam.normalised_score)[:num_beams]
+        ended = sorted(ended, key=lambda beam: -beam.normalized_score)[:num_beams]
         if not running or _nothing_to_gain(running, ended, num_beams):
             break
         cache.reorder(rows)  # each beam goes on from its parent's keys and values
@@ -112,4 +112,4 @@ def _likeliest(
 
 def _nothing_to_gain(running: list[Beam], ended: list[Beam], num_beams: int) -> bool:
     """Whether enough texts have ended, none of them worse than the best that runs on."""
-    return len(ended) == num_beams and (running[0].normalised_score <= ended[-1].normalised_score)
+    return len(ended) == num_beams and (running[0].normalized_score <= ended[-1].normalized_score)

@@ -72,7 +72,7 @@ class Sampling:
             (
                 "repetition_penalty",
                 self.repetition_penalty != 1,
-                lambda x: penalise(x, seen, self.repetition_penalty),
+                lambda x: penalize(x, seen, self.repetition_penalty),
             ),
             (
                 "temperature",
@@ -103,7 +103,7 @@ class Sampling:
         return int(torch.multinomial(probs, 1, generator=generator))
 
 
-def penalise(
+def penalize(
     logits: Float[Tensor, " V"], seen: Int[Tensor, " N"], penalty: float
 ) -> Float[Tensor, " V"]:
     """Divide positive logits of seen tokens by the penalty, multiply negative ones, once each."""

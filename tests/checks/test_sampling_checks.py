@@ -14,7 +14,7 @@ from qwenkit.generate.sampling import (
     divide_by_temperature,
     keep_top_k,
     keep_top_p,
-    penalise,
+    penalize,
 )
 
 CHECKS = {
@@ -125,7 +125,7 @@ RIGHT = [
     ("top_p", _top_p_in_a_loop),
     ("top_p", _top_p_by_a_count),
     ("top_p", _top_p_from_below),
-    ("penalty", penalise),
+    ("penalty", penalize),
     ("penalty", _penalty_in_a_loop),
     ("penalty", _penalty_gathered),
 ]
@@ -331,7 +331,7 @@ def _counted(logits, seen, penalty):
 
 def _others(logits, seen, penalty):
     rest = torch.tensor([i for i in range(len(logits)) if i not in seen.tolist()]).long()
-    return penalise(logits, rest, penalty)
+    return penalize(logits, rest, penalty)
 
 
 def _log_probabilities_penalised(logits, seen, penalty):
@@ -349,7 +349,7 @@ WRONG_PENALTY = [
     ),
     ("negative logits left", _seen_logits(lambda one, penalty: one / penalty if one > 0 else one)),
     ("once each time", _counted),
-    ("every token", lambda x, seen, penalty: penalise(x, torch.arange(len(x)), penalty)),
+    ("every token", lambda x, seen, penalty: penalize(x, torch.arange(len(x)), penalty)),
     ("the unseen ones", _others),
     ("subtracted", _seen_logits(lambda one, penalty: one - penalty)),
     (
@@ -358,14 +358,14 @@ WRONG_PENALTY = [
     ),
     ("forbidden", lambda x, seen, penalty: x.index_fill(0, seen, NEVER)),
     ("after softmax", _log_probabilities_penalised),
-    ("only the seen ones returned", lambda x, seen, penalty: penalise(x, seen, penalty)[seen]),
-    ("shape", lambda x, seen, penalty: penalise(x, seen, penalty)[None]),
+    ("only the seen ones returned", lambda x, seen, penalty: penalize(x, seen, penalty)[seen]),
+    ("shape", lambda x, seen, penalty: penalize(x, seen, penalty)[None]),
     ("error", lambda x, seen, penalty: x[seen] / seen[99]),
 ]
 
 
 def _written_into(logits, seen, penalty):
-    logits[seen] = penalise(logits, seen, penalty)[seen]
+    logits[seen] = penalize(logits, seen, penalty)[seen]
     return logits
 
 
@@ -399,7 +399,7 @@ def test_every_mistake_is_tried():
 
 def test_the_right_answers_are_those_of_generation():
     logits, seen = torch.tensor([2.0, -1.0, 1.0, 0.0]), torch.tensor([0, 1])
-    chain = penalise(logits, seen, 1.5)
+    chain = penalize(logits, seen, 1.5)
     chain = keep_top_p(chain / 0.7, 0.8)
     settings = Sampling(temperature=0.7, top_p=0.8, repetition_penalty=1.5)
     wanted = settings.probabilities(logits, seen)

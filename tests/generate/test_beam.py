@@ -42,7 +42,7 @@ def test_beams_equal_those_of_transformers(variant, seed, num_beams, length_pena
     assert len(beams) == num_beams
     for beam, sequence, score in zip(beams, want.sequences, want.sequences_scores, strict=True):
         assert list(beam.ids) == sequence[6 : 6 + len(beam.ids)].tolist()
-        assert beam.normalised_score == pytest.approx(score.item(), abs=1e-4)
+        assert beam.normalized_score == pytest.approx(score.item(), abs=1e-4)
         assert beam.finished == (beam.ids[-1] in stop_ids)
         assert len(beam.ids) == LENGTH or beam.finished
 
@@ -92,7 +92,7 @@ def test_with_enough_beams_it_is_an_exhaustive_search(length_penalty):
     )  # fmt: skip
     assert len(beams) == len(texts) == 4**4 + 1 + 4 + 16 + 64
     assert {beam.ids for beam in beams} == set(texts)
-    assert [beam.normalised_score for beam in beams] == pytest.approx(
+    assert [beam.normalized_score for beam in beams] == pytest.approx(
         sorted(normal, reverse=True), abs=1e-4
     )
     best = max(range(len(texts)), key=normal.__getitem__)
@@ -117,8 +117,8 @@ def test_a_score_is_the_sum_of_the_log_probabilities():
     for beam in beams:
         given = log_probabilities(model, [*prompt, *beam.ids])[0, 2:]
         assert beam.score == pytest.approx(given.sum().item(), abs=1e-4)
-        assert beam.normalised_score == pytest.approx(beam.score / len(beam.ids) ** 0.6, rel=1e-6)
-    scores = [beam.normalised_score for beam in beams]
+        assert beam.normalized_score == pytest.approx(beam.score / len(beam.ids) ** 0.6, rel=1e-6)
+    scores = [beam.normalized_score for beam in beams]
     assert scores == sorted(scores, reverse=True)
     assert beam_search(model, prompt, num_beams=4, max_new_tokens=8, length_penalty=0.6) == beams
 

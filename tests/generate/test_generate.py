@@ -11,7 +11,7 @@ from transformers import Qwen2ForCausalLM
 import qwenkit as qk
 from qwenkit.errors import InputError, QwenkitError
 from qwenkit.generate import complete, generate, stream
-from qwenkit.generate.sampling import penalise
+from qwenkit.generate.sampling import penalize
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PROMPT = "def resolve(source):\n    return "
@@ -126,7 +126,7 @@ def test_a_step_tells_what_was_done_to_its_logits(both):
         want = step.logits.clone()
         want[tokenizer.num_tokens :] = float("-inf")
         assert torch.equal(done["padding_rows"], want)
-        want = penalise(want, step.seen, 1.2)
+        want = penalize(want, step.seen, 1.2)
         assert torch.equal(done["repetition_penalty"], want)
         torch.testing.assert_close(done["temperature"], want / 0.8)
         assert done["top_k"].isfinite().sum() == 50

@@ -20,7 +20,7 @@ from qwenkit.generate.sampling import (
     keep_min_p,
     keep_top_k,
     keep_top_p,
-    penalise,
+    penalize,
 )
 
 V = 50
@@ -116,8 +116,8 @@ def test_each_setting_changes_something():
 def test_the_penalty_divides_positive_and_multiplies_negative_logits_once():
     logits = torch.tensor([2.0, -2.0, 0.0, 4.0, -4.0])
     seen = torch.tensor([0, 1, 0, 0, 2, 1])  # some of them several times
-    assert penalise(logits, seen, 2.0).tolist() == [1.0, -4.0, 0.0, 4.0, -4.0]
-    assert penalise(logits, torch.tensor([], dtype=torch.long), 2.0).tolist() == logits.tolist()
+    assert penalize(logits, seen, 2.0).tolist() == [1.0, -4.0, 0.0, 4.0, -4.0]
+    assert penalize(logits, torch.tensor([], dtype=torch.long), 2.0).tolist() == logits.tolist()
     assert logits.tolist() == [2.0, -2.0, 0.0, 4.0, -4.0]
 
 
@@ -168,7 +168,7 @@ def test_each_transform_is_given_by_name_in_order():
     logits, seen = random_logits(0, scale=1.0), random_ids(0)
     settings = {"repetition_penalty": 1.3, "temperature": 0.7, "top_k": 20, "top_p": 0.9}
     found = Sampling(**settings, min_p=0.4).transforms(logits, seen)
-    want = {"repetition_penalty": penalise(logits, seen, 1.3)}
+    want = {"repetition_penalty": penalize(logits, seen, 1.3)}
     want["temperature"] = want["repetition_penalty"] / 0.7
     want["top_k"] = keep_top_k(want["temperature"], 20)
     want["top_p"] = keep_top_p(want["top_k"], 0.9)
