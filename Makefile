@@ -22,7 +22,7 @@ NEW_ENOUGH := -c "import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit
 help:
 	@echo "make lab        open JupyterLab on the first notebook (ARGS=\"--port 8900 --no-browser\")"
 	@echo "make test       all that checks: lint, unit, notebooks"
-	@echo "make lint       ruff and mypy"
+	@echo "make lint       ruff, mypy and import-linter"
 	@echo "make unit       the tests in tests/"
 	@echo "make notebooks  run every notebook and compare its outputs with the stored ones"
 	@echo "make bench      times beside transformers; needs QWENKIT_MODEL"
@@ -44,6 +44,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 unit: $(READY)
 	$(BIN)/python -m pytest tests

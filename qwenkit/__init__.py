@@ -30,6 +30,7 @@ from qwenkit.generate import (
     log_probabilities,
     stream,
 )
+from qwenkit.interpret import replace
 from qwenkit.lora import (
     add_lora,
     load_adapter,
@@ -75,6 +76,7 @@ __all__ = [
     "plain",
     "quantize",
     "remove_lora",
+    "replace",
     "resolve",
     "save_adapter",
     "save_pretrained",
@@ -83,7 +85,7 @@ __all__ = [
     "unmerge_lora",
 ]
 _deprecated.install()
-_LATE = ("checks", "interpret", "plot", "train", "widgets")
+_LATE = ("checks", "plot", "train", "widgets")
 
 
 def __getattr__(name: str) -> ModuleType:

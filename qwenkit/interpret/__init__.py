@@ -18,11 +18,13 @@ from qwenkit.interpret.heads import (
     sink_shares,
 )
 from qwenkit.interpret.lens import Attribution, attribute_logit, logit_lens
+from qwenkit.interpret.replace import Replaced, replace
 
 __all__ = [
     "Attribution",
     "Divergence",
     "Patching",
+    "Replaced",
     "ablate_heads",
     "attention_entropy",
     "attribute_logit",
@@ -37,5 +39,6 @@ __all__ = [
     "patch_residual",
     "previous_token_scores",
     "repeated_tokens",
+    "replace",
     "sink_shares",
 ]
