@@ -20,6 +20,7 @@ from qwenkit.fast import accelerate, explain, plain, quantize
 from qwenkit.generate import (
     Beam,
     Conversation,
+    GenerationConfig,
     Step,
     beam_search,
     complete,
@@ -50,6 +51,7 @@ __all__ = [
     "Beam",
     "Checkpoint",
     "Conversation",
+    "GenerationConfig",
     "KVCache",
     "QwenConfig",
     "QwenForCausalLM",

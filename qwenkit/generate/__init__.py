@@ -1,16 +1,20 @@
-"""Generation: one token after another, for one text, for several, and for a conversation."""
+"""Generation: one token after another, for one text, for a batch, and for a conversation."""
 
 from qwenkit.generate.batch import complete_batch, generate_batch
 from qwenkit.generate.beam import Beam, beam_search
+from qwenkit.generate.config import GenerationConfig, row_seed
 from qwenkit.generate.conversation import Conversation
+from qwenkit.generate.reference import reference_generate
+from qwenkit.generate.sampling import Sampling
 from qwenkit.generate.score import TokenScore, log_probabilities, score_text
-from qwenkit.generate.settings import row_seed
 from qwenkit.generate.steps import Step, generate
 from qwenkit.generate.text import complete, fill, stream
 
 __all__ = [
     "Beam",
     "Conversation",
+    "GenerationConfig",
+    "Sampling",
     "Step",
     "TokenScore",
     "beam_search",
@@ -20,6 +24,7 @@ __all__ = [
     "generate",
     "generate_batch",
     "log_probabilities",
+    "reference_generate",
     "row_seed",
     "score_text",
     "stream",

@@ -1,8 +1,8 @@
-"""Several prompts at once: padded on the left, and each row ends by itself."""
+"""Several prompts at once: padded on the left, and each row stops by itself."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from qwenkit.errors import InputError
-from qwenkit.generate.settings import Settings, one_prompt
+from qwenkit.generate._prompts import one_prompt
+from qwenkit.generate.config import GenerationConfig
 from qwenkit.generate.steps import next_logits, only_tokens
 from qwenkit.generate.text import TextWriter
 from qwenkit.model import KVCache, QwenForCausalLM
@@ -18,12 +19,12 @@ from qwenkit.tokenizer import Tokenizer
 
 
 @dataclass
-class Row:
+class _Row:
     """One text of a batch.
 
     Attributes:
         prompt: its ids.
-        generator: of its own draws.
+        generator: of its own random numbers.
         new: the tokens added so far.
         done: whether it takes no more.
     """
@@ -35,53 +36,27 @@ class Row:
 
 
 def generate_batch(
-    model: QwenForCausalLM,
-    prompts: Sequence[Sequence[int] | Tensor],
-    *,
-    max_new_tokens: int = 64,
-    temperature: float = 0.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    repetition_penalty: float = 1.0,
-    min_p: float = 0.0,
-    stop_ids: Collection[int] | None = None,
-    seed: int | None = None,
+    model: QwenForCausalLM, prompts: Sequence[Sequence[int] | Tensor], **options: Any
 ) -> list[list[int]]:
     """Return the new tokens of each prompt, as `generate` would give them for it alone.
 
     A forward pass over several rows costs little more than one over a single row, because the
-    weights are read once for all. A row that has ended leaves the batch and costs nothing more.
+    weights are read once for all. A row that has stopped leaves the batch and costs nothing more.
 
     Args:
         model: a language model.
         prompts: ids of each, of any lengths.
-        max_new_tokens: for each row, as all that follows; see `generate`.
-        temperature: see `generate`.
-        top_k: see `generate`.
-        top_p: see `generate`.
-        repetition_penalty: see `generate`.
-        min_p: see `generate`.
-        stop_ids: see `generate`; the stop token is the last of the row.
-        seed: row i draws as `generate` does with `row_seed(seed, i)`, so that no row depends on
-            its neighbours. (The logits do in their last bits: sums over several rows are taken in
+        options: for each row, as for `generate`; a stop token is the last of its row. With a seed,
+            row i samples as `generate` does with `row_seed(seed, i)`, so that no row depends on
+            its neighbors. (The logits do in their last bits: sums over several rows are taken in
             another order.)
 
     Raises:
         InputError: an argument out of its range.
     """
-    settings = Settings.of(
-        model,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        repetition_penalty=repetition_penalty,
-        min_p=min_p,
-        stop_ids=stop_ids,
-        seed=seed,
-    )
-    rows = _rows(model, prompts, settings)
-    for _ in rounds(model, rows, settings):
+    config = GenerationConfig(**options)
+    rows = _rows(model, prompts, config)
+    for _ in _rounds(model, rows, config):
         pass
     return [row.new for row in rows]
 
@@ -92,7 +67,7 @@ def complete_batch(
     prompts: Sequence[str],
     *,
     stop_strings: Sequence[str] = (),
-    **settings: Any,
+    **options: Any,
 ) -> list[str]:
     """Return the continuation of each prompt, without the prompt, as `complete` would give it.
 
@@ -100,30 +75,30 @@ def complete_batch(
         model: a language model.
         tokenizer: its tokenizer.
         prompts: texts.
-        stop_strings: see `stream`; each row ends at its own.
-        settings: as for `generate_batch`.
+        stop_strings: see `stream`; each row stops at its own.
+        options: as for `generate_batch`.
 
     Raises:
         InputError: an argument out of its range.
     """
-    checked = Settings.of(model, **settings)
+    config = GenerationConfig(**options)
     if isinstance(prompts, str) or not isinstance(prompts, Sequence):
         raise InputError(f"prompts is {prompts!r}; it must be a list of texts")
-    rows = _rows(model, [tokenizer(prompt) for prompt in prompts], checked)
+    rows = _rows(model, [tokenizer(prompt) for prompt in prompts], config)
     writers = [TextWriter(tokenizer, stop_strings) for _ in rows]
-    texts = ["" for _ in rows]
-    for active in rounds(model, rows, checked):
+    texts, stops = ["" for _ in rows], config.stops(model)
+    for active in _rounds(model, rows, config):
         for place in active:
             row, token = rows[place], rows[place].new[-1]
-            if token not in checked.stop_ids:
+            if token not in stops:
                 texts[place] += writers[place].add(token)
                 row.done |= writers[place].stopped
     return [text + writer.end() for text, writer in zip(texts, writers, strict=True)]
 
 
 def _rows(
-    model: QwenForCausalLM, prompts: Sequence[Sequence[int] | Tensor], settings: Settings
-) -> list[Row]:
+    model: QwenForCausalLM, prompts: Sequence[Sequence[int] | Tensor], config: GenerationConfig
+) -> list[_Row]:
     """Check every prompt, and make its row."""
     if isinstance(prompts, str) or not isinstance(prompts, Sequence) or not prompts:
         raise InputError(f"prompts is {prompts!r}; it must be a list of at least one prompt's ids")
@@ -133,26 +108,31 @@ def _rows(
             ids = one_prompt(model, prompt)
         except InputError as error:
             raise InputError(f"prompts[{place}]: {error}") from None
-        rows.append(Row(ids[0].tolist(), settings.generator(place)))
+        rows.append(_Row(ids[0].tolist(), config.generator(place)))
     return rows
 
 
-def rounds(model: QwenForCausalLM, rows: list[Row], settings: Settings) -> Iterator[list[int]]:
+def _rounds(
+    model: QwenForCausalLM, rows: list[_Row], config: GenerationConfig
+) -> Iterator[list[int]]:
     """Add one token to every row that is not done, again and again.
 
     Yields:
-        The places of the rows that got a token. The caller may set a row's `done`.
+        The indices of the rows that got a token. The caller may set a row's `done`.
     """
     width = max(len(row.prompt) for row in rows)
     ids = torch.tensor([[0] * (width - len(r.prompt)) + r.prompt for r in rows])  # (B, T)
-    blanks = torch.tensor([width - len(row.prompt) for row in rows])
-    mask = (torch.arange(width) >= blanks[:, None]).long()  # (B, S) 1 real, 0 padding
-    cache = KVCache(model.config, len(rows), width + settings.max_new_tokens)
-    active = list(range(len(rows)))
-    for index in range(settings.max_new_tokens):
+    padding = torch.tensor([width - len(row.prompt) for row in rows])
+    mask = (torch.arange(width) >= padding[:, None]).long()  # (B, S) 1 real, 0 padding
+    cache = KVCache(model.config, len(rows), width + config.max_new_tokens)
+    active, stops = list(range(len(rows))), config.stops(model)
+    for index in range(config.max_new_tokens):
         logits = next_logits(model, ids.to(model.device), cache, index, mask.to(model.device))
         for place, scores in zip(active, only_tokens(logits, model.num_tokens), strict=True):
-            _add_token(rows[place], scores, settings)
+            row = rows[place]
+            probs = config.probabilities(scores, torch.tensor(row.prompt + row.new))
+            row.new.append(config.choose(probs, row.generator))
+            row.done = row.new[-1] in stops
         yield active
         kept = [i for i, place in enumerate(active) if not rows[place].done]
         if not kept:
@@ -162,10 +142,3 @@ def rounds(model: QwenForCausalLM, rows: list[Row], settings: Settings) -> Itera
             mask, active = mask[kept], [active[i] for i in kept]
         ids = torch.tensor([[rows[place].new[-1]] for place in active])  # (B, 1)
         mask = torch.cat([mask, torch.ones_like(ids)], dim=1)  # (B, S + 1)
-
-
-def _add_token(row: Row, logits: Tensor, settings: Settings) -> None:
-    probs = settings.sampling.probabilities(logits, torch.tensor(row.prompt + row.new))
-    token = settings.sampling.choose(probs, row.generator)
-    row.new.append(token)
-    row.done = token in settings.stop_ids

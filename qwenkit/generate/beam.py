@@ -1,4 +1,4 @@
-"""Beam search: keep the few likeliest beginnings at each step, instead of the one."""
+"""Beam search: keep the few most likely beginnings at each step, instead of one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qwenkit.errors import InputError
-from qwenkit.generate.settings import check_count, known_stop_ids, one_prompt
+from qwenkit.generate._prompts import one_prompt
+from qwenkit.generate.config import GenerationConfig, check_count
 from qwenkit.generate.steps import next_logits, only_tokens
 from qwenkit.model import KVCache, QwenForCausalLM
 
@@ -23,7 +24,7 @@ class Beam:
     Attributes:
         ids: the new tokens, the stop token included.
         score: the sum of their log-probabilities, as `log_probabilities` gives them.
-        normalized_score: score / len(ids) ** length_penalty, what beams are compared by.
+        normalized_score: score / len(ids) ** length_penalty, which beams are compared by.
         finished: whether it ends with a stop token, rather than with the count.
     """
 
@@ -42,12 +43,12 @@ def beam_search(
     length_penalty: float = 1.0,
     stop_ids: Collection[int] | None = None,
 ) -> list[Beam]:
-    """Return the likeliest continuations that were found, best first.
+    """Return the most likely continuations that were found, best first.
 
-    The likeliest token each time need not give the likeliest text. Beam search continues the
-    `num_beams` likeliest texts with every token and keeps the likeliest of all of these. Nothing
-    is drawn. Source: Graves 2012, "Sequence Transduction with Recurrent Neural Networks", section
-    2.5; the length penalty and the end as transformers has them (early_stopping=False).
+    The most likely token each time need not give the most likely text. Beam search continues the
+    `num_beams` most likely texts with every token and keeps the most likely of all of these. It
+    does not sample. Source: Graves 2012, "Sequence Transduction with Recurrent Neural Networks",
+    section 2.5; length penalty and end as in transformers (early_stopping=False).
 
     Args:
         model: a language model.
@@ -56,7 +57,7 @@ def beam_search(
         max_new_tokens: at most this many.
         length_penalty: scores are divided by length ** this, because each further token makes a
             text less likely; 0 compares the sums, above 1 favours long texts still more.
-        stop_ids: tokens that end a text; None: the model's own; (): none.
+        stop_ids: tokens that stop generation; None: the model's own; (): none.
 
     Returns:
         At most `num_beams`. It ends when none of the texts still open is, at its present length,
@@ -67,11 +68,11 @@ def beam_search(
     """
     ids = one_prompt(model, input_ids)
     check_count("num_beams", num_beams)
-    check_count("max_new_tokens", max_new_tokens)
+    config = GenerationConfig(max_new_tokens=max_new_tokens, stop_ids=stop_ids)
     number = isinstance(length_penalty, int | float) and not isinstance(length_penalty, bool)
     if not number or not math.isfinite(length_penalty):
         raise InputError(f"length_penalty is {length_penalty!r}; it must be a finite number")
-    stops = known_stop_ids(model, stop_ids)
+    stops = config.stops(model)
     cache = KVCache(model.config, 1, ids.shape[1] + max_new_tokens)
     running = [Beam((), 0.0, 0.0, False)]
     ended: list[Beam] = []
@@ -80,7 +81,7 @@ def beam_search(
         rows: list[int] = []
         parents, running = running, []
         scale = float(length) ** length_penalty
-        best = _likeliest(parents, logits, model.num_tokens, (1 + max(1, len(stops))) * num_beams)
+        best = _most_likely(parents, logits, model.num_tokens, (1 + max(1, len(stops))) * num_beams)
         for rank, (row, token, score) in enumerate(best):
             beam = Beam((*parents[row].ids, token), score, score / scale, token in stops)
             if beam.finished or length == max_new_tokens:
@@ -96,12 +97,12 @@ def beam_search(
     return ended
 
 
-def _likeliest(
+def _most_likely(
     parents: list[Beam], logits: Float[Tensor, "B V"], num_tokens: int, count: int
 ) -> list[tuple[int, int, float]]:
-    """Return (row, token, score) of the likeliest continuations of all rows, best first.
+    """Return (row, token, score) of the most likely continuations of all rows, best first.
 
-    Of (stop tokens + 1) × beams continuations, at least as many as there are beams do not stop.
+    Of (stop tokens + 1) × beams continuations, at least one per beam does not stop.
     """
     scores = torch.tensor([[beam.score] for beam in parents])  # (B, 1)
     totals = scores + only_tokens(logits.log_softmax(dim=-1), num_tokens)  # (B, V)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from qwenkit.errors import CacheFullError, InputError
-from qwenkit.generate.settings import Settings
+from qwenkit.generate.config import GenerationConfig
 from qwenkit.generate.steps import Step, continued
 from qwenkit.generate.text import TextWriter, written
 from qwenkit.model import KVCache, QwenForCausalLM
@@ -20,17 +20,17 @@ Message = dict[str, str]
 class Conversation:
     """Messages between a user and a model, and the cache of what the model has read.
 
-    What the model reads is always the chat template applied to all messages. The part of it that
-    the cache already holds is not fed again: the earlier turns, as a rule. Where a reply's text is
-    tokenised otherwise than it was generated, the cache is cut back to the last token that is the
-    same, and the rest is fed again. An exchange counts once the reply is complete. A stream that is
-    not read to its end, or fails, leaves the conversation as it was before.
+    The model always reads the chat template applied to all messages. The part of it that the cache
+    already holds is not fed again: as a rule, the earlier turns. Where a reply's text is tokenized
+    in another way than it was generated, the cache is trimmed to the last token that is the same,
+    and the rest is fed again. An exchange counts once the reply is complete. A stream that is not
+    read to its end, or fails, leaves the conversation as it was before.
 
     Attributes:
         cache: of one row; its tokens are `ids`.
 
     Args:
-        model: a language model, best one trained for chat.
+        model: a language model, preferably one trained for chat.
         tokenizer: its tokenizer, with a chat template.
         system: the system message; None: the template's own, if it has one.
         max_length: tokens there is room for, replies included.
@@ -48,7 +48,7 @@ class Conversation:
         max_length: int = 2048,
     ) -> None:
         if system is not None and not isinstance(system, str):
-            raise InputError(f"system is {system!r}; it must be a text, or None")
+            raise InputError(f"system is {system!r}; it must be a text or None")
         self.cache = KVCache(model.config, 1, max_length)
         self._model = model
         self._tokenizer = tokenizer
@@ -70,9 +70,9 @@ class Conversation:
         """
         return self._ids[: self.cache.length]
 
-    def say(self, text: str, **settings: Any) -> str:
+    def say(self, text: str, **options: Any) -> str:
         """Return the model's reply to a message; arguments as in `stream`."""
-        return "".join(self.stream(text, **settings))
+        return "".join(self.stream(text, **options))
 
     def stream(
         self,
@@ -81,7 +81,7 @@ class Conversation:
         max_new_tokens: int = 64,
         stop_strings: Sequence[str] = (),
         stop_ids: Collection[int] | None = None,
-        **settings: Any,
+        **options: Any,
     ) -> Iterator[str]:
         """Return an iterator over the reply to a message, in pieces of whole characters.
 
@@ -92,8 +92,8 @@ class Conversation:
             text: the user's message. A special token in it, such as `<|im_end|>`, is read as one.
             max_new_tokens: of the reply.
             stop_strings: see `qwenkit.stream`.
-            stop_ids: tokens that end the reply; None: the model's own, and `<|im_end|>`.
-            settings: as for `generate`.
+            stop_ids: tokens that stop the reply; None: the model's own, and `<|im_end|>`.
+            options: as for `generate`.
 
         Raises:
             InputError: an argument out of its range.
@@ -106,15 +106,13 @@ class Conversation:
             stop_ids = set(self._model.stop_ids)
             if "<|im_end|>" in self._tokenizer.special:
                 stop_ids.add(self._tokenizer.special["<|im_end|>"])
-        checked = Settings.of(
-            self._model, max_new_tokens=max_new_tokens, stop_ids=stop_ids, **settings
-        )
+        config = GenerationConfig(max_new_tokens=max_new_tokens, stop_ids=stop_ids, **options)
         writer = TextWriter(self._tokenizer, stop_strings)
         asked = [*self._messages, _message("user", text)]
         ids = self._tokenizer.encode(self._tokenizer.chat(asked))
         self._check_room(len(ids), max_new_tokens)
         self._newest = writer
-        return self._reply(asked, ids, checked, writer)
+        return self._reply(asked, ids, config, writer)
 
     def undo(self) -> None:
         """Take back the last exchange: the message and its reply.
@@ -130,7 +128,7 @@ class Conversation:
         self._trim(kept)
 
     def _reply(
-        self, asked: list[Message], ids: list[int], settings: Settings, writer: TextWriter
+        self, asked: list[Message], ids: list[int], config: GenerationConfig, writer: TextWriter
     ) -> Iterator[str]:
         """Yield the reply; keep the exchange if all of it was taken, else forget its tokens."""
         self._check_newest(writer)
@@ -139,7 +137,7 @@ class Conversation:
         self._ids = list(ids)
         reply = []
         try:
-            for piece in written(self._steps(settings, writer), writer):
+            for piece in written(self._steps(config, writer), writer):
                 reply.append(piece)
                 yield piece
             self._check_newest(writer)
@@ -151,10 +149,10 @@ class Conversation:
                 self._newest = None
                 self._trim(kept)
 
-    def _steps(self, settings: Settings, writer: TextWriter) -> Iterator[Step]:
+    def _steps(self, config: GenerationConfig, writer: TextWriter) -> Iterator[Step]:
         """Yield the reply's steps, and write down each token before it is fed."""
         ids = torch.tensor([self._ids], device=self._model.device)
-        steps = continued(self._model, ids, self.cache, settings)
+        steps = continued(self._model, ids, self.cache, config)
         while True:
             self._check_newest(writer)
             step = next(steps, None)

@@ -1,4 +1,4 @@
-"""From logits to the probabilities that the next token is drawn from."""
+"""From logits to the probabilities that the next token is sampled from."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Sampling:
     """How to choose the next token.
 
     Attributes:
-        temperature: divides the logits; 0 always takes the likeliest token (greedy).
-        top_k: only the k likeliest tokens; 0: all.
-        top_p: only the likeliest tokens that together reach this probability; 1: all
+        temperature: divides the logits; 0 always takes the most likely token (greedy).
+        top_k: only the k most likely tokens; 0: all.
+        top_p: only the most likely tokens that together reach this probability; 1: all
             (Holtzman et al. 2020, nucleus sampling).
         repetition_penalty: makes tokens that occurred less likely; 1: off (Keskar et al. 2019).
-        min_p: only tokens at least this share as likely as the likeliest one; 0: all (Nguyen et
-            al. 2024, min-p sampling).
+        min_p: only tokens with at least this fraction of the most likely token's probability; 0:
+            all (Nguyen et al. 2024, min-p sampling).
 
     Raises:
         InputError: a value out of its range.
@@ -45,7 +45,7 @@ class Sampling:
             "temperature": (0 <= self.temperature < math.inf, "0 (greedy) or more"),
             "top_k": (
                 type(self.top_k) is int and self.top_k >= 0,
-                "a whole number, 0 (off) or more",
+                "an integer, 0 (off) or more",
             ),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1 (off)"),
             "repetition_penalty": (0 < self.repetition_penalty < math.inf, "above 0; 1 is off"),
@@ -61,28 +61,22 @@ class Sampling:
         """Return the logits after each transform that is on, by its name, in the order applied.
 
         The order is that of transformers: penalty, temperature, top-k, top-p, min-p. At temperature
-        0 nothing is drawn: the penalty alone is applied, and the likeliest token taken.
+        0 nothing is sampled: the penalty alone is applied, and the most likely token taken.
 
         Args:
             logits: of one position, float32; -inf for what may not be chosen.
             seen: ids of the text so far, prompt included.
         """
-        draws = self.temperature != 0
+        samples = self.temperature != 0
         ordered: list[tuple[str, bool, Callable[[Tensor], Tensor]]] = [
-            (
-                "repetition_penalty",
-                self.repetition_penalty != 1,
-                lambda x: penalize(x, seen, self.repetition_penalty),
-            ),
-            (
-                "temperature",
-                draws and self.temperature != 1,
-                lambda x: divide_by_temperature(x, self.temperature),
-            ),
-            ("top_k", draws and self.top_k != 0, lambda x: keep_top_k(x, self.top_k)),
-            ("top_p", draws and self.top_p != 1, lambda x: keep_top_p(x, self.top_p)),
-            ("min_p", draws and self.min_p != 0, lambda x: keep_min_p(x, self.min_p)),
-        ]
+            ("repetition_penalty", self.repetition_penalty != 1,
+             lambda x: penalize(x, seen, self.repetition_penalty)),
+            ("temperature", samples and self.temperature != 1,
+             lambda x: divide_by_temperature(x, self.temperature)),
+            ("top_k", samples and self.top_k != 0, lambda x: keep_top_k(x, self.top_k)),
+            ("top_p", samples and self.top_p != 1, lambda x: keep_top_p(x, self.top_p)),
+            ("min_p", samples and self.min_p != 0, lambda x: keep_min_p(x, self.min_p)),
+        ]  # fmt: skip
         after = {}
         for name, is_on, transform in ordered:
             if is_on:
@@ -97,7 +91,7 @@ class Sampling:
         return next(reversed(after.values()), logits).softmax(dim=-1)
 
     def choose(self, probs: Float[Tensor, " V"], generator: torch.Generator) -> int:
-        """Take the likeliest token if greedy, else draw one."""
+        """Take the most likely token if greedy, else sample one."""
         if self.temperature == 0:
             return int(probs.argmax())
         return int(torch.multinomial(probs, 1, generator=generator))
@@ -115,8 +109,12 @@ def penalize(
 
 
 def divide_by_temperature(logits: Float[Tensor, " V"], temperature: float) -> Float[Tensor, " V"]:
-    """Return logits / temperature; where that would overflow, with the largest logit moved to 0."""
-    temperature = max(temperature, 1e-37)  # float32 has no number much smaller to divide by
+    """Return logits / temperature; where that would overflow, with the largest logit shifted to 0.
+
+    >>> divide_by_temperature(torch.tensor([2.0, 4.0]), 0.5)
+    tensor([4., 8.])
+    """
+    temperature = max(temperature, 1e-37)  # float32 has hardly a smaller number to divide by
     largest = logits.max()
     if (largest / temperature).isinf():  # a shift changes no probability; inf - inf would be NaN
         logits = logits - largest
@@ -124,7 +122,11 @@ def divide_by_temperature(logits: Float[Tensor, " V"], temperature: float) -> Fl
 
 
 def keep_top_k(logits: Float[Tensor, " V"], k: int) -> Float[Tensor, " V"]:
-    """Set all but the k largest logits to -inf; 0 keeps all."""
+    """Set all but the k largest logits to -inf; 0 keeps all.
+
+    >>> keep_top_k(torch.tensor([1.0, 3.0, 2.0]), 2)
+    tensor([-inf, 3., 2.])
+    """
     if k == 0 or k >= logits.numel():
         return logits
     smallest_kept = logits.topk(k).values[-1]
@@ -132,19 +134,19 @@ def keep_top_k(logits: Float[Tensor, " V"], k: int) -> Float[Tensor, " V"]:
 
 
 def keep_top_p(logits: Float[Tensor, " V"], p: float) -> Float[Tensor, " V"]:
-    """Set to -inf what is not among the likeliest tokens that together reach probability p."""
+    """Set to -inf all but the most likely tokens that together reach probability p; 1 keeps all."""
     if p == 1:
         return logits
     ordered, order = logits.sort(descending=True)
     probs = ordered.softmax(dim=-1)
-    before = probs.cumsum(dim=-1) - probs  # what the likelier ones reach without this one
+    before = probs.cumsum(dim=-1) - probs  # what the more likely ones reach without this one
     dropped = before >= p
-    dropped[0] = False  # rounding must not drop the likeliest
+    dropped[0] = False  # rounding must not drop the most likely
     return logits.masked_fill(dropped.scatter(0, order, dropped), float("-inf"))
 
 
 def keep_min_p(logits: Float[Tensor, " V"], p: float) -> Float[Tensor, " V"]:
-    """Set to -inf what is less than p times as likely as the likeliest token; 0 keeps all."""
+    """Set to -inf what is less than p times as likely as the most likely token; 0 keeps all."""
     if p == 0:
         return logits
     probs = logits.softmax(dim=-1)

@@ -1,4 +1,4 @@
-"""How likely a given text is: what the model says of each token before it reads it."""
+"""How likely a given text is: what the model predicts for each token before it reads it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qwenkit.errors import InputError
-from qwenkit.generate.settings import as_ids
+from qwenkit.generate._prompts import as_ids
 from qwenkit.model import QwenForCausalLM, check_input_ids
 from qwenkit.tokenizer import Tokenizer
 
@@ -47,7 +47,7 @@ def log_probabilities(
         (B, T-1) float32 on the CPU, in nats.
 
     Raises:
-        InputError: what are no ids, or fewer than two.
+        InputError: not ids, or fewer than two.
     """
     ids = as_ids(input_ids)
     if ids.dim() != 2 or ids.shape[0] == 0 or ids.shape[1] < 2:
@@ -57,7 +57,7 @@ def log_probabilities(
         )
     check_input_ids(ids, model.config, ids.device, past=0)
     ids = ids.to(model.device).long()
-    logits = model(ids[:, :-1]).float()  # (B, T-1, V) the last token foresees nothing here
+    logits = model(ids[:, :-1]).float()  # (B, T-1, V) the last token predicts nothing here
     losses = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")  # (B, T-1)
     return -losses.cpu()
 

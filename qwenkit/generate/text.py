@@ -6,16 +6,16 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from qwenkit.errors import InputError
-from qwenkit.generate.settings import known_stop_ids
+from qwenkit.generate.config import GenerationConfig
 from qwenkit.generate.steps import Step, generate
 from qwenkit.model import QwenForCausalLM
 from qwenkit.tokenizer import Tokenizer
 
-BROKEN = "\ufffd"  # what bytes become that are no whole character, or not yet one
+BROKEN = "\ufffd"  # what bytes become that are not a whole character, or not yet
 
 
 class TextWriter:
-    """Turns one text's tokens into characters, and watches for stop strings.
+    """Turns one text's tokens into characters, and looks for stop strings.
 
     A token may end within a character, and a stop string may begin in one token and end in the
     middle of another. So `add` keeps back what may still change, or be the start of a stop string.
@@ -29,7 +29,7 @@ class TextWriter:
             same character, before the longer.
 
     Raises:
-        InputError: stop strings that are no texts, or empty, or special tokens.
+        InputError: stop strings that are not texts, are empty, or are special tokens.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop_strings: Sequence[str] = ()) -> None:
@@ -81,7 +81,7 @@ def _checked(stop_strings: Sequence[str], tokenizer: Tokenizer) -> tuple[str, ..
     for stop in stop_strings:
         if stop in tokenizer.special:
             raise InputError(
-                f"stop_strings holds {stop!r}, a special token, which is no text; put its id, "
+                f"stop_strings holds {stop!r}, a special token, which is not text; put its id, "
                 f"{tokenizer.special[stop]}, into stop_ids"
             )
     return tuple(stop_strings)
@@ -99,7 +99,7 @@ def _begun(stop: str, text: str) -> int:
 
 
 def written(steps: Iterator[Step], writer: TextWriter) -> Iterator[str]:
-    """Yield the text of steps in pieces; take no further step once a stop string is complete."""
+    """Yield the text of steps piece by piece; end once a stop string is complete."""
     for step in steps:
         piece = "" if step.is_stop else writer.add(step.token_id)
         if piece:
@@ -117,7 +117,7 @@ def stream(
     prompt: str,
     *,
     stop_strings: Sequence[str] = (),
-    **settings: Any,
+    **options: Any,
 ) -> Iterator[str]:
     """Return an iterator over the continuation of a prompt, in pieces of whole characters.
 
@@ -127,16 +127,16 @@ def stream(
         model: a language model.
         tokenizer: its tokenizer.
         prompt: a text, or what `Tokenizer.chat` and `Tokenizer.fim` return.
-        stop_strings: the text ends before the first of them, wherever the borders of the tokens
-            lie, and no further token is computed. Text that may still turn out to be the start of
+        stop_strings: the text ends before the first of them, wherever the tokens begin and end, and
+            no further token is computed. Text that may still turn out to be the start of
             one is kept back until it is certain.
-        settings: as for `generate`.
+        options: as for `generate`.
 
     Raises:
         InputError: an argument out of its range.
     """
     writer = TextWriter(tokenizer, stop_strings)
-    return written(generate(model, tokenizer(prompt), **settings), writer)
+    return written(generate(model, tokenizer(prompt), **options), writer)
 
 
 def complete(
@@ -144,10 +144,10 @@ def complete(
     tokenizer: Tokenizer,
     prompt: str,
     max_new_tokens: int = 64,
-    **settings: Any,
+    **options: Any,
 ) -> str:
     """Return the model's continuation of a prompt, without the prompt; arguments as in `stream`."""
-    return "".join(stream(model, tokenizer, prompt, max_new_tokens=max_new_tokens, **settings))
+    return "".join(stream(model, tokenizer, prompt, max_new_tokens=max_new_tokens, **options))
 
 
 def fill(
@@ -158,23 +158,23 @@ def fill(
     max_new_tokens: int = 64,
     *,
     stop_ids: Collection[int] | None = None,
-    **settings: Any,
+    **options: Any,
 ) -> str:
     """Return what the model puts between two texts: fill in the middle, as editors ask for it.
 
     Args:
         model: one that was trained to fill in, as Qwen2.5-Coder was.
         tokenizer: its tokenizer.
-        before: the text up to the blank.
-        after: the text from the blank on.
+        before: the text up to the gap.
+        after: the text from the gap on.
         max_new_tokens: at most this many.
-        stop_ids: tokens that end the text, beside `Tokenizer.fim_stop_ids`; None: the model's own.
-        settings: as for `stream`.
+        stop_ids: tokens that stop generation, with `Tokenizer.fim_stop_ids`; None: the model's own.
+        options: as for `stream`.
 
     Raises:
         InputError: an argument out of its range.
         TokenizerError: the vocabulary has no FIM tokens.
     """
-    stops = known_stop_ids(model, stop_ids).union(tokenizer.fim_stop_ids)
+    stops = GenerationConfig(stop_ids=stop_ids).stops(model).union(tokenizer.fim_stop_ids)
     prompt = tokenizer.fim(before, after)
-    return complete(model, tokenizer, prompt, max_new_tokens, stop_ids=stops, **settings)
+    return complete(model, tokenizer, prompt, max_new_tokens, stop_ids=stops, **options)

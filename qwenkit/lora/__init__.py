@@ -1,4 +1,4 @@
-"""LoRA: a small trained difference beside frozen weights, and its files."""
+"""LoRA: a small trained update to frozen weights, and its files."""
 
 from qwenkit.lora.adapter import load_adapter, read_adapter, save_adapter
 from qwenkit.lora.layers import (

@@ -1,6 +1,6 @@
 """Adapters: the LoRA of a model in files of its own, as PEFT writes and reads them.
 
-`adapter_model.safetensors` has A and B of each layer, a few megabytes beside the model's
+`adapter_model.safetensors` has A and B of each layer, a few megabytes where the model has
 gigabytes; `adapter_config.json` says what they are multiplied by.
 """
 
@@ -22,15 +22,15 @@ from qwenkit.model import QwenForCausalLM
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."  # PEFT wraps the model twice before it names its parts
-# Keys of PEFT that say where the adapter came from or which layers have one: the tensors tell too.
+# PEFT's keys about where the adapter came from or which layers have one: the tensors show that.
 _HARMLESS = {
     "peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "init_lora_weights", "bias",
     "auto_mapping", "base_model_name_or_path", "revision", "peft_version", "task_type",
     "inference_mode", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
     "rank_pattern", "megatron_core", "eva_config", "qalora_group_size", "runtime_config",
 }  # fmt: skip
-# Beginnings that leave the model's own weights as they are; PiSSA and others change them.
-_BEGINNINGS = (True, False, None, "gaussian", "eva", "orthogonal")
+# Initializations that leave the model's own weights as they are; PiSSA and others change them.
+_INITIALIZATIONS = (True, False, None, "gaussian", "eva", "orthogonal")
 
 
 def save_adapter(model: QwenForCausalLM, folder: str | Path) -> None:
@@ -42,7 +42,7 @@ def save_adapter(model: QwenForCausalLM, folder: str | Path) -> None:
 
     Raises:
         InputError: the model has no LoRA.
-        CheckpointError: a value is no number, or writing fails.
+        CheckpointError: a value is not finite, or writing fails.
     """
     layers = lora_layers(model)
     if not layers:
@@ -54,7 +54,7 @@ def save_adapter(model: QwenForCausalLM, folder: str | Path) -> None:
             assert isinstance(value, Tensor)
             if not bool(value.isfinite().all()):
                 raise CheckpointError(
-                    f"{name}.{part} holds values that are no numbers; nothing was saved. The "
+                    f"{name}.{part} holds values that are not finite; nothing was saved. The "
                     "learning rate was probably too large"
                 )
             tensors[f"{PREFIX}{name}.{part}.weight"] = value.detach().cpu().contiguous()
@@ -63,7 +63,7 @@ def save_adapter(model: QwenForCausalLM, folder: str | Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / WEIGHTS) as temporary:
-            # The alpha stands here too: files of two adapters cannot pass for one.
+            # The alpha is stored here too, so that files of two adapters cannot pass for one.
             write_tensors(temporary, tensors, lora_alpha=_text(config["lora_alpha"]))
         write_json(folder / CONFIG, config)
     except (OSError, SafetensorError) as error:
@@ -74,9 +74,9 @@ def load_adapter(model: QwenForCausalLM, folder: str | Path, *, trainable: bool 
     """Give a model the LoRA of an adapter folder, written here or by PEFT.
 
     Args:
-        model: the one it was trained beside; without LoRA.
+        model: the base model it was trained on; without LoRA.
         folder: with adapter_config.json and adapter_model.safetensors.
-        trainable: whether A and B are to be trained on; else they are frozen as the rest is.
+        trainable: whether A and B are trained further; otherwise they are frozen too.
 
     Raises:
         ConfigError, CheckpointError: files that are damaged, do not fit the model, or ask for more
@@ -113,7 +113,7 @@ def read_adapter(
 
 
 def _config(model: QwenForCausalLM, layers: dict[str, LoRALinear]) -> dict[str, Any]:
-    """Return what PEFT must know of these layers."""
+    """Return what PEFT must know about these layers."""
     kinds = {name.rpartition(".")[2] for name in layers}
     of_a_kind = {n for n, _ in model.named_modules() if n.rpartition(".")[2] in kinds}
     first = next(iter(layers.values()))
@@ -144,7 +144,7 @@ def _checked(path: Path, config: dict[str, Any]) -> dict[str, Any]:
     more = sorted(key for key, value in config.items() if value and key not in _HARMLESS)
     if config.get("bias", "none") != "none":
         more.append("bias")
-    if config.get("init_lora_weights") not in _BEGINNINGS:
+    if config.get("init_lora_weights") not in _INITIALIZATIONS:
         more.append("init_lora_weights")
     if more:
         raise CheckpointError(
@@ -176,36 +176,36 @@ def _read(path: Path, model: QwenForCausalLM, config: dict[str, Any]) -> dict[st
     if not config.get("rank_pattern") and ranks - {config.get("r")}:
         problem = problem or f"its ranks are {sorted(ranks)}, and {CONFIG} has {config.get('r')}"
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-        problem = problem or "it holds values that are no numbers"
+        problem = problem or "it holds values that are not finite"
     if problem:
         raise CheckpointError(f"{path} does not fit this model or its {CONFIG}: {problem}")
     return tensors
 
 
 def _misfit(infos: dict[str, TensorInfo], model: QwenForCausalLM) -> str | None:
-    """Say which tensor has no place in the model, or not that shape; None: all have."""
+    """Say which tensor does not fit the model by name or shape; None: all do."""
     parts = dict(model.named_modules())
     modules = {}
     for name, info in infos.items():
         module, _, part = name.removeprefix(PREFIX).rpartition(".lora_")
         if not name.startswith(PREFIX) or part not in ("A.weight", "B.weight"):
-            return f"{name!r} is no A or B of LoRA"
+            return f"{name!r} is not an A or B of LoRA"
         if module not in parts or module.rpartition(".")[2] not in TARGETS:
             return f"the model has no {module}"
         if info.dtype not in ("F32", "BF16", "F16"):
-            return f"{name} is {info.dtype}; it must be of floats"
+            return f"{name} is {info.dtype}; it must hold floats"
         modules[module] = [infos.get(f"{PREFIX}{module}.lora_{letter}.weight") for letter in "AB"]
     for module, (first, second) in modules.items():
         if first is None or second is None:
-            return f"{module} has A or B alone"
+            return f"{module} has only one of A and B"
         weight = parts[module].weight
         assert isinstance(weight, Tensor)
-        outer, inner = weight.shape
+        out_features, in_features = weight.shape
         rank = first.shape[0] if first.shape else 0
-        if rank < 1 or (first.shape, second.shape) != ((rank, inner), (outer, rank)):
+        if rank < 1 or (first.shape, second.shape) != ((rank, in_features), (out_features, rank)):
             return (
-                f"{module} has A {first.shape} and B {second.shape}; a weight of {outer} × {inner} "
-                f"needs (rank, {inner}) and ({outer}, rank)"
+                f"{module} has A {first.shape} and B {second.shape}; a weight of {out_features} × "
+                f"{in_features} needs (rank, {in_features}) and ({out_features}, rank)"
             )
     return None if infos else "it holds no tensor"
 

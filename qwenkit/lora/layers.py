@@ -1,8 +1,8 @@
-"""LoRA: leave the weight as it is, and learn a small difference to it.
+"""LoRA: keep the weight as it is, and learn a small update to it.
 
-A weight W of O × I numbers is frozen. Beside it stand A, rank × I, and B, O × rank; only they are
-trained, and W + alpha / rank · B A takes the place of W. With rank 8 a weight of 896 × 896 has
-14,336 numbers to train instead of 802,816. (Hu et al. 2021, "LoRA", section 4.1.)
+A weight W of O × I values is frozen. Two matrices are added: A, rank × I, and B, O × rank. Only
+they are trained, and W + alpha / rank · B A takes the place of W. With rank 8, a weight of
+896 × 896 has 14,336 trainable parameters instead of 802,816. (Hu et al. 2021, "LoRA", section 4.1.)
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class LoRALinear(nn.Linear):
     Attributes:
         weight: (O, I) W, frozen; W + scaling · B A while merged.
         bias: (O), frozen, or None.
-        lora_A: x to rank numbers; begins random.
-        lora_B: rank numbers to the output; begins at zero, so that at first nothing is changed.
+        lora_A: in_features to rank; initialized at random.
+        lora_B: rank to out_features; initialized to zero, so that at first nothing changes.
         alpha: how strongly B A counts, whatever the rank.
         scaling: alpha / rank.
-        plain_weight: W, kept while it is merged, so that unmerging gives back its very bits.
+        plain_weight: W, kept while merged, so that unmerging restores it bit for bit.
     """
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float, dropout: float = 0.0) -> None:
@@ -39,12 +39,12 @@ class LoRALinear(nn.Linear):
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight, self.bias = base.weight, base.bias
         device = base.weight.device
-        # Float32 even beside bfloat16 weights: steps of training are small beside the values.
+        # Float32 even with bfloat16 weights: training steps are small compared to the values.
         self.lora_A = nn.Linear(base.in_features, rank, bias=False, device="cpu").float()
         self.lora_B = nn.Linear(rank, base.out_features, bias=False, device="cpu").float()
-        nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))  # as PEFT begins
+        nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))  # as PEFT does
         nn.init.zeros_(self.lora_B.weight)
-        self.lora_A.to(device)  # drawn on the CPU: one seed gives the same on every device
+        self.lora_A.to(device)  # sampled on the CPU: a seed gives the same values on every device
         self.lora_B.to(device)
         self.dropout = nn.Dropout(dropout)
         self.rank, self.alpha, self.scaling = rank, alpha, alpha / rank
@@ -57,7 +57,7 @@ class LoRALinear(nn.Linear):
         return self.plain_weight is not None
 
     def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
-        """Multiply by the weight, and add what B and A have learned."""
+        """Multiply by the weight, and add what A and B have learned."""
         y = super().forward(x)  # (..., O)
         if self.merged:
             return y
@@ -66,19 +66,19 @@ class LoRALinear(nn.Linear):
         return (y + more).to(y.dtype)
 
     def update(self) -> Float[Tensor, "O I"]:
-        """Return scaling · B A, the difference to the weight."""
+        """Return scaling · B A, the update of the weight."""
         with torch.no_grad():
             return self.lora_B.weight @ self.lora_A.weight * self.scaling
 
     def merge(self) -> None:
-        """Put the difference into the weight: one product instead of three."""
+        """Add the update to the weight: one product instead of three."""
         if not self.merged:
             self.plain_weight = self.weight.detach()
             self._trained = self.lora_A.weight.requires_grad
             self._set((self.weight.float() + self.update().float()).to(self.weight.dtype), False)
 
     def unmerge(self) -> None:
-        """Take the weight of before the merging back, bit for bit."""
+        """Restore the weight from before the merge, bit for bit."""
         if self.plain_weight is not None:
             self._set(self.plain_weight, self._trained)
             self.plain_weight = None
@@ -108,25 +108,25 @@ def add_lora(
     dropout: float = 0.0,
     targets: Sequence[str] = ("q_proj", "v_proj"),
 ) -> None:
-    """Freeze a model, and give some of its matrices a LoRA of their own to train.
+    """Freeze a model, and add LoRA to some of its matrices, ready to train.
 
-    The logits stay what they were until something is trained. Random numbers come from torch's
-    generator: `torch.manual_seed` before it makes them the same.
+    The logits stay the same until something is trained. Random numbers come from torch's generator:
+    call `torch.manual_seed` first to reproduce them.
 
     Args:
         model: changed in place; float weights, without LoRA.
-        rank: numbers between A and B: more can learn more, and cost more.
-        alpha: the difference counts alpha / rank, so that another rank needs no other learning
+        rank: width between A and B: a higher one can learn more, and costs more.
+        alpha: the update counts alpha / rank, so that another rank does not need another learning
             rate.
-        dropout: share of A's inputs that training leaves out at random.
+        dropout: fraction of A's inputs that training drops at random.
         targets: some of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, in every
             layer; and lm_head, where it is not tied.
 
     Raises:
-        InputError: a value out of range, a target that is not there, or a model that has LoRA.
+        InputError: a value out of range, a missing target, or a model that has LoRA.
     """
     if type(rank) is not int or rank < 1:
-        raise InputError(f"rank is {rank!r}; it must be a whole number of at least 1")
+        raise InputError(f"rank is {rank!r}; it must be an integer of at least 1")
     check_strength(alpha, dropout)
     if isinstance(targets, str) or not targets or not set(targets) <= set(TARGETS):
         raise InputError(f"targets is {targets!r}; it must be some of {', '.join(TARGETS)}")
@@ -141,7 +141,7 @@ def add_lora(
 
 
 def check_strength(alpha: object, dropout: object) -> None:
-    """Refuse an alpha or a dropout that no LoRA can have.
+    """Refuse an alpha or a dropout out of range.
 
     Raises:
         InputError: not a number, or out of range.
@@ -155,7 +155,7 @@ def check_strength(alpha: object, dropout: object) -> None:
 def put_lora(
     model: QwenForCausalLM, ranks: dict[str, int], alpha: float, dropout: float = 0.0
 ) -> None:
-    """Freeze a model and give the named modules LoRA, each of its own rank.
+    """Freeze a model and add LoRA to the named modules, each of its own rank.
 
     Raises:
         InputError: the model has LoRA already, or int8 weights.
@@ -169,8 +169,8 @@ def put_lora(
     wrong = [name for name, part in parts.items() if type(part) not in (nn.Linear, FastLinear)]
     if wrong:
         raise InputError(
-            f"{wrong[0]} is a {type(parts[wrong[0]]).__name__}; LoRA goes beside a Linear with "
-            "float weights: load the model without int8"
+            f"{wrong[0]} is a {type(parts[wrong[0]]).__name__}; LoRA needs a Linear with float "
+            "weights: load the model without int8"
         )
     model.requires_grad_(False)
     for name, part in parts.items():
@@ -186,9 +186,9 @@ def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
 
 
 def merge_lora(model: QwenForCausalLM) -> None:
-    """Put every difference into its weight: the model is then as quick as without LoRA.
+    """Add every update to its weight: the model is then as fast as without LoRA.
 
-    The plain weights are kept for `unmerge_lora`. What is merged already stays so.
+    The plain weights are kept for `unmerge_lora`. What is already merged stays merged.
 
     Raises:
         InputError: the model has no LoRA.
@@ -198,7 +198,7 @@ def merge_lora(model: QwenForCausalLM) -> None:
 
 
 def unmerge_lora(model: QwenForCausalLM) -> None:
-    """Take the plain weights back, bit for bit, with LoRA beside them and ready to train.
+    """Restore the plain weights, bit for bit; LoRA is separate again and ready to train.
 
     Raises:
         InputError: the model has no LoRA.
@@ -210,8 +210,8 @@ def unmerge_lora(model: QwenForCausalLM) -> None:
 def remove_lora(model: QwenForCausalLM) -> None:
     """Make every layer a plain Linear again, with the weight that it has now.
 
-    After `merge_lora` that is the weight with all that was learned in it; else the model is the one
-    it was before `add_lora`. It stays frozen.
+    After `merge_lora` that weight includes what was learned; otherwise the model is the same as
+    before `add_lora`. It stays frozen.
 
     Raises:
         InputError: the model has no LoRA.

@@ -12,7 +12,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from qwenkit.errors import InputError
-from qwenkit.generate.settings import check_count
+from qwenkit.generate.config import check_count
 from qwenkit.generate.steps import next_logits, only_tokens
 from qwenkit.model import KVCache, QwenForCausalLM
 from qwenkit.plot.tokens import label

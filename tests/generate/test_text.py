@@ -144,7 +144,7 @@ def test_random_texts_end_where_their_full_text_says(toy, seed):
         (None, "must be a list of texts"),
         (3, "must be a list of texts"),
         (b"ab", "must be a list of texts"),
-        (["<|im_end|>"], "a special token, which is no text; put its id"),
+        (["<|im_end|>"], "a special token, which is not text; put its id"),
     ],
 )
 def test_wrong_stop_strings_are_refused_at_the_call(toy, wrong, words):

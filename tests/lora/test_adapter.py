@@ -143,13 +143,13 @@ def test_values_that_are_no_numbers_are_neither_saved_nor_loaded(saved):
     qk.add_lora(model)
     next(iter(lora_layers(model).values())).lora_B.weight.data[0, 0] = float("nan")
     before = (saved / WEIGHTS).read_bytes()
-    with pytest.raises(CheckpointError, match="lora_B holds values that are no numbers"):
+    with pytest.raises(CheckpointError, match="lora_B holds values that are not finite"):
         qk.save_adapter(model, saved)
     assert (saved / WEIGHTS).read_bytes() == before
     tensors = load_file(saved / WEIGHTS)
     next(iter(tensors.values()))[0, 0] = float("inf")
     save_file(tensors, saved / WEIGHTS)
-    with pytest.raises(CheckpointError, match="values that are no numbers"):
+    with pytest.raises(CheckpointError, match="values that are not finite"):
         qk.load_adapter(tiny(), saved)
 
 
@@ -201,11 +201,11 @@ def without_b(tensors):
 
 LAYER_7, NORM = Q.replace("0", "7"), Q.replace("self_attn.q_proj", "input_layernorm")
 FILES = {
-    "a whole weight": (renamed(f"{Q}.weight"), "is no A or B of LoRA"),
-    "no prefix": (renamed("q.lora_A.weight"), "is no A or B of LoRA"),
+    "a whole weight": (renamed(f"{Q}.weight"), "is not an A or B of LoRA"),
+    "no prefix": (renamed("q.lora_A.weight"), "is not an A or B of LoRA"),
     "a layer too many": (renamed(f"{LAYER_7}.lora_A.weight"), "the model has no model.layers.7"),
     "a norm": (renamed(f"{NORM}.lora_A.weight"), "the model has no model.layers.0.input_layernorm"),
-    "A alone": (without_b, "q_proj has A or B alone"),
+    "A alone": (without_b, "q_proj has only one of A and B"),
     "a wrong shape": (with_(A=torch.zeros(3, 31)), "has A (3, 31) and B (32, 3)"),
     "no matrix": (with_(A=torch.zeros(())), "has A ()"),
     "rank 0": (with_(A=torch.zeros(0, 32), B=torch.zeros(32, 0)), "has A (0, 32)"),

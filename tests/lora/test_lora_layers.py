@@ -240,7 +240,7 @@ def test_a_rehearsed_lora_step_would_run_on_mps():
 # --- what is refused ---
 
 BAD = {
-    "rank 0": ({"rank": 0}, "rank is 0; it must be a whole number"),
+    "rank 0": ({"rank": 0}, "rank is 0; it must be an integer"),
     "half a rank": ({"rank": 1.5}, "rank is 1.5"),
     "True": ({"rank": True}, "rank is True"),
     "alpha 0": ({"alpha": 0}, "alpha is 0; it must be a number above 0"),
@@ -282,7 +282,7 @@ def test_twice_or_beside_int8_or_without_lora_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
     qk.remove_lora(model)
     qk.quantize(model)
-    with pytest.raises(InputError, match="q_proj is a Int8Linear; LoRA goes beside"):
+    with pytest.raises(InputError, match="q_proj is a Int8Linear; LoRA needs a Linear"):
         qk.add_lora(model)
 
 

@@ -251,7 +251,7 @@ def test_trim_beyond_what_is_there_is_refused(length):
 @pytest.mark.parametrize("name", ["batch_size", "max_length"])
 @pytest.mark.parametrize("value", [0, -2])
 def test_sizes_below_one_are_refused(name, value):
-    with pytest.raises(InputError, match=f"{name} is {value}; .*whole number of at least 1"):
+    with pytest.raises(InputError, match=f"{name} is {value}; .*integer of at least 1"):
         KVCache(tiny().config, **{name: value})
 
 
