@@ -41,7 +41,7 @@ from qwenkit.lora import (
     unmerge_lora,
 )
 from qwenkit.model import KVCache, QwenForCausalLM
-from qwenkit.pretrained import forecast, load_model, load_pretrained, save_pretrained
+from qwenkit.pretrained import forecast, load_model, load_pretrained, resolve, save_pretrained
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.trace import POINTS, Trace, tap
 

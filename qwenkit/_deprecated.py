@@ -1,19 +1,21 @@
-"""Names that notebooks or the README used before they moved: they work for one release more."""
+"""Names from before, which notebooks or the README used: they work for one release more."""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 from qwenkit.errors import warn
 
 MOVED = {
     "qwenkit.bpe": "qwenkit.tokenizer.bpe",
     "qwenkit.hub": "qwenkit.pretrained.hub",
+    "qwenkit.model.reading": "qwenkit.fast._machine",
     "qwenkit.sampling": "qwenkit.generate.sampling",
 }
 
@@ -27,19 +29,30 @@ class _Moved(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self) if fullname in MOVED else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        warn_of_old(spec.name, MOVED[spec.name])
+        _warn(spec.name, MOVED[spec.name])
         return importlib.import_module(MOVED[spec.name])
 
     def exec_module(self, module: ModuleType) -> None:
         """Do nothing: the module ran under its new name."""
 
 
-def warn_of_old(old: str, new: str) -> None:
-    """Say that a name will go."""
-    warn(f"{old} is now {new}; the old name goes with the next release", DeprecationWarning)
-
-
 def install() -> None:
-    """Let the old names be imported."""
+    """Let the old modules be imported."""
     if not any(isinstance(finder, _Moved) for finder in sys.meta_path):
         sys.meta_path.append(_Moved())
+
+
+def renamed(module: str, **names: str) -> Callable[[str], Any]:
+    """Return a module's `__getattr__` that gives old names: old="new"."""
+
+    def get(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        _warn(f"{module}.{name}", names[name])
+        return getattr(sys.modules[module], names[name])
+
+    return get
+
+
+def _warn(old: str, new: str) -> None:
+    warn(f"{old} is now {new}; the old name goes with the next release", DeprecationWarning)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from qwenkit._deprecated import renamed
 from qwenkit.errors import warn
 
 # Numba's own threads may only be started by one thread at a time, unless its layer allows more.
@@ -65,3 +66,10 @@ def memory(tensor: Tensor) -> NDArray[Any]:
     """Return the very memory of a contiguous CPU tensor as an array; bfloat16 as uint16."""
     plain = tensor.detach()
     return (plain.view(torch.uint16) if plain.dtype == torch.bfloat16 else plain).numpy()
+
+
+def _kernels_serve() -> bool | None:
+    return kernels_problem() is None or None
+
+
+__getattr__ = renamed(__name__, compiled_loop="_kernels_serve")

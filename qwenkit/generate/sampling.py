@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from qwenkit._deprecated import renamed
 from qwenkit.errors import InputError
 
 
@@ -151,3 +152,6 @@ def keep_min_p(logits: Float[Tensor, " V"], p: float) -> Float[Tensor, " V"]:
         return logits
     probs = logits.softmax(dim=-1)
     return logits.masked_fill(probs < p * probs.max(), float("-inf"))
+
+
+__getattr__ = renamed(__name__, penalise="penalize")

@@ -3,9 +3,7 @@
 Plain PyTorch throughout. `qwenkit.fast` runs the same model quickly, and nothing here knows of it.
 """
 
-from typing import Any
-
-from qwenkit.errors import warn
+from qwenkit._deprecated import renamed
 from qwenkit.model.attention import Attention, eager_attention, fused_attention, repeat_kv
 from qwenkit.model.cache import KVCache
 from qwenkit.model.decoder import DecoderLayer
@@ -35,10 +33,4 @@ __all__ = [
     "repeat_kv",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Give a function under the name it had before; that goes with the next release."""
-    if name == "open_attention":
-        warn("open_attention is now eager_attention", DeprecationWarning)
-        return eager_attention
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = renamed(__name__, open_attention="eager_attention")
