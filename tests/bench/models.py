@@ -11,6 +11,7 @@ from transformers import Qwen2ForCausalLM
 from transformers.utils import logging
 
 import qwenkit as qk
+from qwenkit.generate.steps import next_logits
 from qwenkit.pretrained import EMBEDDED
 from rows import Row, Rows, by_dtype
 from sizes import KEPT, Sizes
@@ -21,11 +22,7 @@ logging.disable_progress_bar()
 
 
 class Models:
-    """The models under test, and what each takes turns at.
-
-    Load them outside of `torch.inference_mode()`: it makes tensors whose changes nobody counts,
-    and how a float32 model decodes depends on that count.
-    """
+    """The models under test, and what each takes turns at."""
 
     def __init__(self, folder: str, sizes: Sizes) -> None:
         self.folder, self.sizes = folder, sizes
@@ -55,7 +52,7 @@ class Models:
         return seconds(lambda: self.theirs(part, use_cache=False, logits_to_keep=1))
 
     def decoding(self, dtype: str, past: int, batch: int = 1) -> Callable[[], float]:
-        """Return what takes a turn: the seconds that a step after `past` tokens takes."""
+        """Return what takes a turn: the seconds that a step of `generate` takes after `past`."""
         model, steps = self.ours[dtype], self.sizes.steps
         ids = self.ids[:, : past + steps].expand(batch, -1)
         cache = qk.KVCache(model.config, batch, max_length=past + steps)
@@ -63,7 +60,7 @@ class Models:
 
         def run() -> None:
             for i in range(past, past + steps):
-                model(ids[:, i : i + 1], cache=cache)
+                next_logits(model, ids[:, i : i + 1], cache, i)
 
         def turn() -> float:
             cache.trim(past)
@@ -151,14 +148,18 @@ def bench_trace(models: Models, rounds: int) -> Rows:
 
 
 def bench_tiny_coder(rounds: int) -> Rows:
-    """Generate with the embedded model, greedily."""
-    model, tokenizer = qk.load_pretrained(EMBEDDED, device="cpu")
+    """Generate greedily with the embedded model, and with transformers' own `generate`."""
+    model, tokenizer = qk.load_pretrained(EMBEDDED, device="cpu", dtype="float32")
+    theirs = Qwen2ForCausalLM.from_pretrained(EMBEDDED, dtype=torch.float32).eval()
     ids, count = tokenizer("def "), 128
-
-    def rate() -> float:
-        return count / seconds(lambda: list(qk.generate(model, ids, count, stop_ids=())))
-
-    return {"tiny-coder, tokens/s": take_turns({"qwenkit": rate}, rounds)}
+    options = {"max_new_tokens": count, "min_new_tokens": count, "do_sample": False}
+    options |= {"attention_mask": torch.ones_like(ids)}
+    sides: dict[str, Callable[[], object]] = {
+        "qwenkit": lambda: list(qk.generate(model, ids, count, stop_ids=())),
+        "transformers": lambda: theirs.generate(ids, **options),
+    }
+    turns = {name: lambda work=work: seconds(work) / count for name, work in sides.items()}
+    return {"tiny-coder, s a token": take_turns(turns, rounds)}
 
 
 def bench_growth(models: Models, rounds: int) -> Rows:

@@ -13,7 +13,7 @@ import torch
 
 import qwenkit as qk
 from qwenkit.pretrained import Forecast
-from rows import UNMAPPED, Row, Rows
+from rows import Row, Rows
 from sizes import KEPT, Sizes
 from timing import seconds, take_turns
 
@@ -26,18 +26,13 @@ LOADS = {
     "transformers": "AutoTokenizer.from_pretrained({0!r}); "
     "model = Qwen2ForCausalLM.from_pretrained({0!r}, dtype=torch.{1})",
 }
-# A float32 model that decodes by torch's products maps no file beside its weights.
-NOTHING_MAPPED = (
-    f"{IMPORTS['qwenkit']}; from qwenkit.model import reading; reading.LARGE_MODEL = 1 << 62"
-)
 # The forecast is of a model; a tokenizer of Qwen's size takes memory of its own.
 MODEL_ALONE = {
-    "qwenkit": "import torch; "
-    "model = qwenkit.load_model(qwenkit.Checkpoint({0!r}), torch.{1}, 'cpu')",
+    "qwenkit": "import torch; model = qwenkit.load_model({0!r}, dtype={1!r}, device='cpu')",
     "transformers": "model = Qwen2ForCausalLM.from_pretrained({0!r}, dtype=torch.{1})",
 }
-# The first decoded token brings a compiler along: the program's memory, and no model's.
-COMPILER = "from qwenkit.model.reading import compiled_loop; compiled_loop()"
+# The first decoded token brings a compiler along: the program's memory, not the model's.
+COMPILER = "from qwenkit.fast._machine import kernels_problem; kernels_problem()"
 READY = IMPORTS | {"qwenkit": f"{IMPORTS['qwenkit']}; {COMPILER}"}
 # A forward of one token reads every weight; then `peak` is what the process ever held.
 ONE_TOKEN = "import torch; torch.set_grad_enabled(False); model(torch.tensor([[1]]))"
@@ -147,10 +142,6 @@ def bench_loads(folder: str, rounds: int, sizes: Sizes) -> Rows:
         rows[f"loaded, one token {dtype}, GB"] = {
             name: [run.gigabytes for run in runs] for name, runs in found.items()
         }
-        if dtype == "float32":
-            work = LOADS["qwenkit"].format(folder, dtype)
-            plain = [in_fresh_process(work, NOTHING_MAPPED, last=ONE_TOKEN) for _ in range(rounds)]
-            rows[f"loaded, one token {dtype}, GB"][UNMAPPED] = [run.gigabytes for run in plain]
     return rows
 
 
@@ -168,7 +159,7 @@ def bench_int8_load(folder: str, rounds: int, sizes: Sizes) -> Rows:
 def bench_memory(folder: str, sizes: Sizes) -> Rows:
     """Compare what a forward adds to a process's peak with its forecast, and with transformers."""
     compiler = in_fresh_process(COMPILER, IMPORTS["qwenkit"])
-    rows: Rows = {"the loop's compiler, MB": {"qwenkit": [compiler.gigabytes * 1e3]}}
+    rows: Rows = {"the compiler, MB": {"qwenkit": [compiler.gigabytes * 1e3]}}
     config = qk.Checkpoint(folder).config
     length = sizes.trace
     values = config.num_attention_heads * length * length + length * config.hidden_size
@@ -198,7 +189,7 @@ def forward_alone(library: str, folder: str, dtype: str, forward: str) -> Fresh:
 
 def memory_rows(what: str, found: dict[str, Fresh], need: Forecast, trace: int = 0) -> Rows:
     """Return the rows of one forward, all of it and what it adds; `trace`: bytes recorded."""
-    whole, added = need.total + need.stored + trace, need.cache + need.activations + trace
+    whole, added = need.total + trace, need.cache + need.activations + trace
     return {
         f"all of it, {what}, GB": {
             **{name: [run.gigabytes] for name, run in found.items()},

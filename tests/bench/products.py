@@ -3,9 +3,9 @@
     QWENKIT_MODEL=folder python tests/bench/products.py [--rounds N]
 
 Times are milliseconds for as many different weights as the model has layers, so that no weight is
-still in the processor's cache; the head is one weight. "chosen" is what `linear` takes in a large
-model, "turned" the same where the output may lie column by column. The last column says how many
-bytes of weights a second the chosen way read.
+still in the processor's cache; the head is one weight. "chosen" is what `linear` takes,
+"transposed" the same where the output may lie column by column. The last column says how many bytes
+of weights per second the chosen way read.
 """
 
 from __future__ import annotations
@@ -16,16 +16,22 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 import qwenkit as qk
-from qwenkit.fast.linear import by_loop, by_slices, by_vector, from_the_left, linear, widened
-from qwenkit.fast.quantize import int8_linear, quantize_rows
-from qwenkit.model import reading
+from qwenkit.fast._machine import kernels_problem
+from qwenkit.fast.int8 import int8_linear, quantize_rows
+from qwenkit.fast.linear import (
+    by_kernel,
+    by_slices,
+    by_vector,
+    from_the_left,
+    linear,
+    upcast_in_chunks,
+)
 from rows import spread
 from timing import others_share, seconds, take_turns
 
-ROWS = (1, 2, 4, 8, 12, 16, 64, 512)
+TOKENS = (1, 2, 4, 8, 12, 16, 64, 512)
 Way = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -41,45 +47,35 @@ def shapes(config: qk.QwenConfig) -> dict[str, tuple[int, int, int]]:
     }
 
 
-def ways(rows: int, dtype: torch.dtype) -> dict[str, Way]:
-    """Return name -> product, of those that can do these rows in this dtype."""
+def ways(tokens: int, dtype: torch.dtype) -> dict[str, Way]:
+    """Return name -> product, of those that can do so many tokens in this dtype."""
     found: dict[str, Way] = {"F.linear": F.linear, "chosen": linear}
-    found |= {"vector": by_vector} if rows == 1 else {"left": from_the_left}
-    if rows <= 16 and reading.compiled_loop():
-        found |= {"loop": lambda x, w: by_loop(x, reading.reading(w))}
-    if rows > 64:
-        found |= {"turned": lambda x, w: linear(x, w, may_turn=True)}
+    found |= {"vector": by_vector} if tokens == 1 else {"left": from_the_left}
+    if tokens <= 16 and kernels_problem() is None:
+        found |= {"kernel": by_kernel}
+    if tokens > 64:
+        found |= {"transposed": lambda x, w: linear(x, w, keep_transposed=True)}
     if dtype == torch.float32:
         found |= {"slices": by_slices}
     if dtype == torch.bfloat16:
-        found |= {"widened": widened}
+        found |= {"upcast": upcast_in_chunks}
     return found
 
 
-def prepared(weights: list[torch.Tensor]) -> None:
-    """Let the compiled loop read weights, as those of a large model."""
-    model = nn.Module()
-    for number, weight in enumerate(weights):
-        model.register_buffer(str(number), weight)
-    reading.prepare(model)
-
-
-def row(outer: int, inner: int, count: int, rows: int, dtype: str, rounds: int) -> dict[str, float]:
+def row(out: int, width: int, count: int, tokens: int, dtype: str, rounds: int) -> dict[str, float]:
     """Return way -> median seconds."""
     floating = torch.bfloat16 if dtype == "int8" else getattr(torch, dtype)
-    weights = [torch.randn(outer, inner).to(floating) for _ in range(count)]
-    prepared(weights)
-    x = torch.randn(rows, inner).to(floating)
+    weights = [torch.randn(out, width).to(floating) for _ in range(count)]
+    x = torch.randn(tokens, width).to(floating)
     works: dict[str, Callable[[], object]] = {}
     if dtype == "int8":
         small = [quantize_rows(weight) for weight in weights]
-        prepared([weight for weight, _ in small])
         works["chosen"] = lambda: [int8_linear(x, *pair) for pair in small]
-        works["widened"] = lambda: [widened(x, w, dtype=x.dtype) * scale for w, scale in small]
-        if rows <= 64:
+        works["upcast"] = lambda: [upcast_in_chunks(x, w, dtype=x.dtype) * s for w, s in small]
+        if tokens <= 64:
             works["int8pack"] = lambda: [torch._weight_int8pack_mm(x, w, s) for w, s in small]
     else:
-        for name, way in ways(rows, floating).items():
+        for name, way in ways(tokens, floating).items():
             works[name] = lambda way=way: [way(x, weight) for weight in weights]
     sides = {name: (lambda work=work: seconds(work)) for name, work in works.items()}
     return {name: spread(found).median for name, found in take_turns(sides, rounds).items()}
@@ -90,18 +86,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    reading.LARGE_MODEL = 0  # each set of weights stands for a whole model's
-    folder = qk.hub.resolve(os.environ.get("QWENKIT_MODEL"))
+    folder = qk.resolve(os.environ.get("QWENKIT_MODEL"))
     config = qk.Checkpoint(folder).config
     with others_share() as others, torch.no_grad():
         for dtype in ("float32", "bfloat16", "int8"):
             size = {"float32": 4, "bfloat16": 2, "int8": 1}[dtype]
-            for name, (outer, inner, count) in shapes(config).items():
-                for rows in ROWS if name != "head" else (1, 64):
-                    found = row(outer, inner, count, rows, dtype, options.rounds)
-                    rate = outer * inner * count * size / found["chosen"] / 1e9
+            for name, (out, width, count) in shapes(config).items():
+                for tokens in TOKENS if name != "head" else (1, 64):
+                    found = row(out, width, count, tokens, dtype, options.rounds)
+                    rate = out * width * count * size / found["chosen"] / 1e9
                     times = "  ".join(f"{way} {t * 1e3:.2f}" for way, t in found.items())
-                    print(f"{dtype:<9}{name:<10}{rows:>4} rows  {times}  {rate:.0f} GB/s")
+                    print(f"{dtype:<9}{name:<10}{tokens:>4} tokens  {times}  {rate:.0f} GB/s")
     print(f"other processes took {others.share:.0%} of the cores; above 10 % run it again")
 
 

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 Row = dict[str, list[float]]  # side -> its value in each round
 Rows = dict[str, Row]
-UNMAPPED = "nothing mapped"  # a side: our float32 model, had it not its file beside its weights
 
 
 class Spread(NamedTuple):

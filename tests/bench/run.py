@@ -46,7 +46,7 @@ def main() -> None:
     source = os.environ.get("QWENKIT_MODEL")
     if not source:
         sys.exit("set QWENKIT_MODEL to a checkpoint folder or a Hub id first")
-    folder = str(qk.hub.resolve(source))
+    folder = str(qk.resolve(source))
     longest = qk.Checkpoint(folder).config.max_position_embeddings
     sizes = SMALL if options.small else Sizes().within(longest)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.rounds} rounds")
