@@ -1,0 +1,125 @@
+"""The cells that break the model break the real one too, as their text says, in whole and decoded.
+
+Needs QWENKIT_MODEL, as tests/test_real.py does.
+"""
+
+import contextlib
+import io
+from pathlib import Path
+
+import matplotlib as mpl
+import nbformat
+import pytest
+import torch
+from test_real import REASON
+
+import qwenkit as qk
+from qwenkit.generate.steps import next_logits
+
+pytestmark = [pytest.mark.real, pytest.mark.skipif(bool(REASON), reason=REASON)]
+FOLDER = Path(__file__).parents[1] / "notebooks"
+# A notebook, the code cell to end with (by what it contains), and what must then be true of the
+# names in it. `decoded(context)` is how far decoding is from the whole forward while it is broken.
+CASES = {
+    "03_rmsnorm": (
+        "in_half",
+        [
+            "abs(losses['right'] - loss()) < 1e-3",
+            "all(losses[n] < loss() + 0.5 for n in ('eps beside the root', 'mean subtracted'))",
+            "all(losses[n] > loss() + 1 for n in ('no weight', '1 + weight', 'no root'))",
+            "all(losses[n] > loss() + 1 for n in ('sum, not mean', 'no division'))",
+            "losses['mean over the tokens'] > loss() + 1",
+            "all(with_norm(f, lambda: decoded(model)) < 1e-4 for n, f in norms.items()"
+            " if n != 'mean over the tokens')",  # which looks at later tokens, so it cannot
+            "with_norm(norms['mean over the tokens'], lambda: decoded(model)) > 0.1",
+            "with_norm(norms['right'], lambda: qk.complete(model, tokenizer, start))"
+            " == qk.complete(model, tokenizer, start)",
+            "with_norm(norms['no weight'], lambda: qk.complete(model, tokenizer, start))"
+            " != qk.complete(model, tokenizer, start)",
+        ],
+    ),
+    "04_rope": (
+        "def write(edits",
+        [
+            "all(seen[n][0] > seen['right'][0] + 0.05 for n in breakages if n != 'right')",
+            "max(seen, key=lambda n: seen[n][0]) != 'right'",
+            "write(breakages['right']) != write(breakages['no RoPE'])",
+        ],
+    ),
+    "05_attention": (
+        "without = {name: torch.zeros_like",
+        [
+            "abs(loss_with(rules['right']) - untouched) < 1e-3",
+            "loss_with(rules['no scale']) > untouched + 0.3",
+            "loss_with(rules['sees its successor']) != untouched",
+            "loss_with(rules['over queries']) > untouched + 0.3",
+            "math.isnan(loss_with(rules['not itself']))",
+            "loss_with(not_itself) > untouched",
+            "[leaks(rules[n]) for n in ('right', 'sees its successor', 'over queries')]"
+            " == [False, True, True]",
+            "broken(core(rules['right']), model) < 1e-4",
+            "broken(core(rules['no scale']), model) < 1e-4",
+            "broken(core(rules['sees its successor']), model) > 0.01",  # it looks ahead
+        ],
+    ),
+    "06_gqa": (
+        "first_of_group",
+        [
+            "abs(loss_with(lambda x: x[:, orders['right']]) - untouched) < 1e-3",
+            "all(loss_with(lambda x, o=o: x[:, o]) > untouched + 0.2"
+            " for n, o in orders.items() if n != 'right')",
+            "loss > untouched + 0.2",
+            "all(broken(core(lambda x, o=o: x[:, o]), model) < 1e-4 for o in orders.values())",
+        ],
+    ),
+    "07_mlp": (
+        "no_down",
+        [
+            "abs(losses['right'] - loss()) < 1e-3",
+            "losses['GELU'] == min(v for n, v in losses.items() if n != 'right')",
+            "losses['ReLU'] > loss() + 3",
+            "all(losses[n] > loss() + 1 for n in middles if n not in ('right', 'GELU'))",
+            "all(with_mlp(m, lambda: decoded(model)) < 1e-4 for m in middles.values())",
+        ],
+    ),
+}
+
+
+@torch.no_grad()
+def decoded(model):
+    """Return how far decoding is from the whole forward, as a share of the largest logit."""
+    ids = torch.tensor([[1, 750, 912, 2877, 11, 293, 982, 262, 470, 264, 488, 293]])
+    cache = qk.KVCache(model.config, 1, ids.shape[1])
+    next_logits(model, ids[:, :6], cache, 0)
+    for i in range(6, ids.shape[1]):
+        found = next_logits(model, ids[:, i : i + 1], cache, i)[0]
+    whole = model(ids)[0, -1].float()
+    return float((found - whole).abs().max() / whole.abs().max())
+
+
+def broken(context, model):
+    """Return the same while a context lasts."""
+    with context:
+        return decoded(model)
+
+
+@pytest.fixture(scope="module", params=CASES)
+def ran(request):
+    """Run a notebook's cells up to the one named; return its names and what must be true."""
+    mpl.use("Agg")
+    last, claims = CASES[request.param]
+    names = {"__name__": "__main__", "decoded": decoded, "broken": broken}
+    for cell in nbformat.read(FOLDER / f"{request.param}.ipynb", as_version=4).cells:
+        if cell.cell_type == "code":
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(compile(cell.source, request.param, "exec"), names)
+            if last in cell.source:
+                return names, claims
+    raise AssertionError(f"{request.param} has no cell with {last!r}")
+
+
+def test_what_the_text_says_of_a_broken_model_is_true_of_the_real_one(ran):
+    names, claims = ran
+    assert names["model"].config.num_hidden_layers == 24
+    assert qk.explain(names["model"]).fast or names["model"].device.type != "cpu"
+    assert [claim for claim in claims if not eval(claim, names)] == []
