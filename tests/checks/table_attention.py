@@ -23,19 +23,12 @@ def _past(q, k):
     return k.shape[2] - q.shape[2]
 
 
-# --- right, no matter how it is written ---
-
-
+# right, no matter how it is written
 def _scores_in_loops(q, k):
     found = torch.zeros(*q.shape[:3], k.shape[2], dtype=q.dtype)
     for b, h, t, s in np.ndindex(*found.shape):
         found[b, h, t, s] = q[b, h, t].dot(k[b, h, s]) / math.sqrt(len(k[b, h, s]))
     return found
-
-
-def _scores_scaled_before(q, k):
-    root = q.shape[-1] ** 0.25
-    return torch.matmul(q / root, (k / root).mT)
 
 
 def _pattern_in_loops(scores):
@@ -45,11 +38,6 @@ def _pattern_in_loops(scores):
         powers = (row - row.max()).exp()
         found[b, h, t, : t + 1] = (powers / powers.sum()).to(scores.dtype)
     return found
-
-
-def _pattern_added(scores):
-    future = torch.full(scores.shape[-2:], -INFINITE).triu(1)
-    return F.softmax(scores.float() + future, dim=3).to(scores.dtype)
 
 
 def _pattern_largest_first(scores):
@@ -65,16 +53,6 @@ def _join_in_loops(z, weight):
         for b in range(len(z))
     ]
     return torch.stack([torch.stack([weight @ row for row in text]) for text in rows])
-
-
-def _join_by_columns(z, weight):
-    size = z.shape[-1]
-    parts = [z[:, h] @ weight[:, h * size : (h + 1) * size].T for h in range(z.shape[1])]
-    return sum(parts)
-
-
-def _join_einsum(z, weight):
-    return torch.einsum("bhtd,chd->btc", z, weight.view(len(weight), z.shape[1], z.shape[3]))
 
 
 def _attend_in_loops(q, k, v):
@@ -94,29 +72,26 @@ def _attend_padded(q, k, v):
 
 RIGHT = {
     "scores": [
-        lambda q, k: (q @ k.mT) * q.shape[-1] ** -0.5,
-        _scores,
-        _scores_in_loops,
-        _scores_scaled_before,
+        lambda q, k: (q @ k.mT) * q.shape[-1] ** -0.5, _scores, _scores_in_loops,
+        lambda q, k: torch.matmul(q / q.shape[-1] ** 0.25, k.mT / q.shape[-1] ** 0.25),
     ],
     "pattern": [
-        lambda s: s.masked_fill(~causal_mask(s.shape[-1]), -1e9).softmax(dim=-1),
-        _pattern_in_loops,
-        _pattern_added,
+        lambda s: s.masked_fill(~causal_mask(s.shape[-1]), -1e9).softmax(dim=-1), _pattern_in_loops,
+        lambda s: F.softmax(s.float() + torch.full(s.shape[-2:], -INFINITE).triu(1), 3).to(s.dtype),
         _pattern_largest_first,
     ],
     "join": [
-        lambda z, w: F.linear(z.transpose(1, 2).reshape(len(z), z.shape[2], -1), w),
-        _join_in_loops,
-        _join_by_columns,
-        _join_einsum,
+        lambda z, w: F.linear(z.transpose(1, 2).reshape(len(z), z.shape[2], -1), w), _join_in_loops,
+        lambda z, w: sum(one @ part.T for one, part in zip(z.unbind(1), w.split(z.shape[-1], 1),
+            strict=True)),
+        lambda z, weight:
+            torch.einsum("bhtd,chd->btc", z, weight.view(len(weight), z.shape[1], z.shape[3])),
     ],
     "attend": [fused_attention, _attend_in_loops, _attend_padded],
 }  # fmt: skip
 
-# --- wrong, and named ---
 
-
+# wrong, and named
 def _soft(s, allowed, dim=-1):
     return torch.where(allowed, s, -INFINITE).softmax(dim)
 
@@ -130,11 +105,6 @@ def _first_row_fixed(s):
     allowed = _square(s, -1)
     allowed[0, 0] = True
     return _soft(s, allowed)
-
-
-def _exp_and_divide(s):
-    powers = s.exp() * _square(s)
-    return powers / powers.sum(-1, keepdim=True)
 
 
 def _attention(q, k, v, diagonal=0, scale=True, dim=-1):
@@ -180,7 +150,8 @@ WRONG = {
             lambda s: torch.where(_square(s), s, -INFINITE).flatten(2).softmax(2).reshape(s.shape)),
         ("no softmax", lambda s: torch.where(_square(s), s, -INFINITE).to(s.dtype)),
         ("not low enough", lambda s: torch.where(_square(s), s, -1e4).to(s.dtype).softmax(-1)),
-        ("too large to exponentiate", _exp_and_divide),
+        ("too large to exponentiate",
+            lambda s: s.exp() * _square(s) / (s.exp() * _square(s)).sum(-1, keepdim=True)),
         ("too large to exponentiate", lambda s: s.exp().tril() / s.exp().tril().sum(-1, True)),
         ("float32 comes back", lambda s: _soft(s.float(), _square(s))),
         ("values", lambda s: _soft(s, _square(s)) / 2),

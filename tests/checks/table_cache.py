@@ -15,31 +15,27 @@ def _both(old, new):
     return torch.cat([old, new], dim=2)
 
 
-# --- right, no matter how it is written ---
+def _reads(z):
+    """Return a step that keeps the right tokens and computes z in its own way."""
+    return lambda q, k, v, keys, values: (
+        z(q, _both(keys, k), _both(values, v)), _both(keys, k), _both(values, v),
+    )  # fmt: skip
 
 
-def _grouped(q, x):
-    return q.unflatten(1, (x.shape[1], -1)).squeeze(-2)  # (B, KV, H/KV, D)
-
-
+# right, no matter how it is written
 def _read(q, keys, values):
     """Return one new token's z, without repeating a head."""
-    weights = (_grouped(q, keys) @ keys.mT / q.shape[-1] ** 0.5).float().softmax(-1).to(q.dtype)
+    grouped = q.unflatten(1, (keys.shape[1], -1)).squeeze(-2)  # (B, KV, H/KV, D)
+    weights = (grouped @ keys.mT / q.shape[-1] ** 0.5).float().softmax(-1).to(q.dtype)
     return (weights @ values).flatten(1, 2)[:, :, None]
-
-
-def _step_grouped(q, k, v, keys, values):
-    keys, values = torch.cat((keys, k), 2), torch.cat((values, v), -2)
-    return _read(q, keys, values), keys, values
 
 
 def _fused(q, k, v, **options):
     return F.scaled_dot_product_attention(q, k, v, enable_gqa=True, **options)
 
 
-def _step_fused(q, k, v, keys, values):
-    keys, values = torch.cat((keys, k), 2), torch.cat((values, v), 2)
-    return [_fused(q, keys, values), keys, values]
+def _step_fused(*given):
+    return list(_reads(_fused)(*given))
 
 
 def _step_in_loops(q, k, v, keys, values):
@@ -58,13 +54,8 @@ def _step_in_loops(q, k, v, keys, values):
 
 
 def _room_by_counting(c, free, batch, size):
-    tokens, used = 0, 0
-    for _ in range(100_000):
-        used += batch * c.num_hidden_layers * c.num_key_value_heads * c.head_dim * size * 2
-        if used > free:
-            break
-        tokens += 1
-    return tokens
+    each = batch * c.num_hidden_layers * c.num_key_value_heads * c.head_dim * size * 2
+    return next(tokens for tokens in range(100_000) if (tokens + 1) * each > free)
 
 
 def _room_by_the_config(c, free, batch, size):
@@ -91,15 +82,6 @@ def _capped_prefix(old, new):
     return _prefix(old, new[:-1])
 
 
-def _kept_by_trying(old, new):
-    return max(n for n in range(len(new)) if n <= len(old) and old[:n] == new[:n])
-
-
-def _offsets_of_the_package(real, new):
-    past = real.shape[1] - new
-    return positions(new, past, real), attention_mask(new, past, real=real)[:, 0]
-
-
 def _offsets_in_loops(real, new):
     where, allowed = [], []
     for row in real.tolist():
@@ -118,42 +100,35 @@ def _offsets_by_padding(real, new):
 
 
 RIGHT = {
-    "step": [_step_grouped, _step_fused, _step_in_loops],
+    "step": [_reads(_read), _step_fused, _step_in_loops],
     "room": [
-        _room_by_counting,
-        _room_by_the_config,
+        _room_by_counting, _room_by_the_config,
         lambda c, free, n, size:
             free // (n * c.num_hidden_layers * 2 * c.num_key_value_heads * c.head_dim * size),
     ],
-    "kept": [_kept_in_a_loop, _capped_prefix, _kept_by_trying],
-    "offsets": [_offsets_of_the_package, _offsets_in_loops, _offsets_by_padding],
+    "kept": [
+        _kept_in_a_loop, _capped_prefix,
+        lambda old, new: max(n for n in range(len(new)) if n <= len(old) and old[:n] == new[:n]),
+    ],
+    "offsets": [
+        lambda real, new: (positions(new, real.shape[1] - new, real),
+            attention_mask(new, real.shape[1] - new, real=real)[:, 0]),
+        _offsets_in_loops, _offsets_by_padding,
+    ],
 }  # fmt: skip
 
-# --- wrong, and named ---
 
-
-def _reads(z):
-    """Return a step that computes another z."""
-    return lambda q, k, v, keys, values: (
-        z(q, _both(keys, k), _both(values, v)), _both(keys, k), _both(values, v),
-    )  # fmt: skip
-
-
+# wrong, and named
 def _keeps(keep):
     """Return a step that keeps something else."""
     return lambda q, k, v, keys, values: (
-        _step_grouped(q, k, v, keys, values)[0], keep(keys, k, q), keep(values, v, q),
+        _reads(_read)(q, k, v, keys, values)[0], keep(keys, k, q), keep(values, v, q),
     )  # fmt: skip
 
 
 def _from(part):
     """Return a step that forgets some of the cached tokens."""
-    return lambda q, k, v, *cache: _step_grouped(q, k, v, *(x[:, :, part] for x in cache))
-
-
-def _appended_after_reading(q, k, v, keys, values):
-    z = _read(q, keys, values) if keys.shape[2] else torch.zeros_like(q)
-    return z, _both(keys, k), _both(values, v)
+    return lambda q, k, v, *cache: _reads(_read)(q, k, v, *(x[:, :, part] for x in cache))
 
 
 def _cycled(q, k, v):
@@ -199,10 +174,6 @@ def _may(change):
     return lambda real, new: (_offsets_by_padding(real, new)[0], change(real, new))
 
 
-def _triangle(real, new):
-    return torch.arange(real.shape[1]) <= torch.arange(new)[:, None]
-
-
 def _causal(real, new):
     slots = torch.arange(real.shape[1])
     return (slots <= slots[-new:, None]).repeat(len(real), 1, 1)
@@ -210,7 +181,8 @@ def _causal(real, new):
 
 WRONG = {
     "step": [
-        ("does not see itself", _appended_after_reading),
+        ("does not see itself", lambda q, k, v, keys, values:
+            (_read(q, keys, values) if keys.shape[2] else 0 * q, _both(keys, k), _both(values, v))),
         ("does not see itself", _reads(lambda q, k, v: _fused(q, k[:, :, :-1], v[:, :, :-1]))),
         ("cached tokens forgotten", _reads(lambda q, k, v: _read(q, k[:, :, -1:], v[:, :, -1:]))),
         ("first key only", _reads(lambda q, k, v: _fused(q, k, v, is_causal=True))),
@@ -227,7 +199,7 @@ WRONG = {
         ("keys instead of values", _reads(lambda q, k, v: _read(q, k, k))),
         ("no scale", _reads(lambda q, k, v: _fused(q, k, v, scale=1.0))),
         ("error", lambda q, k, v, keys, values:
-            _step_grouped(q, k, v, torch.cat([keys, k], dim=1), torch.cat([values, v], dim=1))),
+            _reads(_read)(q, k, v, torch.cat([keys, k], dim=1), torch.cat([values, v], dim=1))),
         ("kind", lambda *given: _step_fused(*given)[0]),
     ],
     "room": [
@@ -270,7 +242,9 @@ WRONG = {
         ("positions from 0", _where(lambda real, new: torch.arange(new).repeat(len(real), 1))),
         ("counted from 1", _where(lambda real, new: real.long().cumsum(1)[:, -new:])),
         ("all positions", _where(lambda real, new: torch.cumsum(real, 1) - 1)),
-        ("mask without offset", _may(lambda real, new: _triangle(real, new)[None] * real[:, None])),
+        ("mask without offset",
+            _may(lambda real, new: (torch.arange(real.shape[1]) <= torch.arange(new)[:, None])[None]
+            * real[:, None])),
         ("padding visible", _may(_causal)),
         ("sees the future", _may(lambda real, new: torch.stack([real] * new, dim=1))),
         ("not itself", _may(lambda real, new: _mask(real, new)

@@ -8,20 +8,7 @@ def _cut(p, v):
     return p.reshape(p.shape[0], v.shape[1], -1, *p.shape[2:])
 
 
-# --- right, no matter how it is written ---
-
-
-def _head_by_counting(head, heads, kv_heads):
-    owners = [kv for kv in range(kv_heads) for _ in range(heads // kv_heads)]
-    return owners[head]
-
-
-def _repeat_by_view(x, groups):
-    batch, kv_heads, tokens, size = x.shape
-    wide = x[:, :, None].expand(batch, kv_heads, groups, tokens, size)
-    return wide.reshape(batch, kv_heads * groups, tokens, size)
-
-
+# right, no matter how it is written
 def _read_in_loops(pattern, v):
     groups = pattern.shape[1] // v.shape[1]
     z = pattern.new_zeros(*pattern.shape[:3], v.shape[-1])
@@ -44,12 +31,11 @@ def _read_einsum(pattern, v):
 
 RIGHT = {
     "kv_head": [
-        lambda h, heads, kv: h // (heads // kv),
-        lambda h, heads, kv: h * kv // heads,
-        _head_by_counting,
+        lambda h, heads, kv: h // (heads // kv), lambda h, heads, kv: h * kv // heads,
+        lambda h, heads, kv: [i for i in range(kv) for _ in range(heads // kv)][h],
     ],
     "repeat": [
-        _repeat_by_view,
+        lambda x, g: x[:, :, None].expand(-1, -1, g, -1, -1).reshape(len(x), -1, *x.shape[2:]),
         lambda x, groups: torch.stack([x] * groups, dim=2).flatten(1, 2),
         lambda x, groups: x[:, torch.arange(x.shape[1] * groups) // groups],
         lambda x, groups: torch.cat([x[:, [kv] * groups] for kv in range(x.shape[1])], dim=1),
@@ -65,9 +51,8 @@ RIGHT = {
     "read_values": [_read_in_loops, _read_as_rows, _read_einsum],
 }  # fmt: skip
 
-# --- wrong, and named ---
 
-
+# wrong, and named
 def _bytes(c, tokens, size, heads=None, head_dim=None, kinds=2, layers=None):
     heads = heads or c.num_key_value_heads
     layers = layers or c.num_hidden_layers

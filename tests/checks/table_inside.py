@@ -4,9 +4,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-# --- right, no matter how it is written ---
 
-
+# right, no matter how it is written
 def _induction_in_loops(pattern, n):
     texts, heads = pattern.shape[:2]
     found = torch.zeros(heads)
@@ -25,11 +24,10 @@ def _mean_by_where(z, head):
     return torch.where(chosen, z.float().mean(dim=(0, 2), keepdim=True).to(z.dtype), z)
 
 
-def _mean_by_heads(z, head):
+def _with(z, head, value):
     heads = list(z.unbind(1))
-    flat = heads[head].reshape(-1, z.shape[-1])
-    heads[head] = flat.mean(0).expand_as(heads[head])
-    return torch.stack(heads, dim=1)
+    heads[head] = torch.zeros_like(heads[head]) + value
+    return torch.stack(heads, 1)
 
 
 def _contributions_in_loops(parts, weight, eps, row):
@@ -47,13 +45,11 @@ def _contributions_by_leaving_out(parts, weight, eps, row):
 
 RIGHT = {
     "induction_score": [
-        _induction_in_loops,
-        _induction_by_diagonal,
+        _induction_in_loops, _induction_by_diagonal,
         lambda p, n: p[:, :, n:][:, :, range(n), range(1, n + 1)].mean(dim=(0, -1)),
     ],
     "mean_ablation": [
-        _mean_by_where,
-        _mean_by_heads,
+        _mean_by_where, lambda z, head: _with(z, head, z[:, head].reshape(-1, z.shape[-1]).mean(0)),
         lambda z, head: z.index_copy(1, torch.tensor([head]),
             z[:, [head]].mean((0, 2), keepdim=True).expand_as(z[:, [head]])),
     ],
@@ -63,41 +59,18 @@ RIGHT = {
         lambda p, clean, corrupted: torch.stack([(r - corrupted) / (clean - corrupted) for r in p]),
     ],
     "contributions": [
-        _contributions_in_loops,
-        _contributions_by_leaving_out,
+        _contributions_in_loops, _contributions_by_leaving_out,
         lambda p, w, eps, row:
             F.linear(p * torch.rsqrt(p.sum(0).square().mean() + eps), (w * row)[None])[:, 0],
     ],
 }  # fmt: skip
 
-# --- wrong, and named ---
 
-
-def _line(pattern, n, back, first=None):
-    rows = range(n if first is None else first, 2 * n)
-    found = [pattern[:, :, t, (t - back) % (2 * n)] for t in rows]
-    return torch.stack(found).mean(0).mean(0)
-
-
-def _mixed(pattern, n):
-    found = [pattern[:, :, t, max(t - n + 1, 0)] for t in range(2 * n)]
-    return torch.stack(found, -1).mean(-1).mean(0)
-
-
-def _pairs(p, n):
-    return torch.stack([p[:, :, n + i, i + 1] for i in range(n)])  # (n, B, H)
-
-
-def _with(z, head, value):
-    heads = list(z.unbind(1))
-    heads[head] = torch.zeros_like(heads[head]) + value
-    return torch.stack(heads, 1)
-
-
-def _token_ablated(z, head):
-    before, after = z[:, :, :head], z[:, :, head + 1 :]
-    mean = z[:, :, [head]].mean((0, 1), keepdim=True).expand(len(z), z.shape[1], 1, -1)
-    return torch.cat([before, mean, after], 2)
+# wrong, and named
+def _at(p, n, back=None):
+    """Return the weights of the second half's queries, `back` positions back: (n, B, H)."""
+    back = n - 1 if back is None else back
+    return torch.stack([p[:, :, t, (t - back) % (2 * n)] for t in range(n, 2 * n)])
 
 
 def _rms(stream, eps):
@@ -111,17 +84,18 @@ def _inplace(z, head):
 
 WRONG = {
     "induction_score": [
-        ("the token itself", lambda p, n: _line(p, n, n)),
-        ("the token before", lambda p, n: _line(p, n, n + 1)),
-        ("a previous-token head", lambda p, n: _line(p, n, 1)),
-        ("the first half too", _mixed),
-        ("divided by all tokens", lambda p, n: _line(p, n, n - 1) * n / p.shape[-1]),
-        ("a sum", lambda p, n: _pairs(p, n).sum(0).mean(0)),
-        ("query and key swapped", lambda p, n: _pairs(p.mT, n).mean(0).mean(0)),
+        ("the token itself", lambda p, n: _at(p, n, n).mean((0, 1))),
+        ("the token before", lambda p, n: _at(p, n, n + 1).mean((0, 1))),
+        ("a previous-token head", lambda p, n: _at(p, n, 1).mean((0, 1))),
+        ("the first half too", lambda p, n: torch.stack([p[:, :, t, max(t - n + 1, 0)]
+            for t in range(2 * n)], -1).mean(-1).mean(0)),
+        ("divided by all tokens", lambda p, n: _at(p, n).mean((0, 1)) * n / p.shape[-1]),
+        ("a sum", lambda p, n: _at(p, n).sum(0).mean(0)),
+        ("query and key swapped", lambda p, n: _at(p.mT, n).mean((0, 1))),
         ("the largest", lambda p, n: p[:, :, n:].max(-1).values.mean(-1).mean(0)),
-        ("texts, not heads", lambda p, n: _pairs(p, n).mean(0).mean(1)),
-        ("shape", lambda p, n: _pairs(p, n).mean(0)),
-        ("shape", lambda p, n: _line(p, n, n - 1).mean()),
+        ("texts, not heads", lambda p, n: _at(p, n).mean(0).mean(1)),
+        ("shape", lambda p, n: _at(p, n).mean(0)),
+        ("shape", lambda p, n: _at(p, n).mean()),
         ("error", lambda p, n: p[:, :, torch.arange(n, 2 * n), torch.arange(n + 1)].mean((0, 2))),
     ],
     "mean_ablation": [
@@ -134,7 +108,8 @@ WRONG = {
             lambda z, head: _with(z, head, z.transpose(1, 3).flatten(2).mean((0, 2)))),
         ("every head", lambda z, head: torch.zeros_like(z) + z.mean((0, 2))[None, :, None]),
         ("mean subtracted", lambda z, head: _with(z, head, z[:, head] - z.mean((0, 2))[head])),
-        ("a token, not a head", _token_ablated),
+        ("a token, not a head", lambda z, token:
+            _with((y := z.transpose(1, 2)), token, y[:, token].mean((0, 1))).transpose(1, 2)),
         ("changes its input", _inplace),
         ("shape", lambda z, head: z[:, head].mean((0, 1))),
     ],

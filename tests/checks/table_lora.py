@@ -3,41 +3,27 @@
 import torch
 import torch.nn.functional as F
 
-from qwenkit.config import QwenConfig
 from qwenkit.lora import add_lora
 from qwenkit.model import QwenForCausalLM
 
 KV = ("k_proj", "v_proj")
 
 
-# --- lora_forward(x, weight, a, b, alpha) ---
+# lora_forward(x, weight, a, b, alpha)
+def _right(alpha, rank):
+    return alpha / rank
 
 
-def _forward(scale=None, first=1.0, sign=1.0, chain=False):
+def _forward(scale=_right, first=1.0, sign=1.0, chain=False):
     def lora_forward(x, weight, a, b, alpha):
         plain = F.linear(x, weight)
         low = F.linear(plain if chain else x, a)
-        factor = alpha / a.shape[0] if scale is None else scale(alpha, a.shape[0])
-        return first * plain + sign * F.linear(low, b) * factor
+        return first * plain + sign * F.linear(low, b) * scale(alpha, a.shape[0])
 
     return lora_forward
 
 
-def _one_matrix(x, weight, a, b, alpha):
-    return x @ (weight + alpha / a.shape[0] * (b @ a)).T
-
-
-def _all_scaled(x, weight, a, b, alpha):
-    return F.linear(x, weight + b @ a) * alpha / len(a)
-
-
-def _columns(x, weight, a, b, alpha):
-    return torch.matmul(x, weight) + F.linear(F.linear(x, a), b) * alpha / len(a)
-
-
-# --- count_trained(config, targets, rank) ---
-
-
+# count_trained(config, targets, rank)
 def _matrices(config):
     """Yield the name and the shape of each layer's matrices, as in the checkpoint."""
     for name, shape in config.tensor_shapes().items():
@@ -78,42 +64,24 @@ def _by_sizes(config, targets, rank):
 
 
 def _as_in_most_models(config, targets, rank):
-    hidden, heads = config.hidden_size, config.num_attention_heads
-    plain = QwenConfig(
-        config.vocab_size, hidden, config.intermediate_size, config.num_hidden_layers, heads,
-        config.num_key_value_heads, head_dim=config.head_dim,
-    )  # fmt: skip
     total = 0
-    for _, name, shape in _matrices(plain):
+    for _, name, shape in _matrices(config):
         if name in targets:
-            total += rank * (2 * hidden if name in ("q_proj", "o_proj") else sum(shape))
+            square = name in ("q_proj", "o_proj")
+            total += rank * (2 * config.hidden_size if square else sum(shape))
     return total
 
 
-# --- merged_weight(weight, a, b, alpha) ---
-
-
-def _merged(scale=None, first=1.0, times=1.0):
+# merged_weight(weight, a, b, alpha)
+def _merged(scale=_right, first=1.0, times=1.0):
     def merged_weight(weight, a, b, alpha):
-        factor = alpha / a.shape[0] if scale is None else scale(alpha, a.shape[0])
-        update = torch.einsum("or,ri->oi", b, a) * factor * times
+        update = torch.einsum("or,ri->oi", b, a) * scale(alpha, a.shape[0]) * times
         return (first * weight.float() + update).to(weight.dtype)
 
     return merged_weight
 
 
-def _transposed(weight, a, b, alpha):
-    return (weight.float() + (b @ a).T * alpha / len(a)).to(weight.dtype)
-
-
-def _in_place(weight, a, b, alpha):
-    weight += alpha / len(a) * (b @ a)
-    return weight
-
-
-# --- enough_rank(values, share) ---
-
-
+# enough_rank(values, share)
 def _rank(power=2, off=1, strict=False, flip=False):
     def enough_rank(values, share):
         kept, numbers = 0.0, [float(value) ** power for value in values]
@@ -127,27 +95,20 @@ def _rank(power=2, off=1, strict=False, flip=False):
     return enough_rank
 
 
-def _first_enough(s, share):
-    shares = s.square().cumsum(0) / s.square().sum()
-    return int(torch.argmax((shares >= share).int())) + 1
-
-
 RIGHT = {
     "forward": [
-        _forward(),
-        _one_matrix,
+        _forward(), lambda x, weight, a, b, alpha: x @ (weight + alpha / a.shape[0] * (b @ a)).T,
         lambda x, w, a, b, alpha: x @ w.mT + x @ a.mT @ (b * (alpha / b.shape[1])).mT,
     ],
     "count_trained": [_count(_both), _of_a_model, _by_sizes],
     "merged_weight": [
-        _merged(),
-        lambda w, a, b, alpha: w + (alpha / len(a) * b @ a).to(w.dtype),
+        _merged(), lambda w, a, b, alpha: w + (alpha / len(a) * b @ a).to(w.dtype),
         lambda w, a, b, alpha: torch.addmm(w.float(), b, a, alpha=alpha / len(a)).to(w.dtype),
     ],
     "enough_rank": [
-        _rank(),
-        lambda s, share: 1 + int(((s**2).cumsum(0) < share * (s**2).sum()).sum()),
-        _first_enough,
+        _rank(), lambda s, share: 1 + int(((s**2).cumsum(0) < share * (s**2).sum()).sum()),
+        lambda s, share:
+            int(torch.argmax(((s.square().cumsum(0) / s.square().sum()) >= share).int())) + 1,
     ],
 }  # fmt: skip
 SCALES = {
@@ -162,8 +123,10 @@ WRONG = {
         *((name, _forward(scale)) for name, scale in SCALES.items()),
         ("update alone", _forward(first=0.0)),
         ("weight alone", lambda x, weight, a, b, alpha: F.linear(x, weight)),
-        ("everything scaled", _all_scaled),
-        ("not transposed", _columns),
+        ("everything scaled",
+            lambda x, weight, a, b, alpha: F.linear(x, weight + b @ a) * alpha / len(a)),
+        ("not transposed", lambda x, weight, a, b, alpha:
+            torch.matmul(x, weight) + F.linear(F.linear(x, a), b) * alpha / len(a)),
         ("one after the other", _forward(chain=True)),
         ("minus", _forward(sign=-1.0)),
         ("values", _forward(first=1.5)),
@@ -186,10 +149,11 @@ WRONG = {
         *((name, _merged(scale)) for name, scale in SCALES.items()),
         ("float32 comes back", lambda w, a, b, alpha: w + (b * (alpha / len(a))) @ a),
         ("update alone", _merged(first=0.0)),
-        ("update transposed", _transposed),
+        ("update transposed", lambda weight, a, b, alpha:
+            (weight.float() + (b @ a).T * alpha / len(a)).to(weight.dtype)),
         ("merged twice", _merged(times=2.0)),
         ("minus", _merged(times=-1.0)),
-        ("changes its input", _in_place),
+        ("changes its input", lambda w, a, b, alpha: w.add_(alpha / len(a) * (b @ a))),
         ("error", lambda weight, a, b, alpha: weight + a @ b),
     ],
     "enough_rank": [

@@ -13,14 +13,7 @@ def _products(x, gate, up, down):
     return (F.silu(x @ gate.T) * (x @ up.T)) @ down.T
 
 
-# --- right, no matter how it is written ---
-
-
-def _silu_by_numbers(x):
-    values = [v / (1 + math.exp(-v)) for v in x.flatten().tolist()]
-    return torch.tensor(values, dtype=x.dtype).view(x.shape)
-
-
+# right, no matter how it is written
 def _module(x, gate, up, down):
     inner, hidden = gate.shape
     config = QwenConfig(16, hidden, inner, 1, 1, 1, head_dim=2)
@@ -38,38 +31,27 @@ def _unit_after_unit(x, gate, up, down):
     return total
 
 
-def _in_float32(x, gate, up, down):
-    return _products(x.float(), gate.float(), up.float(), down.float()).to(x.dtype)
-
-
-def _writes_by_index(act, down, unit):
-    return torch.einsum("bt,c->btc", act[..., unit], down.T[unit])
-
-
-def _writes_through_the_rest(act, down, unit):
-    alone = torch.zeros_like(act)
-    alone[..., unit] = act[..., unit]
-    return alone @ down.T
-
-
 RIGHT = {
     "silu": [
-        lambda x: x * torch.sigmoid(x),
-        lambda x: x / (1 + torch.exp(-x)),
+        lambda x: x * torch.sigmoid(x), lambda x: x / (1 + torch.exp(-x)),
         lambda x: x * (1 + torch.tanh(x / 2)) / 2,
-        _silu_by_numbers,
+        lambda x: torch.tensor([v / (1 + math.exp(-v)) for v in x.flatten().tolist()],
+            dtype=x.dtype).view(x.shape),
     ],
-    "mlp": [_module, _products, _unit_after_unit, _in_float32],
+    "mlp": [
+        _module, _products, _unit_after_unit,
+        lambda x, gate, up, down:
+            _products(x.float(), gate.float(), up.float(), down.float()).to(x.dtype),
+    ],
     "unit_writes": [
         lambda act, down, unit: act[:, :, [unit]] @ down[:, [unit]].T,
-        _writes_by_index,
-        _writes_through_the_rest,
+        lambda act, down, unit: torch.einsum("bt,c->btc", act[..., unit], down.T[unit]),
+        lambda act, down, unit: (act * (torch.arange(act.shape[-1]) == unit)) @ down.T,
     ],
 }  # fmt: skip
 
-# --- wrong, and named ---
 
-
+# wrong, and named
 def _around(middle):
     """Return an MLP with another middle, by matrix products."""
     return lambda x, gate, up, down: middle(x @ gate.T, x @ up.T) @ down.T

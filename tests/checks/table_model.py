@@ -11,26 +11,13 @@ from qwenkit.model import QwenForCausalLM
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
-# --- forward(ids, embed, layers, norm, head) ---
-
-
+# forward(ids, embed, layers, norm, head)
 def _loop(ids, embed, layers, norm, head):
     x = embed(ids)
     for layer in layers:
         x = layer(x)
     x = norm(x)
     return head(x)
-
-
-def _folded(ids, embed, layers, norm, head):
-    return head(norm(functools.reduce(lambda x, layer: layer(x), layers, embed(ids))))
-
-
-def _by_number(ids, embed, layers, norm, head):
-    x = embed(ids)
-    for number in range(len(layers)):
-        x = layers[number](x)
-    return torch.stack([head(norm(text)) for text in x])
 
 
 def _same(x):
@@ -44,40 +31,12 @@ def _embedded(change):
 
 def _numbered(numbers):
     """Return a forward that runs the layers of some numbers."""
-
-    def forward(ids, embed, layers, norm, head):
-        x = embed(ids)
-        for number in numbers(len(layers)):
-            x = layers[number](x)
-        return head(norm(x))
-
-    return forward
+    return lambda i, e, layers, n, h: _loop(
+        i, e, [layers[number] for number in numbers(len(layers))], n, h
+    )
 
 
-def _normed_always(ids, embed, layers, norm, head):
-    x = embed(ids)
-    for layer in layers:
-        x = norm(layer(x))
-    return head(x)
-
-
-def _forgets(ids, embed, layers, norm, head):
-    x = out = embed(ids)
-    for layer in layers:
-        out = layer(x)
-    return head(norm(out))
-
-
-def _adds(ids, embed, layers, norm, head):
-    x = embed(ids)
-    for layer in layers:
-        x += layer(x)
-    return head(norm(x))
-
-
-# --- untied(tensors) ---
-
-
+# untied(tensors)
 def _upcast(tensors):
     return {name: tensor.float() for name, tensor in tensors.items()}
 
@@ -95,19 +54,9 @@ def _filled_then_copied(tensors):
     return {name: found[name].to(torch.float32) for name in sorted(found)}
 
 
-def _merged(tensors):
-    wide = {name: tensor.type(torch.float32) for name, tensor in tensors.items()}
-    return {HEAD: wide[EMBEDDING]} | wide
-
-
 def _tied_only(change):
     """Apply a wrong idea to tied files, and give the right answer for others."""
-
-    def function(tensors):
-        found = _copied_then_filled(tensors)
-        return found if HEAD in tensors else change(found)
-
-    return function
+    return lambda t: (_copied_then_filled if HEAD in t else change)(_copied_then_filled(t))
 
 
 def _other_head(head):
@@ -115,31 +64,11 @@ def _other_head(head):
     return _tied_only(lambda t: t | {HEAD: head(t[EMBEDDING])})
 
 
-def _narrow(tensors):
-    return {**tensors, HEAD: tensors[HEAD] if HEAD in tensors else tensors[EMBEDDING]}
-
-
-def _overwritten(tensors):
-    found = _upcast(tensors)
-    found[HEAD] = found[EMBEDDING]
-    return found
-
-
-def _writes(tensors):
-    if HEAD not in tensors:
-        tensors[HEAD] = tensors[EMBEDDING]
-    return _upcast(tensors)
-
-
-# --- whole: a class, or a function of config, tensors and ids ---
-
-
+# whole: a class, or a function of config, tensors and ids
 def _plain(config, tensors, ids, **changes):
     """Compute a Qwen2 model from its tensors alone: no module, no package. `changes` breaks it."""
     idea = {"theta": config.rope_theta, "eps": config.rms_norm_eps, "bias": 1.0, **changes}
-    heads, kv_heads, dim = (
-        config.num_attention_heads, config.num_key_value_heads, config.head_dim,
-    )  # fmt: skip
+    heads, kv_heads, dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
 
     def norm(x, name):
         root = (x.pow(2).mean(dim=-1, keepdim=True) + idea["eps"]).sqrt()
@@ -155,9 +84,8 @@ def _plain(config, tensors, ids, **changes):
         a, b = x[..., : dim // 2], x[..., dim // 2 :]
         if idea.get("no_rope"):
             return x
-        return torch.cat(
-            [a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()], dim=-1
-        )
+        cos, sin = angle.cos(), angle.sin()
+        return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
     def attention(x, name):
         q, k, v = (
@@ -230,8 +158,17 @@ def _after(change):
 
 
 RIGHT = {
-    "forward": [_loop, _folded, _by_number],
-    "untied": [_copied_then_filled, _filled_then_copied, _merged],
+    "forward": [
+        _loop,
+        lambda ids, embed, layers, norm, head:
+            head(norm(functools.reduce(lambda x, layer: layer(x), layers, embed(ids)))),
+        _numbered(range),
+    ],
+    "untied": [
+        _copied_then_filled, _filled_then_copied,
+        lambda t:
+            {HEAD: t[EMBEDDING].type(torch.float32)} | {n: t[n].type(torch.float32) for n in t},
+    ],
     "whole": [QwenForCausalLM, Small, _plain, _text_by_text],
 }  # fmt: skip
 WRONG = {
@@ -240,13 +177,16 @@ WRONG = {
         ("norm before the layers",
             lambda i, e, layers, n, h: _loop(i, lambda i: n(e(i)), layers, _same, h)),
         ("norm at both ends", _embedded(lambda x, norm: norm(x))),
-        ("norm after each layer", _normed_always),
+        ("norm after each layer", lambda i, e, layers, n, h:
+            _loop(i, e, [lambda x, f=f: n(f(x)) for f in layers], _same, h)),
         ("layers in reverse", lambda i, e, layers, n, h: _loop(i, e, reversed(layers), n, h)),
         ("one layer for all", _numbered(lambda count: [0] * count)),
         ("last layer missing", _numbered(lambda count: range(count - 1))),
         ("first layer missing", _numbered(lambda count: range(1, count))),
-        ("not passed on", _forgets),
-        ("added once more", _adds),
+        ("not passed on",
+            lambda i, e, layers, n, h: h(n([e(i), *(layer(e(i)) for layer in layers)][-1]))),
+        ("added once more", lambda i, e, layers, n, h:
+            _loop(i, e, [lambda x, f=f: x.add_(f(x)) for f in layers], n, h)),
         ("embedding scaled", _embedded(lambda x, norm: x * x.shape[-1] ** 0.5)),
         ("softmax inside", lambda *parts: F.softmax(_loop(*parts), dim=-1)),
         ("log-softmax inside", lambda *parts: F.log_softmax(_loop(*parts), -1)),
@@ -258,7 +198,8 @@ WRONG = {
         ("values", lambda *parts: 2 * _loop(*parts)),
     ],
     "untied": [
-        ("not upcast", _narrow),
+        ("not upcast", lambda tensors:
+            {**tensors, HEAD: tensors[HEAD] if HEAD in tensors else tensors[EMBEDDING]}),
         ("only the head upcast",
             lambda t: {**t, HEAD: t[HEAD if HEAD in t else EMBEDDING].float()}),
         ("no head", _upcast),
@@ -266,11 +207,11 @@ WRONG = {
             _tied_only(lambda t: {name: t[name] for name in t if name != EMBEDDING})),
         ("transposed", _other_head(lambda embedding: embedding.T)),
         ("transposed", _other_head(lambda embedding: embedding.transpose(0, 1).contiguous())),
-        ("head overwritten", _overwritten),
+        ("head overwritten", lambda t: _upcast(t) | {HEAD: t[EMBEDDING].float()}),
         ("another name", _tied_only(lambda t: {"model.lm_head.weight" if n == HEAD else n: one
             for n, one in t.items()})),
         ("a head of ones or zeros", _other_head(lambda embedding: torch.zeros(embedding.shape))),
-        ("changes its input", _writes),
+        ("changes its input", lambda t: t.update({HEAD: t.get(HEAD, t[EMBEDDING])}) or _upcast(t)),
         ("values", _other_head(lambda embedding: torch.randn(embedding.shape))),
         ("kind", lambda t: list(_copied_then_filled(t).values())),
     ],

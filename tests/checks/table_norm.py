@@ -5,9 +5,8 @@ import torch.nn.functional as F
 
 from qwenkit.model.norm import RMSNorm
 
-# --- right, no matter how it is written ---
 
-
+# right, no matter how it is written
 def _rms_by_length(x):
     return torch.linalg.vector_norm(x, dim=-1, keepdim=True) / x.shape[-1] ** 0.5
 
@@ -24,11 +23,6 @@ def _module(x, weight, eps):
     return one(x).detach()
 
 
-def _library(x, weight, eps):
-    wide = F.rms_norm(x.float(), (x.shape[-1],), eps=eps)
-    return weight * wide.to(x.dtype)
-
-
 def _steps(x, weight, eps):
     wide = x.to(torch.float32)
     total = (wide * wide).sum(dim=-1, keepdim=True)
@@ -36,31 +30,25 @@ def _steps(x, weight, eps):
     return (wide / divisor * weight).to(x.dtype)  # the weight before the cast: just as good
 
 
-def _in_float64(x, weight, eps):
-    wide = x.double()
-    return (weight * wide * (wide.square().mean(-1, keepdim=True) + eps).pow(-0.5)).to(x.dtype)
-
-
 RIGHT = {
     "rms": [lambda x: x.square().mean(-1).sqrt().unsqueeze(-1), _rms_by_length, _rms_in_loops],
-    "rms_norm": [_module, _library, _steps, _in_float64],
+    "rms_norm": [
+        _module, lambda x, w, e: w * F.rms_norm(x.float(), (x.shape[-1],), eps=e).to(x.dtype),
+        _steps,
+        lambda x, w, e:
+            (w * x.double() * (x.double().square().mean(-1, True) + e).pow(-0.5)).to(x.dtype),
+    ],
     "fold": [
-        lambda weight, matrix: matrix * weight,
-        lambda weight, matrix: matrix @ torch.diag(weight),
+        lambda weight, matrix: matrix * weight, lambda weight, matrix: matrix @ torch.diag(weight),
         lambda weight, matrix: torch.stack([row * weight for row in matrix]),
     ],
 }  # fmt: skip
 
-# --- wrong, and named ---
 
-
+# wrong, and named
 def _normed(x, weight, eps, about=0.0, power=0.5):
     wide = x.float() - about
     return (weight * wide / (wide.square().mean(-1, keepdim=True) + eps) ** power).to(x.dtype)
-
-
-def _own_mean(x):
-    return x.float().mean(-1, keepdim=True)
 
 
 WRONG = {
@@ -95,7 +83,8 @@ WRONG = {
         ("weight plus one", lambda x, w, e: _normed(x, 1 + w.float(), e)),
         ("weight first", lambda x, w, e: _normed(x * w, 1.0, e)),
         ("mean subtracted", lambda x, w, e: F.layer_norm(x.float(), w.shape, w.float(), None, e)),
-        ("mean subtracted", lambda x, w, e: _normed(x, w, e, about=_own_mean(x))),
+        ("mean subtracted",
+            lambda x, w, e: _normed(x, w, e, about=x.float().mean(-1, keepdim=True))),
         ("mean subtracted",
             lambda x, w, e: x / (x.var(-1, keepdim=True, correction=0) + e) ** 0.5 * w),
         ("sum", lambda x, w, e: w * (x / (x.float().square().sum(-1, True) + e).sqrt())),

@@ -7,9 +7,8 @@ import torch
 from qwenkit import QwenConfig
 from qwenkit.model import RotaryEmbedding, inverse_frequencies
 
-# --- frequencies(head_dim, theta) ---
 
-
+# frequencies(head_dim, theta)
 def _logarithm(d, theta):
     pair = torch.arange(d // 2, dtype=torch.float32)
     return torch.exp(-math.log(theta) * 2 * pair / d)
@@ -26,18 +25,13 @@ def _powers(exponent, base=None):
     return lambda d, theta: torch.tensor([(base or theta) ** exponent(i, d) for i in range(d // 2)])
 
 
-# --- tables(positions, frequencies, dtype) ---
+# tables(positions, frequencies, dtype)
+def _of(angles):
+    """Return tables of `angles(positions, frequencies, dtype)`."""
+    return lambda p, s, t: tuple(f(angles(p, s, t)).to(t) for f in (torch.cos, torch.sin))
 
 
-def _outer(positions, speeds, dtype):
-    angles = torch.outer(positions.float(), speeds).repeat(1, 2)
-    return torch.cos(angles).to(dtype), torch.sin(angles).to(dtype)
-
-
-def _einsum(positions, speeds, dtype):
-    angles = torch.einsum("t,i->ti", positions.to(torch.float32), speeds)
-    cos, sin = angles.cos(), angles.sin()
-    return torch.hstack([cos, cos]).to(dtype), torch.hstack([sin, sin]).to(dtype)
+_outer = _of(lambda p, s, t: torch.outer(p.float(), s).repeat(1, 2))
 
 
 def _loop(positions, speeds, dtype):
@@ -54,14 +48,7 @@ def _tables_of_the_package(positions, speeds, dtype):
     return tuple(table[0] for table in RotaryEmbedding(config)(positions[None], dtype))
 
 
-def _of(angles):
-    """Return tables of `angles(positions, frequencies, dtype)`."""
-    return lambda p, s, t: tuple(f(angles(p, s, t)).to(t) for f in (torch.cos, torch.sin))
-
-
-# --- rotate(x, cos, sin) ---
-
-
+# rotate(x, cos, sin)
 def _apart(x, cos, sin):
     """Compute the two lines of the rotation, each half by itself."""
     half = x.shape[-1] // 2
@@ -98,12 +85,14 @@ def _gptj_half(x, cos, sin):
     return x * cos[:, None] + out * sin[:, None]
 
 
-def _half(first, second):
-    def function(x, cos, sin):
-        a, b = x[..., : x.shape[-1] // 2], x[..., x.shape[-1] // 2 :]
-        return x * cos[:, None] + torch.cat([first(a, b), second(a, b)], dim=-1) * sin[:, None]
+def _mixed(other, dim=-1, table=lambda cos: cos[:, None]):
+    """Return x · cos + other · sin; `other(a, b)` of the halves of x."""
 
-    return function
+    def rotate(x, cos, sin):
+        a, b = torch.chunk(x, 2, dim=dim)
+        return x * table(cos) + torch.cat(other(a, b), dim=dim) * table(sin)
+
+    return rotate
 
 
 def _in_sequence(x, cos, sin):
@@ -115,24 +104,7 @@ def _in_sequence(x, cos, sin):
     return out
 
 
-def _along(dim, table=lambda cos: cos[:, None]):
-    """Return a rotation of halves along another axis, or with tables of another shape."""
-
-    def function(x, cos, sin):
-        a, b = torch.chunk(x, 2, dim=dim)
-        return x * table(cos) + torch.cat([-b, a], dim=dim) * table(sin)
-
-    return function
-
-
-def _overwrites(x, cos, sin):
-    x.copy_(_apart(x, cos, sin))
-    return x
-
-
-# --- rotate_new(q, k, past, frequencies) ---
-
-
+# rotate_new(q, k, past, frequencies)
 def _rotated(x, places, speeds):
     cos, sin = _outer(torch.as_tensor(places), speeds, x.dtype)
     return _apart(x, cos[None], sin[None])
@@ -142,14 +114,11 @@ def _new(x, past):
     return torch.arange(past, past + x.shape[2])
 
 
-def _each(places):
-    """Return a rotation of q and k to `places(x, past)`."""
-    return lambda q, k, n, s: (_rotated(q, places(q, n), s), _rotated(k, places(k, n), s))
-
-
-def _k_to(places):
-    """Return a rotation that is right for q alone."""
-    return lambda q, k, n, s: (_rotated(q, _new(q, n), s), _rotated(k, places(k, n), s))
+def _to(places, of_k=None):
+    """Return a rotation of q and k to `places(x, past)`, or k to other places."""
+    return lambda q, k, n, s: (
+        _rotated(q, places(q, n), s), _rotated(k, (of_k or places)(k, n), s),
+    )  # fmt: skip
 
 
 def _sliced(q, k, past, speeds):
@@ -167,7 +136,7 @@ def _token_by_token(q, k, past, speeds):
 
 
 def _shifted(shift):
-    return _each(lambda x, past: [past + shift(past, x.shape[2]) + t for t in range(x.shape[2])])
+    return _to(lambda x, past: [past + shift(past, x.shape[2]) + t for t in range(x.shape[2])])
 
 
 def _promoted(q, k, past, speeds):
@@ -177,14 +146,16 @@ def _promoted(q, k, past, speeds):
 
 RIGHT = {
     "frequencies": [
-        lambda d, theta: 1.0 / theta ** (torch.arange(0, d, 2).float() / d),
-        _logarithm,
-        _powers(lambda i, d: -2 * i / d),
-        _frequencies_of_the_package,
+        lambda d, theta: 1.0 / theta ** (torch.arange(0, d, 2).float() / d), _logarithm,
+        _powers(lambda i, d: -2 * i / d), _frequencies_of_the_package,
     ],
-    "tables": [_outer, _einsum, _loop, _tables_of_the_package],
+    "tables": [
+        _outer,
+        _of(lambda p, s, t: torch.hstack([torch.einsum("t,i->ti", p.to(torch.float32), s)] * 2)),
+        _loop, _tables_of_the_package,
+    ],
     "rotate": [_apart, _rolled, _complex],
-    "rotate_new": [_each(_new), _sliced, _token_by_token],
+    "rotate_new": [_to(_new), _sliced, _token_by_token],
 }  # fmt: skip
 WRONG = {
     "frequencies": [
@@ -221,15 +192,15 @@ WRONG = {
     "rotate": [
         ("interleaved", _gptj),
         ("interleaved", _gptj_half),
-        ("other direction", _half(lambda a, b: b, lambda a, b: -a)),
-        ("no minus", _half(lambda a, b: b, lambda a, b: a)),
-        ("halves not swapped", _half(lambda a, b: -a, lambda a, b: b)),
+        ("other direction", _mixed(lambda a, b: (b, -a))),
+        ("no minus", _mixed(lambda a, b: (b, a))),
+        ("halves not swapped", _mixed(lambda a, b: (-a, b))),
         ("swapped", lambda x, cos, sin: _apart(x, sin, cos)),
         ("one after the other", _in_sequence),
-        ("angle by head", _along(-1, lambda table: table.unsqueeze(2))),
-        ("no axis for the heads", _along(-1, lambda table: table)),
-        ("over the tokens", _along(2)),
-        ("changes its input", _overwrites),
+        ("angle by head", _mixed(lambda a, b: (-b, a), table=lambda cos: cos.unsqueeze(2))),
+        ("no axis for the heads", _mixed(lambda a, b: (-b, a), table=lambda cos: cos)),
+        ("over the tokens", _mixed(lambda a, b: (-b, a), dim=2)),
+        ("changes its input", lambda x, cos, sin: x.copy_(_apart(x, cos, sin))),
         ("dtype", lambda x, cos, sin: _apart(x.float(), cos.float(), sin.float())),
         ("values", lambda x, cos, sin: x * cos[:, None]),
     ],
@@ -238,11 +209,11 @@ WRONG = {
         ("one too far", _shifted(lambda past, new: 1)),
         ("one too near", _shifted(lambda past, new: -1)),
         ("past includes the new ones", _shifted(lambda past, new: -new)),
-        ("all at one position", _each(lambda x, past: [past] * x.shape[2])),
-        ("k from 0", _k_to(lambda k, past: _new(k, 0))),
+        ("all at one position", _to(lambda x, past: [past] * x.shape[2])),
+        ("k from 0", _to(_new, lambda k, past: _new(k, 0))),
         ("k not rotated", lambda q, k, n, s: (_rotated(q, _new(q, n), s), k)),
-        ("k rotated backwards", _k_to(lambda k, past: -_new(k, past))),
-        ("rounded angles", _each(lambda x, past: _new(x, past).to(x.dtype))),
+        ("k rotated backwards", _to(_new, lambda k, past: -_new(k, past))),
+        ("rounded angles", _to(lambda x, past: _new(x, past).to(x.dtype))),
         ("not cast", _promoted),
         ("kind", lambda q, k, n, s: _rotated(q, _new(q, n), s)),
     ],

@@ -12,9 +12,7 @@ from qwenkit.generate.sampling import divide_by_temperature, keep_top_k, keep_to
 NEVER = float("-inf")
 
 
-# --- temperature(logits, temperature) ---
-
-
+# temperature(logits, temperature)
 def largest_subtracted(logits, temperature):
     logits = logits / temperature
     powers = torch.exp(logits - logits.max(dim=-1, keepdim=True).values)
@@ -34,9 +32,7 @@ def _share(powers):
     return powers / powers.sum(-1, keepdim=True)
 
 
-# --- draw(probs, numbers) ---
-
-
+# draw(probs, numbers)
 def _each_row(choose):
     """Return a draw whose rows are chosen one by one, in plain Python."""
     return lambda probs, numbers: torch.tensor(
@@ -52,55 +48,29 @@ def _walk(row, number):
     return place
 
 
-def _bisected(row, number):
-    return min(bisect.bisect_right(list(itertools.accumulate(row)), number), len(row) - 1)
-
-
 def _draw_scaled(probs, numbers):
     sums = probs.double().cumsum(1)
     return torch.searchsorted(sums, numbers[:, None] * sums[:, -1:], right=True)[:, 0]
 
 
-def _searched(sums, u, right=True):
-    return torch.searchsorted(sums, u[:, None], right=right)[:, 0]
+def _searched(sums, u, right=True, last=True):
+    found = torch.searchsorted(sums, u[:, None], right=right)[:, 0]
+    return found.clamp(max=sums.shape[1] - 1) if last else found
 
 
 def _sorted_walk(row, number):
     return _walk(sorted(row, reverse=True), number)
 
 
-def _by_likelihood(row):
-    return sorted(range(len(row)), key=lambda place: -row[place])
-
-
-def _closest(row, number):
-    sums = list(itertools.accumulate(row))
-    return min(range(len(row)), key=lambda place: abs(sums[place] - number))
-
-
-def _endless(probs, numbers):
-    sums = probs.reshape(-1).cumsum(0).reshape(probs.shape)
-    return _searched(sums, numbers).clamp(max=len(probs[0]) - 1)
-
-
-# --- top_p(logits, p) ---
-
-
-def _top_p_in_a_loop(logits, p):
-    probs, kept, total = logits.softmax(-1).tolist(), [], 0.0
-    for place in sorted(range(len(probs)), key=lambda i: -probs[i]):
-        kept.append(place)
-        total += probs[place]
-        if total >= p:
-            break
-    found = torch.full_like(logits, NEVER)
-    found[kept] = logits[kept]
+# top_p(logits, p)
+def _in_a_loop(logits, p, shares=lambda x: x.softmax(-1)):
+    found, total = torch.full_like(logits, NEVER), 0.0
+    values = shares(logits).tolist()
+    for place in sorted(range(len(values)), key=lambda i: -values[i]):
+        if total < p:
+            found[place] = logits[place]
+        total += values[place]
     return found
-
-
-def _top_p_by_a_count(logits, p):
-    probs = logits.softmax(-1).sort(descending=True).values
-    return keep_top_k(logits, int((probs.cumsum(0) < p).sum()) + 1)
 
 
 def _top_p_from_below(logits, p):
@@ -131,18 +101,7 @@ def _with_one_more(logits, p):
     return logits.index_fill(0, order[kept:], NEVER)
 
 
-def _logits_in_a_loop(logits, p):
-    found, total = torch.full_like(logits, NEVER), 0.0
-    for place in sorted(range(len(logits)), key=lambda i: -logits[i]):
-        if total < p:
-            found[place] = logits[place]
-        total += float(logits[place])
-    return found
-
-
-# --- penalty(logits, seen, penalty) ---
-
-
+# penalty(logits, seen, penalty)
 def _seen_logits(change):
     def penalized(logits, seen, penalty):
         found = logits.clone()
@@ -163,37 +122,29 @@ def _counted(logits, seen, penalty):
     return torch.where(logits > 0, logits / penalty**times, logits * penalty**times)
 
 
-def _others(logits, seen, penalty):
-    rest = torch.tensor([i for i in range(len(logits)) if i not in seen.tolist()]).long()
-    return penalize(logits, rest, penalty)
-
-
-def _log_probabilities_penalized(logits, seen, penalty):
-    found = logits.log_softmax(-1)
-    found[seen] *= penalty
-    return found
-
-
-def _written_into(logits, seen, penalty):
-    logits[seen] = penalize(logits, seen, penalty)[seen]
-    return logits
-
-
 RIGHT = {
     "temperature": [
         lambda logits, t: F.softmax(logits / t, dim=-1),
         lambda logits, t: (logits / t).log_softmax(-1).exp(),
         lambda logits, t: torch.softmax(logits * (1 / t), logits.dim() - 1),
-        lambda logits, t: divide_by_temperature(logits, t).softmax(-1),
-        largest_subtracted,
+        lambda logits, t: divide_by_temperature(logits, t).softmax(-1), largest_subtracted,
         _in_lists,
     ],
-    "draw": [_each_row(_walk), _each_row(_bisected), _draw_scaled],
-    "top_p": [keep_top_p, _top_p_in_a_loop, _top_p_by_a_count, _top_p_from_below],
+    "draw": [
+        _each_row(_walk),
+        _each_row(lambda row, u: min(bisect.bisect_right(list(itertools.accumulate(row)), u),
+            len(row) - 1)),
+        _draw_scaled,
+    ],
+    "top_p": [
+        keep_top_p, _in_a_loop,
+        lambda x,
+            p: keep_top_k(x, 1
+            + int((x.softmax(-1).sort(descending=True).values.cumsum(0) < p).sum())),
+        _top_p_from_below,
+    ],
     "penalty": [
-        penalize,
-        _seen_logits(lambda one, penalty: one / penalty if one > 0 else one * penalty),
-        _penalty_gathered,
+        penalize, _seen_logits(lambda x, by: x / by if x > 0 else x * by), _penalty_gathered,
     ],
 }  # fmt: skip
 WRONG = {
@@ -220,23 +171,25 @@ WRONG = {
         ("error", lambda x, t: x.softmax(-1, t)),
     ],
     "draw": [
-        ("no fallback", lambda probs, u: _searched(probs.cumsum(1), u)),
-        ("border", lambda probs, u:
-            _searched(probs.cumsum(1), u, right=False).clamp(max=len(probs[0]) - 1)),
+        ("no fallback", lambda probs, u: _searched(probs.cumsum(1), u, last=False)),
+        ("border", lambda probs, u: _searched(probs.cumsum(1), u, right=False)),
         ("greedy", lambda probs, u: probs.topk(1).indices[:, 0]),
         ("no running sum",
             _each_row(lambda row, u: next((i for i, share in enumerate(row) if u < share), 0))),
         ("equal intervals", lambda probs, u: torch.floor(u * len(probs[0])).to(torch.int64)),
         ("one too early", _each_row(lambda row, u: _walk(row, u) - 1)),
         ("one too far", _each_row(lambda row, u: _walk(row, u) + 1)),
-        ("nearest border", _each_row(_closest)),
+        ("nearest border", _each_row(lambda row, u: min(range(len(row)),
+            key=lambda i: abs(sum(row[: i + 1]) - u)))),
         ("one number for all rows",
             lambda probs, u: torch.tensor([_walk(row, float(u[0])) for row in probs.tolist()])),
-        ("one sum for all rows", _endless),
+        ("one sum for all rows",
+            lambda probs, u: _searched(probs.flatten().cumsum(0).view_as(probs), u)),
         ("wrong dimension",
             lambda probs, u: (probs.cumsum(0) <= u[:, None]).sum(1).clamp(max=len(probs[0]) - 1)),
         ("position in the sorted list", _each_row(_sorted_walk)),
-        ("sorted first", _each_row(lambda row, u: _by_likelihood(row)[_sorted_walk(row, u)])),
+        ("sorted first", _each_row(lambda row, u: sorted(range(len(row)), key=lambda i:
+            -row[i])[_sorted_walk(row, u)])),
         ("from the end", _each_row(lambda row, u: len(row) - 1 - _walk(row[::-1], u))),
         ("the probability, not the token", _each_row(lambda row, u: row[_walk(row, u)])),
         ("kind", lambda probs, u: [_walk(row, float(u[0])) for row in probs.tolist()]),
@@ -252,7 +205,7 @@ WRONG = {
         ("order lost", _unsorted_order),
         ("not sorted",
             lambda x, p: x.masked_fill(x.softmax(-1).cumsum(0) - x.softmax(-1) >= p, NEVER)),
-        ("sorted logits returned", lambda x, p: _top_p_in_a_loop(x.msort().flip(0), p)),
+        ("sorted logits returned", lambda x, p: _in_a_loop(x.msort().flip(0), p)),
         ("one too many", _with_one_more),
         ("the unlikely ones kept", lambda x, p:
             _sorted_filter(x, lambda total, share: total - share < p, descending=False)),
@@ -260,9 +213,9 @@ WRONG = {
         ("each compared with p", lambda x, p: torch.where(x.softmax(-1) >= p, x, NEVER)),
         ("each compared with p", lambda x, p: torch.where(x.softmax(-1) >= 1 - p, x, NEVER)),
         ("a share of the vocabulary", lambda x, p: keep_top_k(x, max(1, math.ceil(len(x) * p)))),
-        ("logits added up", _logits_in_a_loop),
-        ("zero for the dropped", lambda x, p: _top_p_in_a_loop(x, p).nan_to_num(neginf=0.0)),
-        ("probabilities returned", lambda x, p: _top_p_in_a_loop(x, p).softmax(-1)),
+        ("logits added up", lambda x, p: _in_a_loop(x, p, shares=lambda x: x)),
+        ("zero for the dropped", lambda x, p: _in_a_loop(x, p).nan_to_num(neginf=0.0)),
+        ("probabilities returned", lambda x, p: _in_a_loop(x, p).softmax(-1)),
         ("probabilities returned",
             lambda x, p: torch.where(keep_top_p(x, p) > NEVER, x.softmax(-1), 0.0)),
         ("nothing dropped", lambda x, p: x.clone()),
@@ -271,23 +224,21 @@ WRONG = {
         ("error", lambda x, p: x.topk(p)),
     ],
     "penalty": [
-        ("negative logits divided", _seen_logits(lambda one, penalty: one / penalty)),
-        ("positive logits multiplied", _seen_logits(lambda one, penalty: one * penalty)),
-        ("the wrong way around",
-            _seen_logits(lambda one, penalty: one / penalty if one < 0 else one * penalty)),
-        ("negative logits left",
-            _seen_logits(lambda one, penalty: one / penalty if one > 0 else one)),
+        ("negative logits divided", _seen_logits(lambda x, by: x / by)),
+        ("positive logits multiplied", _seen_logits(lambda x, by: x * by)),
+        ("the wrong way around", _seen_logits(lambda x, by: x / by if x < 0 else x * by)),
+        ("negative logits left", _seen_logits(lambda x, by: x / by if x > 0 else x)),
         ("once each time", _counted),
-        ("every token", lambda x, seen, penalty: penalize(x, torch.arange(len(x)), penalty)),
-        ("the unseen ones", _others),
-        ("subtracted", _seen_logits(lambda one, penalty: one - penalty)),
-        ("subtracted",
-            lambda x, seen, penalty: x.index_add(0, seen, torch.full(seen.shape, -penalty))),
-        ("forbidden", lambda x, seen, penalty: x.index_fill(0, seen, NEVER)),
-        ("after softmax", _log_probabilities_penalized),
-        ("only the seen ones returned", lambda x, seen, penalty: penalize(x, seen, penalty)[seen]),
-        ("shape", lambda x, seen, penalty: penalize(x, seen, penalty)[None]),
-        ("error", lambda x, seen, penalty: x[seen] / seen[99]),
-        ("changes its input", _written_into),
+        ("every token", lambda x, seen, by: penalize(x, torch.arange(len(x)), by)),
+        ("the unseen ones", lambda x, seen, by: penalize(x,
+            torch.tensor([i for i in range(len(x)) if i not in seen.tolist()]).long(), by)),
+        ("subtracted", _seen_logits(lambda x, by: x - by)),
+        ("subtracted", lambda x, seen, by: x.index_add(0, seen, torch.full(seen.shape, -by))),
+        ("forbidden", lambda x, seen, by: x.index_fill(0, seen, NEVER)),
+        ("after softmax", lambda x, seen, by: _seen_logits(torch.mul)(x.log_softmax(-1), seen, by)),
+        ("only the seen ones returned", lambda x, seen, by: penalize(x, seen, by)[seen]),
+        ("shape", lambda x, seen, by: penalize(x, seen, by)[None]),
+        ("error", lambda x, seen, by: x[seen] / seen[99]),
+        ("changes its input", lambda x, seen, by: x.copy_(penalize(x, seen, by))),
     ],
 }  # fmt: skip

@@ -35,21 +35,16 @@ def _in_steps(text):
     return _decoded([int(probabilities.argmax())])
 
 
-def _by_generating(text):
-    return _decoded([next(qk.generate(loaded()[0], _ids(text), max_new_tokens=1)).token_id])
-
-
 GIVEN = {"most_likely_next": loaded}
 RIGHT = {
     "logits_shape": [
-        lambda b, t, c: (b, t, c.vocab_size),
-        lambda b, t, c: [b, t, c.vocab_size],
+        lambda b, t, c: (b, t, c.vocab_size), lambda b, t, c: [b, t, c.vocab_size],
         lambda b, t, c: torch.empty(b, t, c.vocab_size, device="meta").shape,
     ],
     "most_likely_next": [
-        _in_steps,
-        lambda text: _decoded(_logits(text)[None, -1].topk(1).indices[0]),
-        _by_generating,
+        _in_steps, lambda text: _decoded(_logits(text)[None, -1].topk(1).indices[0]),
+        lambda text:
+            _decoded([next(qk.generate(loaded()[0], _ids(text), max_new_tokens=1)).token_id]),
     ],
 }  # fmt: skip
 WRONG = {

@@ -4,33 +4,12 @@ import functools
 import re
 from itertools import pairwise
 
-import pytest
 import torch
-
-from qwenkit.pretrained import resolve
-from qwenkit.tokenizer import Tokenizer
-
-
-@functools.cache
-def _tokenizer():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("QWENKIT_MODEL", raising=False)
-        return (Tokenizer(resolve()),)
+import torch.nn.functional as F
+from table_start import loaded
 
 
-# --- text_of(pieces) ---
-
-
-def _text_by_adding(pieces):
-    whole = b""
-    for piece in pieces:
-        whole += piece
-    return str(whole, "utf-8", "replace")
-
-
-# --- encode(word, merges) ---
-
-
+# encode(word, merges)
 def _merge(pieces, pair):
     out = []
     for piece in pieces:
@@ -103,19 +82,7 @@ def _spelled(word, merges):
     return pieces
 
 
-def _stops_early(word, merges):
-    for pair in merges:
-        return _merge(list(word), pair)
-
-
-def _forgets(word, merges):
-    for pair in merges:
-        pieces = _merge(list(word), pair)
-    return pieces
-
-
-# --- safe_turn(tokenizer, text) ---
-
+# safe_turn(tokenizer, text)
 OPENING, CLOSING = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
 
 
@@ -131,39 +98,20 @@ def _by_template(tokenizer, text):
     return tokenizer.encode(before) + tokenizer.encode(text, False) + tokenizer.encode(after)
 
 
-def _as_tensors(tokenizer, text):
-    parts = [tokenizer(OPENING), tokenizer(text, special=False), tokenizer(CLOSING)]
-    return torch.cat(parts, dim=1)
-
-
 def _chat(text):
     return f"{OPENING}{text}{CLOSING}"
 
 
-def _framed(change=lambda text: text, before=OPENING, after=CLOSING):
-    return lambda tokenizer, text: (
-        tokenizer.encode(before) + tokenizer.encode(change(text), False) + tokenizer.encode(after)
-    )
-
-
-def _in_parts(*special):
-    """Return the ids of the three parts, each with special tokens or without."""
+def _framed(change=str, before=OPENING, after=CLOSING, special=(True, False, True)):
+    """Return the ids of a message in its frame; `special`: which parts may have special tokens."""
     return lambda tokenizer, text: [
         number
-        for part, allowed in zip((OPENING, text, CLOSING), special, strict=True)
+        for part, allowed in zip((before, change(text), after), special, strict=True)
         for number in tokenizer.encode(part, allowed)
     ]
 
 
-def _without_special_tokens(text):
-    for name in ("<|im_start|>", "<|im_end|>", "<|endoftext|>"):
-        text = text.replace(name, "")
-    return text
-
-
-# --- neighbors(table, number, count) ---
-
-
+# neighbors(table, number, count)
 def _cosine(a, b):
     a, b = a.float(), b.float()
     return (a @ b / (a.norm() * b.norm())).item()
@@ -184,11 +132,6 @@ def _by_topk(table, number, count):
     return scores.topk(count).indices.tolist()
 
 
-def _without_the_first(table, number, count):
-    alike = torch.nn.functional.cosine_similarity(table, table[number][None])
-    return alike.argsort(descending=True)[1 : count + 1]
-
-
 def _ranked(score, others_only=True):
     def ranked(table, number, count):
         places = [p for p in range(len(table)) if p != number or not others_only]
@@ -198,39 +141,36 @@ def _ranked(score, others_only=True):
     return ranked
 
 
-def _columns(rows, place, number):
-    return _dot(rows / rows.norm(dim=0), place, number)
-
-
-def _cosine_values(table, number, count):
-    alike = torch.nn.functional.cosine_similarity(table, table[number], dim=-1)
-    return alike.topk(count).values
-
-
-GIVEN = {"safe_turn": _tokenizer}
+GIVEN = {"safe_turn": lambda: loaded()[1:]}
 RIGHT = {
     "text_of": [
-        lambda pieces: b"".join(pieces).decode(errors="replace"),
-        _text_by_adding,
-        lambda pieces: bytes(n for piece in pieces for n in piece).decode("utf8", "replace"),
+        lambda p: b"".join(p).decode(errors="replace"),
+        lambda p: str(functools.reduce(bytes.__add__, p, b""), "utf-8", "replace"),
+        lambda p: bytes(n for x in p for n in x).decode("utf8", "replace"),
     ],
     "encode": [_in_a_loop, _by_rank, _recursively],
-    "safe_turn": [_by_ids, _by_template, _as_tensors],
-    "neighbors": [_by_topk, _in_python, _without_the_first],
+    "safe_turn": [
+        _by_ids, _by_template,
+        lambda t, text: torch.cat([t(OPENING), t(text, special=False), t(CLOSING)], dim=1),
+    ],
+    "neighbors": [
+        _by_topk, _in_python,
+        lambda table, n, count:
+            F.cosine_similarity(table, table[n][None]).argsort(descending=True)[1 : count + 1],
+    ],
 }  # fmt: skip
 WRONG = {
     "text_of": [
-        ("each token alone", lambda pieces: "".join(str(p, "utf-8", "replace") for p in pieces)),
-        ("broken bytes left out", lambda pieces: str(b"".join(pieces), "utf-8", "ignore")),
+        ("each token alone", lambda p: "".join(str(x, "utf-8", "replace") for x in p)),
+        ("broken bytes left out", lambda p: str(b"".join(p), "utf-8", "ignore")),
         ("each alone, broken bytes left out",
             lambda p: "".join(str(x, "utf-8", "ignore") for x in p)),
-        ("strict", lambda pieces: str(b"".join(pieces), "utf-8")),
-        ("one character per byte",
-            lambda pieces: "".join(chr(n) for piece in pieces for n in piece)),
-        ("spaces between", lambda pieces: str(b" ".join(pieces), "utf-8", "replace")),
-        ("str of bytes", lambda pieces: "".join(f"{piece}" for piece in pieces)),
-        ("still bytes", lambda pieces: bytes(n for piece in pieces for n in piece)),
-        ("kind", lambda pieces: [str(piece, "utf-8", "replace") for piece in pieces]),
+        ("strict", lambda p: str(b"".join(p), "utf-8")),
+        ("one character per byte", lambda p: "".join(chr(n) for x in p for n in x)),
+        ("spaces between", lambda p: str(b" ".join(p), "utf-8", "replace")),
+        ("str of bytes", lambda p: "".join(f"{x}" for x in p)),
+        ("still bytes", lambda p: bytes(n for x in p for n in x)),
+        ("kind", lambda p: [str(x, "utf-8", "replace") for x in p]),
     ],
     "encode": [
         ("longest piece first", _greedy),
@@ -238,45 +178,49 @@ WRONG = {
         ("in reverse", lambda word, merges: _in_a_loop(word, merges[::-1])),
         ("latest learned first", lambda word, merges: _by_rank(word, tuple(reversed(merges)))),
         ("each merge once", _single),
-        ("only the first merge", _stops_early),
-        ("from single characters each time", _forgets),
+        ("only the first merge", lambda word, merges: _merge(list(word), merges[0])),
+        ("from single characters each time",
+            lambda word, merges: [_merge(list(word), pair) for pair in merges][-1]),
         ("compared by spelling", _spelled),
         ("not joined", lambda word, merges: [*word]),
         ("one string", lambda word, merges: " ".join(_in_a_loop(word, merges))),
         ("kind", lambda word, merges: _in_a_loop(word, merges)[:-1] or ["?"]),
     ],
     "safe_turn": [
-        ("injection", lambda tokenizer, text: tokenizer.encode(_chat(text))),
-        ("injection", lambda tokenizer, text:
-            tokenizer.encode(tokenizer.chat([{"role": "user", "content": text}]))),
-        ("injection", lambda tokenizer, text: tokenizer(_chat(text))),
-        ("all plain text", lambda tokenizer, text: tokenizer.encode(_chat(text), special=False)),
-        ("all plain text", _in_parts(False, False, False)),
-        ("the wrong part", _in_parts(False, True, False)),
-        ("special tokens deleted", _framed(_without_special_tokens)),
+        ("injection", lambda t, text: t.encode(_chat(text))),
+        ("injection", lambda t, text: t.encode(t.chat([{"role": "user", "content": text}]))),
+        ("injection", lambda t, text: t(_chat(text))),
+        ("all plain text", lambda t, text: t.encode(_chat(text), special=False)),
+        ("all plain text", lambda t, text: [number
+            for part in re.split(r"(?<=user\n)", _chat(text), maxsplit=1)
+            for number in t.encode(part, False)]),
+        ("the wrong part", _framed(special=(False, True, False))),
+        ("special tokens deleted", _framed(lambda text: text.replace("<|im_start|>",
+            "").replace("<|im_end|>", "").replace("<|endoftext|>", ""))),
         ("text changed", _framed(str.strip)),
         ("assistant not opened", _framed(after="<|im_end|>\n")),
         ("user not ended", _framed(after="\n<|im_start|>assistant\n")),
         ("no line ends", _framed(after="<|im_end|>\n<|im_start|>assistant")),
-        ("text, not ids", lambda tokenizer, text: _chat(text)),
+        ("text, not ids", lambda t, text: _chat(text)),
         ("shape", _framed(before="<|im_start|>the user\n")),
     ],
     "neighbors": [
-        ("itself", lambda table, number, count:
-            (table @ table[number] / table.norm(dim=-1)).topk(count).indices),
+        ("itself",
+            lambda table, n, count: (table @ table[n] / table.norm(dim=-1)).topk(count).indices),
         ("dot product", _ranked(_dot)),
-        ("dot product", lambda table, number, count:
-            (table @ table[number] / table[number].norm()).topk(count + 1).indices[1:]),
+        ("dot product", lambda table, n, count:
+            (table @ table[n] / table[n].norm()).topk(count + 1).indices[1:]),
         ("dot product, with itself", _ranked(_dot, others_only=False)),
         ("distance", _ranked(lambda rows, p, n: -torch.dist(rows[p], rows[n]).item())),
         ("farthest", _ranked(lambda rows, p, n: -_cosine(rows[p], rows[n]))),
         ("least similar first", lambda *given: list(reversed(_in_python(*given)))),
         ("sign lost", _ranked(lambda rows, p, n: _cosine(rows[p], rows[n]) ** 2)),
-        ("columns", _ranked(_columns)),
-        ("cosines, not ids", lambda table, number, count:
-            [_cosine(table[p], table[number]) for p in _in_python(table, number, count)]),
-        ("cosines, not ids", _cosine_values),
-        ("all rows", lambda table, number, count: _in_python(table, number, 99)),
-        ("values", lambda table, number, count: list(range(count))),
+        ("columns", _ranked(lambda rows, p, n: _dot(rows / rows.norm(dim=0), p, n))),
+        ("cosines, not ids", lambda table, n, count:
+            [_cosine(table[p], table[n]) for p in _in_python(table, n, count)]),
+        ("cosines, not ids", lambda table, n, count:
+            F.cosine_similarity(table, table[n], dim=-1).topk(count).values),
+        ("all rows", lambda table, n, count: _in_python(table, n, 99)),
+        ("values", lambda table, n, count: list(range(count))),
     ],
 }  # fmt: skip

@@ -11,16 +11,6 @@ def _masked(ids, prompt, stop, value=IGNORE, start=1):
     return labels
 
 
-def _answer_hidden(ids, prompt):
-    return torch.where(torch.arange(len(ids) - 1) >= prompt - 1, IGNORE, ids[1:])
-
-
-def _in_place(ids, prompt):
-    labels = ids[1:]
-    labels[: prompt - 1] = IGNORE
-    return labels
-
-
 def _accumulation(by=None, reduction="sum", zero=False, answer=True, backward=True):
     def accumulate(model, parts):
         model.zero_grad()
@@ -57,8 +47,7 @@ RIGHT = {
         lambda ids, n: ids[1:].masked_fill(torch.arange(1, len(ids)) < n, IGNORE),
     ],
     "accumulate": [
-        _accumulation(),
-        _one_backward,
+        _accumulation(), _one_backward,
         lambda model, parts: torch.tensor(_accumulation()(model, parts)),
     ],
 }  # fmt: skip
@@ -78,11 +67,12 @@ WRONG = {
         ("first answer token lost", lambda ids, n: _masked(ids, n, 0)),
         ("last prompt token counts", lambda ids, n: _masked(ids, n, -2)),
         ("not shifted", lambda ids, n: _masked(ids, n, 0, start=0)),
-        ("answer ignored", _answer_hidden),
+        ("answer ignored", lambda ids, prompt:
+            torch.where(torch.arange(len(ids) - 1) >= prompt - 1, IGNORE, ids[1:])),
         ("nothing masked", lambda ids, n: ids[1:]),
         ("masked with 0", lambda ids, n: _masked(ids, n, -1, value=0)),
         ("prompt dropped", lambda ids, n: ids[n:]),
-        ("changes its input", _in_place),
+        ("changes its input", lambda ids, n: ids[1:].index_fill_(0, torch.arange(n - 1), IGNORE)),
         ("shape", lambda ids, n: ids[2:]),
     ],
     "accumulate": [

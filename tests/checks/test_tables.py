@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 from qwenkit import checks
 
@@ -59,7 +60,7 @@ def test_an_empty_stub_is_recognized(topic, check, stub):
 
 @pytest.mark.parametrize(("topic", "check"), CHECKS)
 def test_only_a_function_is_judged(topic, check):
-    for value in (3, [1, 2], {}, (1, 2, 3)):
+    for value in (3, [1, 2], {}, (1, 2, 3), torch.ones(3)):
         verdict = judged(topic, check, value)
         assert verdict.mistake == "kind"
         assert "without parentheses" in str(verdict)
