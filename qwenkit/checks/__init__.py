@@ -1,4 +1,4 @@
-"""What the exercises call: it runs the reader's function, and names the mistake.
+"""Checks for the exercises: each runs the reader's function and names the mistake.
 
 `print(qk.checks.rope.rotate(rotate))` judges the function `rotate` that the reader wrote;
 `print(qk.checks.progress())` lists the exercises of the whole course.
@@ -21,8 +21,8 @@ from qwenkit.checks import (
     tokens,
     training,
 )
-from qwenkit.checks.judge import Case, Mistake, Verdict, judge
-from qwenkit.checks.progress import listed
+from qwenkit.checks._judge import Case, Mistake, Verdict, judge
+from qwenkit.checks._progress import listed
 
 __all__ = [
     "EXERCISES",
@@ -56,5 +56,5 @@ EXERCISES = {name: title for topic in _TOPICS for name, title in topic.EXERCISES
 
 
 def progress() -> str:
-    """Return a line for each exercise of the course: solved, tried, or still to come."""
+    """Return a line per exercise of the course: solved, tried, or still to come."""
     return listed(EXERCISES)

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from qwenkit.checks.judge import Case, Mistake, Verdict, judge
+from qwenkit.checks._judge import Case, Mistake, Verdict, judge
+from qwenkit.checks._samples import HALF_B
 from qwenkit.config import QwenConfig
 
 EXERCISES = {
@@ -32,8 +33,8 @@ def read_header(learner: Callable[..., dict[str, Any]]) -> Verdict:
             Case("a file of eighty tensors", (_file(folder, 80, note=True),)),
             Case("a file without __metadata__", (_file(folder, 3, note=False),)),
         ]
-        known = [replace(one, function=_tamed(one.function)) for one in HEADER_MISTAKES]
-        return judge("01.1", _tamed(learner), _read_header, cases, known, praise)
+        known = [replace(one, function=_grouped_errors(one.function)) for one in _HEADER_MISTAKES]
+        return judge("01.1", _grouped_errors(learner), _read_header, cases, known, praise)
 
 
 def decode(learner: Callable[..., Array]) -> Verdict:
@@ -44,8 +45,8 @@ def decode(learner: Callable[..., Array]) -> Verdict:
         Case("very large and very small numbers", (_bytes(2.0**100, -(2.0**-120), 0.0),)),
         Case("a thousand numbers", (_bytes(*np.linspace(-2, 2, 1000)),)),
     ]
-    praise = "the upper half of a float32, and not a bit is lost."
-    return judge("01.2", _owned(learner), _decode, cases, DECODE_MISTAKES, praise, tolerance=0.0)
+    praise = "bfloat16 is the upper half of a float32, so no bit is lost."
+    return judge("01.2", _owned(learner), _decode, cases, _DECODE_MISTAKES, praise, tolerance=0.0)
 
 
 def count(learner: Callable[..., int]) -> Verdict:
@@ -55,21 +56,21 @@ def count(learner: Callable[..., int]) -> Verdict:
         Case("a tied model", (QwenConfig(*sizes, tie_word_embeddings=True),)),
         Case("an untied model", (QwenConfig(*sizes, tie_word_embeddings=False),)),
         Case("as many kv heads as heads", (QwenConfig(90, 32, 48, 2, 4, 4),)),
-        Case("the 0.5B", (QwenConfig(151_936, 896, 4864, 24, 14, 2, tie_word_embeddings=True),)),
+        Case("the 0.5B", (HALF_B,)),
     ]
     praise = "exact, tied and untied."
-    return judge("01.3", learner, _count, cases, COUNT_MISTAKES, praise, tolerance=0.0)
+    return judge("01.3", learner, _count, cases, _COUNT_MISTAKES, praise, tolerance=0.0)
 
 
-# --- 1: a header ---
+# --- 01.1 ---
 
 
 def _file(folder: str, tensors: int, note: bool) -> Path:
-    """Write a safetensors file of small tensors, its header padded with spaces as the format is."""
+    """Write a safetensors file of small tensors; the format pads the header with spaces."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}} if note else {}
-    for place in range(tensors):
-        offsets = [4 * place, 4 * place + 4]
-        header[f"layer.{place}"] = {"dtype": "BF16", "shape": [2], "data_offsets": offsets}
+    for number in range(tensors):
+        offsets = [4 * number, 4 * number + 4]
+        header[f"layer.{number}"] = {"dtype": "BF16", "shape": [2], "data_offsets": offsets}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     path = Path(folder, f"{tensors}.safetensors")
@@ -77,13 +78,13 @@ def _file(folder: str, tensors: int, note: bool) -> Path:
     return path
 
 
-def _tamed(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let all ways to fail on bytes that are no JSON be one error, and on a huge length another."""
+def _grouped_errors(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make one error of all ways to fail on bytes that are not JSON, and one of a huge length."""
     if not callable(function):
         return function
 
     @wraps(function)
-    def tamed(path: Path) -> Any:
+    def grouped(path: Path) -> Any:
         try:
             return function(path)
         except ValueError as error:
@@ -91,7 +92,7 @@ def _tamed(function: Callable[..., Any]) -> Callable[..., Any]:
         except (MemoryError, OverflowError) as error:
             raise MemoryError(str(error)) from None
 
-    return tamed
+    return grouped
 
 
 def _read_header(path: Path) -> Any:
@@ -105,50 +106,33 @@ def _header_bytes(path: Path, order: Any = "little", skip: int = 8) -> bytes:
         return file.read(length)
 
 
-HEADER_MISTAKES = (
-    Mistake(
-        "big-endian",
-        "the length is huge. Its bytes are little-endian, smallest part first.",
-        lambda path: json.loads(_header_bytes(path, order="big")),
-    ),
-    Mistake(
-        "wrong place",
-        "this is not JSON. It starts after eight bytes and is N bytes long.",
-        lambda path: json.loads(_header_bytes(path, skip=0)),
-    ),
-    Mistake(
-        "still bytes",
-        "these are the header's bytes. json.loads makes a dictionary of them.",
-        _header_bytes,
-    ),
-    Mistake(
-        "still text",
-        "parse the text: json.loads.",
-        lambda path: _header_bytes(path).decode(),
-    ),
-    Mistake(
-        "no metadata",
-        "leave __metadata__ in. It is part of the header.",
-        lambda path: {n: e for n, e in _read_header(path).items() if n != "__metadata__"},
-    ),
-    Mistake(
-        "names only",
-        "these are the names alone. Return the whole dictionary, dtypes and offsets included.",
-        lambda path: list(_read_header(path)),
-    ),
-    Mistake(
-        "only the length",
-        "that is the length of the header. It says how much to read next: how do you go on?",
-        lambda path: len(_header_bytes(path)),
-    ),
-)
+_HEADER_MISTAKES = (
+    Mistake("big-endian", "the length is huge. Its bytes are little-endian: the least significant "
+        "byte comes first.",
+        lambda path: json.loads(_header_bytes(path, order="big"))),
+    Mistake("wrong offset", "this is not JSON. The JSON starts after eight bytes and is N bytes "
+        "long.",
+        lambda path: json.loads(_header_bytes(path, skip=0))),
+    Mistake("still bytes", "these are the bytes of the header. json.loads turns them into a "
+        "dictionary.",
+        _header_bytes),
+    Mistake("still text", "parse the text: json.loads.", lambda path: _header_bytes(path).decode()),
+    Mistake("no metadata", "leave __metadata__ in. It is part of the header.",
+        lambda path: {n: e for n, e in _read_header(path).items() if n != "__metadata__"}),
+    Mistake("names only", "these are only the names. Return the whole dictionary, dtypes and "
+        "offsets included.",
+        lambda path: list(_read_header(path))),
+    Mistake("only the length", "that is the length of the header. It says how much to read next: "
+        "how do you continue?",
+        lambda path: len(_header_bytes(path))),
+)  # fmt: skip
 
 
-# --- 2: bfloat16 ---
+# --- 01.2 ---
 
 
 def _bytes(*numbers: float) -> bytes:
-    """Return numbers as little-endian bfloat16, the lower half of each float32 cut off."""
+    """Return numbers as little-endian bfloat16: the lower half of each float32 is cut off."""
     halves = np.array(numbers, dtype=np.float32).view(np.uint32) >> 16
     return halves.astype("<u2").tobytes()
 
@@ -158,7 +142,7 @@ def _halves(data: bytes, kind: str = "<u2") -> Array:
 
 
 def _owned(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Copy an array that a function returns: a view of bytes cannot be written to, and warns."""
+    """Copy an array that a function returns: a view of bytes is read-only, and PyTorch warns."""
     if not callable(function):
         return function
 
@@ -174,41 +158,30 @@ def _decode(data: bytes) -> Array:
     return (_halves(data) << 16).view(np.float32)
 
 
-CONVERTED = "these are whole numbers, converted. Use view, not astype."
-UNSHIFTED = "shift to the upper half first: << 16, then view."
-HALF = "that is float16: five bits of exponent. Shift whole numbers."
-DECODE_MISTAKES = (
-    Mistake("float16", HALF, lambda data: np.frombuffer(data, "<f2").astype(np.float32)),
-    Mistake("float16", HALF, lambda data: np.frombuffer(data, "<f2").copy()),
-    Mistake(
-        "wrong byte order",
-        "the bytes are in the wrong order: '<u2', not '>u2'.",
-        lambda data: (_halves(data, ">u2") << 16).view(np.float32),
-    ),
-    Mistake("converted", CONVERTED, lambda data: (_halves(data) << 16).astype(np.float32)),
-    Mistake("converted", CONVERTED, lambda data: _halves(data) << 16),
-    Mistake("converted", CONVERTED, lambda data: _halves(data).astype(np.float32)),
-    Mistake("not shifted", UNSHIFTED, lambda data: _halves(data).view(np.float32)),
-    Mistake(
-        "shifted by a byte",
-        "you shift by eight bits. A float32 has four bytes, a bfloat16 two: how many bits are "
-        "missing?",
-        lambda data: (_halves(data) << 8).view(np.float32),
-    ),
-    Mistake(
-        "float64",
-        "the values are right, the dtype is not float32.",
-        lambda data: _decode(data).astype(np.float64),
-    ),
-    Mistake(
-        "one number for two",
-        "two bytes are one number, and you made one of four. How wide is what you read first?",
-        lambda data: np.frombuffer(data[: len(data) // 4 * 4], "<f4").copy(),
-    ),
-)
+_CONVERTED = "these are the integers, converted. Use view, not astype."
+_UNSHIFTED = "shift to the upper half first: << 16, then view."
+_HALF = "that is float16, with five bits of exponent. Shift the integers instead."
+_DECODE_MISTAKES = (
+    Mistake("float16", _HALF, lambda data: np.frombuffer(data, "<f2").astype(np.float32)),
+    Mistake("float16", _HALF, lambda data: np.frombuffer(data, "<f2").copy()),
+    Mistake("wrong byte order", "the bytes are in the wrong order: '<u2', not '>u2'.",
+        lambda data: (_halves(data, ">u2") << 16).view(np.float32)),
+    Mistake("converted", _CONVERTED, lambda data: (_halves(data) << 16).astype(np.float32)),
+    Mistake("converted", _CONVERTED, lambda data: _halves(data) << 16),
+    Mistake("converted", _CONVERTED, lambda data: _halves(data).astype(np.float32)),
+    Mistake("not shifted", _UNSHIFTED, lambda data: _halves(data).view(np.float32)),
+    Mistake("shifted by a byte", "you shift by eight bits. A float32 has four bytes, a bfloat16 "
+        "two: how many bits are missing?",
+        lambda data: (_halves(data) << 8).view(np.float32)),
+    Mistake("float64", "the values are right, but the dtype is not float32.",
+        lambda data: _decode(data).astype(np.float64)),
+    Mistake("four bytes at a time", "two bytes are one number, but you read four bytes at a time. "
+        "How wide are the integers that you read first?",
+        lambda data: np.frombuffer(data[: len(data) // 4 * 4], "<f4").copy()),
+)  # fmt: skip
 
 
-# --- 3: count ---
+# --- 01.3 ---
 
 
 def _count(config: QwenConfig) -> int:
@@ -216,7 +189,7 @@ def _count(config: QwenConfig) -> int:
 
 
 def _off(term: Callable[[QwenConfig], int]) -> Callable[[QwenConfig], int]:
-    """Return the count that is off by a term: more where it is positive, less where negative."""
+    """Return the count that is off by a term: too large if it is positive, else too small."""
     return lambda config: config.num_parameters + term(config)
 
 
@@ -232,70 +205,32 @@ def _mlp(c: QwenConfig) -> int:
     return c.hidden_size * c.intermediate_size
 
 
-COUNT_MISTAKES = (
-    Mistake(
-        "no last norm",
-        "the norm after the last layer is missing.",
-        _off(lambda c: -c.hidden_size),
-    ),
-    Mistake(
-        "no layer norms",
-        "the two norms of each layer are missing.",
-        _off(lambda c: -2 * c.num_hidden_layers * c.hidden_size),
-    ),
-    Mistake(
-        "one layer norm",
-        "each layer has two norms, one before attention and one before the MLP.",
-        _off(lambda c: -c.num_hidden_layers * c.hidden_size),
-    ),
-    Mistake(
-        "no norms",
-        "all norms are missing.",
-        _off(lambda c: -(2 * c.num_hidden_layers + 1) * c.hidden_size),
-    ),
-    Mistake(
-        "no biases",
-        "the biases of q, k and v are missing.",
-        _off(lambda c: -c.num_hidden_layers * _bias(c)),
-    ),
-    Mistake(
-        "a bias on o",
-        "o has no bias, and you count one. Only q, k and v have them.",
-        _off(lambda c: c.num_hidden_layers * c.hidden_size),
-    ),
-    Mistake(
-        "tied head counted twice",
-        "a tied head is the embedding; you count it twice.",
-        _off(lambda c: _embedding(c) * c.tie_word_embeddings),
-    ),
-    Mistake(
-        "untied head missing",
-        "an untied head has a matrix of its own.",
-        _off(lambda c: -_embedding(c) * (not c.tie_word_embeddings)),
-    ),
-    Mistake(
-        "KV is H",
-        "k and v have KV heads, not H.",
-        lambda c: replace(c, num_key_value_heads=c.num_attention_heads).num_parameters,
-    ),
-    Mistake(
-        "D is C / H",
-        "D is not always C / H. Use c.head_dim.",
-        lambda c: replace(c, head_dim=c.hidden_size // c.num_attention_heads).num_parameters,
-    ),
-    Mistake(
-        "two MLP matrices",
-        "the MLP has three matrices: gate, up and down.",
-        _off(lambda c: -c.num_hidden_layers * _mlp(c)),
-    ),
-    Mistake(
-        "one layer",
-        "you count one layer. Which terms stand once in each of them?",
-        lambda c: replace(c, num_hidden_layers=1).num_parameters,
-    ),
-    Mistake(
-        "no embedding",
-        "the embedding is missing: a row for each token of the vocabulary.",
-        _off(lambda c: -_embedding(c)),
-    ),
-)
+_COUNT_MISTAKES = (
+    Mistake("no last norm", "the norm after the last layer is missing.",
+        _off(lambda c: -c.hidden_size)),
+    Mistake("no layer norms", "the two norms of each layer are missing.",
+        _off(lambda c: -2 * c.num_hidden_layers * c.hidden_size)),
+    Mistake("one layer norm", "each layer has two norms, one before attention and one before the "
+        "MLP.",
+        _off(lambda c: -c.num_hidden_layers * c.hidden_size)),
+    Mistake("no norms", "all norms are missing.",
+        _off(lambda c: -(2 * c.num_hidden_layers + 1) * c.hidden_size)),
+    Mistake("no biases", "the biases of q, k and v are missing.",
+        _off(lambda c: -c.num_hidden_layers * _bias(c))),
+    Mistake("a bias on o", "o does not have a bias, but you count one. Only q, k and v have them.",
+        _off(lambda c: c.num_hidden_layers * c.hidden_size)),
+    Mistake("tied head counted twice", "a tied head is the embedding; you count it twice.",
+        _off(lambda c: _embedding(c) * c.tie_word_embeddings)),
+    Mistake("untied head missing", "an untied head has a matrix of its own.",
+        _off(lambda c: -_embedding(c) * (not c.tie_word_embeddings))),
+    Mistake("KV is H", "k and v have KV heads, not H.",
+        lambda c: replace(c, num_key_value_heads=c.num_attention_heads).num_parameters),
+    Mistake("D is C / H", "D is not always C / H. Use c.head_dim.",
+        lambda c: replace(c, head_dim=c.hidden_size // c.num_attention_heads).num_parameters),
+    Mistake("two MLP matrices", "the MLP has three matrices: gate, up and down.",
+        _off(lambda c: -c.num_hidden_layers * _mlp(c))),
+    Mistake("one layer", "you count one layer. Which terms occur once in each layer?",
+        lambda c: replace(c, num_hidden_layers=1).num_parameters),
+    Mistake("no embedding", "the embedding is missing: one row per token of the vocabulary.",
+        _off(lambda c: -_embedding(c))),
+)  # fmt: skip

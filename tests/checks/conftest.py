@@ -1,4 +1,4 @@
-"""The tests of checks note their outcomes in a file of their own, never in the reader's."""
+"""The tests of checks record outcomes in a file of their own, never in the reader's."""
 
 import pytest
 

@@ -19,9 +19,9 @@ def file() -> Path:
 
 
 def record(exercise: str, outcome: str) -> None:
-    """Note an outcome; what was right once stays right, and an empty stub is no try.
+    """Record an outcome; what was right once stays right, and an empty stub does not count.
 
-    A file that cannot be read or written costs the note and never the check.
+    If the file cannot be read or written, the record is lost; the check works all the same.
     """
     found = solved()
     if outcome == "empty" or found.get(exercise) in (RIGHT, outcome):
@@ -34,7 +34,7 @@ def record(exercise: str, outcome: str) -> None:
 
 
 def solved() -> dict[str, str]:
-    """Return exercise -> "right" or "not yet", for those that were tried."""
+    """Return exercise -> "right" or "not yet", for the exercises that were tried."""
     try:
         found = json.loads(file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -45,7 +45,7 @@ def solved() -> dict[str, str]:
 
 
 def listed(titles: dict[str, str]) -> str:
-    """Return a line for each exercise (number -> title): solved, tried, or still to come."""
+    """Return a line per exercise (number -> title): solved, tried, or still to come."""
     found = solved()
     marks = {RIGHT: "solved", TRIED: "tried"}
     lines = [

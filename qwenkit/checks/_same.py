@@ -14,14 +14,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Raised:
-    """The answer of a function that stopped with an error: two of one kind are the same answer."""
+    """The answer of a function that raised an error; two errors of one type are the same answer."""
 
     kind: str
-    words: str = ""
+    message: str = ""
 
 
 def answer(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
-    """Return what a function answers to copies of its arguments; an error is an answer, too."""
+    """Call a function with copies of its arguments; an error is an answer too."""
     try:
         return function(*copied(arguments))
     except NotImplementedError:
@@ -33,7 +33,7 @@ def answer(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
 def copied(value: Any) -> Any:
     """Copy tensors, and the lists and dicts that hold them; leave the rest as it is.
 
-    A copy has the strides of the original: what is not contiguous stays so.
+    A copy has the strides of the original: a tensor that is not contiguous stays so.
     """
     if isinstance(value, Tensor):
         fresh = torch.empty_strided(
@@ -50,13 +50,18 @@ def copied(value: Any) -> Any:
 
 
 def same(one: Any, other: Any, tolerance: float) -> bool:
-    """Say whether two answers agree: in kind, shape, dtype and, within a tolerance, in value.
+    """Say whether two answers agree in type, shape, dtype and, within a tolerance, in value.
 
     Args:
         one: an answer.
         other: an answer.
-        tolerance: as a share of the largest value; 256 times as much for half precision, whose
-            last digit is that much coarser or more.
+        tolerance: relative to the largest value; 256 times as much for half precision, which is
+            at least that much coarser.
+
+    >>> same([torch.ones(2), "a"], [torch.ones(2) + 1e-7, "a"], 1e-5)
+    True
+    >>> same(torch.ones(2), torch.ones(2, dtype=torch.float64), 1e-5)  # another dtype
+    False
     """
     if isinstance(one, Raised) or isinstance(other, Raised):
         return isinstance(one, Raised) and isinstance(other, Raised) and one.kind == other.kind
@@ -82,7 +87,7 @@ def same(one: Any, other: Any, tolerance: float) -> bool:
 
 
 def close(one: Tensor, other: Tensor, tolerance: float) -> bool:
-    """Say whether two tensors have one shape and, within a tolerance, the same values."""
+    """Say whether two tensors have the same shape and, within a tolerance, the same values."""
     if one.shape != other.shape:
         return False
     if not one.is_floating_point() or not other.is_floating_point():

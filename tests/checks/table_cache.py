@@ -1,0 +1,256 @@
+"""Answers to the exercises of notebook 10."""
+
+from itertools import takewhile
+
+import torch
+import torch.nn.functional as F
+
+from qwenkit.model import KVCache, attention_mask
+from qwenkit.model.mask import positions
+
+KINDS = {2: "bfloat16", 4: "float32"}
+
+
+def _both(old, new):
+    return torch.cat([old, new], dim=2)
+
+
+def _reads(z):
+    """Return a step that keeps the right tokens and computes z in its own way."""
+    return lambda q, k, v, keys, values: (
+        z(q, _both(keys, k), _both(values, v)), _both(keys, k), _both(values, v),
+    )  # fmt: skip
+
+
+# right, no matter how it is written
+def _read(q, keys, values):
+    """Return one new token's z, without repeating a head."""
+    grouped = q.unflatten(1, (keys.shape[1], -1)).squeeze(-2)  # (B, KV, H/KV, D)
+    weights = (grouped @ keys.mT / q.shape[-1] ** 0.5).float().softmax(-1).to(q.dtype)
+    return (weights @ values).flatten(1, 2)[:, :, None]
+
+
+def _fused(q, k, v, **options):
+    return F.scaled_dot_product_attention(q, k, v, enable_gqa=True, **options)
+
+
+def _step_fused(*given):
+    return list(_reads(_fused)(*given))
+
+
+def _step_in_loops(q, k, v, keys, values):
+    grown = []
+    for old, new in ((keys, k), (values, v)):
+        buffer = old.new_empty(*old.shape[:2], old.shape[2] + 1, old.shape[3])
+        buffer[:, :, :-1], buffer[:, :, -1:] = old, new
+        grown.append(buffer)
+    keys, values = grown
+    z, groups = torch.empty_like(q), q.shape[1] // k.shape[1]
+    for b in range(q.shape[0]):
+        for h in range(q.shape[1]):
+            scores = keys[b, h // groups].float() @ q[b, h, 0].float() / q.shape[-1] ** 0.5
+            z[b, h, 0] = (scores.softmax(0) @ values[b, h // groups].float()).to(q.dtype)
+    return z, keys, values
+
+
+def _room_by_counting(c, free, batch, size):
+    each = batch * c.num_hidden_layers * c.num_key_value_heads * c.head_dim * size * 2
+    return next(tokens for tokens in range(100_000) if (tokens + 1) * each > free)
+
+
+def _room_by_the_config(c, free, batch, size):
+    return free // batch // c.kv_bytes_per_token(KINDS[size])
+
+
+def _kept_in_a_loop(old, new):
+    count = 0
+    while count < len(old) and count < len(new) - 1 and old[count] == new[count]:
+        count += 1
+    return count
+
+
+def _head(old, new):
+    pairs = zip(old, new, strict=False)
+    return [token for token, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
+
+
+def _prefix(old, new):
+    return len(_head(old, new))
+
+
+def _capped_prefix(old, new):
+    return _prefix(old, new[:-1])
+
+
+def _offsets_in_loops(real, new):
+    where, allowed = [], []
+    for row in real.tolist():
+        slots = range(len(row) - new, len(row))
+        where.append([sum(row[:slot]) for slot in slots])
+        allowed.append([[s <= slot and row[s] for s in range(len(row))] for slot in slots])
+    return torch.tensor(where), torch.tensor(allowed)
+
+
+def _offsets_by_padding(real, new):
+    slots = torch.arange(real.shape[1])
+    queries = slots[-new:]
+    padding = (~real).sum(1, keepdim=True)
+    causal = slots[None] <= queries[:, None]
+    return queries - padding, causal[None] & (slots >= padding)[:, None]
+
+
+RIGHT = {
+    "step": [_reads(_read), _step_fused, _step_in_loops],
+    "room": [
+        _room_by_counting, _room_by_the_config,
+        lambda c, free, n, size:
+            free // (n * c.num_hidden_layers * 2 * c.num_key_value_heads * c.head_dim * size),
+    ],
+    "kept": [
+        _kept_in_a_loop, _capped_prefix,
+        lambda old, new: max(n for n in range(len(new)) if n <= len(old) and old[:n] == new[:n]),
+    ],
+    "offsets": [
+        lambda real, new: (positions(new, real.shape[1] - new, real),
+            attention_mask(new, real.shape[1] - new, real=real)[:, 0]),
+        _offsets_in_loops, _offsets_by_padding,
+    ],
+}  # fmt: skip
+
+
+# wrong, and named
+def _keeps(keep):
+    """Return a step that keeps something else."""
+    return lambda q, k, v, keys, values: (
+        _reads(_read)(q, k, v, keys, values)[0], keep(keys, k, q), keep(values, v, q),
+    )  # fmt: skip
+
+
+def _from(part):
+    """Return a step that forgets some of the cached tokens."""
+    return lambda q, k, v, *cache: _reads(_read)(q, k, v, *(x[:, :, part] for x in cache))
+
+
+def _cycled(q, k, v):
+    groups = q.shape[1] // k.shape[1]
+    return _read(q, torch.cat([k] * groups, dim=1), torch.cat([v] * groups, dim=1))
+
+
+def _room_of(count, down=lambda free, each: free // each):
+    """Return the room for tokens of which each layer keeps `count(config)` values."""
+    return lambda c, free, n, size: down(free, n * c.num_hidden_layers * count(c) * size)
+
+
+def _kv(c):
+    return 2 * c.num_key_value_heads * c.head_dim
+
+
+def _substring(old, new):
+    return max(
+        n for n in range(len(old) + 1) for i in range(len(old) - n + 1)
+        for j in range(len(new) - n + 1) if old[i : i + n] == new[j : j + n]
+    )  # fmt: skip
+
+
+def _equal(old, new):
+    return [a == b for a, b in zip(old, new, strict=False)].count(True)
+
+
+def _slots(real, new):
+    return torch.arange(real.shape[1])[None, -new:].repeat(len(real), 1)
+
+
+def _mask(real, new):
+    return _offsets_by_padding(real, new)[1]
+
+
+def _where(change):
+    """Return the offsets with other positions."""
+    return lambda real, new: (change(real, new), _mask(real, new))
+
+
+def _may(change):
+    """Return the offsets with another mask."""
+    return lambda real, new: (_offsets_by_padding(real, new)[0], change(real, new))
+
+
+def _causal(real, new):
+    slots = torch.arange(real.shape[1])
+    return (slots <= slots[-new:, None]).repeat(len(real), 1, 1)
+
+
+WRONG = {
+    "step": [
+        ("does not see itself", lambda q, k, v, keys, values:
+            (_read(q, keys, values) if keys.shape[2] else 0 * q, _both(keys, k), _both(values, v))),
+        ("does not see itself", _reads(lambda q, k, v: _fused(q, k[:, :, :-1], v[:, :, :-1]))),
+        ("cached tokens forgotten", _reads(lambda q, k, v: _read(q, k[:, :, -1:], v[:, :, -1:]))),
+        ("first key only", _reads(lambda q, k, v: _fused(q, k, v, is_causal=True))),
+        ("not kept", _keeps(lambda old, new, q: old)),
+        ("only the new one is kept", _keeps(lambda old, new, q: new)),
+        ("in front", _keeps(lambda old, new, q: _both(new, old))),
+        ("in front", lambda q, k, v, keys, values: _step_fused(q, keys, values, k, v)),
+        ("oldest dropped", _from(slice(1, None))),
+        ("newest overwritten", _from(slice(None, -1))),
+        ("repeated in the cache", _keeps(lambda old, new,
+            q: _both(old, new).repeat_interleave(q.shape[1] // old.shape[1], dim=1))),
+        ("kv heads cycled", _reads(_cycled)),
+        ("keys and values swapped", lambda *given: [_step_fused(*given)[i] for i in (0, 2, 1)]),
+        ("keys instead of values", _reads(lambda q, k, v: _read(q, k, k))),
+        ("no scale", _reads(lambda q, k, v: _fused(q, k, v, scale=1.0))),
+        ("error", lambda q, k, v, keys, values:
+            _reads(_read)(q, k, v, torch.cat([keys, k], dim=1), torch.cat([values, v], dim=1))),
+        ("kind", lambda *given: _step_fused(*given)[0]),
+    ],
+    "room": [
+        ("query heads", _room_of(lambda c: 2 * c.num_attention_heads * c.head_dim)),
+        ("hidden size", _room_of(lambda c: 2 * c.hidden_size)),
+        ("C / H",
+            _room_of(lambda c: 2 * c.num_key_value_heads * c.hidden_size // c.num_attention_heads)),
+        ("keys or values alone", _room_of(lambda c: c.num_key_value_heads * c.head_dim)),
+        ("queries too", _room_of(lambda c: _kv(c) + c.num_attention_heads * c.head_dim)),
+        ("one layer", lambda c, free, batch, size: free // (batch * _kv(c) * size)),
+        ("values, not bytes",
+            lambda c, free, batch, size: free // (batch * _kv(c) * c.num_hidden_layers)),
+        ("one text", lambda c, free, batch, size: _room_by_the_config(c, free, 1, size)),
+        ("all texts together", lambda c, free, n, size: n * _room_by_the_config(c, free, n, size)),
+        ("a fraction of a token", _room_of(_kv, lambda free, each: free / each)),
+        ("rounded up", _room_of(_kv, lambda free, each: (free + each - 1) // each)),
+        ("rounded up", _room_of(_kv, lambda free, each: int(free / each + 0.5))),
+        ("bytes",
+            lambda c, free, batch, size: KVCache(c).config.kv_bytes_per_token(KINDS[size]) * batch),
+    ],
+    "kept": [
+        ("nothing left to feed", _prefix),
+        ("continues after the difference", lambda old, new: _equal(old, new[:-1])),
+        ("continues after the difference", _equal),
+        ("at any position", _substring),
+        ("at any position", lambda old, new: min(_substring(old, new), len(new) - 1)),
+        ("at any position", lambda old, new: len(set(old).intersection(new))),
+        ("from the end", lambda old, new: _prefix(list(reversed(old)), list(reversed(new)))),
+        ("one too many", lambda old, new: min(len(new), _capped_prefix(old, new) + 1)),
+        ("one too few", lambda old, new: max(_prefix(old, new), 1) - 1),
+        ("what is dropped", lambda old, new: len(old[_capped_prefix(old, new) :])),
+        ("what is fed", lambda old, new: len(new[_capped_prefix(old, new) :])),
+        ("all or nothing", lambda old, new: len(old) * (old == new[: len(old)] and old != new)),
+        ("the tokens themselves", lambda old, new: _head(old, new[:-1])),
+        ("values", lambda old, new: len(new) // 2),
+    ],
+    "offsets": [
+        ("padding ignored", lambda real, new: (_slots(real, new), _causal(real, new))),
+        ("padding counted", _where(_slots)),
+        ("positions from 0", _where(lambda real, new: torch.arange(new).repeat(len(real), 1))),
+        ("counted from 1", _where(lambda real, new: real.long().cumsum(1)[:, -new:])),
+        ("all positions", _where(lambda real, new: torch.cumsum(real, 1) - 1)),
+        ("mask without offset",
+            _may(lambda real, new: (torch.arange(real.shape[1]) <= torch.arange(new)[:, None])[None]
+            * real[:, None])),
+        ("padding visible", _may(_causal)),
+        ("sees the future", _may(lambda real, new: torch.stack([real] * new, dim=1))),
+        ("not itself", _may(lambda real, new: _mask(real, new)
+            & (torch.arange(real.shape[1]) != _slots(real, new)[..., None]))),
+        ("inverted", _may(lambda real, new: _mask(real, new).logical_not())),
+        ("shape", _may(lambda real, new: _mask(real, new)[:, None])),
+        ("dtype", _may(lambda real, new: _mask(real, new).long())),
+    ],
+}  # fmt: skip

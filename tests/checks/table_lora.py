@@ -1,0 +1,169 @@
+"""Answers to the exercises of notebook 13."""
+
+import torch
+import torch.nn.functional as F
+
+from qwenkit.lora import add_lora
+from qwenkit.model import QwenForCausalLM
+
+KV = ("k_proj", "v_proj")
+
+
+# lora_forward(x, weight, a, b, alpha)
+def _right(alpha, rank):
+    return alpha / rank
+
+
+def _forward(scale=_right, first=1.0, sign=1.0, chain=False):
+    def lora_forward(x, weight, a, b, alpha):
+        plain = F.linear(x, weight)
+        low = F.linear(plain if chain else x, a)
+        return first * plain + sign * F.linear(low, b) * scale(alpha, a.shape[0])
+
+    return lora_forward
+
+
+# count_trained(config, targets, rank)
+def _matrices(config):
+    """Yield the name and the shape of each layer's matrices, as in the checkpoint."""
+    for name, shape in config.tensor_shapes().items():
+        if "_proj.weight" in name:
+            yield name.split(".")[2], name.split(".")[4], shape
+
+
+def _count(one, layers=None, every=False, wide=(), plus=0):
+    def count_trained(config, targets, rank):
+        total = 0
+        for layer, name, (out, inner) in _matrices(config):
+            if (every or name in targets) and layer in (layers or layer):
+                width = config.num_attention_heads * config.head_dim if name in wide else out
+                bias = plus * (out if name in ("q_proj", *KV) else 0)
+                total += one(width, inner, rank) + bias
+        return total
+
+    return count_trained
+
+
+def _both(out, inner, rank):
+    return rank * out + rank * inner
+
+
+def _of_a_model(config, targets, rank):
+    with torch.device("meta"):
+        model = QwenForCausalLM(config)
+    add_lora(model, rank=rank, targets=targets)
+    return sum(one.numel() for one in model.parameters() if one.requires_grad)
+
+
+def _by_sizes(config, targets, rank):
+    hidden, units, d = config.hidden_size, config.intermediate_size, config.head_dim
+    kv, q = d * config.num_key_value_heads, d * config.num_attention_heads
+    other = {"q_proj": q, "k_proj": kv, "v_proj": kv, "o_proj": q}
+    sides = sum(hidden + other.get(name, units) for name in targets)
+    return config.num_hidden_layers * rank * sides
+
+
+def _as_in_most_models(config, targets, rank):
+    total = 0
+    for _, name, shape in _matrices(config):
+        if name in targets:
+            square = name in ("q_proj", "o_proj")
+            total += rank * (2 * config.hidden_size if square else sum(shape))
+    return total
+
+
+# merged_weight(weight, a, b, alpha)
+def _merged(scale=_right, first=1.0, times=1.0):
+    def merged_weight(weight, a, b, alpha):
+        update = torch.einsum("or,ri->oi", b, a) * scale(alpha, a.shape[0]) * times
+        return (first * weight.float() + update).to(weight.dtype)
+
+    return merged_weight
+
+
+# enough_rank(values, share)
+def _rank(power=2, off=1, strict=False, flip=False):
+    def enough_rank(values, share):
+        kept, numbers = 0.0, [float(value) ** power for value in values]
+        numbers = numbers[::-1] if flip else numbers
+        for place, number in enumerate(numbers):
+            kept += number
+            if kept > share * sum(numbers) if strict else kept >= share * sum(numbers):
+                return place + off
+        return len(numbers) + off  # strict, and all are needed
+
+    return enough_rank
+
+
+RIGHT = {
+    "forward": [
+        _forward(), lambda x, weight, a, b, alpha: x @ (weight + alpha / a.shape[0] * (b @ a)).T,
+        lambda x, w, a, b, alpha: x @ w.mT + x @ a.mT @ (b * (alpha / b.shape[1])).mT,
+    ],
+    "count_trained": [_count(_both), _of_a_model, _by_sizes],
+    "merged_weight": [
+        _merged(), lambda w, a, b, alpha: w + (alpha / len(a) * b @ a).to(w.dtype),
+        lambda w, a, b, alpha: torch.addmm(w.float(), b, a, alpha=alpha / len(a)).to(w.dtype),
+    ],
+    "enough_rank": [
+        _rank(), lambda s, share: 1 + int(((s**2).cumsum(0) < share * (s**2).sum()).sum()),
+        lambda s, share:
+            int(torch.argmax(((s.square().cumsum(0) / s.square().sum()) >= share).int())) + 1,
+    ],
+}  # fmt: skip
+SCALES = {
+    "scale forgotten": lambda alpha, r: 1,
+    "not divided by the rank": lambda alpha, r: alpha,
+    "divided upside down": lambda alpha, r: r / alpha,
+    "only divided": lambda alpha, r: 1 / r,
+    "root of the rank": lambda alpha, r: alpha * r**-0.5,
+}
+WRONG = {
+    "forward": [
+        *((name, _forward(scale)) for name, scale in SCALES.items()),
+        ("update alone", _forward(first=0.0)),
+        ("weight alone", lambda x, weight, a, b, alpha: F.linear(x, weight)),
+        ("everything scaled",
+            lambda x, weight, a, b, alpha: F.linear(x, weight + b @ a) * alpha / len(a)),
+        ("not transposed", lambda x, weight, a, b, alpha:
+            torch.matmul(x, weight) + F.linear(F.linear(x, a), b) * alpha / len(a)),
+        ("one after the other", _forward(chain=True)),
+        ("minus", _forward(sign=-1.0)),
+        ("values", _forward(first=1.5)),
+        ("error", lambda x, weight, a, b, alpha: x @ a @ b),
+    ],
+    "count_trained": [
+        ("whole matrices", _count(lambda out, inner, r: out * inner)),
+        ("A alone", _count(lambda out, inner, r: r * inner)),
+        ("B alone", _count(lambda out, inner, r: r * out)),
+        ("one layer", _count(_both, layers=("0",))),
+        ("rank forgotten", _count(lambda out, inner, r: out + inner)),
+        ("product of A and B", _count(lambda out, inner, r: r * r * out * inner)),
+        ("k and v as wide as q", _count(_both, wide=KV)),
+        ("all matrices", _count(_both, every=True)),
+        ("biases counted", _count(_both, plus=1)),
+        ("hidden size for H · D", _as_in_most_models),
+        ("values", lambda config, targets, r: 7),
+    ],
+    "merged_weight": [
+        *((name, _merged(scale)) for name, scale in SCALES.items()),
+        ("float32 comes back", lambda w, a, b, alpha: w + (b * (alpha / len(a))) @ a),
+        ("update alone", _merged(first=0.0)),
+        ("update transposed", lambda weight, a, b, alpha:
+            (weight.float() + (b @ a).T * alpha / len(a)).to(weight.dtype)),
+        ("merged twice", _merged(times=2.0)),
+        ("minus", _merged(times=-1.0)),
+        ("changes its input", lambda w, a, b, alpha: w.add_(alpha / len(a) * (b @ a))),
+        ("error", lambda weight, a, b, alpha: weight + a @ b),
+    ],
+    "enough_rank": [
+        ("not squared", _rank(power=1)),
+        ("one too few", _rank(off=0)),
+        ("one too many", _rank(off=2)),
+        ("more than the share", _rank(strict=True)),
+        ("from the smallest", _rank(flip=True)),
+        ("compared with the largest", lambda s, share: sum(v >= share * s[0] for v in s).item()),
+        ("all nonzero values", lambda s, share: int(torch.count_nonzero(s))),
+        ("values", lambda s, share: 9),
+    ],
+}  # fmt: skip

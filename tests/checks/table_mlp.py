@@ -1,0 +1,107 @@
+"""Answers to the exercises of notebook 07."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from qwenkit import QwenConfig
+from qwenkit.model.mlp import MLP
+
+
+def _products(x, gate, up, down):
+    return (F.silu(x @ gate.T) * (x @ up.T)) @ down.T
+
+
+# right, no matter how it is written
+def _module(x, gate, up, down):
+    inner, hidden = gate.shape
+    config = QwenConfig(16, hidden, inner, 1, 1, 1, head_dim=2)
+    one = MLP(config)
+    for name, weight in (("gate", gate), ("up", up), ("down", down)):
+        getattr(one, f"{name}_proj").weight.data = weight
+    return one(x).detach()
+
+
+def _unit_after_unit(x, gate, up, down):
+    total = torch.zeros_like(x)
+    for g, u, d in zip(gate, up, down.T, strict=True):
+        opened = (x * g).sum(-1, keepdim=True)
+        total = total + opened * torch.sigmoid(opened) * (x * u).sum(-1, keepdim=True) * d
+    return total
+
+
+RIGHT = {
+    "silu": [
+        lambda x: x * torch.sigmoid(x), lambda x: x / (1 + torch.exp(-x)),
+        lambda x: x * (1 + torch.tanh(x / 2)) / 2,
+        lambda x: torch.tensor([v / (1 + math.exp(-v)) for v in x.flatten().tolist()],
+            dtype=x.dtype).view(x.shape),
+    ],
+    "mlp": [
+        _module, _products, _unit_after_unit,
+        lambda x, gate, up, down:
+            _products(x.float(), gate.float(), up.float(), down.float()).to(x.dtype),
+    ],
+    "unit_writes": [
+        lambda act, down, unit: act[:, :, [unit]] @ down[:, [unit]].T,
+        lambda act, down, unit: torch.einsum("bt,c->btc", act[..., unit], down.T[unit]),
+        lambda act, down, unit: (act * (torch.arange(act.shape[-1]) == unit)) @ down.T,
+    ],
+}  # fmt: skip
+
+
+# wrong, and named
+def _around(middle):
+    """Return an MLP with another middle, by matrix products."""
+    return lambda x, gate, up, down: middle(x @ gate.T, x @ up.T) @ down.T
+
+
+WRONG = {
+    "silu": [
+        ("sigmoid", lambda x: 1 / (1 + torch.exp(-x))),
+        ("ReLU", lambda x: x.clamp(min=0)),
+        ("GELU", lambda x: x * (1 + torch.erf(x / 2**0.5)) / 2),
+        ("GELU", lambda x: x / (1 + torch.exp(-1.702 * x))),
+        ("tanh", lambda x: x.tanh() * x),
+        ("tanh", lambda x: 2 * torch.sigmoid(2 * x) - 1),
+        ("softplus", lambda x: torch.logaddexp(x, torch.zeros_like(x))),
+        ("wrong sign", lambda x: x / (1 + torch.exp(x))),
+        ("overflow", lambda x: x * torch.exp(x) / (torch.exp(x) + 1)),
+        ("twice", lambda x: x * torch.sigmoid(x * torch.sigmoid(x))),
+        ("dtype", lambda x: F.silu(x.float())),
+        ("changes its input", lambda x: x.mul_(torch.sigmoid(x))),
+        ("values", lambda x: F.silu(x) + 0.1),
+    ],
+    "mlp": [
+        ("swapped", lambda x, gate, up, down: _products(x, up, gate, down)),
+        ("no gate", lambda x, gate, up, down: x @ up.T @ down.T),
+        ("no gate", lambda x, gate, up, down: F.silu(x @ up.T) @ down.T),
+        ("no up", lambda x, gate, up, down: F.silu(x @ gate.T) @ down.T),
+        ("sigmoid", _around(lambda g, u: u / (1 + torch.exp(-g)))),
+        ("ReLU", _around(lambda g, u: g.clamp(min=0) * u)),
+        ("GELU", _around(lambda g, u: g * (1 + torch.erf(g / 2**0.5)) / 2 * u)),
+        ("GELU", _around(lambda g, u: F.gelu(g, approximate="tanh") * u)),
+        ("no activation", _around(lambda g, u: u * g)),
+        ("SiLU of the product", _around(lambda g, u: g * u * torch.sigmoid(g * u))),
+        ("SiLU of both", _around(lambda g, u: torch.sigmoid(g) * torch.sigmoid(u) * g * u)),
+        ("added", _around(lambda g, u: u + F.silu(g))),
+        ("no down", lambda x, gate, up, down: F.silu(x @ gate.T) * (x @ up.T)),
+        ("stream added", lambda x, gate, up, down: _products(x, gate, up, down) + x),
+        ("not transposed", lambda x, gate, up, down: _products(x, gate.T, up.T, down.T)),
+        ("values", lambda x, gate, up, down: 2 * _products(x, gate, up, down)),
+        ("shape", lambda x, gate, up, down: _products(x, gate, up, down)[None]),
+    ],
+    "unit_writes": [
+        ("row", lambda act, down, unit: act[:, :, [unit]] * down[unit]),
+        ("no activation", lambda act, down, unit: down[:, unit].repeat(*act.shape[:2], 1)),
+        ("no activation", lambda act, down, unit: down.T[unit]),
+        ("absolute", lambda act, down, unit: act.abs()[:, :, [unit]] * down[:, unit]),
+        ("all units", lambda act, down, unit: act @ down.T),
+        ("all other units",
+            lambda act, down, unit: act.index_fill(-1, torch.tensor([unit]), 0.0) @ down.T),
+        ("token instead of unit", lambda act, down, unit: act[:, unit] @ down.T),
+        ("summed over tokens", lambda act, down, unit: act[..., unit].sum(1, True) * down[:, unit]),
+        ("values", lambda act, down, unit: act[:, :, [unit]] * down[:, unit] * 2),
+    ],
+}  # fmt: skip

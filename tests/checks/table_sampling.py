@@ -1,0 +1,244 @@
+"""Answers to the exercises of notebook 11."""
+
+import bisect
+import itertools
+import math
+
+import torch
+import torch.nn.functional as F
+
+from qwenkit.generate.sampling import divide_by_temperature, keep_top_k, keep_top_p, penalize
+
+NEVER = float("-inf")
+
+
+# temperature(logits, temperature)
+def largest_subtracted(logits, temperature):
+    logits = logits / temperature
+    powers = torch.exp(logits - logits.max(dim=-1, keepdim=True).values)
+    return powers / powers.sum(-1, True)
+
+
+def _in_lists(logits, temperature):
+    def row(values):
+        powers = [math.exp((value - max(values)) / temperature) for value in values]
+        return [power / sum(powers) for power in powers]
+
+    flat = logits.reshape(-1, logits.shape[-1]).tolist()
+    return torch.tensor([row(values) for values in flat]).view_as(logits)
+
+
+def _share(powers):
+    return powers / powers.sum(-1, keepdim=True)
+
+
+# draw(probs, numbers)
+def _each_row(choose):
+    """Return a draw whose rows are chosen one by one, in plain Python."""
+    return lambda probs, numbers: torch.tensor(
+        [choose(row, u) for row, u in zip(probs.tolist(), numbers.tolist(), strict=True)]
+    )
+
+
+def _walk(row, number):
+    total, place = 0.0, -1
+    while total <= number and place < len(row) - 1:
+        place += 1
+        total += row[place]
+    return place
+
+
+def _draw_scaled(probs, numbers):
+    sums = probs.double().cumsum(1)
+    return torch.searchsorted(sums, numbers[:, None] * sums[:, -1:], right=True)[:, 0]
+
+
+def _searched(sums, u, right=True, last=True):
+    found = torch.searchsorted(sums, u[:, None], right=right)[:, 0]
+    return found.clamp(max=sums.shape[1] - 1) if last else found
+
+
+def _sorted_walk(row, number):
+    return _walk(sorted(row, reverse=True), number)
+
+
+# top_p(logits, p)
+def _in_a_loop(logits, p, shares=lambda x: x.softmax(-1)):
+    found, total = torch.full_like(logits, NEVER), 0.0
+    values = shares(logits).tolist()
+    for place in sorted(range(len(values)), key=lambda i: -values[i]):
+        if total < p:
+            found[place] = logits[place]
+        total += values[place]
+    return found
+
+
+def _top_p_from_below(logits, p):
+    ordered, order = logits.sort()
+    dropped = ordered.softmax(-1).cumsum(0) <= 1 - p
+    dropped[-1] = False
+    return logits.masked_fill(torch.zeros_like(dropped).scatter(0, order, dropped), NEVER)
+
+
+def _sorted_filter(logits, rule, descending=True):
+    """Drop by a rule on the running sum in sorted order, and the probabilities."""
+    ordered, order = torch.sort(logits, descending=descending, stable=not descending)
+    shares = ordered.softmax(-1)
+    found = torch.empty_like(logits)
+    found[order] = torch.where(rule(shares.cumsum(0), shares), ordered, NEVER)
+    return found
+
+
+def _unsorted_order(x, p):
+    ordered = x.sort(descending=True).values
+    kept = _sorted_filter(ordered, lambda total, share: total - share < p).isfinite()
+    return torch.where(kept, x, NEVER)
+
+
+def _with_one_more(logits, p):
+    kept = int(keep_top_p(logits, p).isfinite().sum()) + 1
+    order = logits.argsort(descending=True, stable=True)
+    return logits.index_fill(0, order[kept:], NEVER)
+
+
+# penalty(logits, seen, penalty)
+def _seen_logits(change):
+    def penalized(logits, seen, penalty):
+        found = logits.clone()
+        for token in set(seen.tolist()):
+            found[token] = change(found[token], penalty)
+        return found
+
+    return penalized
+
+
+def _penalty_gathered(logits, seen, penalty):
+    old = logits.gather(0, seen)  # from the input logits, so that twice is once
+    return logits.scatter(0, seen, torch.where(old < 0, old * penalty, old / penalty))
+
+
+def _counted(logits, seen, penalty):
+    times = torch.bincount(seen, minlength=len(logits))
+    return torch.where(logits > 0, logits / penalty**times, logits * penalty**times)
+
+
+RIGHT = {
+    "temperature": [
+        lambda logits, t: F.softmax(logits / t, dim=-1),
+        lambda logits, t: (logits / t).log_softmax(-1).exp(),
+        lambda logits, t: torch.softmax(logits * (1 / t), logits.dim() - 1),
+        lambda logits, t: divide_by_temperature(logits, t).softmax(-1), largest_subtracted,
+        _in_lists,
+    ],
+    "draw": [
+        _each_row(_walk),
+        _each_row(lambda row, u: min(bisect.bisect_right(list(itertools.accumulate(row)), u),
+            len(row) - 1)),
+        _draw_scaled,
+    ],
+    "top_p": [
+        keep_top_p, _in_a_loop,
+        lambda x,
+            p: keep_top_k(x, 1
+            + int((x.softmax(-1).sort(descending=True).values.cumsum(0) < p).sum())),
+        _top_p_from_below,
+    ],
+    "penalty": [
+        penalize, _seen_logits(lambda x, by: x / by if x > 0 else x * by), _penalty_gathered,
+    ],
+}  # fmt: skip
+WRONG = {
+    "temperature": [
+        ("multiplied", lambda x, t: F.softmax(t * x, -1)),
+        ("multiplied", lambda x, t: (x / (1 / t)).log_softmax(-1).exp()),
+        ("temperature forgotten", lambda x, t: F.softmax(x, -1)),
+        ("temperature forgotten", lambda x, t: _share(x.softmax(-1) / t)),
+        ("temperature after softmax", lambda x, t: F.softmax(x, -1) * (1 / t)),
+        ("softmax of a softmax", lambda x, t: F.softmax(F.softmax(x, -1) / t, -1)),
+        ("too large to exponentiate", lambda x, t: _share(torch.exp(x / t))),
+        ("too large to exponentiate", lambda x, t: _share(torch.e ** (x / t))),
+        ("too large to exponentiate", lambda x, t: _share(torch.exp(x / t - x.amax(-1, True)))),
+        ("one shift for all rows", lambda x, t: _share(torch.exp(x / t - (x / t).max()))),
+        ("one sum for all rows", lambda x, t: (x / t).flatten().softmax(0).view_as(x)),
+        ("wrong dimension", lambda x, t: F.softmax(x / t, 0)),
+        ("log-probabilities", lambda x, t: F.log_softmax(x / t, -1)),
+        ("log-probabilities", lambda x, t: x / t - (x / t).logsumexp(-1, keepdim=True)),
+        ("no softmax", lambda x, t: x.div(t)),
+        ("root of the temperature", lambda x, t: F.softmax(x / t**0.5, -1)),
+        ("shape", lambda x, t: F.softmax(x / t, -1)[None]),
+        ("dtype", lambda x, t: F.softmax(x.double() / t, -1)),
+        ("changes its input", lambda x, t: x.div_(t).softmax(-1)),
+        ("error", lambda x, t: x.softmax(-1, t)),
+    ],
+    "draw": [
+        ("no fallback", lambda probs, u: _searched(probs.cumsum(1), u, last=False)),
+        ("border", lambda probs, u: _searched(probs.cumsum(1), u, right=False)),
+        ("greedy", lambda probs, u: probs.topk(1).indices[:, 0]),
+        ("no running sum",
+            _each_row(lambda row, u: next((i for i, share in enumerate(row) if u < share), 0))),
+        ("equal intervals", lambda probs, u: torch.floor(u * len(probs[0])).to(torch.int64)),
+        ("one too early", _each_row(lambda row, u: _walk(row, u) - 1)),
+        ("one too far", _each_row(lambda row, u: _walk(row, u) + 1)),
+        ("nearest border", _each_row(lambda row, u: min(range(len(row)),
+            key=lambda i: abs(sum(row[: i + 1]) - u)))),
+        ("one number for all rows",
+            lambda probs, u: torch.tensor([_walk(row, float(u[0])) for row in probs.tolist()])),
+        ("one sum for all rows",
+            lambda probs, u: _searched(probs.flatten().cumsum(0).view_as(probs), u)),
+        ("wrong dimension",
+            lambda probs, u: (probs.cumsum(0) <= u[:, None]).sum(1).clamp(max=len(probs[0]) - 1)),
+        ("position in the sorted list", _each_row(_sorted_walk)),
+        ("sorted first", _each_row(lambda row, u: sorted(range(len(row)), key=lambda i:
+            -row[i])[_sorted_walk(row, u)])),
+        ("from the end", _each_row(lambda row, u: len(row) - 1 - _walk(row[::-1], u))),
+        ("the probability, not the token", _each_row(lambda row, u: row[_walk(row, u)])),
+        ("kind", lambda probs, u: [_walk(row, float(u[0])) for row in probs.tolist()]),
+        ("shape", lambda probs, u: _draw_scaled(probs, u)[:, None]),
+        ("dtype", lambda probs, u: _draw_scaled(probs, u).int()),
+        ("values", lambda probs, u: torch.full((len(probs),), 7)),
+        ("error", lambda probs, u: probs.index(u)),
+    ],
+    "top_p": [
+        ("crossing token dropped", lambda x, p: _sorted_filter(x, lambda total, share: total <= p)),
+        ("crossing token dropped",
+            lambda x, p: _sorted_filter(x, lambda total, share: (total <= p) | (total == share))),
+        ("order lost", _unsorted_order),
+        ("not sorted",
+            lambda x, p: x.masked_fill(x.softmax(-1).cumsum(0) - x.softmax(-1) >= p, NEVER)),
+        ("sorted logits returned", lambda x, p: _in_a_loop(x.msort().flip(0), p)),
+        ("one too many", _with_one_more),
+        ("the unlikely ones kept", lambda x, p:
+            _sorted_filter(x, lambda total, share: total - share < p, descending=False)),
+        ("min-p", lambda x, p: x.masked_fill(x < x.max() + math.log(p), NEVER)),
+        ("each compared with p", lambda x, p: torch.where(x.softmax(-1) >= p, x, NEVER)),
+        ("each compared with p", lambda x, p: torch.where(x.softmax(-1) >= 1 - p, x, NEVER)),
+        ("a share of the vocabulary", lambda x, p: keep_top_k(x, max(1, math.ceil(len(x) * p)))),
+        ("logits added up", lambda x, p: _in_a_loop(x, p, shares=lambda x: x)),
+        ("zero for the dropped", lambda x, p: _in_a_loop(x, p).nan_to_num(neginf=0.0)),
+        ("probabilities returned", lambda x, p: _in_a_loop(x, p).softmax(-1)),
+        ("probabilities returned",
+            lambda x, p: torch.where(keep_top_p(x, p) > NEVER, x.softmax(-1), 0.0)),
+        ("nothing dropped", lambda x, p: x.clone()),
+        ("shape", lambda x, p: keep_top_p(x, p)[None]),
+        ("kind", lambda x, p: keep_top_p(x, p).tolist()),
+        ("error", lambda x, p: x.topk(p)),
+    ],
+    "penalty": [
+        ("negative logits divided", _seen_logits(lambda x, by: x / by)),
+        ("positive logits multiplied", _seen_logits(lambda x, by: x * by)),
+        ("the wrong way around", _seen_logits(lambda x, by: x / by if x < 0 else x * by)),
+        ("negative logits left", _seen_logits(lambda x, by: x / by if x > 0 else x)),
+        ("once each time", _counted),
+        ("every token", lambda x, seen, by: penalize(x, torch.arange(len(x)), by)),
+        ("the unseen ones", lambda x, seen, by: penalize(x,
+            torch.tensor([i for i in range(len(x)) if i not in seen.tolist()]).long(), by)),
+        ("subtracted", _seen_logits(lambda x, by: x - by)),
+        ("subtracted", lambda x, seen, by: x.index_add(0, seen, torch.full(seen.shape, -by))),
+        ("forbidden", lambda x, seen, by: x.index_fill(0, seen, NEVER)),
+        ("after softmax", lambda x, seen, by: _seen_logits(torch.mul)(x.log_softmax(-1), seen, by)),
+        ("only the seen ones returned", lambda x, seen, by: penalize(x, seen, by)[seen]),
+        ("shape", lambda x, seen, by: penalize(x, seen, by)[None]),
+        ("error", lambda x, seen, by: x[seen] / seen[99]),
+        ("changes its input", lambda x, seen, by: x.copy_(penalize(x, seen, by))),
+    ],
+}  # fmt: skip

@@ -1,0 +1,226 @@
+"""Answers to the exercises of notebook 02."""
+
+import functools
+import re
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from table_start import loaded
+
+
+# encode(word, merges)
+def _merge(pieces, pair):
+    out = []
+    for piece in pieces:
+        out.append(piece)
+        if tuple(out[-2:]) == pair:
+            out[-2:] = ["".join(pair)]
+    return out
+
+
+def _by_rank(word, merges):
+    """As most tokenizers do it: look for the pair learned first, join it, look again."""
+    pieces = list(word)
+    while len(pieces) > 1:
+        ranks = [merges.index(pair) if pair in merges else 1000 for pair in pairwise(pieces)]
+        if min(ranks) == 1000:
+            break
+        place = ranks.index(min(ranks))
+        pieces[place : place + 2] = [pieces[place] + pieces[place + 1]]
+    return pieces
+
+
+def _in_a_loop(word, merges):
+    pieces = [*word]
+    for pair in merges:
+        pieces = _merge(pieces, pair)
+    return pieces
+
+
+def _recursively(word, merges):
+    def cut(pieces, rest):
+        return cut(_merge(pieces, rest[0]), rest[1:]) if rest else tuple(pieces)
+
+    return cut(word, merges)
+
+
+def _greedy(word, merges):
+    known = sorted(("".join(pair) for pair in merges), key=len, reverse=True)
+    return re.findall("|".join([*map(re.escape, known), "."]), word)
+
+
+def _from_the_left(word, merges):
+    pieces, place = list(word), 0
+    while place < len(pieces) - 1:
+        if (pieces[place], pieces[place + 1]) in merges:
+            pieces[place : place + 2] = ["".join(pieces[place : place + 2])]
+            place = 0
+        else:
+            place += 1
+    return pieces
+
+
+def _single(word, merges):
+    pieces = list(word)
+    for pair in merges:
+        if pair in list(pairwise(pieces)):
+            place = list(pairwise(pieces)).index(pair)
+            pieces[place : place + 2] = ["".join(pair)]
+    return pieces
+
+
+def _spelled(word, merges):
+    """Join pieces that spell the pair."""
+    pieces = list(word)
+    for pair in merges:
+        place = 0
+        while place < len(pieces) - 1:
+            if "".join(pieces[place : place + 2]) == "".join(pair):
+                pieces[place : place + 2] = ["".join(pair)]
+            place += 1
+    return pieces
+
+
+# safe_turn(tokenizer, text)
+OPENING, CLOSING = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
+
+
+def _by_ids(tokenizer, text):
+    start, end = tokenizer.special_id("<|im_start|>"), tokenizer.special_id("<|im_end|>")
+    line = tokenizer.encode("\n")
+    user, assistant = tokenizer.encode("user\n"), tokenizer.encode("assistant\n")
+    return [start, *user, *tokenizer.encode(text, False), end, *line, start, *assistant]
+
+
+def _by_template(tokenizer, text):
+    before, after = tokenizer.chat([{"role": "user", "content": "\x00"}]).split("\x00")
+    return tokenizer.encode(before) + tokenizer.encode(text, False) + tokenizer.encode(after)
+
+
+def _chat(text):
+    return f"{OPENING}{text}{CLOSING}"
+
+
+def _framed(change=str, before=OPENING, after=CLOSING, special=(True, False, True)):
+    """Return the ids of a message in its frame; `special`: which parts may have special tokens."""
+    return lambda tokenizer, text: [
+        number
+        for part, allowed in zip((before, change(text), after), special, strict=True)
+        for number in tokenizer.encode(part, allowed)
+    ]
+
+
+# neighbors(table, number, count)
+def _cosine(a, b):
+    a, b = a.float(), b.float()
+    return (a @ b / (a.norm() * b.norm())).item()
+
+
+def _dot(rows, place, number):
+    return (rows[place] @ rows[number]).item()
+
+
+def _in_python(table, number, count):
+    others = [place for place in range(len(table)) if place != number]
+    return sorted(others, key=lambda place: -_cosine(table[place], table[number]))[:count]
+
+
+def _by_topk(table, number, count):
+    scores = table @ table[number] / table.norm(dim=-1)
+    scores[number] = -float("inf")
+    return scores.topk(count).indices.tolist()
+
+
+def _ranked(score, others_only=True):
+    def ranked(table, number, count):
+        places = [p for p in range(len(table)) if p != number or not others_only]
+        rows = table.float()
+        return sorted(places, key=lambda p: -score(rows, p, number))[:count]
+
+    return ranked
+
+
+GIVEN = {"safe_turn": lambda: loaded()[1:]}
+RIGHT = {
+    "text_of": [
+        lambda p: b"".join(p).decode(errors="replace"),
+        lambda p: str(functools.reduce(bytes.__add__, p, b""), "utf-8", "replace"),
+        lambda p: bytes(n for x in p for n in x).decode("utf8", "replace"),
+    ],
+    "encode": [_in_a_loop, _by_rank, _recursively],
+    "safe_turn": [
+        _by_ids, _by_template,
+        lambda t, text: torch.cat([t(OPENING), t(text, special=False), t(CLOSING)], dim=1),
+    ],
+    "neighbors": [
+        _by_topk, _in_python,
+        lambda table, n, count:
+            F.cosine_similarity(table, table[n][None]).argsort(descending=True)[1 : count + 1],
+    ],
+}  # fmt: skip
+WRONG = {
+    "text_of": [
+        ("each token alone", lambda p: "".join(str(x, "utf-8", "replace") for x in p)),
+        ("broken bytes left out", lambda p: str(b"".join(p), "utf-8", "ignore")),
+        ("each alone, broken bytes left out",
+            lambda p: "".join(str(x, "utf-8", "ignore") for x in p)),
+        ("strict", lambda p: str(b"".join(p), "utf-8")),
+        ("one character per byte", lambda p: "".join(chr(n) for x in p for n in x)),
+        ("spaces between", lambda p: str(b" ".join(p), "utf-8", "replace")),
+        ("str of bytes", lambda p: "".join(f"{x}" for x in p)),
+        ("still bytes", lambda p: bytes(n for x in p for n in x)),
+        ("kind", lambda p: [str(x, "utf-8", "replace") for x in p]),
+    ],
+    "encode": [
+        ("longest piece first", _greedy),
+        ("leftmost pair first", _from_the_left),
+        ("in reverse", lambda word, merges: _in_a_loop(word, merges[::-1])),
+        ("latest learned first", lambda word, merges: _by_rank(word, tuple(reversed(merges)))),
+        ("each merge once", _single),
+        ("only the first merge", lambda word, merges: _merge(list(word), merges[0])),
+        ("from single characters each time",
+            lambda word, merges: [_merge(list(word), pair) for pair in merges][-1]),
+        ("compared by spelling", _spelled),
+        ("not joined", lambda word, merges: [*word]),
+        ("one string", lambda word, merges: " ".join(_in_a_loop(word, merges))),
+        ("kind", lambda word, merges: _in_a_loop(word, merges)[:-1] or ["?"]),
+    ],
+    "safe_turn": [
+        ("injection", lambda t, text: t.encode(_chat(text))),
+        ("injection", lambda t, text: t.encode(t.chat([{"role": "user", "content": text}]))),
+        ("injection", lambda t, text: t(_chat(text))),
+        ("all plain text", lambda t, text: t.encode(_chat(text), special=False)),
+        ("all plain text", lambda t, text: [number
+            for part in re.split(r"(?<=user\n)", _chat(text), maxsplit=1)
+            for number in t.encode(part, False)]),
+        ("the wrong part", _framed(special=(False, True, False))),
+        ("special tokens deleted", _framed(lambda text: text.replace("<|im_start|>",
+            "").replace("<|im_end|>", "").replace("<|endoftext|>", ""))),
+        ("text changed", _framed(str.strip)),
+        ("assistant not opened", _framed(after="<|im_end|>\n")),
+        ("user not ended", _framed(after="\n<|im_start|>assistant\n")),
+        ("no line ends", _framed(after="<|im_end|>\n<|im_start|>assistant")),
+        ("text, not ids", lambda t, text: _chat(text)),
+        ("shape", _framed(before="<|im_start|>the user\n")),
+    ],
+    "neighbors": [
+        ("itself",
+            lambda table, n, count: (table @ table[n] / table.norm(dim=-1)).topk(count).indices),
+        ("dot product", _ranked(_dot)),
+        ("dot product", lambda table, n, count:
+            (table @ table[n] / table[n].norm()).topk(count + 1).indices[1:]),
+        ("dot product, with itself", _ranked(_dot, others_only=False)),
+        ("distance", _ranked(lambda rows, p, n: -torch.dist(rows[p], rows[n]).item())),
+        ("farthest", _ranked(lambda rows, p, n: -_cosine(rows[p], rows[n]))),
+        ("least similar first", lambda *given: list(reversed(_in_python(*given)))),
+        ("sign lost", _ranked(lambda rows, p, n: _cosine(rows[p], rows[n]) ** 2)),
+        ("columns", _ranked(lambda rows, p, n: _dot(rows / rows.norm(dim=0), p, n))),
+        ("cosines, not ids", lambda table, n, count:
+            [_cosine(table[p], table[n]) for p in _in_python(table, n, count)]),
+        ("cosines, not ids", lambda table, n, count:
+            F.cosine_similarity(table, table[n], dim=-1).topk(count).values),
+        ("all rows", lambda table, n, count: _in_python(table, n, 99)),
+        ("values", lambda table, n, count: list(range(count))),
+    ],
+}  # fmt: skip

@@ -1,0 +1,125 @@
+"""Every check of the course: right answers in several styles, and each wrong one by its mistake.
+
+`table_gqa.py` holds the answers for `checks.gqa`, and so on. RIGHT: check -> functions. WRONG:
+check -> (name of the mistake, function). GIVEN, if there: check -> function that returns the
+check's further arguments.
+"""
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+
+from qwenkit import checks
+
+TABLES = {path.stem[6:]: path.stem for path in sorted(Path(__file__).parent.glob("table_*.py"))}
+TABLES = {topic: import_module(name) for topic, name in TABLES.items()}
+CHECKS = [(topic, check) for topic, table in TABLES.items() for check in table.RIGHT]
+STARTS = {"right": "Right: ", "not yet": "Not yet: ", "empty": "Still empty"}
+
+
+def judged(topic, check, learner):
+    more = getattr(TABLES[topic], "GIVEN", {}).get(check, tuple)()
+    verdict = getattr(getattr(checks, topic), check)(learner, *more)
+    assert str(verdict).startswith(STARTS[verdict.outcome])
+    return verdict
+
+
+def answers(kind):
+    """Return a parameter for each answer in a kind of table: the topic, the check and the row."""
+    found = []
+    for topic, check in CHECKS:
+        for number, row in enumerate(getattr(TABLES[topic], kind)[check]):
+            row = row if kind == "WRONG" else (row,)
+            named = getattr(row[0], "__name__", row[0]).strip("_<>")
+            label = f"style {number}" if named == "lambda" else named
+            found.append(pytest.param(topic, check, *row, id=f"{topic}-{check}-{label}"))
+    return found
+
+
+@pytest.mark.parametrize(("topic", "check", "function"), answers("RIGHT"))
+def test_right_no_matter_how_it_is_written(topic, check, function):
+    verdict = judged(topic, check, function)
+    assert (verdict.outcome, verdict.mistake) == ("right", None), str(verdict)
+
+
+@pytest.mark.parametrize(("topic", "check", "name", "function"), answers("WRONG"))
+def test_a_wrong_answer_is_named(topic, check, name, function):
+    verdict = judged(topic, check, function)
+    assert (verdict.outcome, verdict.mistake) == ("not yet", name), str(verdict)
+
+
+@pytest.mark.parametrize("stub", [lambda *given: None, lambda *given: ...], ids=["None", "dots"])
+@pytest.mark.parametrize(("topic", "check"), CHECKS)
+def test_an_empty_stub_is_recognized(topic, check, stub):
+    verdict = judged(topic, check, stub)
+    assert (verdict.outcome, verdict.mistake) == ("empty", None)
+
+
+@pytest.mark.parametrize(("topic", "check"), CHECKS)
+def test_only_a_function_is_judged(topic, check):
+    for value in (3, [1, 2], {}, (1, 2, 3), torch.ones(3)):
+        verdict = judged(topic, check, value)
+        assert verdict.mistake == "kind"
+        assert "without parentheses" in str(verdict)
+
+
+def test_every_exercise_has_a_check_and_answers():
+    topics = {name for name, value in vars(checks).items() if hasattr(value, "EXERCISES")}
+    assert set(TABLES) == topics
+    for topic, table in TABLES.items():
+        assert list(table.RIGHT) == list(table.WRONG)
+        exercises = [judged(topic, check, lambda *given: None).exercise for check in table.RIGHT]
+        assert exercises == list(getattr(checks, topic).EXERCISES)
+    assert set(checks.EXERCISES) == {
+        exercise for topic in topics for exercise in getattr(checks, topic).EXERCISES
+    }
+
+
+@pytest.fixture
+def mistakes(monkeypatch):
+    """Return a function: the mistakes that a check knows."""
+
+    def known(topic, check):
+        found = []
+        spy = lambda *args, **kwargs: found.extend(args[4]) or judge(*args, **kwargs)  # noqa: E731
+        judge = getattr(checks, topic).judge
+        monkeypatch.setattr(getattr(checks, topic), "judge", spy)
+        judged(topic, check, lambda *given: None)
+        return found
+
+    return known
+
+
+@pytest.mark.parametrize(("topic", "check"), CHECKS)
+def test_every_known_mistake_is_tried(topic, check, mistakes):
+    names = {mistake.name for mistake in mistakes(topic, check)}
+    assert names
+    assert names - {name for name, _ in TABLES[topic].WRONG[check]} == set()
+
+
+@pytest.mark.parametrize(("topic", "check"), CHECKS)
+def test_hints_are_sentences_and_do_not_contain_the_solution(topic, check, mistakes):
+    code = r"torch\.|arange|\*\*|dim=|cat\(|cumsum|zip\("
+    code = code + r"|torch|\[" if topic == "rope" else code
+    for mistake in mistakes(topic, check):
+        assert mistake.hint.endswith((".", "?")), mistake.name
+        assert not re.search(code, mistake.hint), mistake.name
+
+
+@pytest.mark.parametrize(
+    ("topic", "old", "new"),
+    [
+        ("rope", "turn_new", "rotate_new"),
+        ("start", "likeliest_next", "most_likely_next"),
+        ("tokens", "neighbours", "neighbors"),
+    ],
+)
+def test_old_names_of_checks_work_and_warn(topic, old, new):
+    with pytest.warns(DeprecationWarning, match=f"{old} is now {new}"):
+        found = getattr(getattr(checks, topic), old)
+    assert found is getattr(getattr(checks, topic), new)
+    with pytest.raises(AttributeError, match="no attribute 'other'"):
+        getattr(checks, topic).other  # noqa: B018
