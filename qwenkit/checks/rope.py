@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from qwenkit._deprecated import renamed
 from qwenkit.checks._judge import LOOSE, Case, Mistake, Verdict, judge
 from qwenkit.checks._samples import in_bfloat16, normal, not_contiguous
-from qwenkit.errors import warn
 from qwenkit.model import apply_rope
 
 EXERCISES = {
@@ -91,12 +90,7 @@ def rotate_new(learner: Callable[..., Two]) -> Verdict:
     return judge("04.4", learner, _rotate_new, cases, _NEW_MISTAKES, praise, LOOSE)
 
 
-def __getattr__(name: str) -> Any:
-    """Return a check by its old name, which goes with the next release."""
-    if name == "turn_new":
-        warn("checks.rope.turn_new is now rotate_new", DeprecationWarning)
-        return rotate_new
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = renamed(__name__, turn_new="rotate_new")
 
 
 # --- 04.1 ---

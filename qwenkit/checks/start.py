@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
+from qwenkit._deprecated import renamed
 from qwenkit.checks._judge import Case, Mistake, Verdict, judge
 from qwenkit.checks._same import answer
 from qwenkit.checks._samples import HALF_B
 from qwenkit.config import QwenConfig
-from qwenkit.errors import warn
 from qwenkit.model import QwenForCausalLM
 from qwenkit.tokenizer import Tokenizer
 
@@ -113,9 +113,4 @@ def _same_for_every_model(learner: Any, case: Case) -> Mistake:
     )
 
 
-def __getattr__(name: str) -> Any:
-    """Return a check by its old name, which goes with the next release."""
-    if name == "likeliest_next":
-        warn("checks.start.likeliest_next is now most_likely_next", DeprecationWarning)
-        return most_likely_next
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = renamed(__name__, likeliest_next="most_likely_next")

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qwenkit._deprecated import renamed
 from qwenkit.checks._judge import Case, Mistake, Verdict, judge
-from qwenkit.errors import warn
 from qwenkit.tokenizer import Tokenizer
 
 EXERCISES = {
@@ -89,12 +89,7 @@ def neighbors(learner: Callable[..., Sequence[int]]) -> Verdict:
     return _judge_ids("02.4", learner, _neighbors, cases, _NEIGHBOR_MISTAKES, praise)
 
 
-def __getattr__(name: str) -> Any:
-    """Return a check by its old name, which goes with the next release."""
-    if name == "neighbours":
-        warn("checks.tokens.neighbours is now neighbors", DeprecationWarning)
-        return neighbors
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = renamed(__name__, neighbours="neighbors")
 
 
 def _judge_ids(

@@ -107,19 +107,3 @@ def test_hints_are_sentences_and_do_not_contain_the_solution(topic, check, mista
     for mistake in mistakes(topic, check):
         assert mistake.hint.endswith((".", "?")), mistake.name
         assert not re.search(code, mistake.hint), mistake.name
-
-
-@pytest.mark.parametrize(
-    ("topic", "old", "new"),
-    [
-        ("rope", "turn_new", "rotate_new"),
-        ("start", "likeliest_next", "most_likely_next"),
-        ("tokens", "neighbours", "neighbors"),
-    ],
-)
-def test_old_names_of_checks_work_and_warn(topic, old, new):
-    with pytest.warns(DeprecationWarning, match=f"{old} is now {new}"):
-        found = getattr(getattr(checks, topic), old)
-    assert found is getattr(getattr(checks, topic), new)
-    with pytest.raises(AttributeError, match="no attribute 'other'"):
-        getattr(checks, topic).other  # noqa: B018
