@@ -1,7 +1,5 @@
 """Which tensors would be on the device, and which in the host's memory."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -22,8 +20,8 @@ class Places:
     """Remembers which tensors would be on the host, while in truth all are on the CPU.
 
     What exists before the rehearsal counts as on the device: inputs, weights, caches. What is made
-    in it counts as made where it was asked for. The memory of a tensor is what is remembered, so
-    its views are where it is.
+    in it counts as made where it was asked for. What is remembered is a tensor's memory, so its
+    views are in the same place.
 
     Args:
         home: "cpu"; or "meta" for a computation without values, where a tensor's own device tells.
@@ -45,15 +43,14 @@ class Places:
         with torch._C.DisableTorchFunction():
             number = memory(tensor)
             if host and number and tensor.device.type == "cpu":
-                # As long as a weak reference is kept, no other memory gets the same number.
-                reference = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
-                self._host[number] = reference
+                # While a weak reference is kept, no other memory gets the same number.
+                self._host[number] = StorageWeakRef(tensor.untyped_storage())
             else:
                 self._host.pop(number, None)
 
 
 def memory(tensor: Tensor) -> int:
-    """Return a number for the memory that a tensor is a view of; 0 if there is no one such."""
+    """Return a number for the memory that a tensor is a view of; 0 if it has no single one."""
     with torch._C.DisableTorchFunction():
         try:
             return int(tensor.untyped_storage()._cdata)

@@ -1,0 +1,188 @@
+"""Pretends, on the CPU, that the tensors of a computation are on MPS."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+from mps._defects import Attention, Linear
+from mps._places import memory, tensors
+from mps._watch import Watch
+
+CPU, MPS = torch.device("cpu"), torch.device("mps", 0)  # a tensor on MPS says mps:0
+NUMPY = ("numpy", "__array__")
+TO_PYTHON = (*NUMPY, "tolist", "__repr__", "__format__")
+FOLLOW = ("to", "type_as")  # may take their device from another tensor
+TO_HOST = "copies from the device to the host"
+
+
+class Pretend(TorchFunctionMode):
+    """Answers as a Mac would where Python asks for a device, and follows tensors between devices.
+
+    torch shows it each of its functions that Python calls, with the arguments as they were
+    written. Here `torch.arange(5)` and `torch.arange(5, device=x.device)` still differ; to the
+    operators underneath, which `Watch` sees, they are the same on the CPU.
+    """
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self.watch = watch
+        self.judge = watch.judge
+        self.places = watch.places
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        """Call one of torch's functions with the device that is really there."""
+        kwargs = dict(kwargs or {})
+        name = getattr(func, "__name__", "")
+        if name == "__get__":
+            return self._attribute(func, args)
+        given = tensors((args, kwargs))
+        on_device = not all(self.places.on_host(tensor) for tensor in given)
+        if name in TO_PYTHON and on_device:
+            return self._to_python(func, args, kwargs)
+        asked, args, kwargs = self._asked(name, args, kwargs)
+        host = not on_device if asked is None else asked.type == "cpu"
+        with self.watch.having(on_device=not host):
+            result = self._call(func, on_device, args, kwargs)
+        if isinstance(result, Tensor) and (asked is not None or not on_device):
+            return self._placed(_written(func), result, given, host)
+        return result
+
+    def _attribute(self, func, args):
+        name = getattr(func.__self__, "__name__", "")
+        if name in ("device", "is_mps", "is_cpu") and self.places.home == "cpu":
+            with torch._C.DisableTorchFunction():
+                real = args[0].device
+            if real == CPU and not self.places.on_host(args[0]):
+                return {"device": MPS, "is_mps": True, "is_cpu": False}[name]
+        return func(*args)
+
+    def _to_python(self, func, args, kwargs):
+        if func.__name__ in NUMPY and not kwargs.get("force"):
+            message = "numpy reads only the host's memory: call .cpu() first"
+            self.judge.report.add(_written(func), "numpy", message)
+        else:
+            self.judge.report.add(_written(func), "sync", "reads values from the device")
+        with self.watch.having(paused=True):
+            return func(*args, **kwargs)
+
+    def _asked(self, name, args, kwargs) -> tuple[torch.device | None, Any, Any]:
+        """Return the device that a call asks for, and arguments that name the real one."""
+        if name == "cpu":
+            return CPU, args, kwargs
+        if name == "_parse_to":  # a module reads where it is to go, and then moves each tensor
+            return None, args, kwargs
+        if name in FOLLOW and len(args) > 1 and isinstance(args[1], Tensor):
+            return CPU if self.places.on_host(args[1]) else MPS, args, kwargs
+        devices = [_device(value) for value in (*args, *kwargs.values())]
+        asked = next((device for device in devices if device is not None), None)
+        args = [CPU if _is_mps(value) else value for value in args]
+        kwargs = {key: CPU if _is_mps(value) else value for key, value in kwargs.items()}
+        return asked, args, kwargs
+
+    def _call(self, func, on_device, args, kwargs):
+        if on_device and func == F.linear:
+            self.judge.defects("F.linear", Linear(*args, **kwargs))
+        if on_device and func == F.scaled_dot_product_attention:
+            return self._attention(func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _attention(self, func, args, kwargs):
+        """Call attention, and report what MPS takes for it; the CPU takes a kernel of its own."""
+        call = Attention(*args, **kwargs)
+        if call.learns or call.dropout_p:
+            with sdpa_kernel(SDPBackend.MATH):  # as on MPS: matmul, softmax, matmul
+                return func(*args, **kwargs)
+        self.judge.defects("F.scaled_dot_product_attention", call)
+        fused = torch.ops.aten._scaled_dot_product_attention_math_for_mps.default
+        self.judge.operator(fused, fused.name(), args, kwargs)
+        with self.watch.having(paused=True):
+            return func(*args, **kwargs)
+
+    def _placed(self, name: str, result: Tensor, given: Sequence[Tensor], host: bool) -> Tensor:
+        """Return a result as it is after a move to the device or the host."""
+        if result.is_meta or self.places.on_host(result) == host:
+            return result
+        if any(memory(result) == memory(tensor) for tensor in given):
+            with self.watch.having(paused=True):
+                result = result.clone()  # on the CPU there was nothing to move
+        self.places.place(result, host=host)
+        if host and given:
+            self.judge.report.add(name, "sync", TO_HOST)
+        self.judge.dtypes(name, [result])
+        return result
+
+    @contextlib.contextmanager
+    def with_wrappers(self) -> Iterator[None]:
+        """Wrap meanwhile what does not pass through torch's function mode."""
+        begin, run_backward = torch.autocast.__init__, torch.autograd._engine_run_backward
+        push = torch._C._autograd._push_saved_tensors_default_hooks
+        group = torch._C._group_tensors_by_device_and_dtype
+
+        def autocast(context, device_type, *args, **kwargs):
+            """Cast by the CPU's list: what counts, products and attention, is in that of MPS too."""
+            begin(context, "cpu" if device_type == "mps" else device_type, *args, **kwargs)
+
+        def backward(*args, **kwargs):
+            """Run the backward pass within the mode, so that hooks are seen too."""
+            with self, self.watch.having(on_device=True):
+                return run_backward(*args, **kwargs)
+
+        def within(hook):
+            """Call a hook for saved tensors within the mode; checkpointing compares devices there."""
+
+            def call(tensor):
+                with self:
+                    return hook(tensor)
+
+            return call
+
+        def grouped(*args, **kwargs):
+            """Name each group's device as its tensors do: optimizers and clipping choose by it."""
+            found = {}
+            for (device, dtype), lists in group(*args, **kwargs).items():
+                on_device = any(not self.places.on_host(tensor) for tensor in tensors(lists))
+                pretended = on_device and device == CPU and self.places.home == "cpu"
+                found[MPS if pretended else device, dtype] = lists
+            return found
+
+        def synchronize():
+            """Report the wait; there is no MPS to wait for."""
+            message = "waits until the device has done everything"
+            self.judge.report.add("torch.mps.synchronize", "sync", message)
+
+        with contextlib.ExitStack() as stack:
+            for owner, name, wrapper in (
+                (torch.autocast, "__init__", autocast),
+                (torch.autograd, "_engine_run_backward", backward),
+                (torch._C._autograd, "_push_saved_tensors_default_hooks",
+                 lambda *hooks: push(*map(within, hooks))),
+                (torch._C, "_group_tensors_by_device_and_dtype", grouped),
+                (torch.mps, "synchronize", synchronize),
+            ):  # fmt: skip
+                stack.enter_context(mock.patch.object(owner, name, wrapper))
+            yield
+
+
+def _device(value: object) -> torch.device | None:
+    """Return the device that an argument names, if it names one."""
+    if isinstance(value, str) and value.partition(":")[0] in ("cpu", "mps", "meta"):
+        return torch.device(value)
+    return value if isinstance(value, torch.device) else None
+
+
+def _is_mps(value: object) -> bool:
+    device = _device(value)
+    return device is not None and device.type == "mps"
+
+
+def _written(func) -> str:
+    """Return the name of one of torch's functions as it is written."""
+    name = func.__name__
+    return f"{'Tensor' if getattr(Tensor, name, None) == func else 'torch'}.{name}"
