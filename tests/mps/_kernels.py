@@ -15,13 +15,8 @@ from qwenkit.errors import QwenkitError
 
 # A composite kernel is made of other operators, and so serves every device. An implicit one is
 # decomposed before a rehearsal sees it; an explicit one hides its operators until it is opened.
-EXPLICIT = "CompositeExplicitAutograd"
-IMPLICIT = "CompositeImplicitAutograd"
-SERVE_MPS = (
-    "MPS", "SparseMPS", "SparseCsrMPS",
-    IMPLICIT, EXPLICIT, "CompositeExplicitAutogradNonFunctional",
-)  # fmt: skip
-
+EXPLICIT, IMPLICIT = "CompositeExplicitAutograd", "CompositeImplicitAutograd"
+SERVE_MPS = ("MPS", "SparseMPS", "SparseCsrMPS", IMPLICIT, EXPLICIT, f"{EXPLICIT}NonFunctional")
 # What torch takes because the rehearsal is on the CPU -> what it takes on MPS for the same call.
 ON_MPS = {
     # Flash attention is written for the CPU; on MPS one kernel computes eager attention, and
@@ -39,18 +34,13 @@ ON_MPS = {
 }
 
 
-def kernels(operator: str) -> frozenset[str]:
-    """Return the backends and composites that an operator has kernels for.
-
-    Args:
-        operator: with its namespace and overload, such as "aten::add.Tensor". The overload
-            "default" has no name there: "aten::mm".
-    """
+def kernels(operator: str) -> set[str]:
+    """Return those of SERVE_MPS that an operator, such as "aten::add.Tensor", has kernels for."""
     namespace, _, name = operator.partition("::")
     if namespace == "aten" and name in native_functions():
         return native_functions()[name]
     # Not in the file: an operator that was registered from Python or by another library.
-    return frozenset(key for key in SERVE_MPS if _registered(operator, key))
+    return {key for key in SERVE_MPS if _registered(operator, key)}
 
 
 def _registered(operator: str, key: str) -> bool:
@@ -64,7 +54,7 @@ def _registered(operator: str, key: str) -> bool:
 @functools.cache
 def runs_on_mps(operator: str) -> bool:
     """Tell whether an operator has a kernel that serves tensors on MPS."""
-    return not kernels(ON_MPS.get(operator, operator)).isdisjoint(SERVE_MPS)
+    return bool(kernels(ON_MPS.get(operator, operator)))
 
 
 @functools.cache
@@ -73,33 +63,31 @@ def hides_others(operator: str) -> bool:
 
     Calling a kernel that is not there would crash, so torch itself is asked whether it has one.
     """
-    mps = "MPS" in kernels(ON_MPS.get(operator, operator))
-    return not mps and _registered(operator, EXPLICIT)
+    own = "MPS" in kernels(ON_MPS.get(operator, operator))
+    return not own and _registered(operator, EXPLICIT)
 
 
 @functools.cache
-def native_functions() -> dict[str, frozenset[str]]:
-    """Return name -> backends of every operator in torch's own list.
+def native_functions() -> dict[str, set[str]]:
+    """Return `kernels` of every operator in torch's own list.
 
     Raises:
         QwenkitError: this torch came without its list.
     """
     folder = Path(torchgen.__file__).parent / "packaged" / "ATen" / "native"
-    file = folder / "native_functions.yaml"
+    files = [str(folder / name) for name in ("native_functions.yaml", "tags.yaml")]
     try:
-        parsed = parse_native_yaml(str(file), str(folder / "tags.yaml"))
+        parsed = parse_native_yaml(*files)
     except OSError:
-        message = f"{file} is missing; torch's wheel brings it, so install torch with pip"
+        message = f"{files[0]} is missing; torch's wheel brings it, so install torch with pip"
         raise QwenkitError(message) from None
+    indices = {str(key): index for key, index in parsed.backend_indices.items()}
     written = {f.func.name: f for f in parsed.native_functions if "generated" not in f.tags}
-    found: dict[str, frozenset[str]] = {}
+    found: dict[str, set[str]] = {}
     for name, function in written.items():
         source = written[function.structured_delegate or name]  # it has the kernels
-        backends = {str(k) for k, index in parsed.backend_indices.items() if index.has_kernel(source)}
-        if source.has_composite_implicit_autograd_kernel:
-            backends.add(IMPLICIT)
-        found[str(name)] = frozenset(backends)
+        has = {key for key in SERVE_MPS if key in indices and indices[key].has_kernel(source)}
+        has |= {IMPLICIT} if source.has_composite_implicit_autograd_kernel else set()
         # Variants that torch generates (in place, out=) call the operator they are generated from.
-        for variant in function.autogen:
-            found.setdefault(str(variant), found[str(name)])
+        found |= {str(variant): has for variant in (name, *function.autogen)}
     return found

@@ -11,15 +11,14 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from mps._defects import Attention, Linear
+from mps._defects import attention, fused, linear
 from mps._places import memory, tensors
 from mps._watch import Watch
 
 CPU, MPS = torch.device("cpu"), torch.device("mps", 0)  # a tensor on MPS says mps:0
 NUMPY = ("numpy", "__array__")
 TO_PYTHON = (*NUMPY, "tolist", "__repr__", "__format__")
-FOLLOW = ("to", "type_as")  # may take their device from another tensor
-TO_HOST = "copies from the device to the host"
+FUSED = torch.ops.aten._scaled_dot_product_attention_math_for_mps.default
 
 
 class Pretend(TorchFunctionMode):
@@ -32,9 +31,7 @@ class Pretend(TorchFunctionMode):
 
     def __init__(self, watch: Watch) -> None:
         super().__init__()
-        self.watch = watch
-        self.judge = watch.judge
-        self.places = watch.places
+        self.watch, self.judge, self.places = watch, watch.judge, watch.places
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Call one of torch's functions with the device that is really there."""
@@ -46,7 +43,9 @@ class Pretend(TorchFunctionMode):
         on_device = not all(self.places.on_host(tensor) for tensor in given)
         if name in TO_PYTHON and on_device:
             return self._to_python(func, args, kwargs)
-        asked, args, kwargs = self._asked(name, args, kwargs)
+        asked = self._asked(name, args, kwargs)
+        if name != "_parse_to":
+            args, kwargs = [_real(v) for v in args], {key: _real(v) for key, v in kwargs.items()}
         host = not on_device if asked is None else asked.type == "cpu"
         with self.watch.having(on_device=not host):
             result = self._call(func, on_device, args, kwargs)
@@ -64,44 +63,35 @@ class Pretend(TorchFunctionMode):
         return func(*args)
 
     def _to_python(self, func, args, kwargs):
+        kind, message = "sync", "reads values from the device"
         if func.__name__ in NUMPY and not kwargs.get("force"):
-            message = "numpy reads only the host's memory: call .cpu() first"
-            self.judge.report.add(_written(func), "numpy", message)
-        else:
-            self.judge.report.add(_written(func), "sync", "reads values from the device")
+            kind, message = "numpy", "numpy reads only the host's memory: call .cpu() first"
+        self.judge.report.add(_written(func), kind, message)
         with self.watch.having(paused=True):
             return func(*args, **kwargs)
 
-    def _asked(self, name, args, kwargs) -> tuple[torch.device | None, Any, Any]:
-        """Return the device that a call asks for, and arguments that name the real one."""
+    def _asked(self, name, args, kwargs) -> torch.device | None:
+        """Return the device that a call asks for, if it asks for one."""
         if name == "cpu":
-            return CPU, args, kwargs
+            return CPU
         if name == "_parse_to":  # a module reads where it is to go, and then moves each tensor
-            return None, args, kwargs
-        if name in FOLLOW and len(args) > 1 and isinstance(args[1], Tensor):
-            return CPU if self.places.on_host(args[1]) else MPS, args, kwargs
-        devices = [_device(value) for value in (*args, *kwargs.values())]
-        asked = next((device for device in devices if device is not None), None)
-        args = [CPU if _is_mps(value) else value for value in args]
-        kwargs = {key: CPU if _is_mps(value) else value for key, value in kwargs.items()}
-        return asked, args, kwargs
+            return None
+        if name in ("to", "type_as") and len(args) > 1 and isinstance(args[1], Tensor):
+            return CPU if self.places.on_host(args[1]) else MPS
+        named = map(_device, (*args, *kwargs.values()))
+        return next((device for device in named if device is not None), None)
 
     def _call(self, func, on_device, args, kwargs):
+        """Call a function; of attention, report what MPS takes, as the CPU has its own kernel."""
         if on_device and func == F.linear:
-            self.judge.defects("F.linear", Linear(*args, **kwargs))
-        if on_device and func == F.scaled_dot_product_attention:
-            return self._attention(func, args, kwargs)
-        return func(*args, **kwargs)
-
-    def _attention(self, func, args, kwargs):
-        """Call attention, and report what MPS takes for it; the CPU takes a kernel of its own."""
-        call = Attention(*args, **kwargs)
-        if call.learns or call.dropout_p:
+            self.judge.defects("F.linear", linear(*args, **kwargs))
+        if not on_device or func != F.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        if not fused(*args, **kwargs):
             with sdpa_kernel(SDPBackend.MATH):  # as on MPS: matmul, softmax, matmul
                 return func(*args, **kwargs)
-        self.judge.defects("F.scaled_dot_product_attention", call)
-        fused = torch.ops.aten._scaled_dot_product_attention_math_for_mps.default
-        self.judge.operator(fused, fused.name(), args, kwargs)
+        self.judge.defects("F.scaled_dot_product_attention", attention(*args, **kwargs))
+        self.judge.operator(FUSED, FUSED.name(), args, kwargs)
         with self.watch.having(paused=True):
             return func(*args, **kwargs)
 
@@ -114,37 +104,34 @@ class Pretend(TorchFunctionMode):
                 result = result.clone()  # on the CPU there was nothing to move
         self.places.place(result, host=host)
         if host and given:
-            self.judge.report.add(name, "sync", TO_HOST)
+            self.judge.report.add(name, "sync", "copies from the device to the host")
         self.judge.dtypes(name, [result])
         return result
 
     @contextlib.contextmanager
-    def with_wrappers(self) -> Iterator[None]:
-        """Wrap meanwhile what does not pass through torch's function mode."""
+    def installed(self) -> Iterator[None]:
+        """Enter the mode, and wrap what does not pass through torch's function modes."""
         begin, run_backward = torch.autocast.__init__, torch.autograd._engine_run_backward
         push = torch._C._autograd._push_saved_tensors_default_hooks
         group = torch._C._group_tensors_by_device_and_dtype
 
         def autocast(context, device_type, *args, **kwargs):
-            """Cast by the CPU's list: what counts, products and attention, is in that of MPS too."""
+            # By the CPU's list: what counts, products and attention, is in that of MPS too.
             begin(context, "cpu" if device_type == "mps" else device_type, *args, **kwargs)
 
         def backward(*args, **kwargs):
-            """Run the backward pass within the mode, so that hooks are seen too."""
-            with self, self.watch.having(on_device=True):
+            with self, self.watch.having(on_device=True):  # so that hooks are seen too
                 return run_backward(*args, **kwargs)
 
         def within(hook):
-            """Call a hook for saved tensors within the mode; checkpointing compares devices there."""
-
             def call(tensor):
-                with self:
+                with self:  # checkpointing compares devices in hooks for saved tensors
                     return hook(tensor)
 
             return call
 
         def grouped(*args, **kwargs):
-            """Name each group's device as its tensors do: optimizers and clipping choose by it."""
+            # Optimizers and clipping choose by the device's name.
             found = {}
             for (device, dtype), lists in group(*args, **kwargs).items():
                 on_device = any(not self.places.on_host(tensor) for tensor in tensors(lists))
@@ -153,33 +140,34 @@ class Pretend(TorchFunctionMode):
             return found
 
         def synchronize():
-            """Report the wait; there is no MPS to wait for."""
             message = "waits until the device has done everything"
             self.judge.report.add("torch.mps.synchronize", "sync", message)
 
+        wrappers = {
+            "autocast.__init__": autocast,
+            "autograd._engine_run_backward": backward,
+            "_C._autograd._push_saved_tensors_default_hooks": lambda *h: push(*map(within, h)),
+            "_C._group_tensors_by_device_and_dtype": grouped,
+            "mps.synchronize": synchronize,
+        }
         with contextlib.ExitStack() as stack:
-            for owner, name, wrapper in (
-                (torch.autocast, "__init__", autocast),
-                (torch.autograd, "_engine_run_backward", backward),
-                (torch._C._autograd, "_push_saved_tensors_default_hooks",
-                 lambda *hooks: push(*map(within, hooks))),
-                (torch._C, "_group_tensors_by_device_and_dtype", grouped),
-                (torch.mps, "synchronize", synchronize),
-            ):  # fmt: skip
-                stack.enter_context(mock.patch.object(owner, name, wrapper))
+            for name, wrapper in wrappers.items():
+                stack.enter_context(mock.patch(f"torch.{name}", wrapper))
+            stack.enter_context(self)
             yield
 
 
-def _device(value: object) -> torch.device | None:
+def _device(value: Any) -> torch.device | None:
     """Return the device that an argument names, if it names one."""
     if isinstance(value, str) and value.partition(":")[0] in ("cpu", "mps", "meta"):
         return torch.device(value)
     return value if isinstance(value, torch.device) else None
 
 
-def _is_mps(value: object) -> bool:
+def _real(value: Any) -> Any:
+    """Return an argument; the device that is really there instead of MPS."""
     device = _device(value)
-    return device is not None and device.type == "mps"
+    return CPU if device is not None and device.type == "mps" else value
 
 
 def _written(func) -> str:

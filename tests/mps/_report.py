@@ -20,20 +20,12 @@ _FOREIGN = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was seen, in one place.
+    """One thing that was seen, in one place."""
 
-    Attributes:
-        operator: torch's name of it, such as "aten::add.Tensor", or of the function called.
-        kind: "dtype", "kernel", "host tensor", "generator", "numpy", "known bad"; or "sync".
-        where: file and line of the code that called it.
-        message: what happens on MPS, and what to do.
-        count: how often.
-    """
-
-    operator: str
-    kind: str
-    where: str
-    message: str
+    operator: str  # torch's name of it, such as "aten::add.Tensor", or of the function called
+    kind: str  # "dtype", "kernel", "host tensor", "generator", "numpy", "known bad"; or "sync"
+    where: str  # file and line of the code that called it
+    message: str  # what happens on MPS, and what to do
     count: int
 
     def __str__(self) -> str:
@@ -44,22 +36,16 @@ class Finding:
 
 @dataclass
 class Report:
-    """Whether a computation would run on MPS; filled while it runs.
+    """Whether a computation would run on MPS; filled while it runs."""
 
-    Attributes:
-        torch_version: the version of torch that is meant.
-        operators: how often each operator ran on the device; those on the host are not counted.
-        notes: what else to know.
-    """
-
-    torch_version: str
-    operators: Counter[str] = field(default_factory=Counter)
-    notes: list[str] = field(default_factory=list)
+    torch_version: str  # the version that is meant
+    notes: list[str]  # what else to know
+    operators: Counter[str] = field(default_factory=Counter)  # calls of each on the device
     _found: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
 
     @property
     def problems(self) -> list[Finding]:
-        """What would stop there or give wrong numbers, in the order in which it was seen."""
+        """What would stop there or give wrong numbers."""
         return [Finding(*seen, n) for seen, n in self._found.items() if seen[1] != "sync"]
 
     @property
@@ -73,23 +59,22 @@ class Report:
         return not self.problems
 
     def add(self, operator: str, kind: str, message: str) -> None:
-        """Count what was found; fields as of `Finding`."""
+        """Count a finding."""
         self._found[operator, kind, _where(), message] += 1
 
     def __str__(self) -> str:
         """Return the findings as lines of text."""
         problems, syncs = self.problems, self.syncs
         would = f"would NOT run ({_count(len(problems), 'problem')})" if problems else "would run"
-        lines = [
-            f"{would} on MPS with torch {self.torch_version}: "
-            f"{_count(len(self.operators), 'operator')}, "
-            f"{_count(self.operators.total(), 'call')}, "
-            f"{_count(sum(sync.count for sync in syncs), 'sync')}"
-        ]
+        counts = (
+            _count(len(self.operators), "operator"),
+            _count(self.operators.total(), "call"),
+            _count(sum(sync.count for sync in syncs), "sync"),
+        )
+        lines = [f"{would} on MPS with torch {self.torch_version}: {', '.join(counts)}"]
         notes = [f"  {note}" for note in self.notes]
         for title, found in (("PROBLEMS", problems), ("SYNCS", syncs), ("NOTES", notes)):
-            if found:
-                lines += ["", title, *map(str, found)]
+            lines += ["", title, *map(str, found)] if found else []
         return "\n".join(lines)
 
 
@@ -100,19 +85,18 @@ def _count(count: int, thing: str) -> str:
 def _where() -> str:
     """Return file and line of the innermost code that is the caller's or qwenkit's.
 
-    torch's engine calls the operators of the backward pass: for them it is the line that started
-    the pass, and says so.
+    torch's engine calls the operators of the backward pass: there, the line that started the pass.
     """
-    frame, pass_of = sys._getframe(1), ""
+    frame, backward = sys._getframe(1), ""
     while frame is not None:
         file = frame.f_code.co_filename
         if frame.f_code.co_name == "_engine_run_backward":
-            pass_of = "in the backward pass that began at "
+            backward = "in the backward pass that began at "
         if _is_own(file):
             place = f"{_shown(Path(file))}:{frame.f_lineno}"
             if "ipykernel" in file or file.startswith("<ipython"):
                 place = f"a notebook cell, line {frame.f_lineno}"
-            return pass_of + place
+            return backward + place
         frame = frame.f_back
     return "outside of any file"
 
@@ -127,7 +111,5 @@ def _is_own(file: str) -> bool:
 
 def _shown(file: Path) -> str:
     """Return a path as its reader would write it: from the package, or from where Python runs."""
-    for root in (_QWENKIT.parent, Path.cwd()):
-        if file.is_relative_to(root):
-            return file.relative_to(root).as_posix()
-    return str(file)
+    roots = [root for root in (_QWENKIT.parent, Path.cwd()) if file.is_relative_to(root)]
+    return file.relative_to(roots[0]).as_posix() if roots else str(file)

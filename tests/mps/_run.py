@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from mps._judge import Judge
-from mps._places import Places, memory, tensors
+from mps._places import Places, tensors
 from mps._pretend import MPS, Pretend
 from mps._report import Report
 from mps._watch import Watch
@@ -31,13 +31,11 @@ def rehearse(fn: Callable[..., Any], *inputs: Any, torch_version: str | None = N
     `torch.arange(5, device=x.device)` on the device. If model and inputs are on meta, nothing is
     computed, and their own device says where they are.
 
-    Found as problems: dtypes and operators that MPS does not have, tensors left on the host, calls
-    of numpy on the device's tensors, and shapes that gave wrong numbers with this version of torch.
-
-    Not found: a tensor left on the host before `fn` began; a kernel that is there but refuses this
-    dtype or shape; what the kernels compute, and how fast. Only a Mac can show these. A few things
-    are found that are not wrong: float64 that torch itself takes inside of a function for the CPU
-    alone, as `torch.linalg.pinv` does.
+    Found: dtypes and operators that MPS does not have, tensors left on the host, calls of numpy on
+    the device's tensors, and shapes that gave wrong numbers with this version of torch. Not found:
+    a tensor left on the host before `fn` began; a kernel that refuses this dtype or shape; what the
+    kernels compute, and how fast. Found though it is right: float64 that torch itself takes inside
+    of a function for the CPU alone, as `torch.linalg.pinv` does.
 
     Args:
         fn: the computation; an iterator that it returns is run to its end. Read devices inside of
@@ -54,16 +52,14 @@ def rehearse(fn: Callable[..., Any], *inputs: Any, torch_version: str | None = N
         raise InputError(f"fn is a {type(fn).__name__}; it must be a function, such as a model")
     version = torch_version or torch.__version__.partition("+")[0]
     known = known_problem(MPS, version)
-    report = Report(version, notes=[known] if known else [])
+    report = Report(version, [known] if known else [])
     watch = Watch(Judge(_places(fn, inputs), report))
-    mode = Pretend(watch)
     # Buffers of before would be taken for the device's; those made now are filed under MPS.
     own_buffers = mock.patch.object(_buffers, "held", {})
-    with _explained(report), own_buffers, mode.with_wrappers(), watch, mode:
+    with _explained(report), own_buffers, watch, Pretend(watch).installed():
         result = fn(*inputs)
         if isinstance(result, Iterator):
-            for _ in result:
-                pass
+            list(result)
     if not (report.operators or report.problems or report.syncs):
         raise InputError("fn used no tensor that would be on MPS; pass it the model or its inputs")
     return report
@@ -98,12 +94,12 @@ def _places(fn: Callable[..., Any], inputs: tuple[Any, ...]) -> Places:
             "on meta (on a Mac, simply run it)"
         )
     places = Places("meta" if "meta" in devices else "cpu")
-    there = {memory(tensor) for tensor in moved}
-    for state in [vars(part) for module in modules for part in module.modules()]:
-        # A module does not take plain attributes along to a device.
-        for tensor in tensors([state[name] for name in state.keys() - {"_parameters", "_buffers"}]):
-            if memory(tensor) not in there:
-                places.place(tensor, host=True)
+    for part in [part for module in modules for part in module.modules()]:
+        left = {**vars(part), "_parameters": None, "_buffers": None}  # behind by .to(device)
+        for tensor in tensors(left):
+            places.place(tensor, host=True)
+    for tensor in moved:
+        places.place(tensor, host=False)
     return places
 
 

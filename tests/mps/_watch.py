@@ -1,6 +1,5 @@
 """Sees every operator that a computation calls, and has it judged."""
 
-from typing import Any
 from unittest import mock
 
 import torch
@@ -25,11 +24,10 @@ class Watch(TorchDispatchMode):
 
     def __init__(self, judge: Judge) -> None:
         super().__init__()
-        self.judge = judge
-        self.places = judge.places
+        self.judge, self.places = judge, judge.places
         self._opened: list[str] = []  # the composite operators that are opened now
 
-    def having(self, **state: bool) -> Any:
+    def having(self, **state: bool):
         """Return a context in which `paused` or `on_device` is another."""
         return mock.patch.multiple(self, **state)
 

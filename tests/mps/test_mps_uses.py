@@ -12,21 +12,10 @@ from train.small import held_out_loss, small_model, small_trainer
 import qwenkit as qk
 from mps import rehearse
 from qwenkit import interpret
-from qwenkit.fast import quantize, swap
-from qwenkit.generate import (
-    Conversation,
-    beam_search,
-    complete_batch,
-    fill,
-    generate,
-    generate_batch,
-    score_text,
-    stream,
-)
-from qwenkit.lora import add_lora, merge_lora, unmerge_lora
-from qwenkit.model import MLP, Attention, DecoderLayer, KVCache, RMSNorm, RotaryEmbedding
+from qwenkit.fast import swap
+from qwenkit.generate import score_text
+from qwenkit.model import MLP, Attention, DecoderLayer, RMSNorm, RotaryEmbedding
 from qwenkit.model.mask import attention_mask
-from qwenkit.trace import Trace
 
 DTYPES = (torch.float32, torch.bfloat16)
 VERSION = "2.13.0"  # its known defects: those that the pinned torch has
@@ -89,22 +78,19 @@ def test_every_variant_of_the_model_would_run(variant, dtype):
 def test_padding_and_the_cache_would_run_with_values_and_without(variant, home):
     model = accelerated(**VARIANTS[variant]).to(home)
     prompt, mask = ids(2, 6).to(home), left_padding([6, 4], 6).to(home)
+    report = no_problems(model, prompt)
+    assert report.operators[FUSED] == 3
+    assert bool(report.syncs) == (home == "cpu")  # without values nothing is waited for
     no_problems(lambda: model(prompt, attention_mask=mask))
-    cache = KVCache(model.config, 2, 16)
+    cache = qk.KVCache(model.config, 2, 16)
     for length in (6, 3, 1):  # the prompt, a chunk, one token
         no_problems(lambda x: model(x, cache=cache), ids(2, length).to(home))
     assert cache.length == 10
 
 
-def test_without_values_nothing_is_waited_for():
-    report = no_problems(accelerated().to("meta"), ids(2, 6).to("meta"))
-    assert report.syncs == []
-    assert report.operators[FUSED] == 3
-
-
 def test_a_traced_and_edited_model_would_run():
     model = accelerated()
-    trace = Trace(keep=None, edits={"layers.1.mlp.out": lambda x: x * 0.5})
+    trace = qk.Trace(keep=None, edits={"layers.1.mlp.out": lambda x: x * 0.5})
     report = no_problems(lambda x: model(x, trace=trace), ids(2, 6))
     assert report.operators["aten::_softmax"] == 3
     assert FUSED not in report.operators
@@ -113,7 +99,7 @@ def test_a_traced_and_edited_model_would_run():
 
 def test_generating_waits_once_a_token_for_the_logits_and_once_a_forward_to_check_the_ids():
     model = accelerated()
-    report = no_problems(lambda x: generate(model, x, max_new_tokens=4, stop_ids=()), ids(1, 6))
+    report = no_problems(lambda x: qk.generate(model, x, max_new_tokens=4, stop_ids=()), ids(1, 6))
     found = files(report.syncs)
     assert found["Tensor.cpu", "qwenkit/generate/steps.py"] == 4
     assert found["Tensor.tolist", "qwenkit/model/inputs.py"] == 4 + 1  # and the prompt, before
@@ -123,19 +109,19 @@ def test_generating_waits_once_a_token_for_the_logits_and_once_a_forward_to_chec
 def test_every_way_of_generating_would_run():
     model = accelerated()
     chosen = {"temperature": 0.8, "top_k": 9, "top_p": 0.9, "repetition_penalty": 1.3, "seed": 1}
-    no_problems(lambda x: generate(model, x, **chosen, **SHORT), ids(1, 6))
-    no_problems(lambda: generate_batch(model, [[1, 2, 3], [4]], seed=1, **SHORT))
-    no_problems(lambda x: beam_search(model, x, num_beams=2, max_new_tokens=3), ids(1, 6))
+    no_problems(lambda x: qk.generate(model, x, **chosen, **SHORT), ids(1, 6))
+    no_problems(lambda: qk.generate_batch(model, [[1, 2, 3], [4]], seed=1, **SHORT))
+    no_problems(lambda x: qk.beam_search(model, x, num_beams=2, max_new_tokens=3), ids(1, 6))
 
 
 def test_a_quantized_model_would_run():
     model = tiny(intermediate_size=64)  # torch's int8 product takes multiples of 32 alone
-    quantize(model)
+    qk.quantize(model)
     swap(model)
     report = no_problems(model, ids(1, 1))
     assert report.operators["aten::_weight_int8pack_mm"] == 7 * 3 + 1  # each layer's, and the head
     no_problems(model, ids(2, 20))  # upcast in chunks
-    no_problems(lambda x: generate(model, x, max_new_tokens=2, stop_ids=()), ids(1, 6))
+    no_problems(lambda x: qk.generate(model, x, max_new_tokens=2, stop_ids=()), ids(1, 6))
 
 
 @pytest.mark.parametrize("autocast", ["float32", "bfloat16"])
@@ -177,7 +163,7 @@ def test_lora_that_is_added_inside_and_moved_would_run():
     model = accelerated()
 
     def adapted(x):
-        add_lora(model, rank=2, dropout=0.1)
+        qk.add_lora(model, rank=2, dropout=0.1)
         return model(x)
 
     no_problems(adapted, ids(1, 6))
@@ -185,7 +171,7 @@ def test_lora_that_is_added_inside_and_moved_would_run():
 
 def test_a_step_of_training_lora_with_dropout_would_run():
     model = swap(small_model())
-    add_lora(model, rank=3, dropout=0.2, targets=("q_proj", "v_proj", "down_proj"))
+    qk.add_lora(model, rank=3, dropout=0.2, targets=("q_proj", "v_proj", "down_proj"))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
@@ -195,8 +181,8 @@ def test_a_step_of_training_lora_with_dropout_would_run():
 
     def learns():
         trainer.train_step()
-        merge_lora(model)
-        unmerge_lora(model)
+        qk.merge_lora(model)
+        qk.unmerge_lora(model)
 
     report = no_problems(learns)
     assert report.operators["aten::bernoulli_.float"] == 3 * 2  # each target, in two layers
@@ -207,7 +193,7 @@ def test_a_step_of_training_lora_with_dropout_would_run():
 
 
 def talks(model, tokenizer):
-    talk = Conversation(model, tokenizer, system="Be short.")
+    talk = qk.Conversation(model, tokenizer, system="Be short.")
     talk.say("one", **SHORT)
     talk.say("two", temperature=0.7, seed=1, **SHORT)
     talk.undo()
@@ -216,7 +202,7 @@ def talks(model, tokenizer):
 
 def trims_and_reorders_a_cache(model, tokenizer):
     text = tokenizer("def f(x):").to(model.device).expand(2, -1)
-    cache = KVCache(model.config, 2, 64)
+    cache = qk.KVCache(model.config, 2, 64)
     model(text, cache=cache)
     cache.trim(2)
     cache.reorder([1, 1])
@@ -228,7 +214,7 @@ def trims_and_reorders_a_cache(model, tokenizer):
 def switches_heads_off(model, tokenizer):
     text = tokenizer("def f(x):").to(model.device)
     means = interpret.mean_outputs(model, text)
-    model(text, trace=Trace(edits=interpret.ablate_heads([(0, 1), (1, 0)], means)))
+    model(text, trace=qk.Trace(edits=interpret.ablate_heads([(0, 1), (1, 0)], means)))
     interpret.head_effects(model, text, lambda logits: logits[0, -1, 0], means)
 
 
@@ -248,17 +234,12 @@ def scores_heads(model, tokenizer):
         score(model, text)
 
 
-def finds_where_two_runs_part(model, tokenizer):
-    text = tokenizer("def f(x)").to(model.device)
-    interpret.divergences(model, model, text, text.flip(1))
-
-
 USES = {
     "talks": talks,
-    "streams": lambda m, t: stream(m, t, "def f", stop_strings=["\n"], **SHORT),
-    "fills_in": lambda m, t: fill(m, t, "def f(", "):", **SHORT),
+    "streams": lambda m, t: qk.stream(m, t, "def f", stop_strings=["\n"], **SHORT),
+    "fills_in": lambda m, t: qk.fill(m, t, "def f(", "):", **SHORT),
     "scores_a_text": lambda m, t: score_text(m, t, "def f(x): return x"),
-    "completes_several": lambda m, t: complete_batch(
+    "completes_several": lambda m, t: qk.complete_batch(
         m, t, ["def f", "x"], temperature=0.9, seed=3, **SHORT
     ),
     "trims_and_reorders_a_cache": trims_and_reorders_a_cache,
@@ -267,7 +248,9 @@ USES = {
     "switches_heads_off": switches_heads_off,
     "patches": patches,
     "scores_heads": scores_heads,
-    "finds_where_two_runs_part": finds_where_two_runs_part,
+    "finds_where_two_runs_part": lambda m, t: interpret.divergences(
+        m, m, (text := t("def f(x)").to(m.device)), text.flip(1)
+    ),
 }
 
 
