@@ -33,16 +33,10 @@ NO_KERNEL = (
 
 
 class Judge:
-    """Reports what is wrong, or slow, about a call.
-
-    Args:
-        places: which tensors are on the host.
-        report: takes what is found; its version of torch is the one whose defects are looked for.
-    """
+    """Reports what is wrong, or slow, about a call, with the report's version of torch."""
 
     def __init__(self, places: Places, report: Report) -> None:
-        self.places = places
-        self.report = report
+        self.places, self.report = places, report
 
     def operator(self, func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> str:
         """Judge an operator before it runs; return what is said of mixed devices, if anything."""

@@ -63,8 +63,7 @@ def hides_others(operator: str) -> bool:
 
     Calling a kernel that is not there would crash, so torch itself is asked whether it has one.
     """
-    own = "MPS" in kernels(ON_MPS.get(operator, operator))
-    return not own and _registered(operator, EXPLICIT)
+    return "MPS" not in kernels(ON_MPS.get(operator, operator)) and _registered(operator, EXPLICIT)
 
 
 @functools.cache

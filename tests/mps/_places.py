@@ -16,22 +16,17 @@ class Places:
 
     What exists before the rehearsal counts as on the device: inputs, weights, caches. What is made
     in it counts as made where it was asked for. What is remembered is a tensor's memory, so its
-    views are in the same place.
-
-    Args:
-        home: "cpu"; or "meta" for a computation without values, where a tensor's own device tells.
+    views are in the same place. On meta, without values, a tensor's own device tells.
     """
 
-    def __init__(self, home: str) -> None:
-        self.home = home
+    def __init__(self, *, meta: bool) -> None:
+        self.meta = meta
         self._host: dict[int, StorageWeakRef] = {}
 
     def on_host(self, tensor: Tensor) -> bool:
         """Tell whether a tensor would be in the host's memory."""
         with torch._C.DisableTorchFunction():
-            if tensor.device.type != "cpu":
-                return False
-            return self.home != "cpu" or memory(tensor) in self._host
+            return tensor.device.type == "cpu" and (self.meta or memory(tensor) in self._host)
 
     def place(self, tensor: Tensor, *, host: bool) -> None:
         """Remember where a tensor is."""

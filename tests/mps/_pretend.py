@@ -55,7 +55,7 @@ class Pretend(TorchFunctionMode):
 
     def _attribute(self, func, args):
         name = getattr(func.__self__, "__name__", "")
-        if name in ("device", "is_mps", "is_cpu") and self.places.home == "cpu":
+        if name in ("device", "is_mps", "is_cpu") and not self.places.meta:
             with torch._C.DisableTorchFunction():
                 real = args[0].device
             if real == CPU and not self.places.on_host(args[0]):
@@ -134,9 +134,8 @@ class Pretend(TorchFunctionMode):
             # Optimizers and clipping choose by the device's name.
             found = {}
             for (device, dtype), lists in group(*args, **kwargs).items():
-                on_device = any(not self.places.on_host(tensor) for tensor in tensors(lists))
-                pretended = on_device and device == CPU and self.places.home == "cpu"
-                found[MPS if pretended else device, dtype] = lists
+                on_host = self.places.meta or all(map(self.places.on_host, tensors(lists)))
+                found[device if on_host or device != CPU else MPS, dtype] = lists
             return found
 
         def synchronize():

@@ -29,7 +29,6 @@ class Finding:
     count: int
 
     def __str__(self) -> str:
-        """Return two lines: where and what; then why."""
         times = "once" if self.count == 1 else f"{self.count:,} times"
         return f"  {self.where}: {self.operator}, {times} ({self.kind})\n      {self.message}"
 
@@ -63,7 +62,6 @@ class Report:
         self._found[operator, kind, _where(), message] += 1
 
     def __str__(self) -> str:
-        """Return the findings as lines of text."""
         problems, syncs = self.problems, self.syncs
         would = f"would NOT run ({_count(len(problems), 'problem')})" if problems else "would run"
         counts = (

@@ -32,10 +32,9 @@ def rehearse(fn: Callable[..., Any], *inputs: Any, torch_version: str | None = N
     computed, and their own device says where they are.
 
     Found: dtypes and operators that MPS does not have, tensors left on the host, calls of numpy on
-    the device's tensors, and shapes that gave wrong numbers with this version of torch. Not found:
-    a tensor left on the host before `fn` began; a kernel that refuses this dtype or shape; what the
-    kernels compute, and how fast. Found though it is right: float64 that torch itself takes inside
-    of a function for the CPU alone, as `torch.linalg.pinv` does.
+    the device's tensors, and shapes that gave wrong numbers with this version of torch; by mistake,
+    float64 that torch itself takes on the CPU alone, as in `torch.linalg.pinv`. Not found: tensors
+    left on the host before, kernels that refuse a dtype or shape, what they compute, and how fast.
 
     Args:
         fn: the computation; an iterator that it returns is run to its end. Read devices inside of
@@ -44,8 +43,8 @@ def rehearse(fn: Callable[..., Any], *inputs: Any, torch_version: str | None = N
         torch_version: look for the known defects of this version instead of the installed one's.
 
     Raises:
-        InputError: `fn` is not a function, does nothing with a tensor, or has tensors on another
-            device; or it stops because tensors of the host and of the device meet.
+        InputError: `fn` is not a function, uses no tensor, has tensors on another device, or stops
+            because tensors of the host and of the device meet.
         Exception: whatever `fn` raises, with the findings so far as a note.
     """
     if not callable(fn):
@@ -93,7 +92,7 @@ def _places(fn: Callable[..., Any], inputs: tuple[Any, ...]) -> Places:
             f"fn has tensors on {', '.join(sorted(other))}; a rehearsal takes them on the CPU or "
             "on meta (on a Mac, simply run it)"
         )
-    places = Places("meta" if "meta" in devices else "cpu")
+    places = Places(meta="meta" in devices)
     for part in [part for module in modules for part in module.modules()]:
         left = {**vars(part), "_parameters": None, "_buffers": None}  # behind by .to(device)
         for tensor in tensors(left):

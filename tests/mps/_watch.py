@@ -14,9 +14,7 @@ from qwenkit.errors import InputError
 class Watch(TorchDispatchMode):
     """Has each operator judged as if on MPS, then runs it where it is.
 
-    Args:
-        judge: of the operators that work on the device. Those of the host's tensors alone run on
-            the host, on a Mac as well, and are let pass.
+    One that works only on tensors of the host runs there on a Mac as well, and is let pass.
     """
 
     paused = False  # lets everything pass
@@ -61,7 +59,7 @@ class Watch(TorchDispatchMode):
         try:
             result = self._run(func, args, kwargs)
         except RuntimeError as error:
-            if mixed and self.places.home == "meta":  # there torch itself stops at mixed devices
+            if mixed and self.places.meta:  # there torch itself stops at mixed devices
                 raise InputError(f"fn would stop on MPS at {name}: {mixed}") from error
             raise
         given = [tensor for tensor in tensors((args, kwargs)) if not self.places.on_host(tensor)]

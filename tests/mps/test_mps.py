@@ -1,6 +1,5 @@
 """A rehearsal for MPS: each planted fault, wait and known defect is found at its line."""
 
-import contextlib
 import inspect
 import operator
 import re
@@ -22,9 +21,7 @@ from qwenkit.fast import quantize, swap
 from qwenkit.fast.linear import _buffers, upcast_in_chunks
 from qwenkit.model import QwenForCausalLM
 
-CPU, MPS = torch.device("cpu"), torch.device("mps:0")
-HALF = torch.bfloat16
-VERSION = "2.13.0"  # its known defects: those that the pinned torch has
+CPU, MPS, HALF = torch.device("cpu"), torch.device("mps:0"), torch.bfloat16
 
 
 def line_of(fn) -> str:
@@ -49,19 +46,9 @@ def operator_without_a_kernel_backward(x):
     larger.sum().backward()  # here
 
 
-def host_after_cpu(x):
-    copy = x.cpu()
-    return (
-        x + copy  # here
-    )
-
-
 def host_tensor_in_a_hook(x):
-    def scale(gradient):
-        return gradient * torch.ones(4)  # here
-
     x = x.clone().requires_grad_()
-    x.register_hook(scale)
+    x.register_hook(lambda gradient: gradient * torch.ones(4))  # here
     x.sum().backward()
 
 
@@ -89,7 +76,7 @@ FAULTS = {  # name: the computation, the kind of problem, and the operators that
     "host_tensor": (lambda x: x * torch.tensor([1.0, 2.0, 3.0, 4.0]), HOST, "mul.Tensor"),
     "host_array": (lambda x: x * torch.from_numpy(np.ones(4, np.float32)), HOST, "mul.Tensor"),
     "host_number_in_a_stack": (lambda x: torch.stack([x[0, 0], torch.tensor(1.0)]), HOST, "stack"),
-    "host_after_cpu": (host_after_cpu, HOST, "add.Tensor"),
+    "host_after_cpu": (lambda x: x + x.cpu(), HOST, "add.Tensor"),
     "host_told_by_name": (lambda x: x + torch.zeros(4, device="cpu"), HOST, "add.Tensor"),
     "host_of_a_view": (lambda x: x + torch.zeros(8)[::2], HOST, "add.Tensor"),
     "host_tensor_indexed": (lambda x: torch.arange(9)[x.argmax(-1)], HOST, "index.Tensor"),
@@ -148,20 +135,19 @@ def test_what_a_part_keeps_in_a_dict_is_on_the_host_too():
     assert [problem.kind for problem in report.problems] == [HOST]
 
 
-def sound(x):
-    """All that looks like a fault and is not one."""
-    x = x + torch.arange(4, device=x.device) + torch.zeros_like(x) + x.new_ones(4)
-    x = x * torch.tensor(2.0) + torch.ones(4).to(x.device)
-    x = x + torch.ones(4, dtype=torch.float16).to(x)
-    x = x + torch.randn(4, generator=torch.Generator()).to(x.device)
-    x = x[torch.tensor([0, 1])]  # indices may come from the host
-    x[0] = torch.zeros(4)  # so may what is copied
-    x = x + nn.Linear(4, 4).to(x.device)(x[:, :4])
-    total = torch.zeros(3, dtype=torch.float64).sum().item()  # float64 is fine on the host
-    return x * total
-
-
 def test_what_torch_allows_is_not_a_fault():
+    def sound(x):
+        x.multinomial(2, True)  # without a wait: several, with replacement
+        x = x + torch.arange(4, device=x.device) + torch.zeros_like(x) + x.new_ones(4)
+        x = x * torch.tensor(2.0) + torch.ones(4).to(x.device)
+        x = x + torch.ones(4, dtype=torch.float16).to(x)
+        x = x + torch.randn(4, generator=torch.Generator()).to(x.device)
+        x = x[torch.tensor([0, 1])]  # indices may come from the host
+        x[0] = torch.zeros(4)  # so may what is copied
+        x = x + nn.Linear(4, 4).to(x.device)(x[:, :4])
+        total = torch.zeros(3, dtype=torch.float64).sum().item()  # float64 is fine on the host
+        return x * total
+
     report = rehearse(sound, torch.rand(4, 4))
     assert report.problems == []
     assert report.syncs == []  # the number was read from the host's memory
@@ -233,10 +219,6 @@ def test_waiting_for_the_device_is_counted_and_is_not_a_problem(name):
     assert sync.where.endswith(line_of(wait))
 
 
-def test_drawing_several_with_replacement_does_not_wait():
-    assert rehearse(lambda x: x.multinomial(2, True), torch.rand(4, 4)).syncs == []
-
-
 # --- known defects ---
 
 
@@ -246,15 +228,12 @@ def strided(*shape):
     return (torch.rand(batch, length, heads, head_dim).transpose(1, 2),) * 3
 
 
-def rand(*shape, dtype=torch.float32):
-    return torch.rand(shape, dtype=dtype)
-
-
-ATTEND = F.scaled_dot_product_attention
+ATTEND, rand = F.scaled_dot_product_attention, torch.rand
 CAUSAL, MASKS = {"is_causal": True}, {"attn_mask": torch.ones(2, 1, 3, 3, dtype=torch.bool)}
-HALF_QUERIES = (rand(1, 1, 5, 8, dtype=HALF),) * 3
-LONG_PAST = (rand(1, 1, 1, 64, dtype=HALF), *(rand(1, 1, 1024, 64, dtype=HALF),) * 2)
+HALF_QUERIES = (rand(1, 1, 5, 8).to(HALF),) * 3
+LONG_PAST = (rand(1, 1, 1, 64).to(HALF), *(rand(1, 1, 1024, 64).to(HALF),) * 2)
 A, B, X, W, BIAS = rand(16, 32767), rand(32767, 16), rand(1, 3, 4), rand(2, 4), rand(2)
+NEVER = ((), ("2.8", "2.9", "2.12", "2.13"))
 DEFECT_CALLS = [  # issue, function, inputs, options, versions with the defect, some without
     (161641, F.linear, (rand(4, 3).t(), W), {}, ("2.8.1+cpu",), ("2.7", "2.9")),
     (161641, F.linear, (X[0], rand(4, 2).t()), {}, ("2.8",), ("2.9",)),
@@ -267,15 +246,13 @@ DEFECT_CALLS = [  # issue, function, inputs, options, versions with the defect, 
     (184180, ATTEND, (rand(2, 2, 3, 64),) * 3, MASKS, ("2.12",), ("2.13",)),
     (183535, torch.mm, (A, B), {}, ("2.13.0",), ("2.14",)),
     (195012, torch.bmm, (A[None], B[None]), {}, ("2.14",), ("2.6",)),
-]
-HARMLESS = [
-    (F.linear, (X[0], W), {}),
-    (F.linear, (X[0], W, BIAS), {}),  # 2 dimensions
-    (lambda x, w, b: F.linear(x, w) + b, (X, W, BIAS), {}),
-    (ATTEND, strided(2, 2, 9, 64), {}),  # more than 8 queries
-    (ATTEND, strided(2, 2, 8, 32), {}),  # another head_dim
-    (ATTEND, (rand(1, 1, 5, 8),) * 3, CAUSAL),  # float32
-    (torch.mm, (A[1:], B), {}),
+    (161641, F.linear, (X[0], W), {}, *NEVER),  # both contiguous
+    (192934, F.linear, (X[0], W, BIAS), {}, *NEVER),  # 2 dimensions
+    (192934, lambda x, w, b: F.linear(x, w) + b, (X, W, BIAS), {}, *NEVER),
+    (181151, ATTEND, strided(2, 2, 9, 64), {}, *NEVER),  # more than 8 queries
+    (181151, ATTEND, strided(2, 2, 8, 32), {}, *NEVER),  # another head_dim
+    (181575, ATTEND, (rand(1, 1, 5, 8),) * 3, CAUSAL, *NEVER),  # float32
+    (183535, torch.mm, (A[1:], B), {}, *NEVER),  # 15 rows
 ]
 
 
@@ -289,12 +266,6 @@ def test_shapes_with_wrong_numbers_are_found_in_the_versions_that_have_them(
         assert kinds == ["known bad"] * (version in bad), (version, str(report))
         assert all("test_mps.py" in problem.where for problem in report.problems)
         assert all(f"#{issue})" in problem.message for problem in report.problems)
-
-
-@pytest.mark.parametrize(("function", "inputs", "options"), HARMLESS)
-def test_other_shapes_are_not_suspected(function, inputs, options):
-    for version in ("2.8", "2.9", "2.12", "2.13"):
-        assert rehearse(lambda *x: function(*x, **options), *inputs, torch_version=version).ok
 
 
 def test_attention_that_learns_takes_none_of_the_kernels_with_defects():
@@ -419,7 +390,7 @@ def test_a_computation_that_stops_at_the_devices_is_explained():
         rehearse(lambda: model(ids(1, 3)))
     with pytest.raises(InputError, match=stops):
         rehearse(lambda x: model(x.to(stored)), ids(1, 3))
-    assert rehearse(lambda: model(ids(1, 3).to(model.device)), torch_version=VERSION).ok
+    assert rehearse(lambda: model(ids(1, 3).to(model.device)), torch_version="2.13").ok
 
 
 def test_a_product_on_the_host_takes_no_buffer_of_before_for_its_own():
@@ -429,12 +400,8 @@ def test_a_product_on_the_host_takes_no_buffer_of_before_for_its_own():
 
 
 def test_any_other_error_is_raised_as_it_is_with_the_findings_so_far():
-    def stop(x):
-        x.item()
-        raise KeyError("x")
-
     with pytest.raises(KeyError) as info:
-        rehearse(stop, torch.rand(1))
+        rehearse(lambda x: {}[x.item()], torch.rand(1))
     (note,) = info.value.__notes__
     assert "aten::_local_scalar_dense, once" in note
 
@@ -449,18 +416,15 @@ def test_what_cannot_be_rehearsed_is_refused():
         rehearse(F.silu, x, torch_version="new")
 
 
-def patched():
-    return torch.autocast.__init__, torch.mps.synchronize, torch.autograd._engine_run_backward
-
-
 def test_nothing_is_left_behind():
     model = tiny()
-    before = patched()
+    before = torch.autocast.__init__, torch.mps.synchronize, torch.autograd._engine_run_backward
     want = model(ids(1, 3))
-    with contextlib.suppress(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError):
         rehearse(lambda: 1 / 0)
     rehearse(model, ids(1, 3))
-    assert patched() == before
+    after = torch.autocast.__init__, torch.mps.synchronize, torch.autograd._engine_run_backward
+    assert before == after
     assert model(ids(1, 3)).equal(want)
     quantize(model)
     swap(model)(ids(2, 20))
