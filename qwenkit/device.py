@@ -51,9 +51,6 @@ DEFECTS_OF_MPS = (
 def pick_device(name: str | torch.device = "auto") -> torch.device:
     """Return the device for a name; "auto": MPS where there is one, else the CPU.
 
-    >>> pick_device("cpu")
-    device(type='cpu')
-
     Raises:
         InputError: no such device on this machine.
     """
@@ -74,8 +71,8 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
 def pick_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
     """Return the dtype for a name; "auto": `default_dtype`.
 
-    >>> pick_dtype("auto", torch.device("cpu")), pick_dtype("bfloat16", torch.device("cpu"))
-    (torch.float32, torch.bfloat16)
+    >>> pick_dtype("auto", torch.device("cpu"))
+    torch.float32
 
     Raises:
         InputError: an unknown name.
@@ -159,9 +156,10 @@ def known_problem(device: torch.device, version: str | None = None) -> str | Non
     bad = [defect for defect in known_defects(device, version) if defect.avoid]
     if not bad:
         return None
+    major, minor = _numbers(version)
     wrong = "; ".join(defect.wrong for defect in bad)
     fixed = max((defect.fixed for defect in bad if defect.fixed), key=_numbers)
-    return f"torch {version} on MPS: {wrong}; upgrade torch to {fixed} or newer"
+    return f"torch {major}.{minor} on MPS: {wrong}; upgrade torch to {fixed} or newer"
 
 
 def training_problem(device: torch.device, vocab_size: int) -> str | None:
@@ -169,13 +167,14 @@ def training_problem(device: torch.device, vocab_size: int) -> str | None:
 
     The gradient that a head passes to the layers is a sum over the vocabulary.
     """
-    bad = {defect.issue: defect for defect in known_defects(device, torch.__version__)}
-    if vocab_size <= LONGEST_SUM_ON_MPS or 183535 not in bad:
+    bad = [one for one in known_defects(device, torch.__version__) if one.issue == 183535]
+    if vocab_size <= LONGEST_SUM_ON_MPS or not bad:
         return None
+    major, minor = _numbers(torch.__version__)
     return (
-        f"torch {torch.__version__} on MPS: {bad[183535].wrong}, as for the gradient of a head "
-        f'with {vocab_size:,} tokens; train with device="cpu", or upgrade torch to '
-        f"{bad[183535].fixed} or newer"
+        f"torch {major}.{minor} on MPS: {bad[0].wrong}, as for the gradient of a head with "
+        f'{vocab_size:,} tokens; train with device="cpu", or upgrade torch to {bad[0].fixed} or '
+        "newer"
     )
 
 
