@@ -34,7 +34,8 @@ DEFECTS_OF_MPS = (
     Defect(174945, "2.8", "2.11", True, f"{_FEW} to 1024 keys or more is garbage in 16-bit dtypes"),
     Defect(181151, "2.8", "2.12", True, f"{_FEW} mixes up the sequences of a transposed batch"),
     Defect(184180, "2.8", "2.13", True, f"{_FEW} uses the first sequence's mask for the batch"),
-    Defect(181575, "2.5", "2.13", True, "causal attention in 16-bit dtypes sees 3 future tokens"),
+    Defect(181575, "2.5", "2.13", True, "causal attention in 16-bit dtypes sees up to "
+           "three future tokens"),
     Defect(161641, "2.8", "2.9", False, "F.linear reads a non-contiguous input or weight as "
            "contiguous", "call .contiguous() first"),
     Defect(181466, "2.8", "2.13", False, "on an M5, F.linear without a bias in a 16-bit dtype "
@@ -70,9 +71,6 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
 
 def pick_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
     """Return the dtype for a name; "auto": `default_dtype`.
-
-    >>> pick_dtype("auto", torch.device("cpu"))
-    torch.float32
 
     Raises:
         InputError: an unknown name.
@@ -141,13 +139,11 @@ def known_defects(device: torch.device, version: str) -> list[Defect]:
     Raises:
         InputError: the version does not begin with two numbers.
     """
+    if device.type != "mps":
+        return []
     number = _numbers(version)
-    return [
-        defect
-        for defect in DEFECTS_OF_MPS
-        if device.type == "mps" and _numbers(defect.since) <= number
-        if defect.fixed is None or number < _numbers(defect.fixed)
-    ]
+    known = [defect for defect in DEFECTS_OF_MPS if _numbers(defect.since) <= number]
+    return [defect for defect in known if not defect.fixed or number < _numbers(defect.fixed)]
 
 
 def known_problem(device: torch.device, version: str | None = None) -> str | None:
@@ -165,7 +161,7 @@ def known_problem(device: torch.device, version: str | None = None) -> str | Non
 def training_problem(device: torch.device, vocab_size: int) -> str | None:
     """Return what is known to go wrong when a vocabulary of this size is trained; None: nothing.
 
-    The gradient that a head passes to the layers is a sum over the vocabulary.
+    The gradient that a head passes to the layers is a sum over the vocabulary (#183535).
     """
     bad = [one for one in known_defects(device, torch.__version__) if one.issue == 183535]
     if vocab_size <= LONGEST_SUM_ON_MPS or not bad:

@@ -49,7 +49,7 @@ def rehearse(fn: Callable[..., Any], *inputs: Any, torch_version: str | None = N
     """
     if not callable(fn):
         raise InputError(f"fn is a {type(fn).__name__}; it must be a function, such as a model")
-    version = torch_version or torch.__version__.partition("+")[0]
+    version = torch.__version__.partition("+")[0] if torch_version is None else torch_version
     known = known_problem(MPS, version)
     report = Report(version, [known] if known else [])
     watch = Watch(Judge(_places(fn, inputs), report))
