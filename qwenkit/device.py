@@ -1,10 +1,12 @@
-"""Where to compute, in which dtype, how much memory is free there, and what the CPU can do."""
+"""Where to compute, in which dtype, how much memory is free there, and what goes wrong there."""
 
 from __future__ import annotations
 
 import functools
 import platform
+import re
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import torch
@@ -12,20 +14,39 @@ import torch
 from qwenkit.errors import InputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# Silent wrong results on MPS in what this model computes, by the torch version's first two numbers.
-# `qwenkit.mps.defects` has each defect, and its source.
-_CAUSAL = "causal attention in half precision sees up to three tokens of its future"
-_MASKS = "attention of up to 8 queries takes the first sequence's mask for all of a batch"
-_BATCHES = "attention of up to 8 queries mixes up the sequences of a batch"
-KNOWN_BAD_ON_MPS = {
-    "2.8": "F.linear on non-contiguous input and attention at lengths up to 8 give wrong numbers",
-    "2.9": f"{_CAUSAL}, and {_BATCHES}",
-    "2.10": f"{_CAUSAL}, and {_BATCHES}",
-    "2.11": f"{_CAUSAL}, and {_BATCHES}",
-    "2.12": f"{_CAUSAL}, and {_MASKS}",
-}
-
 LONGEST_SUM_ON_MPS = 32_766  # terms of one sum in a matrix product; see training_problem
+
+
+class Defect(NamedTuple):
+    """What MPS computes wrong, without an error, in some versions of torch."""
+
+    issue: int  # number in pytorch/pytorch; or of the pull request that fixes it
+    since: str  # first version with it
+    fixed: str | None  # first version without it
+    avoid: bool  # whether not to use MPS at all: the model cannot compute it in another way
+    wrong: str  # what happens
+    instead: str = ""  # what to do without another version
+
+
+_FEW = "attention of up to 8 queries"
+DEFECTS_OF_MPS = (
+    Defect(163598, "2.8", "2.9", True, f"{_FEW} reads non-contiguous queries as contiguous"),
+    Defect(174945, "2.8", "2.11", True, f"{_FEW} to 1024 keys or more is garbage in 16-bit dtypes"),
+    Defect(181151, "2.8", "2.12", True, f"{_FEW} mixes up the sequences of a transposed batch"),
+    Defect(184180, "2.8", "2.13", True, f"{_FEW} uses the first sequence's mask for the batch"),
+    Defect(181575, "2.5", "2.13", True, "causal attention in 16-bit dtypes sees up to "
+           "three future tokens"),
+    Defect(161641, "2.8", "2.9", False, "F.linear reads a non-contiguous input or weight as "
+           "contiguous", "call .contiguous() first"),
+    Defect(181466, "2.8", "2.13", False, "on an M5, F.linear without a bias in a 16-bit dtype "
+           "varies from call to call for some shapes"),
+    Defect(192934, "2.13", None, False, "on an M1 with macOS 26, F.linear with a bias is wrong for "
+           "an input of 3 or more dimensions", "multiply without the bias, then add it"),
+    Defect(183535, "2.7", "2.14", False, "on an M1 or M2, a matrix product that sums 32,767 terms "
+           "or more reads past its operands"),
+    Defect(195012, "2.7", None, False, "on an M1 or M2, a batch of matrix products that sum 32,767 "
+           "terms or more reads past its operands", "make the sums shorter"),
+)  # fmt: skip
 
 
 def pick_device(name: str | torch.device = "auto") -> torch.device:
@@ -44,7 +65,7 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
         raise InputError(f"device is {name!r}; it must be 'auto', 'cpu', 'mps' or 'cuda'") from None
     have = {"mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available()}
     if not have.get(device.type, True):
-        raise InputError(f"device is {name!r}, which this machine has not; use 'auto' or 'cpu'")
+        raise InputError(f"device is {name!r}, which is not on this machine; use 'auto' or 'cpu'")
     return device
 
 
@@ -64,7 +85,7 @@ def pick_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
 
 
 def default_dtype(device: torch.device) -> torch.dtype:
-    """Return bfloat16 on MPS from macOS 14 on (older ones have none), else float32.
+    """Return bfloat16 on MPS from macOS 14 on (older ones do not have it), else float32.
 
     Most CPUs compute float32 faster than the bfloat16 that checkpoints are stored in.
     """
@@ -74,7 +95,7 @@ def default_dtype(device: torch.device) -> torch.dtype:
 
 @functools.cache
 def has_bfloat16_products() -> bool:
-    """Tell whether this processor multiplies bfloat16 by instructions of its own."""
+    """Tell whether this processor has instructions that multiply bfloat16."""
     able = torch.cpu.get_capabilities()
     return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
@@ -90,56 +111,71 @@ def synchronize(device: torch.device) -> None:
 def free_memory() -> int:
     """Return the bytes this process may still take without swapping.
 
-    Apple's GPU shares the machine's memory, so the number serves for MPS too. Inside a container
-    its own limit counts, where that is lower than what the machine has free.
+    Apple's GPU shares the machine's memory, so this holds for MPS too. A container's limit counts
+    if it is lower than what the machine has free; its cached files count as free.
     """
     free = int(psutil.virtual_memory().available)
-    limit, used = _number("/sys/fs/cgroup/memory.max"), _number("/sys/fs/cgroup/memory.current")
-    if limit is None or used is None:
+    limit, used = _container("max").strip(), _container("current").strip()
+    if not (limit.isdecimal() and used.isdecimal()):  # no such file, or "max": no limit
         return free
-    return min(free, max(limit - used + _cached_files(), 0))
+    lines = _container("stat").splitlines()
+    cached = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+    return min(free, max(int(limit) - int(used) + cached, 0))
 
 
-def known_problem(device: torch.device) -> str | None:
-    """Return what is known to go wrong with this torch on this device; None: nothing is."""
-    version = ".".join(torch.__version__.split(".")[:2])
-    if device.type == "mps" and version in KNOWN_BAD_ON_MPS:
-        return (
-            f"torch {version} on MPS: {KNOWN_BAD_ON_MPS[version]}; upgrade torch to 2.13 or newer"
-        )
-    return None
+def _container(file: str) -> str:
+    try:
+        return Path(f"/sys/fs/cgroup/memory.{file}").read_text()
+    except OSError:
+        return ""
+
+
+def known_defects(device: torch.device, version: str) -> list[Defect]:
+    """Return what a device gets wrong in a version of torch.
+
+    >>> [defect.issue for defect in known_defects(torch.device("mps"), "2.14.0+cpu")]
+    [192934, 195012]
+
+    Raises:
+        InputError: the version does not begin with two numbers.
+    """
+    if device.type != "mps":
+        return []
+    number = _numbers(version)
+    known = [defect for defect in DEFECTS_OF_MPS if _numbers(defect.since) <= number]
+    return [defect for defect in known if not defect.fixed or number < _numbers(defect.fixed)]
+
+
+def known_problem(device: torch.device, version: str | None = None) -> str | None:
+    """Return why not to use a device with a version of torch (None: this one); None: no reason."""
+    version = version or torch.__version__
+    bad = [defect for defect in known_defects(device, version) if defect.avoid]
+    if not bad:
+        return None
+    major, minor = _numbers(version)
+    wrong = "; ".join(defect.wrong for defect in bad)
+    fixed = max((defect.fixed for defect in bad if defect.fixed), key=_numbers)
+    return f"torch {major}.{minor} on MPS: {wrong}; upgrade torch to {fixed} or newer"
 
 
 def training_problem(device: torch.device, vocab_size: int) -> str | None:
     """Return what is known to go wrong when a vocabulary of this size is trained; None: nothing.
 
-    The gradient that a head hands down to the layers is a sum over the vocabulary. On the GPUs of
-    the M1 and M2, torch before 2.14 may add to so long a sum what lies behind the operands
-    (pytorch/pytorch, issue 195163).
+    The gradient that a head passes to the layers is a sum over the vocabulary (#183535).
     """
-    major, minor = torch.__version__.split(".")[:2]
-    mended = (int(major), int(minor)) >= (2, 14)
-    if device.type != "mps" or vocab_size <= LONGEST_SUM_ON_MPS or mended:
+    bad = [one for one in known_defects(device, torch.__version__) if one.issue == 183535]
+    if vocab_size <= LONGEST_SUM_ON_MPS or not bad:
         return None
+    major, minor = _numbers(torch.__version__)
     return (
-        f"torch {major}.{minor} on MPS: on an M1 or M2, a sum of more than "
-        f"{LONGEST_SUM_ON_MPS:,} terms in a matrix product may be wrong, and the gradient of a "
-        f'head with {vocab_size:,} tokens is one; train with device="cpu", or upgrade torch to '
-        "2.14 or newer"
+        f"torch {major}.{minor} on MPS: {bad[0].wrong}, as for the gradient of a head with "
+        f'{vocab_size:,} tokens; train with device="cpu", or upgrade torch to {bad[0].fixed} or '
+        "newer"
     )
 
 
-def _number(path: str) -> int | None:
-    try:
-        return int(Path(path).read_text())
-    except (OSError, ValueError):  # no such file, or "max": no limit
-        return None
-
-
-def _cached_files() -> int:
-    """Return the container's bytes of cached files, which it counts as used and gives up freely."""
-    try:
-        lines = Path("/sys/fs/cgroup/memory.stat").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+def _numbers(version: str) -> tuple[int, int]:
+    match = re.match(r"(\d+)\.(\d+)", version)
+    if match is None:
+        raise InputError(f"version is {version!r}; it must begin with two numbers, such as 2.13")
+    return int(match[1]), int(match[2])

@@ -9,6 +9,7 @@ from torch import nn
 
 import qwenkit as qk
 from qwenkit.errors import InputError
+from qwenkit.fast import swap
 from qwenkit.lora import LoRALinear, lora_layers
 
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -227,7 +228,7 @@ def test_traces_caches_and_generation_see_lora():
 
 
 def test_a_rehearsed_lora_step_would_run_on_mps():
-    model = tiny()
+    model = swap(tiny())  # as a model is loaded there
     qk.add_lora(model, rank=4, targets=ALL)
 
     def step(text):

@@ -1,13 +1,11 @@
-"""Rehearsal for Apple's GPU (MPS): would this computation run there? Asked on any machine.
+"""A rehearsal for Apple's GPU (MPS): would this computation run there? Asked on any machine.
 
-    report = mps.rehearse(model, input_ids)
-    print(report)
-
-It runs the computation once on the CPU, sees every operator that torch calls, and looks up what
-MPS would do with it.
+In a test: `from mps import rehearse`, then `report = rehearse(fn, *inputs)` and
+`assert report.ok, report`. It runs `fn` once on the CPU, sees every operator that torch calls, and
+looks up what MPS would do with it: see `rehearse`, and `Report` for what else it tells.
 """
 
-from mps.report import Finding, Report
-from mps.run import rehearse
+from mps._report import Finding, Report
+from mps._run import rehearse
 
 __all__ = ["Finding", "Report", "rehearse"]

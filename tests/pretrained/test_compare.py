@@ -1,6 +1,6 @@
-"""Each part on a device beside the CPU: rounding passes, a wrong kernel is named."""
+"""Each part on a device next to the CPU: rounding passes, a wrong kernel is named."""
 
-import warnings
+import contextlib
 
 import pytest
 import torch
@@ -12,12 +12,16 @@ import qwenkit as qk
 from qwenkit import device
 from qwenkit.cli import reports
 from qwenkit.pretrained import compare
-from qwenkit.pretrained.compare import compare_with_cpu, disagreement
+from qwenkit.pretrained.compare import Difference, compare_with_cpu, disagreement
 
 CPU, MPS = torch.device("cpu"), torch.device("mps")
+F32, BF16 = torch.float32, torch.bfloat16
 QWENS = (compare.FULL_VOCABULARY, compare.CONFIG.hidden_size)
 VOCABULARY = 5_000  # of the full head in these tests: the real one takes a gigabyte, with its copy
-HEAD, GRADIENTS = "full-vocabulary head", "gradients of one training step"
+HEAD = VOCABULARY * 896
+ATTENTION, LONG = "scaled_dot_product", "one token after 1,100 cached ones"
+WIDE, WIDE_TOKEN = "head_dim 128, a prompt", "head_dim 128, one token after a cache"
+AFTER = {f"attention, {count} after a cache" for count in ("one token", "several tokens")}
 
 
 @pytest.fixture(autouse=True)
@@ -28,33 +32,27 @@ def _smaller(monkeypatch):
     disagreement.cache_clear()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_cpu_agrees_with_itself(dtype):
-    found = compare_with_cpu(CPU, dtype)
-    assert [one.part for one in found if not one.ok] == []
-    assert len(found) == 16
-    assert len({one.part for one in found}) == 16
-    # What is allowed leaves room for rounding, and not for much else.
-    assert (
-        max(one.error for one in found) > compare.ALLOWED[dtype] / 1000 or dtype != torch.bfloat16
-    )
+def wrong(found):
+    return {one.part for one in found if not one.ok}
 
 
-def test_the_callers_random_numbers_are_left_alone():
+@pytest.mark.parametrize(("dtype", "inference"), [(F32, False), (BF16, False), (None, True)])
+def test_the_cpu_agrees_with_itself(dtype, inference):
     torch.manual_seed(5)
     want = torch.rand(3)
     torch.manual_seed(5)
-    compare_with_cpu(CPU)
-    assert torch.equal(torch.rand(3), want)
-
-
-def test_it_may_be_tried_where_no_gradients_are_kept():
-    with torch.inference_mode():
-        assert all(one.ok for one in compare_with_cpu(CPU))
+    with torch.inference_mode(inference):  # in which no gradients are kept
+        found = compare_with_cpu(CPU, dtype)
+    assert torch.equal(torch.rand(3), want)  # the caller's random numbers are left alone
+    assert wrong(found) == set()
+    assert len(found) == len({one.part for one in found}) == 16
+    # What is allowed leaves room for rounding, and not for much else.
+    assert dtype != BF16 or max(one.error for one in found) > compare.ALLOWED[dtype] / 1000
+    assert QWENS == (151_936, 896)
 
 
 class Breaks(TorchDispatchMode):
-    """A device some of whose kernels are wrong: it changes what an operator gives, if asked."""
+    """A device some of whose kernels are wrong: it changes an operator's result, if asked."""
 
     def __init__(self, name, when=lambda *args: True, by=1.5):
         super().__init__()
@@ -70,145 +68,102 @@ class Breaks(TorchDispatchMode):
         return out
 
 
-def judged(monkeypatch, mode, dtype=torch.float32):
+def judged(monkeypatch, mode, dtype=F32):
     """Compare with MPS as a rehearsal pretends it, where `mode` holds; so its ways are taken."""
 
-    def on_device(part, function, arguments, device, dtype):
-        def broken(*moved):
-            with mode:
-                return function(*moved)
+    def on_device(part, *where):
+        name, function, arguments = part
+        contexts = iter((contextlib.nullcontext(), mode))  # on the CPU, then on the device
 
-        want = function(*arguments)
-        got = broken(*(compare._moved(a, device, dtype) for a in arguments))
-        error = float((got.cpu().float() - want).abs().max() / want.abs().max())
-        return compare.Difference(part, error, compare.ALLOWED[dtype])
+        def run(*given):
+            with next(contexts):
+                return function(*given)
 
+        return difference((name, run, arguments), *where)
+
+    difference = compare._difference
     monkeypatch.setattr(compare, "_difference", on_device)
     found = []
     rehearse(lambda: found.extend(compare_with_cpu(MPS, dtype)))
-    return {one.part for one in found if not one.ok}
+    return wrong(found)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [F32, BF16])
 def test_all_that_is_tried_would_run_on_mps(dtype):
     found = []
     report = rehearse(lambda: found.extend(compare_with_cpu(MPS, dtype)), torch_version="2.13")
-    assert reports.ok, str(report)
-    assert [one.part for one in found if not one.ok] == []
-    assert reports.operators["aten::_weight_int8pack_mm"] == (dtype == torch.bfloat16)
+    assert report.ok, str(report)
+    assert wrong(found) == set()
+    assert report.operators["aten::_weight_int8pack_mm"] == (dtype == BF16)
 
 
-def test_a_wrong_kernel_is_named_where_it_is_wrong(monkeypatch):
-    assert judged(monkeypatch, Breaks("rsqrt")) >= {"RMSNorm", "attention and RoPE, a prompt"}
-
-
-def test_a_kernel_that_is_wrong_for_one_token_alone_is_named(monkeypatch):
-    single = Breaks("scaled_dot_product", lambda q, k, *rest: k.shape[2] > q.shape[2])
-    assert judged(monkeypatch, single) == {
-        "attention, one token after a cache", "attention, several tokens after a cache",
-        "one token after 1,100 cached ones", "head_dim 128, one token after a cache",
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(("mode", "dtype", "parts"), [
-    (Breaks("int8pack"), torch.bfloat16, {"int8 linear, one row"}),
-    (Breaks("aten._softmax.default"), torch.float32, {"attention in the open"}),
-    (Breaks("silu_backward"), torch.float32, {GRADIENTS}),
-    (
-        Breaks("scaled_dot_product", lambda q, k, *rest: k.shape[2] > 1024), torch.bfloat16,
-        {"one token after 1,100 cached ones"},
-    ),
-    (
-        Breaks("scaled_dot_product", lambda q, *rest: q.shape[3] == 128), torch.float32,
-        {"head_dim 128, a prompt", "head_dim 128, one token after a cache"},
-    ),
+@pytest.mark.parametrize(("mode", "dtype", "parts", "others_too"), [
+    (Breaks("int8pack"), BF16, {"int8 linear, one token"}, False),
+    (Breaks("aten._softmax.default"), F32, {"eager attention"}, False),
+    (Breaks("silu_backward"), F32, {"gradients of one training step"}, False),
+    (Breaks(ATTENTION, lambda q, k, *_: k.shape[2] > 1024), BF16, {LONG}, False),
+    (Breaks(ATTENTION, lambda q, *_: q.shape[3] == 128), F32, {WIDE, WIDE_TOKEN}, False),
+    (Breaks(ATTENTION, lambda q, k, *_: k.shape[2] > q.shape[2]), F32,
+     AFTER | {LONG, WIDE_TOKEN}, False),
+    (Breaks("mm", lambda *args: any(torch.is_tensor(one) and one.numel() == HEAD for one in args)),
+     F32, {"full-vocabulary head"}, False),
+    (Breaks("rsqrt"), F32, {"RMSNorm", "attention and RoPE, a prompt"}, True),
+    (Breaks("silu", by=float("nan")), F32, {"MLP"}, True),  # NaN does not agree
 ])  # fmt: skip
-def test_a_kernel_that_is_wrong_in_one_use_alone_is_named_there(monkeypatch, mode, dtype, parts):
-    assert judged(monkeypatch, mode, dtype) == parts
-
-
-def test_numbers_that_are_none_are_no_agreement(monkeypatch):
-    assert "MLP" in judged(monkeypatch, Breaks("silu", by=float("nan")))
+def test_a_kernel_is_named_where_it_is_wrong(monkeypatch, mode, dtype, parts, others_too):
+    found = judged(monkeypatch, mode, dtype)
+    assert found >= parts if others_too else found == parts
 
 
 def test_an_operator_that_fails_is_infinitely_wrong(monkeypatch):
     def fails(*args, **kwargs):
-        if args[0].dtype == torch.bfloat16:
+        if args[0].dtype == BF16:
             raise NotImplementedError("aten::silu is not implemented for this device")
         return silu(*args, **kwargs)
 
     silu = F.silu
     monkeypatch.setattr(F, "silu", fails)
-    found = {one.part: one for one in compare_with_cpu(CPU, torch.bfloat16)}
-    assert found["MLP"].error == float("inf")
-    assert not found["MLP"].ok
-    assert found["RMSNorm"].ok
-
-
-def _reads_the_full_head(*args):
-    return any(torch.is_tensor(a) and a.numel() == VOCABULARY * 896 for a in args)
-
-
-def test_a_product_that_is_wrong_for_the_full_vocabulary_alone_is_named(monkeypatch):
-    assert judged(monkeypatch, Breaks("mm", _reads_the_full_head)) == {HEAD}
-
-
-def test_the_full_head_is_qwens():
-    assert QWENS == (151_936, 896)
-
-
-def test_a_device_that_disagrees_is_left_for_the_cpu_and_it_is_said(monkeypatch):
-    monkeypatch.setattr(compare, "pick_device", lambda name: torch.device("mps"))
-    monkeypatch.setattr(compare, "known_problem", lambda device: None)
-    monkeypatch.setattr(compare, "disagreement", lambda *_: "torch on mps gets MLP wrong")
-    with pytest.warns(UserWarning, match=r"gets MLP wrong\. Using the CPU\."):
-        model, _ = qk.load_pretrained()
-    assert model.device == CPU
+    found = {one.part: (one.error, one.ok) for one in compare_with_cpu(CPU, BF16)}
+    assert found["MLP"] == (float("inf"), False)
+    assert found["RMSNorm"][1]
 
 
 def test_the_cpu_is_not_tried_before_loading(monkeypatch):
     monkeypatch.setattr(compare, "disagreement", lambda *_: pytest.fail("tried"))
     monkeypatch.setattr(compare, "pick_device", lambda name: CPU)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        qk.load_pretrained()
+    qk.load_pretrained()  # without a warning
+
+
+FOUND = [Difference("MLP", float("inf"), 0.1), Difference("RMSNorm", 0.0, 0.1)]
 
 
 def test_disagreement_names_the_parts_and_is_tried_once(monkeypatch):
     tried = []
-
-    def compared(device, dtype):
-        tried.append(dtype)
-        return [compare.Difference("MLP", 2.0, 0.1), compare.Difference("RMSNorm", 0.0, 0.1)]
-
-    monkeypatch.setattr(compare, "compare_with_cpu", compared)
-    assert disagreement(CPU, torch.float32).endswith("on cpu gets MLP wrong in float32")
-    assert disagreement(CPU, torch.float32)
-    assert disagreement(CPU, torch.bfloat16).endswith("wrong in bfloat16")
-    assert tried == [torch.float32, torch.bfloat16]
+    monkeypatch.setattr(compare, "compare_with_cpu", lambda _, dtype: tried.append(dtype) or FOUND)
+    assert disagreement(CPU, F32).endswith("on cpu gets MLP wrong in float32")
+    assert disagreement(CPU, F32)
+    assert disagreement(CPU, BF16).endswith("wrong in bfloat16")
+    assert tried == [F32, BF16]
 
 
-@pytest.mark.parametrize(("asked", "tried"), [
-    ("auto", torch.bfloat16), ("float32", torch.float32), ("float16", torch.float16),
-    ("int8", torch.bfloat16),
+@pytest.mark.parametrize(("asked", "dtype"), [
+    ("auto", BF16), ("float32", F32), ("float16", torch.float16), ("int8", BF16),
 ])  # fmt: skip
-def test_the_dtype_that_will_be_computed_in_is_the_one_that_is_tried(monkeypatch, asked, tried):
+def test_a_device_that_disagrees_in_the_dtype_asked_for_is_left(monkeypatch, asked, dtype):
+    tried = []
     monkeypatch.setattr(compare, "pick_device", lambda name: MPS)
+    monkeypatch.setattr(compare, "known_problem", lambda device: None)
     monkeypatch.setattr(device.platform, "mac_ver", lambda: ("15.0", ("", "", ""), "arm64"))
-    judge = []
-    monkeypatch.setattr(compare, "disagreement", lambda *given: judge.append(given) or "wrong")
-    with pytest.warns(UserWarning, match="wrong"):
-        model, _ = qk.load_pretrained(dtype=asked)
-    assert judge == [(MPS, tried)]
-    assert model.device == CPU
+    monkeypatch.setattr(compare, "disagreement", lambda *given: tried.append(given) or "MLP wrong")
+    with pytest.warns(UserWarning, match=r"MLP wrong\. Using the CPU\."):
+        assert qk.load_pretrained(dtype=asked)[0].device == CPU
+    assert tried == [(MPS, dtype)]
 
 
 def test_doctor_shows_each_part_of_an_accelerator(monkeypatch):
-    found = [compare.Difference("MLP", float("inf"), 0.1), compare.Difference("RMSNorm", 0.0, 0.1)]
-    monkeypatch.setattr(report, "compare_with_cpu", lambda device, dtype: found)
-    monkeypatch.setattr(report, "pick_device", lambda: torch.device("mps"))
+    monkeypatch.setattr(reports, "compare_with_cpu", lambda device, dtype: FOUND)
+    monkeypatch.setattr(reports, "pick_device", lambda: MPS)
     facts, problems = reports.doctor()
-    lines = [line for line in facts if "CPU" in line or "WRONG" in line]
-    assert any("MLP" in line and "WRONG" in line for line in lines)
-    assert any("RMSNorm" in line and "as on the CPU" in line for line in lines)
+    assert any("MLP" in line and "WRONG" in line for line in facts)
+    assert any("RMSNorm" in line and "as on the CPU" in line for line in facts)
     assert any("gets MLP wrong in float32" in problem for problem in problems)
