@@ -1,6 +1,6 @@
-"""What goes on inside: which heads do what, who says what, what changes without it."""
+"""What happens inside: which heads do what, which part predicts what, what changes without it."""
 
-from qwenkit.interpret.ablation import (
+from qwenkit.interpret._ablation import (
     Patching,
     ablate_heads,
     head_effects,
@@ -8,16 +8,16 @@ from qwenkit.interpret.ablation import (
     patch_heads,
     patch_residual,
 )
-from qwenkit.interpret.divergence import Divergence, divergences, first_divergence
-from qwenkit.interpret.heads import (
+from qwenkit.interpret._divergence import Divergence, divergences, first_divergence
+from qwenkit.interpret._heads import (
     attention_entropy,
     duplicate_token_scores,
     induction_scores,
     previous_token_scores,
     repeated_tokens,
-    sink_shares,
+    sink_scores,
 )
-from qwenkit.interpret.lens import Attribution, attribute_logit, logit_lens
+from qwenkit.interpret._lens import Attribution, attribute_logit, logit_lens
 
 __all__ = [
     "Attribution",
@@ -37,5 +37,6 @@ __all__ = [
     "patch_residual",
     "previous_token_scores",
     "repeated_tokens",
-    "sink_shares",
+    "sink_scores",
 ]
+sink_shares = sink_scores  # its name until now
