@@ -20,23 +20,9 @@ from qwenkit.interpret._heads import (
 from qwenkit.interpret._lens import Attribution, attribute_logit, logit_lens
 
 __all__ = [
-    "Attribution",
-    "Divergence",
-    "Patching",
-    "ablate_heads",
-    "attention_entropy",
-    "attribute_logit",
-    "divergences",
-    "duplicate_token_scores",
-    "first_divergence",
-    "head_effects",
-    "induction_scores",
-    "logit_lens",
-    "mean_outputs",
-    "patch_heads",
-    "patch_residual",
-    "previous_token_scores",
-    "repeated_tokens",
-    "sink_scores",
-]
+    "Attribution", "Divergence", "Patching", "ablate_heads", "attention_entropy",
+    "attribute_logit", "divergences", "duplicate_token_scores", "first_divergence", "head_effects",
+    "induction_scores", "logit_lens", "mean_outputs", "patch_heads", "patch_residual",
+    "previous_token_scores", "repeated_tokens", "sink_scores",
+]  # fmt: skip
 sink_shares = sink_scores  # its name until now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +16,7 @@ from qwenkit.trace import Edit, Trace
 
 Metric = Callable[[Tensor], float | Tensor]
 """What is measured: a number computed from the logits (B, T, V), such as a token's probability."""
+Text = Int[Tensor, "1 T"]
 
 
 def ablate_heads(
@@ -74,12 +76,10 @@ def head_effects(
         means: see `ablate_heads`.
     """
     clean = float(metric(model(input_ids)))
-    config = model.config
-    effects = torch.zeros(config.num_hidden_layers, config.num_attention_heads)
-    for layer in range(config.num_hidden_layers):
-        for head in range(config.num_attention_heads):
-            trace = Trace(keep=(), edits=ablate_heads([(layer, head)], means))
-            effects[layer, head] = float(metric(model(input_ids, trace=trace))) - clean
+    effects = torch.zeros(model.config.num_hidden_layers, model.config.num_attention_heads)
+    for layer, head in product(*map(range, effects.shape)):
+        trace = Trace(keep=(), edits=ablate_heads([(layer, head)], means))
+        effects[layer, head] = float(metric(model(input_ids, trace=trace))) - clean
     return effects
 
 
@@ -105,10 +105,7 @@ class Patching:
 
 @torch.no_grad()
 def patch_residual(
-    model: QwenForCausalLM,
-    clean: Int[Tensor, "1 T"],
-    corrupted: Int[Tensor, "1 T"],
-    metric: Metric,
+    model: QwenForCausalLM, clean: Text, corrupted: Text, metric: Metric
 ) -> Patching:
     """Put the clean run's residual stream into the corrupted run, one (layer, position) at a time.
 
@@ -128,12 +125,7 @@ def patch_residual(
 
 
 @torch.no_grad()
-def patch_heads(
-    model: QwenForCausalLM,
-    clean: Int[Tensor, "1 T"],
-    corrupted: Int[Tensor, "1 T"],
-    metric: Metric,
-) -> Patching:
+def patch_heads(model: QwenForCausalLM, clean: Text, corrupted: Text, metric: Metric) -> Patching:
     """The same with one head's output (attn.z, all positions) at a time: by (layer, head)."""
     return _patch(model, clean, corrupted, metric, "attn.z")
 
@@ -151,18 +143,14 @@ def _patch(
     ends = float(metric(model(clean, trace=trace))), float(metric(model(corrupted)))
     if ends[0] == ends[1]:
         raise InputError(f"the metric is {ends[0]} for both texts; choose one that differs")
-    rows = []
-    for layer in range(model.config.num_hidden_layers):
-        name = f"layers.{layer}.{point}"
-        kept = trace[name]
-        found = []
-        for index in range(kept.shape[1]):
 
-            def edit(value: Tensor, index: int = index, kept: Tensor = kept) -> Tensor:
-                value[:, index] = kept[:, index]
-                return value
+    def patched(name: str, index: int) -> float:
+        def edit(value: Tensor) -> Tensor:
+            value[:, index] = trace[name][:, index]
+            return value
 
-            patched = Trace(keep=(), edits={name: edit})
-            found.append(float(metric(model(corrupted, trace=patched))))
-        rows.append(found)
+        return float(metric(model(corrupted, trace=Trace(keep=(), edits={name: edit}))))
+
+    names = [f"layers.{layer}.{point}" for layer in range(model.config.num_hidden_layers)]
+    rows = [[patched(name, i) for i in range(trace[name].shape[1])] for name in names]
     return Patching(torch.tensor(rows), *ends)

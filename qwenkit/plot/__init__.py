@@ -6,14 +6,20 @@ from qwenkit.plot._attention import (
     attention_alt,
     attention_heads,
     attention_heads_alt,
+    mask,
+    mask_alt,
 )
-from qwenkit.plot._cache import cache_growth, cache_growth_alt
-from qwenkit.plot._distance import qk_distance, qk_distance_alt
-from qwenkit.plot._gqa import gqa_sharing, gqa_sharing_alt, kv_repetition, kv_repetition_alt
-from qwenkit.plot._lens import logit_lens, logit_lens_alt
-from qwenkit.plot._lora import lora_spectra, lora_spectra_alt
-from qwenkit.plot._mask import mask, mask_alt
+from qwenkit.plot._gqa import (
+    cache_growth,
+    cache_growth_alt,
+    gqa_sharing,
+    gqa_sharing_alt,
+    kv_repetition,
+    kv_repetition_alt,
+)
 from qwenkit.plot._rope import (
+    qk_distance,
+    qk_distance_alt,
     rope_pair,
     rope_pair_alt,
     rope_tables,
@@ -23,8 +29,13 @@ from qwenkit.plot._rope import (
 )
 from qwenkit.plot._sampling import sampling, sampling_alt
 from qwenkit.plot._show import as_png, show
-from qwenkit.plot._stream import residual_norms, residual_norms_alt
-from qwenkit.plot._training import training_curve, training_curve_alt
+from qwenkit.plot._stream import logit_lens, logit_lens_alt, residual_norms, residual_norms_alt
+from qwenkit.plot._training import (
+    lora_spectra,
+    lora_spectra_alt,
+    training_curve,
+    training_curve_alt,
+)
 from qwenkit.plot._values import (
     outlier_channels,
     outlier_channels_alt,

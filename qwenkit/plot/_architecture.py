@@ -54,19 +54,16 @@ def architecture(config: QwenConfig, lit: str | None = None, ax: Axes | None = N
             tokens, norm, rope, attention, gqa, mlp, layer, model, cache, sampling, lora.
         ax: where to draw, about 9 × 7.3 inches; None: a new figure.
 
-    Returns:
-        The axes drawn on.
-
     Raises:
         InputError: an unknown `lit`.
     """
-    _check(lit)
+    lit_parts = _lit_parts(config, lit)
     if ax is None:
         size = (WIDTH / 10, HEIGHT / 10)
         ax = plt.figure(figsize=size, facecolor="white").add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0), aspect="equal")  # y runs down, as one reads
     ax.set_axis_off()
-    pen = Pen(ax, None if lit is None else _lit_parts(config, lit))
+    pen = Pen(ax, lit_parts)
     _draw_sizes(pen, config)
     _draw_stream(pen, config)
     _draw_attention(pen, config, lora=lit == "lora")
@@ -77,7 +74,7 @@ def architecture(config: QwenConfig, lit: str | None = None, ax: Axes | None = N
 
 def architecture_alt(config: QwenConfig, lit: str | None = None) -> str:
     """Return the alt text of `architecture`; arguments as above."""
-    _check(lit)
+    _lit_parts(config, lit)
     c = config
     head = "the embedding again (a tied head)" if c.tie_word_embeddings else "the head lm_head"
     text = (
@@ -93,13 +90,12 @@ def architecture_alt(config: QwenConfig, lit: str | None = None) -> str:
     return text if lit is None else f"{text} In color: {PARTS[lit][1]}."
 
 
-def _check(lit: str | None) -> None:
-    if lit is not None and lit not in PARTS:
-        raise InputError(f"lit is {lit!r}; it must be None or one of {', '.join(PARTS)}")
-
-
-def _lit_parts(config: QwenConfig, lit: str) -> set[str]:
+def _lit_parts(config: QwenConfig, lit: str | None) -> set[str] | None:
     """Return what `lit` lights; a tied head has no weights of its own in the checkpoint."""
+    if lit is None:
+        return None
+    if lit not in PARTS:
+        raise InputError(f"lit is {lit!r}; it must be None or one of {', '.join(PARTS)}")
     tied = lit == "checkpoint" and config.tie_word_embeddings
     return PARTS[lit][0] - {"head"} if tied else PARTS[lit][0]
 
@@ -156,10 +152,9 @@ def _draw_attention(pen: Pen, config: QwenConfig, lora: bool) -> None:
         out = query if name == "q" else key_value
         lines = (f"{name}_proj", f"{width:,} → {out:,} {bias}")
         pen.box((29.5, 46.0), (y - 2.2, y + 2.2), name, "attention", lines)
-        end = 67.5 if name == "v" else 50
-        pen.line([(46, y), (end, y)], name)
-    pen.line([(55, rows["q"]), (67.5, rows["q"])], "core")
-    pen.line([(55, rows["k"]), (67.5, rows["k"])], "core")
+        pen.line([(46, y), (67.5 if name == "v" else 50, y)], name)
+        if name != "v":
+            pen.line([(55, y), (67.5, y)], "core")
     span = (rows["q"] - 2.2, rows["k"] + 2.2)
     pen.box((49, 56), span, "rope", "rope", ("RoPE", "rotates", "q, k"))
     span = (rows["k"] - 2.2, rows["v"] + 2.2)

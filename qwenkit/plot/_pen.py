@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,8 @@ COLORS = {
     "mlp": ("#d5efe6", "#009e73", "#00573f"),
     "choice": ("#fbe0d1", "#d55e00", "#7f3800"),
 }
-LINE, BOX, TEXT = 2, 3, 4  # what lies above what
+LINE, BOX, TEXT = 2, 3, 4  # what is drawn above what
+Span = tuple[float, float]
 
 
 @dataclass
@@ -47,22 +49,14 @@ class Pen:
         settings |= {"color": self.colors(part, kind)[2], "zorder": TEXT}
         self.ax.text(x, y, words, gid=part, **(settings | style))  # type: ignore[arg-type]
 
-    def rounded(
-        self, x: tuple[float, float], y: tuple[float, float], radius: float, **style: Any
-    ) -> None:
+    def rounded(self, x: Span, y: Span, radius: float, **style: Any) -> None:
         """Draw a rounded rectangle; `style` is passed to the patch."""
         shape = f"round,pad=0,rounding_size={radius}"
         size = x[1] - x[0], y[1] - y[0]
         self.ax.add_patch(FancyBboxPatch((x[0], y[0]), *size, boxstyle=shape, **style))
 
     def box(
-        self,
-        x: tuple[float, float],
-        y: tuple[float, float],
-        part: str,
-        kind: str,
-        lines: tuple[str, ...],
-        dashed: bool = False,
+        self, x: Span, y: Span, part: str, kind: str, lines: Sequence[str], dashed: bool = False
     ) -> None:
         """Draw a rounded box; the first line of its text is bold, names as in the checkpoint."""
         fill, line, _ = self.colors(part, kind)

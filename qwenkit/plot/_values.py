@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
@@ -14,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from qwenkit.errors import InputError
 from qwenkit.plot.arrays import numbers, pool_columns
-from qwenkit.plot.style import BLUE, VERMILION, new_axes
+from qwenkit.plot.style import BLUE, VERMILION, grid, new_axes
 
 BINS = 61  # an odd number: 0 is in the middle of a bin
 LONGEST_NAME = 28
@@ -36,12 +35,8 @@ def value_histograms(tensors: Mapping[str, Any], *, columns: int | None = None) 
     """
     values = _values(tensors)
     columns = columns or min(len(values), 4)
-    rows = -(-len(values) // columns)
-    size = (2.5 * columns, 1.9 * rows)
-    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
-    for ax in axes.flat[len(values) :]:
-        ax.set_axis_off()
-    for ax, name, flat in zip(axes.flat, _ends(values), values.values(), strict=False):
+    figure, axes = grid(len(values), columns, 2.5, 1.9)
+    for ax, name, flat in zip(axes, _ends(values), values.values(), strict=False):
         reach = float(np.abs(flat).max()) or 1.0
         counts, edges = np.histogram(flat, BINS, (-reach, reach))
         ax.stairs(counts, edges, fill=True, color=BLUE)
@@ -51,7 +46,7 @@ def value_histograms(tensors: Mapping[str, Any], *, columns: int | None = None) 
         ax.tick_params(labelsize=7)
         ax.locator_params(axis="x", nbins=5)
         ax.spines[["top", "right"]].set_visible(False)
-    for ax in axes[:, 0]:
+    for ax in axes[::columns]:
         ax.set_ylabel("values", fontsize=8)
     return figure
 
@@ -118,10 +113,11 @@ def outlier_channels_alt(activations: Mapping[str, Any]) -> str:
         f"{column} of {list(activations)[row]} at {ratios[row, column]:.1f} times"
     )
     few = [f"{i} (in {often[i]} of {modules})" for i in order[:4] if often[i]]
-    stand = f"channels above {OUTLIER:g} times: {', '.join(few)}" if few else ""
+    if not few:
+        return f"{words}; no channel is above {OUTLIER:g} times."
     more = int((often > 0).sum()) - len(few)
-    stand = stand or f"no channel is above {OUTLIER:g} times"
-    return f"{words}; {stand}{f' and {more} more' if more > 0 else ''}."
+    listed = ", ".join(few) + (f" and {more} more" if more else "")
+    return f"{words}; channels above {OUTLIER:g} times: {listed}."
 
 
 def _channel_ratios(activations: Mapping[str, Any]) -> np.ndarray:

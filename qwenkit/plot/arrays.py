@@ -54,9 +54,6 @@ def pool_columns(values: np.ndarray, size: int) -> tuple[np.ndarray, int]:
 
 def _largest(values: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """Return the largest value of each block of `rows` × `columns`."""
-    height, width = (
-        -(-length // side) for length, side in zip(values.shape, (rows, columns), strict=True)
-    )
-    padded = np.full((height * rows, width * columns), -np.inf, values.dtype)
-    padded[: values.shape[0], : values.shape[1]] = values
-    return np.asarray(padded.reshape(height, rows, width, columns).max(axis=(1, 3)))
+    more = (0, -values.shape[0] % rows), (0, -values.shape[1] % columns)
+    padded = np.pad(values, more, constant_values=-np.inf)
+    return np.asarray(padded.reshape(len(padded) // rows, rows, -1, columns).max(axis=(1, 3)))

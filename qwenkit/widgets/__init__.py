@@ -13,11 +13,6 @@ from qwenkit.widgets.sampling import SamplingExplorer
 from qwenkit.widgets.stepper import GenerationStepper
 
 __all__ = [
-    "AttentionExplorer",
-    "CheckpointBrowser",
-    "GQAExplorer",
-    "GenerationStepper",
-    "LayerInspector",
-    "RopeExplorer",
-    "SamplingExplorer",
-]
+    "AttentionExplorer", "CheckpointBrowser", "GQAExplorer", "GenerationStepper", "LayerInspector",
+    "RopeExplorer", "SamplingExplorer",
+]  # fmt: skip

@@ -12,7 +12,7 @@ import json
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import anywidget
 import matplotlib as mpl
@@ -28,7 +28,7 @@ from qwenkit.plot import as_png
 MAPS = ("viridis", "RdBu_r", "cividis")  # safe for the color-blind; RdBu_r for signed values
 
 
-class View:
+class View(Protocol):
     """A view-model: it can be tested, and asked for text, without any browser.
 
     A subclass is a dataclass; the fields that `chosen` names are the reader's choice.
@@ -65,15 +65,12 @@ class View:
 
     def data(self) -> dict[str, Any]:
         """Return what the script draws: plain JSON values, and `bytes`."""
-        raise NotImplementedError
 
     def title(self) -> str:
         """Return a line that names what is shown."""
-        raise NotImplementedError
 
     def alt(self) -> str:
         """Return what is shown as text."""
-        raise NotImplementedError
 
 
 def check_integer(name: str, value: Any, least: int, most: int) -> None:

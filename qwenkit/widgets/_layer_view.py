@@ -12,44 +12,27 @@ from qwenkit.errors import InputError
 from qwenkit.model import QwenForCausalLM
 from qwenkit.plot.tokens import label
 from qwenkit.tokenizer import Tokenizer
-from qwenkit.widgets._outputs import Comparison, Guess, guesses, without_head
-from qwenkit.widgets._pack import pack
-from qwenkit.widgets._patterns import HeadView, Patterns
-from qwenkit.widgets._reading import Reading
+from qwenkit.widgets._patterns import HeadView, Patterns, pack
+from qwenkit.widgets._reading import Comparison, Guess, Reading, guesses, without_head
 
 
 @dataclass
 class LayerView(HeadView):
-    """What the inspector shows.
-
-    Attributes:
-        model: computes what was not kept: the logit lens of a long text, an ablated head.
-        tokenizer: the model's.
-        input_ids: (1, T) the text.
-        patterns: every head's attention.
-        reading: what else the forward pass left.
-        other: the attention of a second text; None: there is none.
-        layer: chosen, as are the following.
-        head: of that layer.
-        token: of the text.
-        other_token: of the second text.
-        off: layer and head that are ablated for a comparison; None: none.
-        lenses: token -> what the model would predict after each layer, once it was computed.
-    """
+    """What the inspector shows."""
 
     chosen = ("layer", "head", "token", "other_token", "off")
-    model: QwenForCausalLM
+    model: QwenForCausalLM  # computes what was not kept: the lens of a long text, an ablated head
     tokenizer: Tokenizer
-    input_ids: Tensor
-    patterns: Patterns
-    reading: Reading
-    other: Patterns | None = None
+    input_ids: Tensor  # (1, T) the text
+    patterns: Patterns  # every head's attention
+    reading: Reading  # what else was kept of the forward pass
+    other: Patterns | None = None  # the attention of a second text
     layer: int = 0
-    head: int = 0
+    head: int = 0  # of that layer
     token: int = 0
-    other_token: int = 0
-    off: list[int] | None = None
-    lenses: dict[int, list[Guess]] = field(default_factory=dict)
+    other_token: int = 0  # of the second text
+    off: list[int] | None = None  # layer and head that are ablated for a comparison
+    lenses: dict[int, list[Guess]] = field(default_factory=dict)  # by token, once computed
     _compared: Comparison | None = None
 
     def largest(self) -> dict[str, int]:
@@ -131,9 +114,9 @@ class LayerView(HeadView):
         if self.off is None:
             return None
         kept = self._compared
-        if kept is None or [kept.layer, kept.head] != self.off:
+        if kept is None or kept.off != self.off:
             ids, streams = self.input_ids, self.reading.streams[-1]
-            self._compared = without_head(self.model, self.tokenizer, ids, streams, *self.off)
+            self._compared = without_head(self.model, self.tokenizer, ids, streams, self.off)
         return self._compared
 
     def alt(self) -> str:
@@ -156,9 +139,10 @@ class LayerView(HeadView):
         compared = self.compared()
         if compared is not None:
             name, _, before, after = compared.rows[self.token][0]
+            layer, head = compared.off
             words.append(
-                f"without head {compared.head} of layer {compared.layer}, {label(name)} as the "
-                f"next token goes from {before:.0%} to {after:.0%}"
+                f"without head {head} of layer {layer}, {label(name)} as the next token goes from "
+                f"{before:.0%} to {after:.0%}"
             )
         return f"{'; '.join(words)}."
 

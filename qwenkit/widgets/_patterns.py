@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,35 +11,30 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
+from qwenkit.errors import InputError
 from qwenkit.model import QwenForCausalLM
 from qwenkit.plot.heads import INDUCTION, head_scores, induction_targets
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.trace import Edit, Trace
 from qwenkit.widgets._base import View
-from qwenkit.widgets._pack import pack, square, triangle
 from qwenkit.widgets._reading import one_text
 
 LARGEST = 512  # positions a side; a longer text is pooled
+STEPS = 255  # weights are rounded to the nearest 255th: at most 1 / 510 is lost
+LEVEL = 6  # zlib's own middle way between speed and size
 
 
 @dataclass(frozen=True)
 class Patterns:
-    """What is kept of a forward pass.
+    """The attention of a forward pass, of L layers and H heads over n positions."""
 
-    Attributes:
-        tokens: the text's tokens as they are shown.
-        weights: (L, H, n (n + 1) / 2) uint8, each head's attention as `triangle` makes it.
-        scores: head type -> (L, H), how much of its attention a head gives as that type does,
-            averaged over the tokens that can; a type that the text cannot show is absent.
-        even: the induction score of an evenly spread attention.
-        factor: how many tokens each of the n positions stands for: their largest weight.
-    """
-
-    tokens: list[str]
-    weights: np.ndarray
+    tokens: list[str]  # the text's tokens as they are shown
+    weights: np.ndarray  # (L, H, n (n + 1) / 2) uint8, as `triangle` makes it
+    # Head type -> (L, H), how much of its attention a head gives as that type does, averaged over
+    # the tokens that can; a type that the text cannot show is absent.
     scores: dict[str, np.ndarray]
-    even: float = 0.0
-    factor: int = 1
+    even: float = 0.0  # the induction score of an evenly spread attention
+    factor: int = 1  # how many tokens each position stands for: their largest weight
 
     @property
     def labels(self) -> list[str]:
@@ -140,3 +136,46 @@ def read_patterns(model: QwenForCausalLM, tokenizer: Tokenizer, prompt: str) -> 
     evenly = targets.sum(-1) / (torch.arange(len(tokens))[copies] + 1)
     even = float(evenly.mean()) if len(targets) else 0.0
     return Patterns(tokens, np.stack(weights), stacked, even, factor)
+
+
+def triangle(patterns: Any) -> np.ndarray:
+    """Round attention to bytes, and leave out the half above the diagonal, which is masked.
+
+    Args:
+        patterns: (..., T, T) causal attention weights, from 0 to 1.
+
+    Returns:
+        (..., T (T + 1) / 2) uint8: row by row, row t holding its first t + 1 columns.
+
+    Raises:
+        InputError: another shape, values outside 0 to 1, or attention to a later position.
+
+    >>> triangle([[1, 0], [0.2, 0.8]]).tolist()
+    [255, 51, 204]
+    """
+    patterns = np.asarray(patterns)
+    if patterns.ndim < 2 or patterns.shape[-1] != patterns.shape[-2] or 0 in patterns.shape:
+        raise InputError(f"patterns has shape {patterns.shape}; it must be (..., T, T)")
+    low, high = float(patterns.min()), float(patterns.max())
+    if not (low >= 0 and high <= 1):  # also where one is NaN
+        raise InputError(f"patterns go from {low} to {high}; weights must be between 0 and 1")
+    rows, columns = np.tril_indices(patterns.shape[-1])
+    if np.triu(patterns, 1).any():
+        raise InputError("a query attends to a later key; patterns must be causal")
+    # in float64 the product is exact, so the nearest step is taken
+    scaled = patterns[..., rows, columns].astype(np.float64) * STEPS
+    return np.asarray(np.rint(scaled), np.uint8)
+
+
+def square(weights: np.ndarray) -> np.ndarray:
+    """Undo `triangle`: (..., T (T + 1) / 2) bytes become (..., T, T) float32."""
+    size = round((np.sqrt(8 * weights.shape[-1] + 1) - 1) / 2)
+    rows, columns = np.tril_indices(size)
+    full = np.zeros((*weights.shape[:-1], size, size), dtype=np.float32)
+    full[..., rows, columns] = weights / np.float32(STEPS)
+    return full
+
+
+def pack(values: np.ndarray) -> bytes:
+    """Compress an array's bytes; `inflate` in common.js reads them."""
+    return zlib.compress(np.ascontiguousarray(values).tobytes(), LEVEL)

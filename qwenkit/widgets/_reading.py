@@ -1,4 +1,4 @@
-"""What is kept of one forward pass at every layer and token, apart from the attention itself."""
+"""What a model computes on one text: what is kept of a forward pass, lens, and ablation."""
 
 from __future__ import annotations
 
@@ -9,38 +9,33 @@ import torch
 from torch import Tensor
 
 from qwenkit.errors import InputError
+from qwenkit.generate.steps import only_tokens
+from qwenkit.interpret import ablate_heads
 from qwenkit.model import QwenForCausalLM
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.trace import Edit, Trace
 
 UNITS = 8  # of the MLP, kept at each layer and token
+LENS, SHOWN = 3, 6  # tokens shown of a layer's guess, and of a comparison
+ROWS = 16  # positions whose logits are computed at a time: a large vocabulary takes memory
+
+Guess = list[tuple[str, float]]
+"""Tokens as they are shown, with their probabilities, the most likely first."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What is kept of a forward pass over one text.
+    """What is kept of a forward pass over one text."""
 
-    Attributes:
-        queries: (L, H, T, D) before RoPE.
-        keys: (L, KV, T, D) before RoPE.
-        cos: (T, D / 2) by which RoPE rotates each pair at each position.
-        sin: the same.
-        units: (L, T, N) the most active units of the MLP, the strongest first.
-        acts: (L, T, N) their activations: SiLU(gate) × up.
-        norms: (L, T, 2) of the residual stream after attention, and after the MLP.
-        embed_norms: (T,) of the embeddings.
-        streams: (L + 1, T, C) the stream itself: the embeddings, then after each layer.
-    """
-
-    queries: np.ndarray
-    keys: np.ndarray
-    cos: np.ndarray
-    sin: np.ndarray
-    units: np.ndarray
-    acts: np.ndarray
-    norms: np.ndarray
-    embed_norms: np.ndarray
-    streams: Tensor
+    queries: np.ndarray  # (L, H, T, D) before RoPE
+    keys: np.ndarray  # (L, KV, T, D) before RoPE
+    cos: np.ndarray  # (T, D / 2) by which RoPE rotates each pair at each position
+    sin: np.ndarray  # the same
+    units: np.ndarray  # (L, T, N) the most active units of the MLP, the strongest first
+    acts: np.ndarray  # (L, T, N) their activations: SiLU(gate) × up
+    norms: np.ndarray  # (L, T, 2) of the residual stream after attention, and after the MLP
+    embed_norms: np.ndarray  # (T,) of the embeddings
+    streams: Tensor  # (L + 1, T, C) the stream itself: the embeddings, then after each layer
 
     def rotated(self, vectors: np.ndarray, token: int) -> np.ndarray:
         """Return queries or keys (..., D) of a token as RoPE rotates them."""
@@ -106,3 +101,53 @@ def read_layers(model: QwenForCausalLM, input_ids: Tensor) -> Reading:
 
 def _array(values: Tensor) -> np.ndarray:
     return values.float().cpu().numpy()
+
+
+def guesses(model: QwenForCausalLM, tokenizer: Tokenizer, streams: Tensor) -> list[Guess]:
+    """Return what the model would predict from each residual stream (N, C): the logit lens."""
+    found = _probabilities(model, streams).topk(LENS)
+    pairs = zip(found.indices, found.values.tolist(), strict=True)
+    return [list(zip(tokenizer.token_strings(ids), probs, strict=True)) for ids, probs in pairs]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The next token's probabilities at each position of a text, with a head and without it."""
+
+    off: list[int]  # layer and head that were ablated
+    # The Kullback-Leibler divergence of the probabilities without the head from those with it, in
+    # nats, at each position: 0 where nothing changed.
+    moved: list[float]
+    # The tokens that are most likely with or without the head, at each position: name, id,
+    # probability with it, and without it.
+    rows: list[list[tuple[str, int, float, float]]]
+
+
+@torch.no_grad()
+def without_head(
+    model: QwenForCausalLM, tokenizer: Tokenizer, input_ids: Tensor, streams: Tensor, off: list[int]
+) -> Comparison:
+    """Run a text (1, T) with a head ablated; `streams` (T, C) left the last layer with all on."""
+    last = f"layers.{model.config.num_hidden_layers - 1}.resid_post"
+    trace = Trace(keep=(last,), edits=ablate_heads([(off[0], off[1])]))
+    model(input_ids, trace=trace, logits_to_keep=1)
+    moved: list[float] = []
+    rows = []
+    for start in range(0, len(streams), ROWS):
+        few = slice(start, start + ROWS)
+        before = _probabilities(model, streams[few])
+        after = _probabilities(model, trace[last][0, few])
+        terms = before * (before.log() - after.clamp(min=1e-37).log())
+        moved += terms.nan_to_num(0.0).sum(-1).clamp(min=0).tolist()  # where before is 0: no term
+        tokens = torch.maximum(before, after).topk(SHOWN).indices  # (rows, SHOWN)
+        for i, ids in enumerate(tokens):
+            columns = (ids.tolist(), before[i, ids].tolist(), after[i, ids].tolist())
+            rows.append(list(zip(tokenizer.token_strings(ids), *columns, strict=True)))
+    return Comparison(off, moved, rows)
+
+
+@torch.no_grad()
+def _probabilities(model: QwenForCausalLM, streams: Tensor) -> Tensor:
+    """Return the next token's probabilities (N, V) for residual streams (N, C), on the CPU."""
+    logits = model.head(model.model.norm(streams)[None])[0].float().cpu()
+    return only_tokens(logits, model.num_tokens).softmax(dim=-1)

@@ -19,26 +19,16 @@ THETAS = (100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0, 10_000_000.0)
 
 @dataclass
 class RopeView(View):
-    """What the explorer shows.
-
-    Attributes:
-        config: gives head_dim D, rope_theta and, for long contexts, rope_scaling.
-        vectors: (2, D) a query and a key before the rotation.
-        positions: how many there are, from 0.
-        pair: chosen, as are the following: dimensions `pair` and `pair` + D/2.
-        query: the query's position.
-        key: the key's.
-        theta: one of `thetas`; 0: the config's own.
-    """
+    """What the explorer shows."""
 
     chosen = ("pair", "query", "key", "theta")
-    config: QwenConfig
-    vectors: np.ndarray
-    positions: int
-    pair: int = 0
-    query: int = 0
-    key: int = 0
-    theta: float = 0.0
+    config: QwenConfig  # gives head_dim D, rope_theta and, for long contexts, rope_scaling
+    vectors: np.ndarray  # (2, D) a query and a key before the rotation
+    positions: int  # how many there are, from 0
+    pair: int = 0  # dimensions `pair` and `pair` + D/2
+    query: int = 0  # the query's position
+    key: int = 0  # the key's
+    theta: float = 0.0  # one of `thetas`; 0: the config's own
 
     def __post_init__(self) -> None:
         self.theta = self.theta or float(self.config.rope_theta)

@@ -18,40 +18,24 @@ CHUNK = 1 << 22  # values that are upcast at a time
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the tree: a group of tensors, or one tensor.
+    """A row of the tree: a group of tensors, or one tensor."""
 
-    Attributes:
-        name: the full name; of a group, the prefix that its tensors share.
-        depth: how far it is indented; 0 for the outermost.
-        count: how many tensors.
-        nbytes: of all of them.
-    """
-
-    name: str
-    depth: int
-    count: int
-    nbytes: int
+    name: str  # the full name; of a group, the prefix that its tensors share
+    depth: int  # how far it is indented; 0 for the outermost
+    count: int  # how many tensors
+    nbytes: int  # of all of them
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """How a tensor's values are spread.
+    """How a tensor's values are spread."""
 
-    Attributes:
-        counts: how many fall into each of `BINS` equal bins from -edge to edge.
-        edge: the largest absolute value.
-        mean: of all values.
-        std: their standard deviation.
-        outliers: how many are more than six standard deviations from the mean.
-        not_finite: how many are NaN or infinite; the other attributes leave them out.
-    """
-
-    counts: list[int]
-    edge: float
+    counts: list[int]  # how many fall into each of `BINS` equal bins from -edge to edge
+    edge: float  # the largest absolute value
     mean: float
-    std: float
-    outliers: int
-    not_finite: int = 0
+    std: float  # the standard deviation
+    outliers: int  # how many are more than six standard deviations from the mean
+    not_finite: int = 0  # how many are NaN or infinite; all others leave them out
 
 
 @dataclass
@@ -108,26 +92,18 @@ class Tree:
 
     def facts(self, name: str) -> list[list[str]]:
         """Return what the header says of a tensor or a group, as pairs of strings."""
-        whole = self.checkpoint.nbytes
-        if name in self.groups:
-            inside = self.groups[name]
-            size = sum(info.nbytes for info in inside)
-            return [
-                ["tensors", f"{len(inside):,}"],
-                ["values", f"{sum(info.num_parameters for info in inside):,}"],
-                ["bytes", f"{size:,}"],
-                ["proportion of all bytes", f"{size / whole:.2%}"],
-            ]
-        info = self.checkpoint.tensors[name]
-        return [
-            ["shape", " × ".join(map(str, info.shape)) or "a scalar"],
-            ["values", f"{info.num_parameters:,}"],
-            ["dtype", info.dtype],
-            ["bytes", f"{info.nbytes:,}"],
-            ["proportion of all bytes", f"{info.nbytes / whole:.2%}"],
-            ["file", info.file.name],
-            ["first byte", f"{info.start:,}"],
+        inside = self.groups.get(name) or [self.tensors[name]]
+        info, size = inside[0], sum(one.nbytes for one in inside)
+        counts = [
+            ["values", f"{sum(one.num_parameters for one in inside):,}"],
+            ["bytes", f"{size:,}"],
+            ["proportion of all bytes", f"{size / self.checkpoint.nbytes:.2%}"],
         ]
+        if name in self.groups:
+            return [["tensors", f"{len(inside):,}"], *counts]
+        shape = " × ".join(map(str, info.shape)) or "a scalar"
+        place = [["file", info.file.name], ["first byte", f"{info.start:,}"]]
+        return [["shape", shape], ["dtype", info.dtype], *counts, *place]
 
     def histogram(self, name: str) -> Histogram:
         """Read one tensor, and only that, and count its values."""

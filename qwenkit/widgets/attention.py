@@ -30,25 +30,15 @@ MEANING = "induction: attending to what followed earlier copies of the current t
 
 @dataclass
 class AttentionView(HeadView):
-    """What the explorer shows.
-
-    Attributes:
-        patterns: the attention of every head.
-        layer: chosen, as are the following.
-        head: of that layer.
-        token: the position whose arcs are shown.
-        arcs: "attends to": from a query to its keys; "is attended to by": from a key to its
-            queries.
-        faint: whether small weights are brought out (the color follows the square root).
-    """
+    """What the explorer shows."""
 
     chosen = ("layer", "head", "token", "arcs", "faint")
-    patterns: Patterns
+    patterns: Patterns  # the attention of every head
     layer: int = 0
-    head: int = 0
-    token: int = 0
-    arcs: str = ARCS[0]
-    faint: bool = False
+    head: int = 0  # of that layer
+    token: int = 0  # the position whose arcs are shown
+    arcs: str = ARCS[0]  # from a query to its keys, or from a key to its queries
+    faint: bool = False  # whether small weights are brought out: color follows the square root
 
     def largest(self) -> dict[str, int]:
         """Return the last layer, head and position."""

@@ -9,7 +9,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import traitlets
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from qwenkit.checkpoint import Checkpoint
@@ -22,22 +21,14 @@ from qwenkit.widgets._tensors import BINS, Histogram, Row, Tree
 
 @dataclass
 class CheckpointView(View):
-    """A checkpoint, and which part of it is shown.
-
-    Attributes:
-        checkpoint: opened; its weights are read only for a histogram.
-        selected: the full name of a tensor, or the prefix that a group's tensors share.
-        opened: groups whose members are shown.
-        text: only tensors whose name contains it are shown; empty: all.
-        asked: tensors whose histogram is wanted.
-    """
+    """A checkpoint, and which part of it is shown."""
 
     chosen = ("selected", "opened", "text", "asked")
-    checkpoint: Checkpoint
-    selected: str = ""
-    opened: list[str] = field(default_factory=list)
-    text: str = ""
-    asked: list[str] = field(default_factory=list)
+    checkpoint: Checkpoint  # its weights are read only for a histogram
+    selected: str = ""  # the name of a tensor, or the prefix that a group's tensors share
+    opened: list[str] = field(default_factory=list)  # groups whose members are shown
+    text: str = ""  # only tensors whose name contains it are shown; empty: all
+    asked: list[str] = field(default_factory=list)  # tensors whose histogram is wanted
 
     def __post_init__(self) -> None:
         """Open the outermost group, and select the first row."""
@@ -147,16 +138,10 @@ class CheckpointBrowser(Inspector):
             right.set_axis_off()
             lines = [f"{name}: {value}" for name, value in view.tree.facts(view.selected)]
             right.text(0, 1, "\n".join(lines), va="top", fontsize=9, transform=right.transAxes)
-        else:
-            _draw_histogram(right, found)
+            return figure
+        edges = np.linspace(-found.edge or -1.0, found.edge or 1.0, BINS + 1)
+        right.stairs(found.counts, edges, fill=True, color=BLUE, baseline=0.5)
+        right.set_yscale("log")  # because few values are large
+        right.set_ylim(bottom=0.5)
+        right.set(xlabel=f"value (standard deviation {found.std:.2g})", ylabel="count")
         return figure
-
-
-def _draw_histogram(ax: Axes, found: Histogram) -> None:
-    """Draw a histogram; its heights are logarithmic, because few values are large."""
-    edges = np.linspace(-found.edge or -1.0, found.edge or 1.0, BINS + 1)
-    ax.stairs(found.counts, edges, fill=True, color=BLUE, baseline=0.5)
-    ax.set_yscale("log")
-    ax.set_ylim(bottom=0.5)
-    ax.set_xlabel(f"value (standard deviation {found.std:.2g})")
-    ax.set_ylabel("count")

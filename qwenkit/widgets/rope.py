@@ -53,7 +53,8 @@ class RopeExplorer(Inspector):
         positions: int = 256,
     ) -> None:
         if config is None:
-            config = _config(10_000.0 if theta is None else theta, head_dim or 64)
+            dim, theta = head_dim or 64, 10_000.0 if theta is None else theta
+            config = QwenConfig(1, dim, 1, 1, 1, 1, head_dim=dim, rope_theta=theta)
         elif theta is not None or head_dim is not None:
             raise InputError("a config has its own theta and head_dim; give either it or them")
         check_integer("positions", positions, 2, MOST)
@@ -81,11 +82,6 @@ class RopeExplorer(Inspector):
         return figure
 
 
-def _config(theta: float, head_dim: int) -> QwenConfig:
-    """Return a config that has these two; everything else is as small as possible."""
-    return QwenConfig(1, head_dim, 1, 1, 1, 1, head_dim=head_dim, rope_theta=theta)
-
-
 def _vectors(vectors: Sequence[Any] | None, head_dim: int) -> np.ndarray:
     if vectors is None:
         return np.repeat([[1.0, 0.0]] * 2, head_dim // 2, axis=-1)
@@ -108,10 +104,9 @@ def _draw_pair(ax: Axes, view: RopeView) -> None:
         ax.add_patch(circle)
         ax.plot([0, old[0]], [0, old[1]], color=color, linewidth=1, linestyle="--")
         ax.annotate("", new, (0, 0), arrowprops={"arrowstyle": "-|>", "color": color, "lw": 2.5})
-    ax.set(xlim=(-1.2 * reach, 1.2 * reach), ylim=(-1.2 * reach, 1.2 * reach), aspect="equal")
-    half = view.config.head_dim // 2
-    ax.set_xlabel(f"dimension {view.pair}")
-    ax.set_ylabel(f"dimension {view.pair + half}")
+    limits, partner = (-1.2 * reach, 1.2 * reach), view.pair + view.config.head_dim // 2
+    ax.set(xlim=limits, ylim=limits, aspect="equal")
+    ax.set(xlabel=f"dimension {view.pair}", ylabel=f"dimension {partner}")
     ax.set_title("query blue, key orange; dashed: before", fontsize=9)
 
 

@@ -19,7 +19,7 @@ from qwenkit.plot.style import BLUE, PALE
 from qwenkit.plot.tokens import label
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.widgets._base import Inspector, View
-from qwenkit.widgets._pack import pack
+from qwenkit.widgets._patterns import pack
 from qwenkit.widgets._pictures import bars
 from qwenkit.widgets._reading import one_text
 
@@ -30,32 +30,19 @@ SETTINGS = ("temperature", "top_k", "top_p", "min_p")
 
 @dataclass
 class SamplingView(View):
-    """One next-token distribution, and how a token would be sampled from it.
-
-    Attributes:
-        logits: (V,) float32, the largest first; without padding rows.
-        ids: (V,) of their tokens.
-        names: of the most likely tokens, in that order.
-        prompt: the tokens before, as they are shown.
-        temperature: see `Sampling`, as for the next three.
-        top_k: see `Sampling`.
-        top_p: see `Sampling`.
-        min_p: see `Sampling`.
-        seed: of the draws.
-        draws: how many tokens were drawn.
-    """
+    """One next-token distribution, and how a token would be sampled from it."""
 
     chosen = (*SETTINGS, "seed", "draws")
-    logits: Tensor
-    ids: Tensor
-    names: list[str]
-    prompt: list[str]
-    temperature: float = 1.0
+    logits: Tensor  # (V,) float32, the largest first; without padding rows
+    ids: Tensor  # (V,) of their tokens
+    names: list[str]  # of the most likely tokens, in that order
+    prompt: list[str]  # the tokens before, as they are shown
+    temperature: float = 1.0  # see `Sampling`, as for the next three
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
-    seed: int = 0
-    draws: int = 0
+    seed: int = 0  # of the draws
+    draws: int = 0  # how many tokens were drawn
 
     def checked(self, state: dict[str, Any]) -> dict[str, Any]:
         """Refuse settings that `Sampling` refuses."""

@@ -30,31 +30,20 @@ Choices = list[tuple[int, str, float]]
 
 @dataclass
 class StepperView(View):
-    """A text that grows token by token, and every step that was visited.
-
-    Attributes:
-        model: computes what comes next.
-        tokenizer: the model's.
-        prompt: its ids.
-        max_new_tokens: how far the text may grow.
-        path: the tokens chosen, also those after a step back.
-        at: how many of them are in the text now.
-        visited: what came next after each prefix of a path.
-        cache: holds the prompt and path[:at], apart from a token that stops generation.
-    """
+    """A text that grows token by token, and every step that was visited."""
 
     chosen = ("path", "at")
     model: QwenForCausalLM
     tokenizer: Tokenizer
-    prompt: list[int]
+    prompt: list[int]  # its ids
     max_new_tokens: int
-    path: list[int] = field(default_factory=list)
-    at: int = 0
-    visited: dict[tuple[int, ...], Choices] = field(default_factory=dict)
+    path: list[int] = field(default_factory=list)  # the tokens chosen, also those after a step back
+    at: int = 0  # how many of them are in the text now
+    visited: dict[tuple[int, ...], Choices] = field(default_factory=dict)  # by prefix of a path
 
     def __post_init__(self) -> None:
-        room = len(self.prompt) + self.max_new_tokens
-        self.cache = KVCache(self.model.config, 1, room)
+        # It holds the prompt and path[:at], apart from a token that stops generation.
+        self.cache = KVCache(self.model.config, 1, len(self.prompt) + self.max_new_tokens)
         self._fed: list[int] = []
         self._feed([])
 

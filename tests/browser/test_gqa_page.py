@@ -3,8 +3,7 @@
 import pytest
 from pages import opened, overflowing, value
 
-from qwenkit.widgets._gqa_view import PRESETS, divisors
-from qwenkit.widgets.gqa import GQAExplorer
+from qwenkit.widgets.gqa import PRESETS, GQAExplorer, divisors
 
 pytestmark = pytest.mark.browser
 

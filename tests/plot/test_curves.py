@@ -14,7 +14,7 @@ from reference import LAYERS, ids, pair, tiny
 from qwenkit import plot
 from qwenkit.files import format_bytes
 from qwenkit.model import apply_rope
-from qwenkit.plot._distance import MOST, by_distance
+from qwenkit.plot._rope import MOST, by_distance
 from qwenkit.trace import Trace
 
 CONFIG = small_config(

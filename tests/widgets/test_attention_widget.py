@@ -10,8 +10,7 @@ from qwenkit.errors import InputError
 from qwenkit.interpret import previous_token_scores, sink_scores
 from qwenkit.plot.arrays import pool
 from qwenkit.plot.heads import CURRENT, FIRST, INDUCTION, PREVIOUS
-from qwenkit.widgets._pack import pack, square, triangle
-from qwenkit.widgets._patterns import Patterns, read_patterns
+from qwenkit.widgets._patterns import Patterns, pack, read_patterns, square, triangle
 from qwenkit.widgets.attention import AttentionExplorer, AttentionView
 
 PROMPT = "def add(a, b):\n    return a + b\n"

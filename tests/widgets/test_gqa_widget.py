@@ -10,8 +10,7 @@ from fixtures_toy import small_config
 import qwenkit as qk
 from qwenkit.model import repeat_kv
 from qwenkit.pretrained import EMBEDDED
-from qwenkit.widgets._gqa_view import LARGEST, OWN, PRESETS, GQAView, divisors
-from qwenkit.widgets.gqa import GQAExplorer
+from qwenkit.widgets.gqa import LARGEST, OWN, PRESETS, GQAExplorer, GQAView, divisors
 
 PUBLISHED = {  # hidden, intermediate, layers, heads, kv heads; vocabulary left small
     "0.5B": (896, 4864, 24, 14, 2),

@@ -10,7 +10,7 @@ import torch
 import qwenkit as qk
 from qwenkit.interpret import ablate_heads, logit_lens
 from qwenkit.widgets import layer
-from qwenkit.widgets._pack import square
+from qwenkit.widgets._patterns import square
 from qwenkit.widgets.layer import LayerInspector
 
 pytestmark = pytest.mark.usefixtures("one_thread")

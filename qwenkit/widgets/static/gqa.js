@@ -1,5 +1,5 @@
 // GQAExplorer: which query heads share a kv head, and the bytes of the cache.
-// `data` is described in _gqa_view.py; every number drawn follows from `state` by the same formulas.
+// `data` is described in gqa.py; every number drawn follows from `state` by the same formulas.
 
 function render({ model, el }) {
   const { root, controls, stage, live } = frame(el, "Grouped-query attention");
