@@ -48,8 +48,8 @@ def induction_targets(ids: Any) -> np.ndarray:
 
     An induction head attends there (Olsson et al. 2022, "In-context Learning and Induction Heads").
 
-    >>> np.argwhere(induction_targets([5, 6, 7, 5, 6])).tolist()  # (query, key)
-    [[3, 1], [4, 2]]
+    >>> np.argwhere(induction_targets([5, 5, 6, 5])).tolist()  # (query, key)
+    [[3, 1], [3, 2]]
     """
     ids = np.asarray(ids)
     targets = np.zeros((len(ids), len(ids)), bool)

@@ -1,6 +1,7 @@
 """Ablation, patching and divergence: nothing changes nothing, all changes all."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -53,25 +54,25 @@ def metric(logits):
 
 
 def test_an_edit_that_does_nothing_changes_no_bit_and_without_heads_there_is_no_attention(model):
-    assert torch.equal(changed(model, ablate_heads([])), model(IDS))
     everywhere = {name: torch.clone for name in ("attn.z", "resid_pre", "mlp.out")}
-    assert torch.equal(changed(model, everywhere), model(IDS))
+    for edits in (ablate_heads([]), everywhere):
+        assert torch.equal(changed(model, edits), model(IDS))
     want = changed(model, {"attn.out": torch.zeros_like})
     torch.testing.assert_close(changed(model, ablate_heads(EVERY)), want, rtol=0, atol=0)
 
 
-def test_one_head_is_ablated_and_no_other(model):
+def test_the_ablated_heads_are_zero_or_their_mean_and_no_other_changes(model):
     z, before = outputs(model, ablate_heads([(1, 2), (1, 3)])), outputs(model)
     assert not z[1][:, [2, 3]].any()
     assert torch.equal(z[1][:, [0, 1]], before[1][:, [0, 1]])
     assert torch.equal(z[0], before[0])
-
-
-def test_the_mean_replaces_a_head(model):
     means = mean_outputs(model, IDS)
-    torch.testing.assert_close(means[2, 1], outputs(model)[2][:, 1].mean((0, 1)))
+    torch.testing.assert_close(means[2, 1], before[2][:, 1].mean((0, 1)))
     z = outputs(model, ablate_heads([(2, 1)], means))
     assert torch.equal(z[2][:, 1], means[2, 1].expand(2, 9, -1))
+    for head in (-1, 4):
+        with pytest.raises(InputError, match=r"heads are \[-?\d\]; they must be from 0 to 3"):
+            changed(model, ablate_heads([(0, head)]))
 
 
 def test_effects_are_the_metric_without_the_head_less_that_with_it(model):
@@ -79,12 +80,6 @@ def test_effects_are_the_metric_without_the_head_less_that_with_it(model):
     assert effects.shape == (3, 4)
     want = metric(changed(model, ablate_heads([(2, 3)]))) - metric(model(IDS))
     assert float(effects[2, 3]) == pytest.approx(float(want), abs=1e-6)
-
-
-@pytest.mark.parametrize("head", [-1, 4])
-def test_a_head_that_does_not_exist_is_refused(model, head):
-    with pytest.raises(InputError, match=r"heads are \[-?\d\]; they must be from 0 to 3"):
-        changed(model, ablate_heads([(0, head)]))
 
 
 # --- patching ---
@@ -102,7 +97,7 @@ def test_patching_the_stream_before_and_after_the_change_recovers_all_or_nothing
     assert found.recovered[0, 4:].abs().max() < 1e-4
 
 
-def test_patching_heads_moves_each_heads_part(model):
+def test_patching_heads_moves_each_heads_part_and_needs_two_texts_of_one_length(model):
     found = patch_heads(model, ONE, IDS[1:], metric)
     assert found.values.shape == (3, 4)
     moved = outputs(model, ids=ONE)[1]
@@ -112,9 +107,6 @@ def test_patching_heads_moves_each_heads_part(model):
 
     want = metric(changed(model, {"layers.1.attn.z": edit}, IDS[1:]))
     assert float(found.values[1, 2]) == pytest.approx(float(want), abs=1e-6)
-
-
-def test_texts_that_do_not_fit_together_are_refused(model):
     with pytest.raises(InputError, match=r"clean has shape \(1, 9\) and corrupted \(1, 8\)"):
         patch_residual(model, ONE, ONE[:, :8], metric)
     with pytest.raises(InputError, match="for both texts; choose one that differs"):
@@ -146,12 +138,6 @@ def test_without_its_induction_head_tiny_coder_copies_worse_than_without_any_oth
 # --- divergence ---
 
 
-def with_changed(model, name, by=1.5):
-    other = copy.deepcopy(model)
-    other.get_parameter(name).mul_(by)
-    return other
-
-
 def test_a_model_and_its_copy_agree_at_every_point(model):
     found = divergences(model, copy.deepcopy(model), ONE)
     assert len(found) == 3 * 18 + 3
@@ -161,33 +147,31 @@ def test_a_model_and_its_copy_agree_at_every_point(model):
 
 
 @pytest.mark.parametrize(
-    ("weight", "by", "point", "difference"),
+    ("weight", "by", "point"),
     [
-        ("model.layers.1.self_attn.k_proj.weight", 1.5, "layers.1.attn.k", None),
-        ("model.layers.1.self_attn.k_proj.bias", 1.5, "layers.1.attn.k", None),
-        ("model.layers.2.self_attn.o_proj.weight", 1.5, "layers.2.attn.out", None),
-        ("model.layers.0.post_attention_layernorm.weight", 1.5, "layers.0.mlp_norm", None),
-        ("model.layers.0.mlp.down_proj.weight", 1.5, "layers.0.mlp.out", None),
-        ("model.norm.weight", 1.5, "final_norm", None),
-        ("model.embed_tokens.weight", 1.5, "embed", None),
-        ("model.layers.1.mlp.up_proj.weight", float("nan"), "layers.1.mlp.up", float("inf")),
+        ("model.layers.1.self_attn.k_proj.weight", 1.5, "layers.1.attn.k"),
+        ("model.layers.1.self_attn.k_proj.bias", 1.5, "layers.1.attn.k"),
+        ("model.layers.2.self_attn.o_proj.weight", 1.5, "layers.2.attn.out"),
+        ("model.layers.0.post_attention_layernorm.weight", 1.5, "layers.0.mlp_norm"),
+        ("model.layers.0.mlp.down_proj.weight", 1.5, "layers.0.mlp.out"),
+        ("model.norm.weight", 1.5, "final_norm"), ("model.embed_tokens.weight", 1.5, "embed"),
+        ("model.layers.1.mlp.up_proj.weight", math.nan, "layers.1.mlp.up"),
     ],
-)
-def test_the_first_divergence_is_where_a_weight_was_changed(model, weight, by, point, difference):
-    found = first_divergence(model, with_changed(model, weight, by), ONE)
+)  # fmt: skip
+def test_the_first_divergence_is_where_a_weight_was_changed(model, weight, by, point):
+    other = copy.deepcopy(model)
+    other.get_parameter(weight).mul_(by)
+    found = first_divergence(model, other, ONE)
     assert found.name == point
-    assert difference is None or found.difference == difference
+    assert (found.difference == math.inf) == math.isnan(by)
 
 
-def test_another_theta_shows_at_the_rotated_queries(model):
+def test_another_theta_shows_at_the_rotated_queries_and_other_texts_at_the_embedding(model):
     config = model.config.from_dict({**model.config.to_dict(), "rope_theta": 5.0})
     other = QwenForCausalLM(config)
     other.load_state_dict(model.state_dict())
     assert first_divergence(model, other, ONE).name == "layers.0.attn.q_rot"
-
-
-def test_two_texts_diverge_at_the_embedding_and_two_lengths_or_depths_too(model):
     assert first_divergence(model, model, ONE, (ONE + 1) % 61).name == "embed"
-    assert first_divergence(model, model, ONE, ONE[:, :5]).difference == float("inf")
+    assert first_divergence(model, model, ONE, ONE[:, :5]).difference == math.inf
     with pytest.raises(InputError, match="one model has 3 layers and the other 2"):
         divergences(model, pair(num_hidden_layers=2)[1], ONE)

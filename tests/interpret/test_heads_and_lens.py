@@ -34,8 +34,7 @@ def model():
 
 
 def patterns(model, ids):
-    trace = Trace(keep=("attn.pattern",))
-    model(ids, trace=trace)
+    model(ids, trace=(trace := Trace(keep=("attn.pattern",))))
     return [trace[f"layers.{layer}.attn.pattern"] for layer in range(3)]
 
 
@@ -113,9 +112,7 @@ def test_the_lens_ends_at_the_models_logits_and_begins_at_the_embedding(either):
     torch.testing.assert_close(lens[-1], logits, rtol=1e-5, atol=1e-5)
     alone = either.model.embed_tokens(ONE[:, 4:5])
     torch.testing.assert_close(lens[0], either.head(either.model.norm(alone))[0, 0])
-
-
-def test_in_between_it_is_the_model_without_its_later_layers(either):
+    # in between it is the model without its later layers
     points = [f"layers.{i}.{part}.out" for i in (1, 2) for part in ("attn", "mlp")]
     trace = Trace(keep=(), edits=dict.fromkeys(points, torch.zeros_like))
     want = either(ONE, trace=trace)[0, -1]
@@ -147,9 +144,7 @@ def test_a_part_adds_what_its_removal_takes_away_when_the_norm_is_held(either):
     assert float(found.heads[1, 2]) == pytest.approx(float(by_hand), abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "near"), [("float32", {"abs": 1e-4}), ("int8", {"rel": 0.03})], ids=str
-)
+@pytest.mark.parametrize(("dtype", "near"), [("float32", {"abs": 1e-4}), ("int8", {"rel": 0.03})])
 def test_on_the_embedded_model_too(dtype, near):
     model, tokenizer = qk.load_pretrained(EMBEDDED, device="cpu", dtype=dtype)
     for text in ("def area(width, height):\n    return width *", "import os\n"):
@@ -160,22 +155,17 @@ def test_on_the_embedded_model_too(dtype, near):
             torch.testing.assert_close(logit_lens(model, ids)[-1], logits, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("function", [logit_lens, attribute_logit])
-@pytest.mark.parametrize(
-    ("ids", "position", "words"),
-    [
-        (IDS, -1, "it must be one text"),
-        (ONE[0], -1, "it must be one text"),
-        (ONE, 11, "position is 11; the text has 11 tokens"),
-        (ONE, -12, "position is -12"),
-    ],
-)
-def test_what_is_not_there_is_refused(either, function, ids, position, words):
-    with pytest.raises(InputError, match=words):
-        function(either, ids, position=position)
+REFUSED = [
+    (IDS, {}, "it must be one text"), (ONE[0], {}, "it must be one text"),
+    (ONE, {"position": 11}, "position is 11; the text has 11 tokens"),
+    (ONE, {"position": -12}, "position is -12"),
+    (ONE, {"token": -1}, "token is -1; it must be an id from 0 to"),
+    (ONE, {"token": 10_000}, "token is 10000; it must be an id from 0 to"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("token", [-1, 10_000])
-def test_a_token_that_does_not_exist_is_refused(either, token):
-    with pytest.raises(InputError, match=f"token is {token}; it must be an id from 0 to"):
-        attribute_logit(either, ONE, token)
+@pytest.mark.parametrize(("ids", "settings", "words"), REFUSED)
+def test_what_is_not_there_is_refused(either, ids, settings, words):
+    for function in (attribute_logit,) if "token" in settings else (attribute_logit, logit_lens):
+        with pytest.raises(InputError, match=words):
+            function(either, ids, **settings)

@@ -84,7 +84,7 @@ def scores_heads(model, tokenizer):
     interpret.induction_scores(model, length=6, batch_size=2)
     interpret.duplicate_token_scores(model, length=6, batch_size=2)
     ids = interpret.repeated_tokens(model, length=6, batch_size=2)
-    interpret.sink_scores(model, ids)
+    interpret.sink_shares(model, ids)
     interpret.attention_entropy(model, ids)
 
 

@@ -48,15 +48,12 @@ def test_each_part_is_lit_and_the_rest_is_gray(lit):
         assert (color == GRAY[2]) == (part not in lit_parts), text.get_text()
 
 
-def test_a_tied_head_is_not_lit_as_part_of_the_checkpoint():
+def test_every_part_that_can_be_lit_is_drawn_and_a_tied_head_is_not_in_the_checkpoint():
+    drawn = {text.get_gid() for text in plot.architecture(TOY).texts}
+    assert set().union(*(parts for parts, _ in PARTS.values())) <= drawn
     for config, expected in ((SMALL, GRAY[2]), (LARGE, COLORS["tokens"][2])):
         head = of_part(plot.architecture(config, "checkpoint"), "head")
         assert {to_hex(text.get_color()) for text in head} == {expected}
-
-
-def test_every_part_that_can_be_lit_is_drawn():
-    drawn = {text.get_gid() for text in plot.architecture(TOY).texts}
-    assert set().union(*(parts for parts, _ in PARTS.values())) <= drawn
 
 
 @pytest.mark.parametrize(
@@ -76,10 +73,12 @@ def test_the_numbers_of_the_config_are_in_it(config, expected):
     assert expected <= written(plot.architecture(config))
 
 
-def test_lora_is_named_where_it_is_added_and_only_when_lit():
+def test_lora_is_named_where_it_is_added_and_only_when_lit_and_global_settings_stay():
+    before = mpl.rcParams.copy()
     ax = plot.architecture(TOY, "lora")
     assert [len([t for t in of_part(ax, p) if "LoRA" in t.get_text()]) for p in "qkv"] == [1, 0, 1]
     assert not any("LoRA" in word for word in written(plot.architecture(TOY)))
+    assert mpl.rcParams == before
 
 
 @CONFIGS
@@ -88,10 +87,8 @@ def test_no_texts_overlap_are_cut_off_or_too_small(config, lit):
     frame, texts, _ = painted(plot.architecture(config, lit))
     for number, (text, box) in enumerate(texts):
         assert text.get_fontsize() >= 8
-        assert frame.x0 <= box.x0, text.get_text()
-        assert box.x1 <= frame.x1, text.get_text()
-        assert frame.y0 <= box.y0, text.get_text()
-        assert box.y1 <= frame.y1, text.get_text()
+        assert frame.x0 <= box.x0 <= box.x1 <= frame.x1, text.get_text()
+        assert frame.y0 <= box.y0 <= box.y1 <= frame.y1, text.get_text()
         # a line's box leaves room for accents: a pixel or two of air is shared
         for other, its in texts[number + 1 :]:
             apart = box.padded(-1.5).overlaps(its.padded(-1.5))
@@ -108,14 +105,7 @@ def test_texts_stay_inside_their_boxes(config):
         around = [b for b in boxes if b.contains(*center)]
         if around:
             smallest = min(around, key=lambda b: b.width * b.height)
-            assert smallest.x0 <= box.x0, text.get_text()
-            assert box.x1 <= smallest.x1, text.get_text()
-
-
-def test_global_settings_stay_as_they_are():
-    before = mpl.rcParams.copy()
-    plot.architecture(TOY, "mlp")
-    assert mpl.rcParams == before
+            assert smallest.x0 <= box.x0 <= box.x1 <= smallest.x1, text.get_text()
 
 
 def test_the_alt_text_says_the_sizes_and_what_is_lit():

@@ -8,14 +8,7 @@ from drawn import TOKENS, causal, image, texts
 from qwenkit import plot
 from qwenkit.plot import tokens
 from qwenkit.plot.arrays import pool, pool_columns
-from qwenkit.plot.heads import (
-    CURRENT,
-    FIRST,
-    PREVIOUS,
-    attended,
-    head_scores,
-    induction_targets,
-)
+from qwenkit.plot.heads import CURRENT, FIRST, PREVIOUS, attended, head_scores
 from qwenkit.plot.tokens import label
 
 
@@ -118,11 +111,6 @@ def test_the_scores_of_a_head_are_those_counted_by_hand(kind):
     assert attended(pattern[4:], PREVIOUS).tolist() == [pattern[5, 4], pattern[6, 5]]
 
 
-def test_an_induction_head_attends_to_what_followed_earlier_copies():
-    found = np.argwhere(induction_targets([5, 5, 6, 5]))
-    assert found.tolist() == [[3, 1], [3, 2]]  # not query 1, whose copy is just before it
-
-
 # --- labels ---
 
 
@@ -147,9 +135,7 @@ def test_every_label_can_be_drawn():
 def test_pooling_keeps_the_largest_of_each_block():
     values = np.arange(25.0).reshape(5, 5)
     pooled, factor = pool(values, 3)
-    assert factor == 2
-    assert pooled.tolist() == [[6, 8, 9], [16, 18, 19], [21, 23, 24]]
+    assert (pooled.tolist(), factor) == ([[6, 8, 9], [16, 18, 19], [21, 23, 24]], 2)
     assert pool(values, 5)[1] == 1
     pooled, factor = pool_columns(np.array([[1, 5, 2, 0, -3], [-1, -2, -3, -4, -5]]) * 1.0, 3)
-    assert factor == 2
-    assert pooled.tolist() == [[5, 2, -3], [-1, -3, -5]]
+    assert (pooled.tolist(), factor) == ([[5, 2, -3], [-1, -3, -5]], 2)

@@ -3,7 +3,6 @@
 import math
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -29,15 +28,10 @@ METRICS = {
 # --- q·k against distance ---
 
 
-def rotated(vector, positions):
-    """Return a vector (D,) rotated by RoPE to each position, (T, D)."""
-    cos, sin = pair()[1].model.rotary_emb(torch.arange(positions)[None])
-    return apply_rope(vector.expand(1, 1, positions, -1), cos, sin)[0, 0]
-
-
 def test_the_same_vectors_give_one_product_at_each_distance():
-    q, k = torch.randn(2, 8)
-    products = rotated(q, 20) @ rotated(k, 20).T
+    cos, sin = pair()[1].model.rotary_emb(torch.arange(20)[None])
+    q, k = apply_rope(torch.randn(2, 8)[None, :, None].expand(1, 2, 20, 8), cos, sin)[0]
+    products = q @ k.T  # of the same two vectors, rotated to each position
     drawn = plot.qk_distance(products).get_lines()[1].get_ydata()  # the first line is 0
     want = products[-1].flip(0)  # the last query's, from itself back to the first key
     np.testing.assert_allclose(drawn, want, atol=1e-5)
@@ -48,8 +42,7 @@ def test_other_products_are_drawn_as_a_mean_and_a_band():
     products = np.array([[1.0, 9, 9], [3, 2, 9], [6, 5, 4]])  # 9: later keys, left out
     mean, low, high = by_distance(products)
     assert mean.tolist() == pytest.approx([7 / 3, 4, 6])
-    assert low.tolist() == [1, 3, 6]
-    assert high.tolist() == [4, 5, 6]
+    assert (low.tolist(), high.tolist()) == ([1, 3, 6], [4, 5, 6])
     words = plot.qk_distance_alt(products, "Head 3's q·k")
     assert words.startswith("Head 3's q·k against the distance from query to key, 0 to 2 tokens")
     assert "2.33 at distance 0, at most 6 (at 2), at least 2.33 (at 0)" in words
@@ -58,10 +51,8 @@ def test_other_products_are_drawn_as_a_mean_and_a_band():
 
 
 def test_further_curves_take_other_colors_and_are_in_the_legend():
-    _, ax = plt.subplots()
-    assert plot.qk_distance([1.0, 2, 3], name="near", ax=ax) is ax
-    plot.qk_distance([3.0, 2, 1], name="far", ax=ax)
-    zero, near, far = ax.get_lines()
+    ax = plot.qk_distance([1.0, 2, 3], name="near")
+    zero, near, far = plot.qk_distance([3.0, 2, 1], name="far", ax=ax).get_lines()
     assert list(zero.get_ydata()) == [0, 0]
     assert near.get_color() != far.get_color()
     assert texts(ax.get_legend().get_texts()) == ["near", "far"]
@@ -84,10 +75,8 @@ def test_a_long_curve_is_pooled_and_says_so():
 
 def test_one_config_is_compared_with_mha_and_mqa():
     ax = plot.cache_growth(CONFIG, tokens=50, dtype="float32")
-    ends = {
-        line.get_label().partition(":")[0]: (line.get_xdata()[1], line.get_ydata()[1])
-        for line in ax.get_lines()
-    }
+    ends = {line.get_label().partition(":")[0]: (line.get_xdata()[1], line.get_ydata()[1])
+            for line in ax.get_lines()}  # fmt: skip
     # keys and values × 3 layers × kv heads × 4 dimensions × 4 bytes × 50 tokens
     assert ends == {"MHA": (50, 19_200), "GQA": (50, 9_600), "MQA": (50, 4_800)}
     words = plot.cache_growth_alt(CONFIG, tokens=50, dtype="float32")
@@ -143,21 +132,15 @@ def test_singular_values_may_be_given_themselves_and_a_fresh_update_is_zero():
 # --- residual norms ---
 
 
-def traced_norms():
-    """Return norms of the stream, and of what attention and MLP add, on six tokens."""
-    model = tiny()
-    trace = Trace(keep=("embed", "attn.out", "mlp.out", "resid_post"))
-    model(ids(1, 6), trace=trace)
-
-    def norms(name):
-        return torch.stack([trace[f"layers.{i}.{name}"][0] for i in range(LAYERS)]).norm(dim=-1)
-
-    stream = torch.cat([trace["embed"].norm(dim=-1), norms("resid_post")])
-    return stream, norms("attn.out"), norms("mlp.out")
-
-
 def test_the_streams_norm_is_drawn_at_each_stop():
-    stream, attention, mlp = traced_norms()
+    names = ("resid_post", "attn.out", "mlp.out")
+    trace = Trace(keep=("embed", *names))
+    tiny()(ids(1, 6), trace=trace)
+    stream, attention, mlp = (
+        torch.stack([trace[f"layers.{i}.{name}"][0] for i in range(LAYERS)]).norm(dim=-1)
+        for name in names
+    )
+    stream = torch.cat([trace["embed"].norm(dim=-1), stream])
     ax = plot.residual_norms(stream, attention=attention, mlp=mlp)
     others, first, added, more = ax.get_lines()
     for line, norms in ((others, stream), (added, attention), (more, mlp)):

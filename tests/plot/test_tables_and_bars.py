@@ -28,14 +28,11 @@ def test_a_mask_is_drawn_as_the_model_makes_it(past, window):
     assert texts(ax.get_legend().get_texts()) == ["may attend", "may not"]
 
 
-def test_without_tokens_the_numbers_of_positions_are_written_where_they_are():
+def test_without_tokens_positions_are_numbered_and_a_long_mask_is_pooled_and_says_so():
     ax = plot.mask(causal_mask(4, 6))
     assert texts(ax.get_xticklabels()) == [str(i) for i in range(10)]
     assert texts(ax.get_yticklabels()) == ["6", "7", "8", "9"]
     assert list(ax.get_yticks()) == [0, 1, 2, 3]
-
-
-def test_a_long_mask_is_pooled_keeps_a_thin_diagonal_and_says_so():
     ax = plot.mask(np.eye(1000, dtype=bool))
     assert image(ax).shape == (250, 250)
     assert np.array_equal(image(ax), np.eye(250))
@@ -67,8 +64,8 @@ def test_the_alt_text_names_the_rule_of_a_mask(allowed, words):
 def test_the_tables_are_drawn_as_they_are():
     cos, sin = (table[0] for table in pair()[1].model.rotary_emb(torch.arange(20)[None]))
     figure = plot.rope_tables(cos, sin)
-    assert np.array_equal(image(figure.axes[0]), cos.numpy())
-    assert np.array_equal(image(figure.axes[1]), sin.numpy())
+    for ax, table in zip(figure.axes, (cos, sin), strict=False):
+        assert np.array_equal(image(ax), table.numpy())
     assert "20 positions and 8 dimensions" in plot.rope_tables_alt(cos)
 
 
@@ -117,25 +114,26 @@ def test_repetition_draws_what_repeat_kv_gives():
 # --- the logit lens ---
 
 
-def table():
-    """Return probabilities and guesses of three stops over six tokens."""
-    probabilities = np.linspace(0.05, 1, 18).reshape(3, 6)
+def test_each_cell_holds_its_token_and_its_probability():
+    probabilities = np.linspace(0.05, 1, 18).reshape(3, 6)  # of three stops over six tokens
     guesses = [[f"{row}{column}" for column in range(6)] for row in range(3)]
     guesses[1][5] = guesses[2][5] = " y"
-    return probabilities, guesses
-
-
-def test_each_cell_holds_its_token_and_its_probability():
-    probabilities, guesses = table()
     ax = plot.logit_lens(probabilities, guesses, TOKENS)
     np.testing.assert_allclose(image(ax), probabilities, rtol=1e-6)
     assert ax.get_images()[0].get_clim() == (0, 1)
-    written = {text.get_position(): text.get_text() for text in ax.texts}
-    assert (written[0, 0], written[4, 1], written[5, 2]) == ("00", "14", "␣y")
+    written = {text.get_position(): (text.get_text(), text.get_color()) for text in ax.texts}
     assert len(written) == 18
-    colors = {text.get_position(): text.get_color() for text in ax.texts}
-    assert (colors[0, 0], colors[5, 2]) == ("white", "black")  # on dark, on light
+    assert (written[0, 0], written[4, 1][0]) == (("00", "white"), "14")  # on dark
+    assert written[5, 2] == ("␣y", "black")  # on light
     assert texts(ax.get_yticklabels()) == ["embedding", "0", "1"]
+    # the alt text says from which layer on the answer is the most likely
+    words = plot.logit_lens_alt(probabilities, guesses, TOKENS)
+    assert 'After the last token, "⏎", the model predicts "␣y" (100%)' in words
+    assert "which is the most likely from layer 0 on" in words
+    guesses[0][5] = " y"
+    assert "from the embedding on" in plot.logit_lens_alt(probabilities, guesses, TOKENS)
+    guesses[1][5] = "z"  # it was there before, but not all the time
+    assert "from layer 1 on" in plot.logit_lens_alt(probabilities, guesses, TOKENS)
 
 
 def test_the_table_of_a_model_agrees_with_the_lens():
@@ -147,17 +145,6 @@ def test_the_table_of_a_model_agrees_with_the_lens():
     np.testing.assert_allclose(image(ax)[-1], last.values[0], rtol=1e-5)
     below = [text.get_text() for text in ax.texts if text.get_position()[1] == LAYERS]
     assert below == [str(number) for number in last.indices[0].tolist()]
-
-
-def test_the_lens_alt_text_says_from_which_layer_the_answer_is_the_most_likely():
-    probabilities, guesses = table()
-    words = plot.logit_lens_alt(probabilities, guesses, TOKENS)
-    assert 'After the last token, "⏎", the model predicts "␣y" (100%)' in words
-    assert "which is the most likely from layer 0 on" in words
-    guesses[0][5] = " y"
-    assert "from the embedding on" in plot.logit_lens_alt(probabilities, guesses, TOKENS)
-    guesses[1][5] = "z"  # it was there before, but not all the time
-    assert "from layer 1 on" in plot.logit_lens_alt(probabilities, guesses, TOKENS)
 
 
 def test_guesses_are_cut_to_their_cells_and_left_out_where_none_fit():
@@ -174,11 +161,10 @@ def test_guesses_are_cut_to_their_cells_and_left_out_where_none_fit():
 # --- sampling ---
 
 
-def stages(size=50, **settings):
-    """Return a model's logits and what each setting makes of them."""
-    logits = torch.randn(size) * 3
-    rules = Sampling(**settings)
-    return {"logits": logits, **rules.transforms(logits, torch.tensor([], dtype=torch.int64))}
+def stages(**settings):
+    """Return 50 logits and what each setting makes of them."""
+    logits = torch.randn(50) * 3
+    return {"logits": logits, **Sampling(**settings).transforms(logits, torch.tensor([]).long())}
 
 
 def names(numbers):

@@ -10,7 +10,7 @@ from qwenkit.plot._values import BINS, WIDEST, _channel_ratios
 RNG = np.random.default_rng(0)
 
 
-def test_a_histogram_counts_every_value_once():
+def test_a_histogram_counts_every_value_once_and_has_a_name_and_the_spread():
     weight = torch.nn.Parameter(torch.randn(40, 30).to(torch.bfloat16))
     figure = plot.value_histograms({"w": weight, "b": [0.0, 0.0, 2.0]})
     (one, other) = (ax.patches[0].get_data() for ax in figure.axes)
@@ -19,23 +19,19 @@ def test_a_histogram_counts_every_value_once():
     np.testing.assert_allclose(one.edges[[0, -1]], [-reach, reach])
     assert other.values[[BINS // 2, -1]].tolist() == [2, 1]  # 0 is in the middle bin
     assert figure.axes[0].get_yscale() == "log"
-
-
-def test_panels_have_the_last_parts_of_their_names_and_the_spread():
-    name = "model.layers.11.self_attn.q_proj.weight"
+    name = "model.layers.11.self_attn.q_proj.weight"  # its panel has the last parts of it
     figure = plot.value_histograms({name: [[-3.0, 3.0]], "x": np.float32(2.0)}, columns=1)
-    title, single = (ax.get_title() for ax in figure.axes)
-    assert title == "11.self_attn.q_proj.weight\nstd 3, largest 3"
-    assert single == "x\nstd 0, largest 2"
+    assert [ax.get_title() for ax in figure.axes] == [
+        "11.self_attn.q_proj.weight\nstd 3, largest 3", "x\nstd 0, largest 2",
+    ]  # fmt: skip
 
 
 def test_the_histograms_alt_text_names_the_one_farthest_out():
     flat = np.tile([-1.0, 1.0], 8)
-    far = np.array([-1.0, 1.0] * 8 + [5.0])
+    far = np.array([*flat, 5.0])
     words = plot.value_histograms_alt({"flat": flat, "far": far})
     assert "flat (16 values, std 1, largest 1)" in words
-    std = far.std()
-    assert f"Farthest out for its spread: far, at {5 / std:.1f} standard deviations" in words
+    assert f"Farthest out for its spread: far, at {5 / far.std():.1f} standard deviations" in words
     many = plot.value_histograms_alt({str(i): [1.0, 2.0] for i in range(8)})
     assert "Histograms of 8 tensors" in many
     assert "and 2 more" in many
@@ -62,9 +58,7 @@ def test_outlier_channels_are_multiples_of_the_median_channel():
     words = plot.outlier_channels_alt(activations)
     assert "Highest: channel 7 of layers.0.resid_post at 40.0 times" in words
     assert words.endswith("channels above 6 times: 7 (in 3 of 3).")
-
-
-def test_even_channels_have_no_outlier():
+    # even channels have no outlier
     words = plot.outlier_channels_alt({"x": np.ones((4, 6))})
     assert "no channel is above 6 times" in words
     assert not plot.outlier_channels({"x": np.ones((4, 6))}).texts

@@ -24,10 +24,12 @@ BY_HAND = Patterns(
 )
 
 
-def test_every_head_shows_the_attention_of_the_forward_pass(toy, patterns_of):
-    widget = AttentionExplorer(*toy, PROMPT)
-    expected = patterns_of(toy[0], toy[1](PROMPT))
-    assert widget.view.patterns.tokens == toy[1].token_strings(toy[1](PROMPT))
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_every_head_shows_the_attention_of_the_forward_pass(toy_in, patterns_of, dtype):
+    model, tokenizer = toy_in(dtype)
+    widget = AttentionExplorer(model, tokenizer, PROMPT)
+    expected = patterns_of(model, tokenizer(PROMPT))
+    assert widget.view.patterns.tokens == tokenizer.token_strings(tokenizer(PROMPT))
     for layer in range(2):
         for head in range(4):
             widget.choose(layer=layer, head=head)
@@ -57,10 +59,7 @@ def test_induction_is_attending_to_what_followed_earlier_copies(toy, patterns_of
     found = read_patterns(model, tokenizer, PROMPT)
     assert found.scores[INDUCTION] == pytest.approx(expected, rel=1e-5)
     assert found.even == pytest.approx(sum(1 / (t + 1) for t, _ in pairs) / len(queries), rel=1e-6)
-
-
-def test_on_a_repeated_text_induction_is_the_known_score(toy, patterns_of):
-    model, tokenizer = toy
+    # on a repeated text it is the known score
     text = "0123456789" * 2  # each digit is a token of its own
     patterns = patterns_of(model, tokenizer(text))
     assert patterns.shape[-1] == 20
@@ -79,7 +78,7 @@ def test_a_text_without_repetition_has_no_induction_and_one_token_no_scores(toy)
     assert isinstance(one.snapshot(), Figure)
 
 
-def test_titles_and_alt_text_by_hand():
+def test_titles_alt_text_arcs_and_data_by_hand():
     view = AttentionView(BY_HAND, head=1, token=2)
     scores = "previous token 50%, induction 75% (evenly spread: 20%)"
     assert view.title() == f"Layer 0, head 1: {scores}"
@@ -97,17 +96,13 @@ def test_titles_and_alt_text_by_hand():
     assert view.alt().endswith("def (0) is attended to by def 100%, ·f 20%, ( 20%.")
     view.choose(head=1, token=1)
     assert view.alt().endswith("·f (1) is attended to by no token.")
-
-
-def test_arcs_are_a_row_or_a_column_of_the_map():
+    # arcs are a row or a column of the map
     view = AttentionView(BY_HAND, token=1)
     assert view.arc_weights() == pytest.approx([0.2, 0.8, 0])
     view.choose(arcs="is attended to by")
     assert view.arc_weights() == pytest.approx([0, 0.8, 0.4])
-
-
-def test_the_page_gets_all_heads_packed_and_all_titles():
-    data = AttentionView(BY_HAND).data()
+    # the page gets all heads packed, and all titles
+    data = view.data()
     assert zlib.decompress(data["weights"]) == BY_HAND.weights.tobytes()
     assert data["titles"][0][1].startswith("Layer 0, head 1: previous token 50%")
     assert data["strongest"] == [[PREVIOUS, 0, 1], [INDUCTION, 0, 1]]
@@ -137,16 +132,9 @@ def test_a_long_text_is_pooled_by_its_largest_weights_and_says_so(toy, patterns_
     assert patterns.scores[PREVIOUS] == pytest.approx(scores)
 
 
-def test_other_dtypes_are_shown_as_well(other_toy, patterns_of):
-    model, tokenizer = other_toy
-    widget = AttentionExplorer(model, tokenizer, PROMPT)
-    expected = patterns_of(model, tokenizer(PROMPT))
-    assert np.abs(widget.view.matrix() - expected[0, 0]).max() <= LOST
-
-
-def test_the_mosaic_holds_each_head_and_nothing_above_the_diagonals(toy):
-    view = AttentionExplorer(*toy, PROMPT).view
-    picture, side = view.mosaic()
+def test_the_mosaic_holds_each_head_and_the_snapshot_marks_what_is_chosen(toy):
+    widget = AttentionExplorer(*toy, PROMPT)
+    view, (picture, side) = widget.view, widget.view.mosaic()
     assert side == len(view.patterns.tokens)
     shown = np.tril(np.ones((side, side), dtype=bool))
     for layer in range(2):
@@ -155,13 +143,9 @@ def test_the_mosaic_holds_each_head_and_nothing_above_the_diagonals(toy):
             assert np.array_equal(tile[shown], view.patterns.matrix(layer, head)[shown])
             assert np.isnan(tile[~shown]).all()
     assert np.isnan(picture[side]).all()
-
-
-def test_the_snapshot_draws_the_mosaic_and_the_chosen_head(toy):
-    widget = AttentionExplorer(*toy, PROMPT)
+    # the snapshot draws it next to the chosen head
     widget.choose(layer=1, head=2, token=3)
     left, right, _ = widget.snapshot().axes
-    picture, side = widget.view.mosaic()
     assert np.array_equal(left.images[0].get_array().filled(np.nan), picture, equal_nan=True)
     assert np.array_equal(right.images[0].get_array(), widget.view.matrix())
     head, row = left.patches[0], right.patches[0]
@@ -170,10 +154,7 @@ def test_the_snapshot_draws_the_mosaic_and_the_chosen_head(toy):
     widget.choose(arcs="is attended to by")
     column = widget.snapshot().axes[1].patches[0]
     assert column.get_x() < 3 < column.get_x() + column.get_width() < 4
-
-
-def test_what_the_page_chooses_arrives_and_nonsense_from_it_changes_nothing(toy):
-    widget = AttentionExplorer(*toy, PROMPT)
+    # what the page chooses arrives, and a wrong choice changes nothing
     widget.state = {**widget.state, "layer": 1, "head": 3}
     assert (widget.view.layer, widget.view.head) == (1, 3)
     with pytest.raises(InputError, match="head is 4"):
@@ -197,9 +178,8 @@ def test_the_triangle_is_row_by_row_rounded_to_the_nearest_255th():
     pattern = np.array([[1, 0, 0], [0.2, 0.8, 0], [0.4, 0.6, 0]])
     assert triangle(pattern).tolist() == [255, 51, 204, 102, 153, 0]
     diagonal = np.diag(np.float32([0, 1 / 510 - 1e-6, 1 / 510 + 1e-6, 0.5, 1]))
-    assert np.diag(square(triangle(diagonal))).tolist() == pytest.approx(
-        [0, 0, 1 / 255, 128 / 255, 1]
-    )
+    back = np.diag(square(triangle(diagonal))).tolist()
+    assert back == pytest.approx([0, 0, 1 / 255, 128 / 255, 1])
 
 
 @pytest.mark.parametrize("size", [1, 2, 37, 256])
@@ -227,15 +207,12 @@ def test_every_byte_survives_the_way_there_and_back_and_packing_is_zlib():
 @pytest.mark.parametrize(
     ("patterns", "words"),
     [
-        (np.ones(3), "must be"),
-        (np.ones((2, 3)), "must be"),
-        (np.ones((0, 2, 2)), "must be"),
-        (np.full((2, 2), 1.5), "from 1.5 to 1.5"),
-        (np.diag([0.5, -0.1]), "from -0.1"),
+        (np.ones(3), "must be"), (np.ones((2, 3)), "must be"), (np.ones((0, 2, 2)), "must be"),
+        (np.full((2, 2), 1.5), "from 1.5 to 1.5"), (np.diag([0.5, -0.1]), "from -0.1"),
         (np.diag([0.5, np.nan]), "weights must be between 0 and 1"),
         (np.ones((2, 2)), "attends to a later key"),
     ],
-)
+)  # fmt: skip
 def test_what_is_not_causal_attention_is_refused(patterns, words):
     with pytest.raises(InputError, match=words):
         triangle(patterns)

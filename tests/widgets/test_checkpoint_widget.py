@@ -27,20 +27,16 @@ def tree_of(folder, tensors, tied="true"):
     return Tree(qk.Checkpoint(folder))
 
 
-def test_a_closed_tree_shows_its_groups_with_all_their_bytes(checkpoint):
+def test_a_group_shows_all_its_bytes_and_once_opened_its_members(checkpoint):
     (row,) = Tree(checkpoint).rows(frozenset(), "")
     assert (row.name, row.depth) == ("model", 0)
     assert (row.count, row.nbytes) == (len(checkpoint.tensors), checkpoint.nbytes)
-
-
-def test_what_is_opened_shows_its_members_and_no_more(checkpoint):
     rows = list(Tree(checkpoint).rows(frozenset({"model", "model.norm"}), ""))
     assert {row.name for row in rows} == {
         "model", "model.embed_tokens", "model.layers", "model.norm", "model.norm.weight",
     }  # fmt: skip
     depths = {row.name: row.depth for row in rows}
-    assert depths["model.layers"] == 1
-    assert depths["model.norm.weight"] == 2
+    assert (depths["model.layers"], depths["model.norm.weight"]) == (1, 2)
     layers = next(row for row in rows if row.name == "model.layers")
     inside = [info for name, info in checkpoint.tensors.items() if ".layers." in name]
     assert (layers.count, layers.nbytes) == (len(inside), sum(info.nbytes for info in inside))
@@ -67,12 +63,11 @@ def test_parts_add_up_to_the_whole_and_a_head_of_its_own_is_one(checkpoint, tmp_
 
 def test_facts_are_the_headers(checkpoint):
     info = checkpoint.tensors["model.layers.1.mlp.up_proj.weight"]
-    facts = dict(Tree(checkpoint).facts(info.name))
-    assert facts["shape"] == "704 × 256"
-    assert facts["dtype"] == "BF16"
-    assert facts["bytes"] == f"{info.nbytes:,}"
-    assert facts["first byte"] == f"{info.start:,}"
-    assert facts["file"] == "model.safetensors"
+    expected = {
+        "shape": "704 × 256", "dtype": "BF16", "bytes": f"{info.nbytes:,}",
+        "first byte": f"{info.start:,}", "file": "model.safetensors",
+    }  # fmt: skip
+    assert dict(Tree(checkpoint).facts(info.name)).items() >= expected.items()
 
 
 def test_values_are_read_when_they_are_wanted(checkpoint):
@@ -96,6 +91,9 @@ def test_a_histogram_counted_in_chunks_is_that_of_the_whole(monkeypatch):
     assert histogram(values).counts == whole.counts
     assert whole.counts[BINS - 1] == 1  # 50 is the edge
     assert whole.outliers == 1
+    for odd in (torch.zeros(5), torch.zeros(0), torch.tensor(3.0)):
+        assert sum(histogram(odd).counts) == odd.numel()
+        assert math.isfinite(histogram(odd).std)
 
 
 def test_nan_and_infinity_are_counted_apart(tmp_path):
@@ -112,13 +110,6 @@ def test_layers_are_in_the_order_of_their_numbers(tmp_path):
     tensors = {f"model.layers.{n}.mlp.up_proj.weight": torch.ones(1) for n in (0, 10, 2, 1)}
     rows = tree_of(tmp_path, tensors).rows(frozenset({"model", "model.layers"}), "")
     assert [row.name.rpartition(".")[2] for row in rows][2:] == ["0", "1", "2", "10"]
-
-
-@pytest.mark.parametrize("values", [torch.zeros(5), torch.zeros(0), torch.tensor(3.0)], ids=repr)
-def test_a_histogram_of_odd_tensors(values):
-    found = histogram(values)
-    assert sum(found.counts) == values.numel()
-    assert math.isfinite(found.std)
 
 
 def test_the_widget_answers_what_the_page_asks(monkeypatch, tmp_path):

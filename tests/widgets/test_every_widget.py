@@ -63,13 +63,12 @@ def test_a_page_needs_nothing_but_itself_and_a_cell_shows_a_picture(widgets, tmp
     assert isinstance(widget.snapshot(), Figure)
 
 
-REFUSED = {
+REFUSED = {  # name -> what is allowed; (what is not, the message) of each case
     "AttentionExplorer": (
         {"faint": True},
         ({"layer": 2}, "layer is 2; it must be an integer from 0 to 1"),
         ({"head": -1}, "head is -1; it must be an integer from 0 to 3"),
-        ({"head": 4}, "head is 4"),
-        ({"head": True}, "head is True"),
+        ({"head": 4}, "head is 4"), ({"head": True}, "head is True"),
         ({"token": 1.0}, r"token is 1.0; it must be an integer from 0 to \d+"),
         ({"arcs": "writes"}, "'attends to' or 'is attended to by'"),
         ({"faint": 1}, "faint is 1; it must be True or False"),
@@ -78,10 +77,8 @@ REFUSED = {
     "CheckpointBrowser": (
         {"text": "norm"},
         ({"selected": "model.layer"}, "must be a tensor of the checkpoint"),
-        ({"text": 3}, "must be a string"),
-        ({"opened": ["model.norm.weight"]}, "no such group"),
-        ({"asked": ["model.norm"]}, "no such tensor"),
-        ({"color": 1}, "cannot be chosen"),
+        ({"text": 3}, "must be a string"), ({"opened": ["model.norm.weight"]}, "no such group"),
+        ({"asked": ["model.norm"]}, "no such tensor"), ({"color": 1}, "cannot be chosen"),
     ),
     "GQAExplorer": (
         {"head_dim": 32},
@@ -89,8 +86,7 @@ REFUSED = {
         ({"heads": 7}, "kv_heads is 2; it must divide the 7 query heads: 1, 7"),
         ({"kv_heads": 28}, "kv_heads is 28; it must be an integer from 1 to 14"),
         ({"heads": 65}, "heads is 65; it must be an integer from 1 to 64"),
-        ({"heads": 2.0}, "heads is 2.0"),
-        ({"layers": True}, "layers is True"),
+        ({"heads": 2.0}, "heads is 2.0"), ({"layers": True}, "layers is True"),
         ({"tokens": 0}, "tokens is 0; it must be an integer from 1 to 131,072"),
         ({"value_bytes": 3}, "value_bytes is 3; it must be 1, 2 or 4"),
         ({"head": 14}, "head is 14; it must be an integer from 0 to 13"),
@@ -99,51 +95,38 @@ REFUSED = {
     "GenerationStepper": (
         {},
         ({"at": 3}, "at is 3; it must be an integer from 0 to 2"),
-        ({"at": -1}, "at is -1"),
-        ({"at": True}, "at is True"),
+        ({"at": -1}, "at is -1"), ({"at": True}, "at is True"),
         ({"path": "ab"}, "path is 'ab'; it must be a list of ids"),
-        ({"path": [1.0], "at": 0}, "list of ids"),
+        ({"path": [1.0], "at": 0}, "list of ids"), ({"step": 1}, "'step' cannot be chosen"),
         ({"path": [0] * 7, "at": 0}, "path has 7 tokens; at most max_new_tokens=6"),
         ({"path": [10**9], "at": 0}, "token 0 of the path is 1000000000; it must be one of"),
-        ({"step": 1}, "'step' cannot be chosen"),
     ),
     "LayerInspector": (
         {"layer": 1},
         ({"layer": 2}, "layer is 2; it must be an integer from 0 to 1"),
-        ({"head": -1}, "from 0 to 3"),
-        ({"token": 1.0}, "token is 1.0"),
-        ({"token": 99}, "token is 99"),
-        ({"layer": True}, "layer is True"),
-        ({"other_token": 0, "head": 9}, "head is 9"),
+        ({"head": -1}, "from 0 to 3"), ({"token": 1.0}, "token is 1.0"),
+        ({"token": 99}, "token is 99"), ({"layer": True}, "layer is True"),
+        ({"other_token": 0, "head": 9}, "head is 9"), ({"unit": 3}, "'unit' cannot be chosen"),
         ({"off": [0]}, r"off is \[0\]; it must be \[layer, head\]"),
-        ({"off": [2, 0]}, r"to \[1, 3\], or None"),
-        ({"off": "no"}, "off is 'no'"),
-        ({"unit": 3}, "'unit' cannot be chosen"),
+        ({"off": [2, 0]}, r"to \[1, 3\], or None"), ({"off": "no"}, "off is 'no'"),
     ),
     "RopeExplorer": (
         {"pair": 1},
         ({"pair": 16}, "pair is 16; it must be an integer from 0 to 15"),
         ({"query": 256}, "query is 256; it must be an integer from 0 to 255"),
-        ({"key": -1}, "key is -1"),
-        ({"key": 1.0}, "key is 1.0"),
+        ({"key": -1}, "key is -1"), ({"key": 1.0}, "key is 1.0"),
         ({"theta": 12.0}, "theta is 12.0; it must be one of 100, 1,000, 10,000"),
         ({"theta": True}, "theta is True"),
         ({"phi": 1}, "'phi' cannot be chosen; pair, query, key, theta can"),
     ),
     "SamplingExplorer": (
         {"top_k": 5},
-        ({"temperature": -1}, "temperature is -1; it must be 0"),
-        ({"top_k": 1.5}, "top_k is 1.5"),
-        ({"top_p": 0}, "top_p is 0"),
-        ({"min_p": 2}, "min_p is 2"),
-        ({"seed": -1}, "seed is -1; it must be an integer"),
-        ({"draws": 10_001}, "from 0 to 10,000"),
-        ({"draws": True}, "draws is True"),
-        ({"penalty": 1}, "'penalty' cannot be chosen"),
+        ({"temperature": -1}, "temperature is -1; it must be 0"), ({"top_k": 1.5}, "top_k is 1.5"),
+        ({"top_p": 0}, "top_p is 0"), ({"min_p": 2}, "min_p is 2"),
+        ({"seed": -1}, "seed is -1; it must be an integer"), ({"draws": True}, "draws is True"),
+        ({"draws": 10_001}, "from 0 to 10,000"), ({"penalty": 1}, "'penalty' cannot be chosen"),
     ),
-}
-
-
+}  # fmt: skip
 CASES = [(name, good, *case) for name, (good, *cases) in REFUSED.items() for case in cases]
 
 
@@ -159,16 +142,12 @@ def test_what_is_not_allowed_is_refused_and_changes_nothing(widgets, name, good,
 
 
 WRONG = [
-    (AttentionExplorer, "", {}, "prompt is ''"),
-    (AttentionExplorer, None, {}, "prompt is None"),
-    (GenerationStepper, "", {}, "at least one token"),
+    *((widget, prompt, {}, f"prompt is {prompt!r}; it must be a text of at least one token")
+      for widget in (AttentionExplorer, GenerationStepper, LayerInspector, SamplingExplorer)
+      for prompt in ("", None, 3)),
     (GenerationStepper, PROMPT, {"max_new_tokens": 0}, "max_new_tokens is 0"),
-    (LayerInspector, "", {}, "at least one token"),
-    (LayerInspector, None, {}, "at least one token"),
     (LayerInspector, "x = 1\n" * 200, {}, "takes at most 512"),
-    (SamplingExplorer, "", {}, "at least one token"),
-    (SamplingExplorer, 3, {}, "at least one token"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("widget", "prompt", "settings", "words"), WRONG)

@@ -23,18 +23,15 @@ PUBLISHED = {  # hidden, intermediate, layers, heads, kv heads; vocabulary left 
 
 
 @pytest.mark.parametrize("name", ["tiny-coder", *PUBLISHED])
-def test_presets_are_the_published_models(name):
+def test_presets_are_the_published_models_and_the_smallest_of_them_comes_first(name):
     known = name in PUBLISHED
     config = qk.QwenConfig(8, *PUBLISHED[name]) if known else qk.QwenConfig.from_file(EMBEDDED)
     view = GQAExplorer(config).view
     assert view.preset() == name
     assert view.token_bytes() == config.kv_bytes_per_token()
     assert view.tokens == config.max_position_embeddings == PRESETS[name][1]
-
-
-def test_without_a_config_it_begins_with_the_smallest_published_model():
-    assert GQAExplorer().view.preset() == "0.5B"
-    assert GQAExplorer().view.token_bytes() == 12_288
+    first = GQAExplorer().view
+    assert (first.preset(), first.token_bytes()) == ("0.5B", 12_288)
 
 
 def test_another_config_becomes_a_preset_of_its_own():
@@ -71,37 +68,26 @@ def test_a_query_head_uses_the_kv_head_that_the_model_gives_it(heads, kv_heads):
         assert view.group() == [i for i in range(heads) if given[i] == given[head]]
 
 
-def test_the_bytes_are_compared_with_mha_and_mqa():
-    view = GQAView()
-    view.choose(heads=8, kv_heads=2, head_dim=4, layers=3, tokens=10, value_bytes=1)
-    assert view.compared() == {"MHA": 8, "chosen": 2, "MQA": 1}
-    assert [view.token_bytes(kept) for kept in (8, 2, 1)] == [192, 48, 24]
-    words = "MHA (8 kv heads) 1.92 kB, chosen (2 kv heads) 480 B, MQA (1 kv head) 240 B"
-    assert words in view.alt()
-
-
-@pytest.mark.parametrize(
-    ("kv_heads", "title", "alt"),
-    [
-        (8, "8 query heads, 8 kv heads (MHA)", "each query head has a kv head of its own"),
-        (2, "8 query heads, 2 kv heads (GQA)", "q5, uses k1 and v1, as do all from q4 to q7"),
-        (1, "8 query heads, 1 kv head (MQA)", "8 query heads share each kv head"),
-    ],
-)
-def test_title_and_alt_text_name_the_kind_and_the_group(kv_heads, title, alt):
-    view = GQAView()
-    view.choose(heads=8, kv_heads=kv_heads, head=5)
-    assert view.title().startswith(title)
-    assert alt in view.alt()
-
-
-def test_other_values_have_no_preset_and_fewer_heads_mark_the_last_one():
+def test_bytes_are_compared_with_mha_and_mqa_and_texts_name_the_kind_and_the_group():
     view = GQAView(head=13)
     view.choose(layers=25)
     assert view.preset() == OWN
     view.choose(heads=4)
     assert view.head == 3
     assert divisors(12) == [1, 2, 3, 4, 6, 12]
+    view.choose(heads=8, kv_heads=2, head_dim=4, layers=3, tokens=10, value_bytes=1)
+    assert view.compared() == {"MHA": 8, "chosen": 2, "MQA": 1}
+    assert [view.token_bytes(kept) for kept in (8, 2, 1)] == [192, 48, 24]
+    words = "MHA (8 kv heads) 1.92 kB, chosen (2 kv heads) 480 B, MQA (1 kv head) 240 B"
+    assert words in view.alt()
+    for kv_heads, title, alt in (
+        (8, "8 query heads, 8 kv heads (MHA)", "each query head has a kv head of its own"),
+        (2, "8 query heads, 2 kv heads (GQA)", "q5, uses k1 and v1, as do all from q4 to q7"),
+        (1, "8 query heads, 1 kv head (MQA)", "8 query heads share each kv head"),
+    ):
+        view.choose(kv_heads=kv_heads, head=5)
+        assert view.title().startswith(title)
+        assert alt in view.alt()
 
 
 @pytest.mark.parametrize("kv_heads", [1, 5, 40])

@@ -47,9 +47,7 @@ def test_the_page_gets_the_queries_and_keys_of_the_forward_pass(widget, traced):
             exact = traced[f"layers.{i}.attn.{name[0]}"][0].numpy()
             assert np.abs(found - exact).max() <= data[steps][i] * 0.51
             assert data[steps][i] == pytest.approx(np.abs(exact).max() / 32767)
-
-
-def test_query_and_key_are_those_of_the_token_before_and_after_rope(widget, traced):
+    # those of the chosen token, before and after RoPE
     widget.choose(layer=1, head=3, token=7)
     assert (widget.view.kv_head(), widget.view.group()) == (1, [2, 3])
     pairs = (("attn.q", 3, widget.view.query()), ("attn.k", 1, widget.view.key()))
@@ -64,7 +62,8 @@ def test_attention_units_and_norms_are_those_of_the_trace(widget, traced):
     data, length = widget.data, len(widget.data["tokens"])
     weights = square(sent(data, "weights", np.uint8, 2, 4, length * (length + 1) // 2))
     numbers, acts = (
-        sent(data, name, kind, 2, length, 8) for name, kind in (("units", "<u2"), ("acts", "<f4"))
+        sent(data, "units", "<u2", 2, length, 8),
+        sent(data, "acts", "<f4", 2, length, 8),
     )
     norms = sent(data, "norms", "<f4", 2, length, 2)
     for i in range(2):
@@ -99,10 +98,8 @@ def test_a_head_that_is_off_changes_the_output_as_ablation_does(toy, widget):
     widget.choose(layer=0, head=2, token=9, off=[0, 2])
     ids = tokenizer(PROMPT)
     edited = qk.Trace(keep=(), edits=ablate_heads([(0, 2)]))
-    before, after = (
-        model(ids, trace=trace)[0, :, : model.num_tokens].log_softmax(-1)
-        for trace in (None, edited)
-    )
+    before, after = (model(ids, trace=trace)[0, :, : model.num_tokens].log_softmax(-1)
+                     for trace in (None, edited))  # fmt: skip
     moved = torch.nn.functional.kl_div(after, before, reduction="none", log_target=True).sum(-1)
     answer = widget.without
     assert answer["off"] == [0, 2]
@@ -141,7 +138,7 @@ def test_an_answer_says_what_it_belongs_to(toy, monkeypatch):
     assert widget.exported()["without"] == widget.without
 
 
-def test_the_alt_text_says_what_is_shown(widget):
+def test_the_alt_text_says_what_is_shown_and_the_snapshot_has_a_panel_for_each_thing(widget):
     widget.choose(layer=1, head=2, token=4, off=[1, 2])
     alt, view = widget.view.alt(), widget.view
     assert "Layer 1, head 2: previous token" in alt
@@ -153,18 +150,15 @@ def test_the_alt_text_says_what_is_shown(widget):
     assert f"({probability:.0%})" in alt.split("the model would predict")[1]
     assert "without head 2 of layer 1" in alt
     assert repr(widget).startswith("LayerInspector: Layer 1, head 2: ")
-
-
-def test_the_snapshot_draws_a_panel_for_each_thing(widget):
-    widget.choose(off=[0, 0])
     figure = widget.snapshot()
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
     assert len(titles) == 7  # five, the other text, and the head that is off
     figure.canvas.draw()  # no glyph is missing, nothing overlaps so far that no room is left
 
 
-def test_other_dtypes_are_shown_as_they_compute(other_toy):
-    model, tokenizer = other_toy
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_other_dtypes_are_shown_as_they_compute(toy_in, dtype):
+    model, tokenizer = toy_in(dtype)
     widget = LayerInspector(model, tokenizer, PROMPT)
     trace = qk.Trace(keep=("attn.q_rot",))
     logits = model(tokenizer(PROMPT), trace=trace)[0, -1, : model.num_tokens].float()

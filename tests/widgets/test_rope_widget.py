@@ -16,14 +16,6 @@ from qwenkit.widgets.rope import RopeExplorer
 CONFIG = small_config(head_dim=8, rope_theta=10_000.0)
 YARN = replace(CONFIG, rope_scaling=YarnScaling(4.0, 64))
 VECTORS = torch.randn(2, 8, generator=torch.Generator().manual_seed(3))
-
-
-def as_the_model_rotates(config, vectors, positions):
-    """Return the vectors (2, D) rotated by the model's own code."""
-    cos, sin = RotaryEmbedding(config)(torch.tensor([positions]))
-    return apply_rope(vectors[None, None], cos, sin)[0, 0]
-
-
 CONFIGS = pytest.mark.parametrize("config", [CONFIG, YARN], ids=["plain", "yarn"])
 
 
@@ -32,7 +24,8 @@ CONFIGS = pytest.mark.parametrize("config", [CONFIG, YARN], ids=["plain", "yarn"
 def test_it_rotates_as_the_model_does(config, theta):
     view = RopeExplorer(config, vectors=VECTORS).view
     view.choose(query=200, key=31, theta=theta)
-    expected = as_the_model_rotates(replace(config, rope_theta=theta), VECTORS, [200, 31])
+    cos, sin = RotaryEmbedding(replace(config, rope_theta=theta))(torch.tensor([[200, 31]]))
+    expected = apply_rope(VECTORS[None, None], cos, sin)[0, 0]  # by the model's own code
     # (2, 2, D/2) a and b of each pair -> (2, D) in halves
     assert view.rotated().reshape(2, 8) == pytest.approx(expected.numpy(), abs=1e-4)
     assert view.product() == pytest.approx(float(expected[0] @ expected[1]), abs=1e-3)
@@ -56,8 +49,13 @@ def test_by_hand_two_dimensions_rotate_by_a_radian_per_position():
 
 
 @CONFIGS
-def test_shifting_both_leaves_the_product_and_another_distance_does_not(config):
-    view = RopeExplorer(config, vectors=VECTORS).view
+def test_shifting_both_leaves_the_product_and_the_page_gets_what_it_computes_from(config):
+    widget = RopeExplorer(config, vectors=VECTORS)
+    data, view = widget.data, widget.view
+    for theta, frequencies in zip(data["thetas"], data["frequencies"], strict=True):
+        assert frequencies == view.frequencies(theta).tolist()
+    assert data["vectors"] == view.vectors.tolist()
+    assert (data["factor"] > 1) == data["scaled"] == (config is YARN)
     view.choose(query=20, key=13)
     before, rotated = view.product(), view.rotated()
     view.choose(query=120, key=113)
@@ -77,18 +75,14 @@ def test_the_curve_is_the_product_at_every_distance(config):
         view.choose(query=query, key=key)
         assert whole[query - key + 49] == pytest.approx(view.product(), abs=1e-9)
         assert part[query - key + 49] == pytest.approx(view.pair_product(), abs=1e-9)
-    each = sum(view.products(pair) for pair in range(4))
-    assert each == pytest.approx(whole)
+    assert sum(view.products(pair) for pair in range(4)) == pytest.approx(whole)
 
 
-def test_without_vectors_the_curve_is_a_sum_of_cosines():
+def test_without_vectors_the_curve_is_a_sum_of_cosines_and_theta_can_be_the_configs_own():
     view = RopeExplorer(theta=100.0, head_dim=6, positions=5).view
     frequencies = [1, 100 ** (-1 / 3), 100 ** (-2 / 3)]
     expected = [sum(math.cos(d * f) for f in frequencies) for d in range(-4, 5)]
     assert view.products() == pytest.approx(expected, rel=1e-6)
-
-
-def test_theta_can_be_any_round_one_or_the_configs_own():
     view = RopeExplorer(replace(CONFIG, rope_theta=500_000.0)).view
     assert view.theta == 500_000.0
     assert view.thetas == [100, 1e3, 1e4, 1e5, 500_000, 1e6, 1e7]
@@ -96,16 +90,6 @@ def test_theta_can_be_any_round_one_or_the_configs_own():
     view.choose(theta=100)
     assert (view.frequencies()[1:] > slow[1:]).all()
     assert view.frequencies() == pytest.approx([100 ** (-i / 4) for i in range(4)])
-
-
-@CONFIGS
-def test_the_page_gets_what_it_computes_from(config):
-    widget = RopeExplorer(config, vectors=VECTORS)
-    data, view = widget.data, widget.view
-    for theta, frequencies in zip(data["thetas"], data["frequencies"], strict=True):
-        assert frequencies == view.frequencies(theta).tolist()
-    assert data["vectors"] == view.vectors.tolist()
-    assert (data["factor"] > 1) == data["scaled"] == (config is YARN)
 
 
 @pytest.mark.parametrize(
@@ -126,12 +110,9 @@ def test_arguments_that_do_not_fit_are_refused(arguments, words):
         RopeExplorer(head_dim=7)
 
 
-def test_vectors_may_be_bfloat16_tensors():
-    widget = RopeExplorer(CONFIG, vectors=VECTORS.bfloat16())
-    assert widget.view.vectors.tolist() == VECTORS.bfloat16().tolist()
-
-
 def test_alt_text_and_picture_say_what_is_chosen():
+    half = RopeExplorer(CONFIG, vectors=VECTORS.bfloat16())
+    assert half.view.vectors.tolist() == VECTORS.bfloat16().tolist()
     widget = RopeExplorer(head_dim=2, vectors=[[1, 0], [0, 2]], positions=10)
     widget.choose(query=3, key=1)
     assert widget.view.alt() == (
@@ -139,10 +120,9 @@ def test_alt_text_and_picture_say_what_is_chosen():
         "The query at position 3 is rotated by 172 degrees, the key at 1 by 57. Their q·k is 1.82, "
         "of which this pair gives 1.82; it is the same at all positions whose distance is 2."
     )
-    pair, cos, sin, curve = widget.snapshot().axes
-    assert np.array_equal(cos.images[0].get_array(), widget.view.tables()[0])
-    assert np.array_equal(sin.images[0].get_array(), widget.view.tables()[1])
+    pair, *tables, curve = widget.snapshot().axes
+    for ax, table in zip(tables, widget.view.tables(), strict=True):
+        assert np.array_equal(ax.images[0].get_array(), table)
     assert np.array_equal(curve.lines[0].get_ydata(), widget.view.products())
     assert [line.get_xdata()[0] for line in curve.lines[2:]] == [2, 2]
-    ends = [text.xy for text in pair.texts]
-    assert np.allclose(ends, widget.view.rotated()[..., 0])
+    assert np.allclose([text.xy for text in pair.texts], widget.view.rotated()[..., 0])

@@ -16,11 +16,11 @@ def widget(toy):
     return GenerationStepper(*toy, PROMPT, max_new_tokens=6)
 
 
-def step(widget, rank=0):
-    """Take one of the alternatives, as the page does."""
-    path, at = widget.view.path[: widget.view.at], widget.view.at
-    token = widget.view.choices()[rank][0]
-    widget.state = {"path": [*path, token], "at": at + 1}
+def step(widget, *ranks):
+    """Take alternatives, one after another, as the page does."""
+    for rank in ranks:
+        path, token = widget.view.path[: widget.view.at], widget.view.choices()[rank][0]
+        widget.state = {"path": [*path, token], "at": len(path) + 1}
 
 
 def held(cache):
@@ -37,16 +37,14 @@ def test_the_most_likely_each_time_is_greedy_generation(toy, widget):
         assert offered == expected.probs.topk(8).indices.tolist()
         assert [one for *_, one in choices] == expected.probs[offered].tolist()
         assert [name for _, name, _ in choices] == tokenizer.token_strings(offered)
-        step(widget)
+        step(widget, 0)
     assert widget.view.at == 6
 
 
 def test_going_back_and_choosing_another_is_a_fresh_run_bit_for_bit(toy, widget):
-    for rank in (0, 0, 2, 1):
-        step(widget, rank)
+    step(widget, 0, 0, 2, 1)
     widget.choose(at=1)
-    for rank in (3, 0, 1):
-        step(widget, rank)
+    step(widget, 3, 0, 1)
     fresh = GenerationStepper(*toy, PROMPT, max_new_tokens=6)
     fresh.choose(path=widget.view.path, at=4)
     for step_number in range(5):
@@ -56,14 +54,12 @@ def test_going_back_and_choosing_another_is_a_fresh_run_bit_for_bit(toy, widget)
 
 
 def test_another_order_of_visits_changes_no_number(toy, widget):
-    step(widget, 1)
-    step(widget, 1)
+    step(widget, 1, 1)
     first = widget.view.choices()
     widget.choose(at=0)
     step(widget, 2)
     widget.choose(path=[], at=0)
-    step(widget, 1)
-    step(widget, 1)
+    step(widget, 1, 1)
     assert widget.view.choices() == first
     model, tokenizer = toy
     ids = torch.cat([tokenizer(PROMPT), torch.tensor([widget.view.path])], dim=1)
@@ -71,22 +67,25 @@ def test_another_order_of_visits_changes_no_number(toy, widget):
     assert [one for *_, one in first] == pytest.approx(probs.topk(8).values.tolist(), rel=1e-4)
 
 
-def test_the_cache_holds_the_text_as_it_is_now(widget):
-    prompt = len(widget.view.prompt)
-    assert widget.view.cache.length == prompt
-    for _ in range(3):
-        step(widget)
-    assert widget.view.cache.length == prompt + 3
+def test_the_cache_holds_the_text_as_it_is_now_also_after_a_wrong_token(widget):
+    view, prompt, cache = widget.view, len(widget.view.prompt), widget.view.cache
+    assert cache.length == prompt
+    step(widget, 0, 0, 0)
+    assert cache.length == prompt + 3
     widget.choose(at=1)
-    assert widget.view.cache.length == prompt + 1
-    assert len(widget.view.path) == 3  # what a step back has left is remembered
+    assert cache.length == prompt + 1
+    assert len(view.path) == 3  # what a step back has left is remembered
     widget.choose(at=3)
-    assert widget.view.cache.length == prompt + 3
-    data = widget.data
-    assert data["token_bytes"] * widget.view.cache.max_length == widget.view.cache.nbytes
+    assert cache.length == prompt + 3
+    assert widget.data["token_bytes"] * cache.max_length == cache.nbytes
+    widget.choose(at=1)
+    good, kept = view.choices()[0][0], held(cache).clone()
+    with pytest.raises(InputError, match="token 2 of the path is -5"):
+        widget.choose(path=[view.path[0], good, -5], at=3)
+    assert torch.equal(held(cache), kept)
 
 
-def test_a_stop_token_stops_generation(toy, widget, monkeypatch):
+def test_a_stop_token_stops_generation_and_padding_rows_are_never_offered(toy, widget, monkeypatch):
     stop = widget.view.choices()[2][0]
     monkeypatch.setattr(toy[0], "stop_ids", (stop,))
     step(widget, 2)
@@ -97,25 +96,13 @@ def test_a_stop_token_stops_generation(toy, widget, monkeypatch):
     widget.choose(at=0)
     step(widget, 0)
     assert widget.view.choices()
-
-
-def test_padding_rows_are_never_offered(toy, monkeypatch):
     monkeypatch.setattr(toy[0], "num_tokens", 9)
     widget = GenerationStepper(*toy, PROMPT)
     assert {token for token, *_ in widget.view.choices()} < set(range(9))
 
 
-def test_a_wrong_token_far_along_leaves_the_cache_where_it_was(widget):
-    step(widget)
-    good, kept = widget.view.choices()[0][0], held(widget.view.cache).clone()
-    with pytest.raises(InputError, match="token 2 of the path is -5"):
-        widget.choose(path=[widget.view.path[0], good, -5], at=3)
-    assert torch.equal(held(widget.view.cache), kept)
-
-
 def test_the_page_holds_every_step_that_was_visited(widget):
-    step(widget)
-    step(widget)
+    step(widget, 0, 0)
     widget.choose(at=0)
     step(widget, 1)
     first, second = (widget.view.visited[()][rank][0] for rank in (0, 1))
@@ -125,7 +112,7 @@ def test_the_page_holds_every_step_that_was_visited(widget):
 
 
 def test_the_alt_text_and_the_picture_say_how_far_the_text_is(widget):
-    step(widget)
+    step(widget, 0)
     alt, prompt = widget.view.alt(), len(widget.view.prompt)
     assert alt.startswith(f"1 token after a prompt of {prompt}: ")
     assert f"{widget.view.choices()[0][2]:.0%}" in alt
