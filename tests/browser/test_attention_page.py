@@ -74,8 +74,8 @@ def test_each_tile_of_the_grid_shows_its_own_head(page, widget):
     small = min(size, 56)
     for layer, head in [(0, 0), (0, 3), (1, 0), (1, 2)]:
         matrix = np.rint(patterns.matrix(layer, head) * 255)
-        centre = int((small / 2) * size / small)  # the row and column under the tile's middle
-        block = matrix[centre - 1 : centre + 2, centre - 1 : centre + 2]
+        center = int((small / 2) * size / small)  # the row and column under the tile's middle
+        block = matrix[center - 1 : center + 2, center - 1 : center + 2]
         shades = {viridis(weight) for weight in block.flat} | {GRAY}
         assert pixel(page, GRID, "grid", layer, head) in shades
 
