@@ -10,7 +10,7 @@ and `qk.checks` load on first use.
 """
 
 import importlib
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from qwenkit import _deprecated
 from qwenkit.checkpoint import Checkpoint
@@ -31,7 +31,6 @@ from qwenkit.generate import (
     log_probabilities,
     stream,
 )
-from qwenkit.interpret import replace
 from qwenkit.lora import (
     add_lora,
     load_adapter,
@@ -44,6 +43,9 @@ from qwenkit.model import KVCache, QwenForCausalLM
 from qwenkit.pretrained import forecast, load_model, load_pretrained, resolve, save_pretrained
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.trace import POINTS, Trace, tap
+
+if TYPE_CHECKING:
+    from qwenkit.interpret import replace
 
 __version__ = "0.1.0"
 __all__ = [
@@ -87,11 +89,13 @@ __all__ = [
     "unmerge_lora",
 ]
 _deprecated.install()
-_LATE = ("checks", "plot", "train", "widgets")
+_LATE = ("checks", "interpret", "plot", "train", "widgets")
 
 
-def __getattr__(name: str) -> ModuleType:
-    """Import a package that brings its own large libraries only when it is first used."""
+def __getattr__(name: str) -> Any:
+    """Import what brings its own large libraries only when it is first used."""
+    if name == "replace":
+        return importlib.import_module("qwenkit.interpret").replace
     if name in _LATE or f"qwenkit.{name}" in _deprecated.MOVED:
         return importlib.import_module(f"qwenkit.{name}")
     raise AttributeError(f"module 'qwenkit' has no attribute {name!r}")

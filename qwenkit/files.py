@@ -104,3 +104,15 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write JSON to a temporary name, then replace `path` in one step."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def format_bytes(count: float) -> str:
+    """Write bytes in decimal units, with three digits.
+
+    >>> format_bytes(12_288_000), format_bytes(2e10)
+    ('12.3 MB', '20 GB')
+    """
+    # What would be rounded to 1000 of a unit is 1 of the next.
+    units = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "B"))
+    unit, name = next((pair for pair in units if count >= 0.9995 * pair[0]), units[-1])
+    return f"{count / unit:.3g} {name}"

@@ -1,6 +1,7 @@
-"""What goes on inside: which heads do what, who says what, what changes without it."""
+"""What happens inside: which heads do what, which part predicts what, what changes without it."""
 
-from qwenkit.interpret.ablation import (
+from qwenkit._deprecated import renamed
+from qwenkit.interpret._ablation import (
     Patching,
     ablate_heads,
     head_effects,
@@ -8,37 +9,22 @@ from qwenkit.interpret.ablation import (
     patch_heads,
     patch_residual,
 )
-from qwenkit.interpret.divergence import Divergence, divergences, first_divergence
-from qwenkit.interpret.heads import (
+from qwenkit.interpret._divergence import Divergence, divergences, first_divergence
+from qwenkit.interpret._heads import (
     attention_entropy,
     duplicate_token_scores,
     induction_scores,
     previous_token_scores,
     repeated_tokens,
-    sink_shares,
+    sink_scores,
 )
-from qwenkit.interpret.lens import Attribution, attribute_logit, logit_lens
-from qwenkit.interpret.replace import Replaced, replace
+from qwenkit.interpret._lens import Attribution, attribute_logit, logit_lens
+from qwenkit.interpret._replace import Replaced, replace
 
 __all__ = [
-    "Attribution",
-    "Divergence",
-    "Patching",
-    "Replaced",
-    "ablate_heads",
-    "attention_entropy",
-    "attribute_logit",
-    "divergences",
-    "duplicate_token_scores",
-    "first_divergence",
-    "head_effects",
-    "induction_scores",
-    "logit_lens",
-    "mean_outputs",
-    "patch_heads",
-    "patch_residual",
-    "previous_token_scores",
-    "repeated_tokens",
-    "replace",
-    "sink_shares",
-]
+    "Attribution", "Divergence", "Patching", "Replaced", "ablate_heads", "attention_entropy",
+    "attribute_logit", "divergences", "duplicate_token_scores", "first_divergence", "head_effects",
+    "induction_scores", "logit_lens", "mean_outputs", "patch_heads", "patch_residual",
+    "previous_token_scores", "repeated_tokens", "replace", "sink_scores",
+]  # fmt: skip
+__getattr__ = renamed(__name__, sink_shares="sink_scores")

@@ -1,19 +1,25 @@
-"""Pictures, one topic a file: arrays, strings and configs in, matplotlib out."""
+"""Figures, one topic a file: arrays, strings and configs in, matplotlib out."""
 
-from qwenkit.plot.architecture import architecture, architecture_alt
-from qwenkit.plot.attention import (
+from qwenkit.plot._architecture import architecture, architecture_alt
+from qwenkit.plot._attention import (
     attention,
     attention_alt,
     attention_heads,
     attention_heads_alt,
+    mask,
+    mask_alt,
 )
-from qwenkit.plot.cache import cache_growth, cache_growth_alt
-from qwenkit.plot.distance import qk_distance, qk_distance_alt
-from qwenkit.plot.gqa import gqa_sharing, gqa_sharing_alt, kv_repetition, kv_repetition_alt
-from qwenkit.plot.lens import logit_lens, logit_lens_alt
-from qwenkit.plot.lora import lora_spectra, lora_spectra_alt
-from qwenkit.plot.mask import mask, mask_alt
-from qwenkit.plot.rope import (
+from qwenkit.plot._gqa import (
+    cache_growth,
+    cache_growth_alt,
+    gqa_sharing,
+    gqa_sharing_alt,
+    kv_repetition,
+    kv_repetition_alt,
+)
+from qwenkit.plot._rope import (
+    qk_distance,
+    qk_distance_alt,
     rope_pair,
     rope_pair_alt,
     rope_tables,
@@ -21,11 +27,16 @@ from qwenkit.plot.rope import (
     rope_wavelengths,
     rope_wavelengths_alt,
 )
-from qwenkit.plot.sampling import sampling, sampling_alt
-from qwenkit.plot.show import show
-from qwenkit.plot.stream import residual_norms, residual_norms_alt
-from qwenkit.plot.training import training_curve, training_curve_alt
-from qwenkit.plot.values import (
+from qwenkit.plot._sampling import sampling, sampling_alt
+from qwenkit.plot._show import as_png, show
+from qwenkit.plot._stream import logit_lens, logit_lens_alt, residual_norms, residual_norms_alt
+from qwenkit.plot._training import (
+    lora_spectra,
+    lora_spectra_alt,
+    training_curve,
+    training_curve_alt,
+)
+from qwenkit.plot._values import (
     outlier_channels,
     outlier_channels_alt,
     value_histograms,
@@ -33,41 +44,12 @@ from qwenkit.plot.values import (
 )
 
 __all__ = [
-    "architecture",
-    "architecture_alt",
-    "attention",
-    "attention_alt",
-    "attention_heads",
-    "attention_heads_alt",
-    "cache_growth",
-    "cache_growth_alt",
-    "gqa_sharing",
-    "gqa_sharing_alt",
-    "kv_repetition",
-    "kv_repetition_alt",
-    "logit_lens",
-    "logit_lens_alt",
-    "lora_spectra",
-    "lora_spectra_alt",
-    "mask",
-    "mask_alt",
-    "outlier_channels",
-    "outlier_channels_alt",
-    "qk_distance",
-    "qk_distance_alt",
-    "residual_norms",
-    "residual_norms_alt",
-    "rope_pair",
-    "rope_pair_alt",
-    "rope_tables",
-    "rope_tables_alt",
-    "rope_wavelengths",
-    "rope_wavelengths_alt",
-    "sampling",
-    "sampling_alt",
-    "show",
-    "training_curve",
-    "training_curve_alt",
-    "value_histograms",
+    "architecture", "architecture_alt", "as_png", "attention", "attention_alt", "attention_heads",
+    "attention_heads_alt", "cache_growth", "cache_growth_alt", "gqa_sharing", "gqa_sharing_alt",
+    "kv_repetition", "kv_repetition_alt", "logit_lens", "logit_lens_alt", "lora_spectra",
+    "lora_spectra_alt", "mask", "mask_alt", "outlier_channels", "outlier_channels_alt",
+    "qk_distance", "qk_distance_alt", "residual_norms", "residual_norms_alt", "rope_pair",
+    "rope_pair_alt", "rope_tables", "rope_tables_alt", "rope_wavelengths", "rope_wavelengths_alt",
+    "sampling", "sampling_alt", "show", "training_curve", "training_curve_alt", "value_histograms",
     "value_histograms_alt",
-]
+]  # fmt: skip

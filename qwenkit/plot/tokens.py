@@ -1,10 +1,9 @@
-"""Tokens as labels: what is blank is made visible, what is long is cut, what is many is thinned."""
+"""Tokens as labels: white space made visible, long ones shortened, not too many on an axis."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
@@ -14,20 +13,24 @@ VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
 
 
 def label(token: str) -> str:
-    """Return a token as a label: blanks visible, no longer than twelve characters.
+    """Return a token as a label of at most twelve characters, with visible white space.
 
-    Characters that matplotlib's own font has not are written as their code points: a box would
-    say nothing.
+    A character that matplotlib's own font lacks is written as its code point: matplotlib would draw
+    the same box for all of them.
+
+    >>> label(" for"), label("")
+    ('␣for', '∅')
     """
     shown = "".join(VISIBLE.get(letter, letter) for letter in token)
     if len(shown) > LONGEST:
         shown = shown[: LONGEST - 1] + "…"
-    shown = "".join(letter if _has(letter) else f"U+{ord(letter):04X}" for letter in shown)
-    return shown.replace("$", r"\$") or "∅"  # a dollar would start a formula
+    font = get_font(findfont(FontProperties(family="monospace")))
+    known = (one if font.get_char_index(ord(one)) else f"U+{ord(one):04X}" for one in shown)
+    return "".join(known).replace("$", r"\$") or "∅"  # a dollar would start a formula
 
 
 def label_axis(ax: Axes, tokens: Sequence[str], which: str, size: float = 8) -> None:
-    """Write tokens along an axis: all of them, or every n-th where there are too many.
+    """Write tokens along an axis: all of them, or every n-th if there are too many.
 
     Args:
         ax: its pixel i belongs to token i.
@@ -35,32 +38,7 @@ def label_axis(ax: Axes, tokens: Sequence[str], which: str, size: float = 8) -> 
         which: "x" or "y".
         size: of the letters, in points.
     """
-    step = -(-len(tokens) // MOST) or 1
-    places = range(0, len(tokens), step)
-    names = [label(tokens[place]) for place in places]
-    if which == "x":
-        ax.set_xticks(list(places), names, rotation=90, fontsize=size, family="monospace")
-    else:
-        ax.set_yticks(list(places), names, fontsize=size, family="monospace")
-
-
-def _has(letter: str) -> bool:
-    font = get_font(findfont(FontProperties(family="monospace")))
-    return bool(font.get_char_index(ord(letter)))
-
-
-def pool(values: np.ndarray, size: int) -> tuple[np.ndarray, int]:
-    """Shrink a square picture to at most `size` a side, each pixel the largest of a block.
-
-    Returns:
-        The picture, and how many values a side one pixel stands for. The largest and not the mean:
-        a thin bright line, such as a head that looks back one token, stays bright.
-    """
-    factor = -(-max(values.shape) // size)
-    if factor <= 1:
-        return values, 1
-    rows, columns = (-(-length // factor) * factor for length in values.shape)
-    padded = np.full((rows, columns), -np.inf)
-    padded[: values.shape[0], : values.shape[1]] = values
-    blocks = padded.reshape(rows // factor, factor, columns // factor, factor)
-    return blocks.max(axis=(1, 3)), factor
+    positions = list(range(0, len(tokens), -(-len(tokens) // MOST) or 1))
+    names = [label(tokens[position]) for position in positions]
+    ticks, rotation = (ax.set_xticks, 90) if which == "x" else (ax.set_yticks, 0)
+    ticks(positions, names, rotation=rotation, fontsize=size, family="monospace")

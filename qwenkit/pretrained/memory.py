@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from qwenkit.config import BYTES_PER_VALUE, QwenConfig
 from qwenkit.device import has_bfloat16_products
 from qwenkit.errors import InputError, MemoryForecastError
+from qwenkit.files import format_bytes
+
+gigabytes = format_bytes
 
 
 @dataclass(frozen=True)
@@ -117,8 +120,3 @@ def refuse_what_cannot_fit(config: QwenConfig, dtype: str, free: int, source: st
         f"{gigabytes(need.weights)}, the rest for 512 tokens) and {gigabytes(free)} is "
         f"free; {advice}"
     )
-
-
-def gigabytes(count: int) -> str:
-    """Write bytes as decimal megabytes or gigabytes."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,7 +1,7 @@
 """Widgets that open the model: any layer, any head, any token.
 
-Each is shown where it stands last in a notebook's cell. It has `.choose(...)`, `.snapshot()` (a
-figure) and `.to_html(path)` (one page that works from disk).
+A notebook shows one that is the last expression of a cell. Each has `.choose(...)`, `.snapshot()`
+(a figure) and `.to_html(path)` (one page that works from disk).
 """
 
 from qwenkit.widgets.attention import AttentionExplorer
@@ -13,11 +13,6 @@ from qwenkit.widgets.sampling import SamplingExplorer
 from qwenkit.widgets.stepper import GenerationStepper
 
 __all__ = [
-    "AttentionExplorer",
-    "CheckpointBrowser",
-    "GQAExplorer",
-    "GenerationStepper",
-    "LayerInspector",
-    "RopeExplorer",
-    "SamplingExplorer",
-]
+    "AttentionExplorer", "CheckpointBrowser", "GQAExplorer", "GenerationStepper", "LayerInspector",
+    "RopeExplorer", "SamplingExplorer",
+]  # fmt: skip

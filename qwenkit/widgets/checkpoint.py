@@ -2,79 +2,61 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import traitlets
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from qwenkit.checkpoint import Checkpoint
 from qwenkit.errors import InputError
+from qwenkit.plot.style import BLUE
 from qwenkit.pretrained import resolve
-from qwenkit.widgets.base import Inspector
-from qwenkit.widgets.choices import check_names
-from qwenkit.widgets.tensors import BINS, Histogram, Row, Tree, as_plain
+from qwenkit.widgets._base import Inspector, View
+from qwenkit.widgets._tensors import BINS, Histogram, Row, Tree
 
 
 @dataclass
-class CheckpointView:
-    """A checkpoint, and what of it is looked at.
+class CheckpointView(View):
+    """A checkpoint, and which part of it is shown."""
 
-    Attributes:
-        checkpoint: opened; its weights are read only for a histogram.
-        selected: the full name of a tensor, or the beginning that a group's tensors share.
-        opened: groups whose members are seen.
-        text: only tensors whose name has it are seen; empty: all.
-        asked: tensors whose histogram was asked for.
-    """
-
-    checkpoint: Checkpoint
-    selected: str = ""
-    opened: list[str] = field(default_factory=list)
-    text: str = ""
-    asked: list[str] = field(default_factory=list)
+    chosen = ("selected", "opened", "text", "asked")
+    checkpoint: Checkpoint  # its weights are read only for a histogram
+    selected: str = ""  # the name of a tensor, or the prefix that a group's tensors share
+    opened: list[str] = field(default_factory=list)  # groups whose members are shown
+    text: str = ""  # only tensors whose name contains it are shown; empty: all
+    asked: list[str] = field(default_factory=list)  # tensors whose histogram is wanted
 
     def __post_init__(self) -> None:
-        """Open the outermost group, and select the first line."""
+        """Open the outermost group, and select the first row."""
         self.tree = Tree(self.checkpoint)
         self.histograms: dict[str, Histogram] = {}
         first = next(iter(self.tree.groups), next(iter(self.tree.tensors)))
         self.selected = self.selected or first
         self.opened = self.opened or [name for name in self.tree.groups if "." not in name]
 
-    def state(self) -> dict[str, Any]:
-        """Return what is chosen now."""
-        return {
-            "selected": self.selected, "opened": self.opened, "text": self.text,
-            "asked": self.asked,
-        }  # fmt: skip
-
-    def choose(self, **state: Any) -> None:
-        """Choose others; all or, where one cannot be, none of them."""
+    def checked(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Refuse names that the checkpoint does not have; read the histograms that are wanted."""
         new = self.state() | state
-        check_names(state, self.state())
         tensors, groups = self.checkpoint.tensors, self.tree.groups
         if new["selected"] not in tensors and new["selected"] not in groups:
             raise InputError(
-                f"selected is {new['selected']!r}; it must be a tensor of the checkpoint, or the "
-                "beginning of some names, such as 'model.layers.0'"
+                f"selected is {new['selected']!r}; it must be a tensor of the checkpoint, or a "
+                "prefix of some names, such as 'model.layers.0'"
             )
         if not isinstance(new["text"], str):
             raise InputError(f"text is {new['text']!r}; it must be a string, empty for all")
-        for key, known in (("opened", groups), ("asked", tensors)):
+        for key, known, kind in (("opened", groups, "group"), ("asked", tensors, "tensor")):
             wrong = [name for name in new[key] if name not in known]
             if wrong:
-                kind = "group" if key == "opened" else "tensor"
                 raise InputError(f"{key} names {wrong[0]!r}; the checkpoint has no such {kind}")
         for name in new["asked"]:
             if name not in self.histograms:
                 self.histograms[name] = self.tree.histogram(name)
-        for key, value in new.items():
-            setattr(self, key, list(value) if key in ("opened", "asked") else value)
+        return new | {"opened": list(new["opened"]), "asked": list(new["asked"])}
 
     def data(self) -> dict[str, Any]:
         """Return what the script draws: each tensor's name and facts, and the parts' sizes."""
@@ -88,7 +70,7 @@ class CheckpointView:
         }
 
     def rows(self) -> list[Row]:
-        """Return the visible lines of the tree."""
+        """Return the visible rows of the tree."""
         return list(self.tree.rows(frozenset(self.opened), self.text))
 
     def title(self) -> str:
@@ -97,7 +79,7 @@ class CheckpointView:
         return f"{len(tensors)} tensors, {self.checkpoint.nbytes:,} bytes; {self.selected}"
 
     def alt(self) -> str:
-        """Return in words what is shown."""
+        """Return what is shown as text."""
         whole = self.checkpoint.nbytes
         parts = [f"{part} {size / whole:.0%}" for part, size in self.tree.parts().items()]
         facts = [f"{name} {value}" for name, value in self.tree.facts(self.selected)]
@@ -105,17 +87,17 @@ class CheckpointView:
         words += f"{', '.join(parts)}. Selected: {self.selected}: {', '.join(facts)}."
         found = self.histograms.get(self.selected)
         if found is not None:
-            words += f" Its numbers: none is larger than {found.edge:.2g} in size, the standard "
-            words += f"deviation is {found.std:.2g}; {found.outliers:,} lie beyond six of them."
-            if found.broken:
-                words += f" {found.broken:,} are no finite numbers."
+            words += f" Its values: the largest absolute value is {found.edge:.2g}, the standard "
+            words += f"deviation is {found.std:.2g}; {found.outliers:,} are beyond six of them."
+            if found.not_finite:
+                words += f" {found.not_finite:,} are NaN or infinite."
         return words
 
 
 class CheckpointBrowser(Inspector):
-    """The tensors of a checkpoint as a tree: arrow keys walk, open and close; Enter reads numbers.
+    """The tensors of a checkpoint as a tree: arrow keys walk, open and close; Enter reads values.
 
-    Only headers are read, until a histogram is asked for.
+    Only headers are read until a histogram is wanted.
 
     Args:
         source: a folder or a Hub id; None: what `load_pretrained()` would load.
@@ -134,19 +116,19 @@ class CheckpointBrowser(Inspector):
         self.observe(self._count, "state")
 
     def _count(self, change: Any) -> None:
-        """Send the histograms that were asked for."""
-        self.histograms = {name: as_plain(one) for name, one in self.view.histograms.items()}
+        """Send the histograms that were read."""
+        self.histograms = {name: asdict(one) for name, one in self.view.histograms.items()}
 
     def exported(self) -> dict[str, Any]:
-        """Return the state, the tree, and the histograms that were asked for."""
+        """Return the state, the tree, and the histograms that were read."""
         return {**super().exported(), "histograms": self.histograms}
 
     def snapshot(self) -> Figure:
-        """Draw each part's share, and the selected tensor's facts or numbers."""
+        """Draw the bytes of each part, and the selected tensor's facts or values."""
         view = self.view
         figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
         parts = view.tree.parts()
-        left.barh(list(parts), [size / 1e6 for size in parts.values()], color="#0072b2")
+        left.barh(list(parts), [size / 1e6 for size in parts.values()], color=BLUE)
         left.invert_yaxis()
         left.set_xlabel("megabytes")
         left.set_title(f"{len(view.checkpoint.tensors)} tensors", fontsize=10)
@@ -156,16 +138,10 @@ class CheckpointBrowser(Inspector):
             right.set_axis_off()
             lines = [f"{name}: {value}" for name, value in view.tree.facts(view.selected)]
             right.text(0, 1, "\n".join(lines), va="top", fontsize=9, transform=right.transAxes)
-        else:
-            draw_histogram(right, found)
+            return figure
+        edges = np.linspace(-found.edge or -1.0, found.edge or 1.0, BINS + 1)
+        right.stairs(found.counts, edges, fill=True, color=BLUE, baseline=0.5)
+        right.set_yscale("log")  # because few values are large
+        right.set_ylim(bottom=0.5)
+        right.set(xlabel=f"value (standard deviation {found.std:.2g})", ylabel="count")
         return figure
-
-
-def draw_histogram(ax: Axes, found: Histogram) -> None:
-    """Draw a histogram; the counts in powers of ten, because few numbers are large."""
-    edges = np.linspace(-found.edge or -1.0, found.edge or 1.0, BINS + 1)
-    ax.stairs(found.counts, edges, fill=True, color="#0072b2", baseline=0.5)
-    ax.set_yscale("log")
-    ax.set_ylim(bottom=0.5)
-    ax.set_xlabel(f"value (standard deviation {found.std:.2g})")
-    ax.set_ylabel("how many")

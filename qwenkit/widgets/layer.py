@@ -2,41 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import traitlets
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from qwenkit.errors import InputError
 from qwenkit.model import QwenForCausalLM
+from qwenkit.plot import attention
+from qwenkit.plot.style import BLUE, GREEN, PALE, VERMILION, grid
+from qwenkit.plot.tokens import label
 from qwenkit.tokenizer import Tokenizer
-from qwenkit.widgets.base import Inspector
-from qwenkit.widgets.layer_picture import draw_layer
-from qwenkit.widgets.layer_view import LayerView
-from qwenkit.widgets.outputs import guesses
-from qwenkit.widgets.patterns import LARGEST, Patterns, read_patterns
-from qwenkit.widgets.reading import one_text, read_layers
+from qwenkit.widgets._base import Inspector
+from qwenkit.widgets._layer_view import LayerView
+from qwenkit.widgets._patterns import LARGEST, Patterns, read_patterns
+from qwenkit.widgets._pictures import bars, mark
+from qwenkit.widgets._reading import guesses, one_text, read_layers
 
-CHEAP = 100e9  # multiplications; where the lens of all tokens takes fewer, it is made at once
+CHEAP = 100e9  # multiplications; if the lens of all tokens takes fewer, it is computed at once
 
 
 class LayerInspector(Inspector):
     """One layer, one head, one token: linked panels, from the attention to the output.
 
-    Click a token or use arrow keys; the panels follow at once. Only two things ask the kernel: to
-    switch a head off, and, on a large model with a long text, the logit lens of a token.
+    Click a token or use arrow keys; the panels follow at once. Only two things need the kernel:
+    ablating a head, and, on a large model with a long text, the logit lens of a token.
 
     Args:
         model: any Qwen2 model.
         tokenizer: the model's.
         prompt: the text, of at most 512 tokens.
-        other_prompt: a second one, whose attention is shown beside it.
+        other_prompt: a second text, whose attention is shown next to it.
 
     Raises:
-        InputError: an empty or too long prompt.
+        InputError: an empty prompt, or one that is too long.
     """
 
-    script = "parts layer_panels layer"
+    script = "parts maps layer_panels layer"
     view: LayerView
     lens = traitlets.Dict().tag(sync=True)  # the answer for a token whose lens was not sent yet
     without = traitlets.Dict().tag(sync=True)  # the answer for the head that is off
@@ -67,28 +73,117 @@ class LayerInspector(Inspector):
         self.observe(self._answer, "state")
 
     def _answer(self, _change: object) -> None:
-        """Send what the page cannot know: it says which token, and which head, it belongs to."""
+        """Send what the page cannot compute, with the token or head that it belongs to."""
         view = self.view
         if str(view.token) not in self.data["lens"]:
             self.lens = {"token": view.token, "rows": view.lens()}
         compared = view.compared()
         if compared is not None:
-            self.without = compared.data()
+            self.without = asdict(compared)
 
     def exported(self) -> dict[str, Any]:
-        """Return all that was asked for so far."""
+        """Return all that was computed so far."""
         lenses = {str(token): rows for token, rows in self.view.lenses.items()}
         return {**super().exported(), "data": self.data | {"lens": lenses}, "without": self.without}
 
     def snapshot(self) -> Figure:
-        """Draw the panels, and what has moved where a head is off."""
-        return draw_layer(self.view)
+        """Draw the panels, and what has changed if a head is off."""
+        return _draw_layer(self.view)
 
 
 def _short(patterns: Patterns) -> Patterns:
     if patterns.factor > 1:
         raise InputError(
             f"the prompt has {len(patterns.tokens):,} tokens; LayerInspector takes at most "
-            f"{LARGEST}: shorten it, or see AttentionExplorer"
+            f"{LARGEST}: shorten it, or use AttentionExplorer"
         )
     return patterns
+
+
+def _draw_layer(view: LayerView) -> Figure:
+    """Draw what the view shows, a panel for each thing."""
+    panels: list[Callable[[Axes, LayerView], None]] = [_attention, _pairs, _units, _norms, _lens]
+    panels += [_other] if view.other else []
+    panels += [_compared] if view.off else []
+    figure, axes = grid(len(panels), 3, 11.5 / 3, 3.7)
+    for ax, panel in zip(axes, panels, strict=False):
+        ax.tick_params(labelsize=7)
+        panel(ax, view)
+        ax.title.set_fontsize(9)
+    token = label(view.patterns.tokens[view.token])
+    figure.suptitle(f"{view.title()}\nat token {view.token}, {token}", fontsize=10)
+    return figure
+
+
+def _attention(ax: Axes, view: LayerView) -> None:
+    _map(ax, view.patterns, view, view.token)
+    ax.set_title("what the head attends to")
+
+
+def _other(ax: Axes, view: LayerView) -> None:
+    assert view.other is not None
+    _map(ax, view.other, view, view.other_token)
+    ax.set_title("the same head on the other text")
+
+
+def _map(ax: Axes, patterns: Patterns, view: LayerView, token: int) -> None:
+    attention(patterns.matrix(view.layer, view.head), patterns.tokens, ax=ax)
+    mark(ax, token, len(patterns.tokens))
+    ax.tick_params(labelsize=max(4, min(7, 180 / len(patterns.tokens))))
+
+
+def _pairs(ax: Axes, view: LayerView) -> None:
+    """Draw query above key, each before and after RoPE."""
+    x = np.arange(view.query()[0].size)
+    both = {"query": view.query(), f"key of kv head {view.kv_head()}": view.key()}
+    heights = []
+    for base, (name, (before, after)) in zip((1.2, -1.2), both.items(), strict=True):
+        largest = max(np.abs(before).max(), np.abs(after).max(), 1e-9)
+        for shift, values, color in ((-0.2, before, PALE), (0.2, after, BLUE)):
+            ax.bar(x + shift, values / largest, 0.4, bottom=base, color=color)
+        ax.axhline(base, color="black", linewidth=0.5)
+        heights.append((base, f"{name}\n(to {largest:.2g})"))
+    ax.axvline(x.size / 2 - 0.5, color="black", linewidth=0.5, linestyle=":")
+    ax.set_yticks(*zip(*heights, strict=True), rotation=90, va="center")
+    ax.set_ylim(-2.5, 2.5)
+    ax.set_xlabel("dimension; i rotates together with i + D/2", fontsize=8)
+    ax.set_title("before RoPE (gray), after it (blue)")
+
+
+def _units(ax: Axes, view: LayerView) -> None:
+    names, values = zip(*view.units(), strict=True)
+    bars(ax, [f"unit {name}" for name in names], (values, BLUE, None))
+    ax.axvline(0, color="black", linewidth=0.5)
+    ax.set_title(f"the MLP's strongest of {view.model.config.intermediate_size:,} units")
+
+
+def _norms(ax: Axes, view: LayerView) -> None:
+    norms = view.norms()
+    x = np.arange(norms.size) / 2 - 1
+    ax.axvspan(view.layer - 0.75, view.layer + 0.25, color=VERMILION, alpha=0.15)
+    ax.plot(x, norms, color=PALE, linewidth=1)
+    ax.plot(x[1::2], norms[1::2], "s", color=GREEN, markersize=4, label="after attention")
+    ax.plot(x[::2], norms[::2], "o", color=BLUE, markersize=4, label="after the MLP")
+    ax.set_ylim(bottom=0)
+    ax.set_xlabel("layer (−1: the embedding)", fontsize=8)
+    ax.legend(fontsize=7)
+    ax.set_title("norm of the residual stream")
+
+
+def _lens(ax: Axes, view: LayerView) -> None:
+    rows = [row[0] for row in view.lens()]
+    names = ["embedding", *(f"layer {i}" for i in range(len(rows) - 1))]
+    words = [f"{name}: {label(token)}" for name, (token, _) in zip(names, rows, strict=True)]
+    colors = [VERMILION if i == view.layer + 1 else BLUE for i in range(len(rows))]
+    bars(ax, words, ([probability for _, probability in rows], colors, None))
+    ax.set_xlim(0, 1)
+    ax.set_title("what the model would predict, stopped there")
+
+
+def _compared(ax: Axes, view: LayerView) -> None:
+    compared = view.compared()
+    assert compared is not None
+    names, _, before, after = zip(*compared.rows[view.token], strict=True)
+    bars(ax, [*map(label, names)], (before, PALE, "with it"), (after, VERMILION, "without"))
+    ax.legend(fontsize=7)
+    ax.set_title("next token without head {1} of layer {0}".format(*compared.off))

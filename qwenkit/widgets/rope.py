@@ -1,4 +1,4 @@
-"""RopeExplorer: turn a query and a key by their positions; only the distance counts."""
+"""RopeExplorer: rotate a query and a key by their positions; only the distance matters."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from matplotlib.patches import Circle
 
 from qwenkit.config import QwenConfig
 from qwenkit.errors import InputError
-from qwenkit.widgets.base import Inspector
-from qwenkit.widgets.rope_view import RopeView
+from qwenkit.plot.style import BLUE, VERMILION
+from qwenkit.widgets._base import Inspector, check_integer
+from qwenkit.widgets._rope_view import RopeView
 
 MOST = 4096  # positions
-QUERY, KEY, GREY = "#0072b2", "#d55e00", "#8a8a8a"
+QUERY, KEY, GRAY = BLUE, VERMILION, "#8a8a8a"
 
 
 class RopeExplorer(Inspector):
-    """One pair of dimensions turning, the cos and sin tables, and q·k against the distance.
+    """One pair of dimensions rotating, the cos and sin tables, and q·k against the distance.
 
     Shifting query and key together changes every angle, and leaves q·k as it is.
 
     Args:
         config: a model's, which gives theta, head_dim and rope_scaling; None: the next two do.
-        theta: how slowly the slowest pairs turn; None: 10,000.
+        theta: the larger, the more slowly the slowest pairs rotate; None: 10,000.
         head_dim: dimensions of a head; None: 64.
-        vectors: a query and a key, `head_dim` numbers each, such as `attn.q` and `attn.k` of a
-            trace at some places; None: (1, 0) in every pair, so that q·k is a sum of cosines.
+        vectors: a query and a key, `head_dim` values each, such as `attn.q` and `attn.k` of a trace
+            at some positions; None: (1, 0) in every pair, so that q·k is a sum of cosines.
         positions: how many positions there are to choose from.
 
     Raises:
@@ -52,11 +53,11 @@ class RopeExplorer(Inspector):
         positions: int = 256,
     ) -> None:
         if config is None:
-            config = _config(10_000.0 if theta is None else theta, head_dim or 64)
+            dim, theta = head_dim or 64, 10_000.0 if theta is None else theta
+            config = QwenConfig(1, dim, 1, 1, 1, 1, head_dim=dim, rope_theta=theta)
         elif theta is not None or head_dim is not None:
-            raise InputError("a config has its own theta and head_dim; give it, or give them")
-        if type(positions) is not int or not 2 <= positions <= MOST:
-            raise InputError(f"positions is {positions!r}; it must be from 2 to {MOST:,}")
+            raise InputError("a config has its own theta and head_dim; give either it or them")
+        check_integer("positions", positions, 2, MOST)
         view = RopeView(config, _vectors(vectors, config.head_dim), positions)
         view.choose(pair=min(2, config.head_dim // 2 - 1), query=min(12, positions - 1))
         super().__init__(view)
@@ -81,11 +82,6 @@ class RopeExplorer(Inspector):
         return figure
 
 
-def _config(theta: float, head_dim: int) -> QwenConfig:
-    """Return a config that has these two; everything else is as small as can be."""
-    return QwenConfig(1, head_dim, 1, 1, 1, 1, head_dim=head_dim, rope_theta=theta)
-
-
 def _vectors(vectors: Sequence[Any] | None, head_dim: int) -> np.ndarray:
     if vectors is None:
         return np.repeat([[1.0, 0.0]] * 2, head_dim // 2, axis=-1)
@@ -101,17 +97,16 @@ def _vectors(vectors: Sequence[Any] | None, head_dim: int) -> np.ndarray:
 
 def _draw_pair(ax: Axes, view: RopeView) -> None:
     before = view.vectors.reshape(2, 2, -1)[..., view.pair]
-    after = view.turned()[..., view.pair]
+    after = view.rotated()[..., view.pair]
     reach = max(float(np.hypot(*np.concatenate([before, after]).T).max()), 1e-9)
-    for colour, old, new in zip((QUERY, KEY), before, after, strict=True):
-        circle = Circle((0, 0), float(np.hypot(*new)), fill=False, edgecolor=GREY, linestyle=":")
+    for color, old, new in zip((QUERY, KEY), before, after, strict=True):
+        circle = Circle((0, 0), float(np.hypot(*new)), fill=False, edgecolor=GRAY, linestyle=":")
         ax.add_patch(circle)
-        ax.plot([0, old[0]], [0, old[1]], color=colour, linewidth=1, linestyle="--")
-        ax.annotate("", new, (0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 2.5})
-    ax.set(xlim=(-1.2 * reach, 1.2 * reach), ylim=(-1.2 * reach, 1.2 * reach), aspect="equal")
-    half = view.config.head_dim // 2
-    ax.set_xlabel(f"dimension {view.pair}")
-    ax.set_ylabel(f"dimension {view.pair + half}")
+        ax.plot([0, old[0]], [0, old[1]], color=color, linewidth=1, linestyle="--")
+        ax.annotate("", new, (0, 0), arrowprops={"arrowstyle": "-|>", "color": color, "lw": 2.5})
+    limits, partner = (-1.2 * reach, 1.2 * reach), view.pair + view.config.head_dim // 2
+    ax.set(xlim=limits, ylim=limits, aspect="equal")
+    ax.set(xlabel=f"dimension {view.pair}", ylabel=f"dimension {partner}")
     ax.set_title("query blue, key orange; dashed: before", fontsize=9)
 
 
@@ -119,7 +114,7 @@ def _draw_products(ax: Axes, view: RopeView) -> None:
     distances = np.arange(1 - view.positions, view.positions)
     ax.axvspan(distances[0], -0.5, color="#efefef", label="key later: masked")
     ax.plot(distances, view.products(), color="#333333", linewidth=1, label="all pairs")
-    ax.plot(distances, view.products(view.pair), color=GREY, linewidth=1, label="this pair")
+    ax.plot(distances, view.products(view.pair), color=GRAY, linewidth=1, label="this pair")
     ax.axvline(view.query - view.key, color=KEY, linewidth=1)
     ax.plot([view.query - view.key], [view.product()], "o", color=KEY, markersize=6)
     ax.set_xlabel("distance: query − key")

@@ -1,4 +1,4 @@
-"""SamplingExplorer: what temperature, top-k, top-p and min-p make of one distribution."""
+"""SamplingExplorer: what temperature, top-k, top-p and min-p do to one distribution."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from qwenkit.errors import InputError
-from qwenkit.generate.sampling import Sampling
+from qwenkit.generate import Sampling
 from qwenkit.model import QwenForCausalLM
+from qwenkit.plot.style import BLUE, PALE
 from qwenkit.plot.tokens import label
 from qwenkit.tokenizer import Tokenizer
-from qwenkit.widgets.base import Inspector
-from qwenkit.widgets.choices import check_names
-from qwenkit.widgets.pack import pack
-from qwenkit.widgets.reading import one_text
+from qwenkit.widgets._base import Inspector, View
+from qwenkit.widgets._patterns import pack
+from qwenkit.widgets._pictures import bars
+from qwenkit.widgets._reading import one_text
 
 NAMED, SHOWN = 256, 16  # tokens that have a name in the page, and that have a bar
 MOST_DRAWS = 10_000
@@ -29,49 +29,30 @@ SETTINGS = ("temperature", "top_k", "top_p", "min_p")
 
 
 @dataclass
-class SamplingView:
-    """One next-token distribution, and how a token would be chosen from it.
+class SamplingView(View):
+    """One next-token distribution, and how a token would be sampled from it."""
 
-    Attributes:
-        logits: (V,) float32, the largest first; without padding rows.
-        ids: (V,) whose they are.
-        names: of the likeliest tokens, in that order.
-        prompt: the tokens before, as they are shown.
-        temperature: see `Sampling`, as for the next three.
-        top_k: see `Sampling`.
-        top_p: see `Sampling`.
-        min_p: see `Sampling`.
-        seed: of the draws.
-        draws: how many tokens were drawn.
-    """
-
-    logits: Tensor
-    ids: Tensor
-    names: list[str]
-    prompt: list[str]
-    temperature: float = 1.0
+    chosen = (*SETTINGS, "seed", "draws")
+    logits: Tensor  # (V,) float32, the largest first; without padding rows
+    ids: Tensor  # (V,) of their tokens
+    names: list[str]  # of the most likely tokens, in that order
+    prompt: list[str]  # the tokens before, as they are shown
+    temperature: float = 1.0  # see `Sampling`, as for the next three
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
-    seed: int = 0
-    draws: int = 0
+    seed: int = 0  # of the draws
+    draws: int = 0  # how many tokens were drawn
 
-    def state(self) -> dict[str, Any]:
-        """Return what is chosen now."""
-        return {name: getattr(self, name) for name in (*SETTINGS, "seed", "draws")}
-
-    def choose(self, **state: Any) -> None:
-        """Choose others; all or, where one cannot be, none of them."""
-        check_names(state, self.state())
+    def checked(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Refuse settings that `Sampling` refuses."""
         new = self.state() | state
-        Sampling(**{name: new[name] for name in SETTINGS})  # refuses what cannot be
-        for name, most in (("seed", 2**32 - 1), ("draws", MOST_DRAWS)):
-            if type(new[name]) is not int or not 0 <= new[name] <= most:
-                raise InputError(
-                    f"{name} is {new[name]!r}; it must be a whole number from 0 to {most:,}"
-                )
-        for name, value in state.items():
-            setattr(self, name, value)
+        Sampling(**{name: new[name] for name in SETTINGS})
+        return super().checked(state)
+
+    def largest(self) -> dict[str, int]:
+        """Return the largest seed, and the most draws."""
+        return {"seed": 2**32 - 1, "draws": MOST_DRAWS}
 
     def data(self) -> dict[str, Any]:
         """Return what the script draws."""
@@ -105,7 +86,7 @@ class SamplingView:
         return self.sampling().probabilities(self.logits, self.ids[:0])
 
     def cuts(self) -> dict[str, tuple[int, float]]:
-        """Return how many tokens each filter that is on cuts, and their share after temperature."""
+        """Return how many tokens each filter cuts, and their probability at the temperature."""
         tempered, kept, found = self.tempered(), torch.ones(len(self.logits), dtype=torch.bool), {}
         for name, logits in self.sampling().transforms(self.logits, self.ids[:0]).items():
             cut = kept & logits.isinf()
@@ -115,7 +96,7 @@ class SamplingView:
         return found
 
     def kept(self) -> tuple[int, float]:
-        """Return how many tokens can be drawn, and the share they had after the temperature."""
+        """Return how many tokens can be drawn, and their probability at the temperature."""
         if self.temperature == 0:
             return 1, 1.0
         cuts = self.cuts().values()
@@ -123,20 +104,24 @@ class SamplingView:
         return count, float(self.tempered()[:count].sum())  # the largest logits come first
 
     def drawn(self) -> list[int]:
-        """Return the tokens drawn, as places in the order of likelihood."""
+        """Return the tokens drawn, as ranks in the order of likelihood."""
         reach = np.cumsum(self.after().numpy(), dtype=np.float64)
-        numbers = np.fromiter(random_numbers(self.seed, self.draws), np.float64, self.draws)
+        numbers = np.fromiter(_random_numbers(self.seed, self.draws), np.float64, self.draws)
         return np.searchsorted(reach / reach[-1], numbers, side="right").tolist()  # type: ignore[no-any-return]
 
+    def entropies(self) -> str:
+        """Return the entropy before and after, as text."""
+        return f"entropy {_entropy(self.before()):.2f} → {_entropy(self.after()):.2f} nats"
+
     def title(self) -> str:
-        """Name the settings, and what they leave."""
-        count, share = self.kept()
+        """Name the settings, and what they keep."""
+        count, probability = self.kept()
         others = [f"{name.replace('_', '-')} {getattr(self, name):g}" for name in self.cuts()]
         settings = ", ".join([f"temperature {self.temperature:g}", *others])
-        return f"{settings}: {count:,} of {len(self.logits):,} tokens kept ({share:.1%})"
+        return f"{settings}: {count:,} of {len(self.logits):,} tokens kept ({probability:.1%})"
 
     def alt(self) -> str:
-        """Return in words what is shown."""
+        """Return what is shown as text."""
         before, after = self.before(), self.after()
         few = [
             f"{label(name)} {before[i]:.0%} → {after[i]:.0%}"
@@ -144,23 +129,23 @@ class SamplingView:
         ]
         words = [
             f"The next token after {label(self.prompt[-1])}; {self.title()}",
-            f"the likeliest, before and after: {', '.join(few)}",
-            f"entropy {entropy(before):.2f} → {entropy(after):.2f} nats",
+            f"the most likely, before and after: {', '.join(few)}",
+            self.entropies(),
         ]
         if self.draws:
-            place, count = Counter(self.drawn()).most_common(1)[0]
-            name = label(self.names[place]) if place < NAMED else f"number {place}"
+            rank, count = Counter(self.drawn()).most_common(1)[0]
+            name = label(self.names[rank]) if rank < NAMED else f"number {rank}"
             words.append(f"of {self.draws:,} drawn, {count:,} are {name}")
         return f"{'; '.join(words)}."
 
 
-def entropy(probabilities: Tensor) -> float:
+def _entropy(probabilities: Tensor) -> float:
     """Return the entropy in nats."""
     return max(0.0, float(-torch.xlogy(probabilities, probabilities).sum()))  # and never -0
 
 
-def random_numbers(seed: int, count: int) -> Iterator[float]:
-    """Yield numbers from 0 to 1, the same ones that the page draws with (Ettinger's mulberry32)."""
+def _random_numbers(seed: int, count: int) -> Iterator[float]:
+    """Yield numbers from 0 to 1, the same that the page draws with (Ettinger's mulberry32)."""
     full = 0xFFFFFFFF
     for _ in range(count):
         seed = (seed + 0x6D2B79F5) & full
@@ -170,9 +155,9 @@ def random_numbers(seed: int, count: int) -> Iterator[float]:
 
 
 class SamplingExplorer(Inspector):
-    """The distribution of a text's next token, and what is left of it once it is filtered.
+    """The distribution of a text's next token, and what the filters leave of it.
 
-    The page holds every logit, so that its numbers are exact without a kernel.
+    The page holds every logit, so its numbers are exact without a kernel.
 
     Args:
         model: any Qwen2 model.
@@ -195,19 +180,12 @@ class SamplingExplorer(Inspector):
         super().__init__(SamplingView(logits, ids, names, tokens))
 
     def snapshot(self) -> Figure:
-        """Draw the likeliest tokens before and after."""
-        view, places = self.view, np.arange(min(SHOWN, len(self.view.names)))
+        """Draw the most likely tokens before and after."""
+        view, names = self.view, self.view.names[:SHOWN]
         figure, ax = plt.subplots(figsize=(8, 4.6), layout="constrained")
-        before, after = view.before(), view.after()
-        for shift, values, colour, name in (
-            (-0.2, before, "#b0b0b0", "before"),
-            (0.2, after, "#0072b2", "after"),
-        ):
-            ax.barh(places + shift, values[: len(places)].tolist(), 0.4, color=colour, label=name)
-        ax.set_yticks(places, [label(view.names[i]) for i in places], family="monospace")
-        ax.invert_yaxis()
+        before, after = (p[: len(names)].tolist() for p in (view.before(), view.after()))
+        bars(ax, [*map(label, names)], (before, PALE, "before"), (after, BLUE, "after"))
         ax.set_xlabel("probability")
         ax.legend(loc="lower right")
-        nats = f"entropy {entropy(before):.2f} → {entropy(after):.2f} nats"
-        ax.set_title(f"{view.title()}\n{nats}", fontsize=10)
+        ax.set_title(f"{view.title()}\n{view.entropies()}", fontsize=10)
         return figure

@@ -15,54 +15,40 @@ from qwenkit.errors import InputError
 from qwenkit.generate.config import check_count
 from qwenkit.generate.steps import next_logits, only_tokens
 from qwenkit.model import KVCache, QwenForCausalLM
+from qwenkit.plot.style import BLUE, VERMILION
 from qwenkit.plot.tokens import label
 from qwenkit.tokenizer import Tokenizer
-from qwenkit.widgets.base import Inspector
-from qwenkit.widgets.choices import check_names, check_whole
-from qwenkit.widgets.reading import one_text
+from qwenkit.widgets._base import Inspector, View, check_integer
+from qwenkit.widgets._pictures import bars
+from qwenkit.widgets._reading import one_text
 
-OFFERED = 8  # alternatives at each place
-CELLS = ListedColormap(["#e8e8e8", "#0072b2", "#d55e00"])  # free, prompt, new
+OFFERED = 8  # alternatives at each step
+CELLS = ListedColormap(["#e8e8e8", BLUE, VERMILION])  # free, prompt, new
 Choices = list[tuple[int, str, float]]
-"""The likeliest next tokens: id, name and probability; none after the text's end."""
+"""The most likely next tokens: id, name and probability; none after the text's end."""
 
 
 @dataclass
-class StepperView:
-    """A text that grows token by token, and every place that was visited.
+class StepperView(View):
+    """A text that grows token by token, and every step that was visited."""
 
-    Attributes:
-        model: computes what comes next.
-        tokenizer: the model's.
-        prompt: its ids.
-        max_new_tokens: how far the text may grow.
-        path: the tokens chosen, also those that a step back has left.
-        at: how many of them stand in the text now.
-        visited: what came next after each beginning of a path.
-        cache: holds the prompt and path[:at], apart from a token that ends the text.
-    """
-
+    chosen = ("path", "at")
     model: QwenForCausalLM
     tokenizer: Tokenizer
-    prompt: list[int]
+    prompt: list[int]  # its ids
     max_new_tokens: int
-    path: list[int] = field(default_factory=list)
-    at: int = 0
-    visited: dict[tuple[int, ...], Choices] = field(default_factory=dict)
+    path: list[int] = field(default_factory=list)  # the tokens chosen, also those after a step back
+    at: int = 0  # how many of them are in the text now
+    visited: dict[tuple[int, ...], Choices] = field(default_factory=dict)  # by prefix of a path
 
     def __post_init__(self) -> None:
-        room = len(self.prompt) + self.max_new_tokens
-        self.cache = KVCache(self.model.config, 1, room)
+        # It holds the prompt and path[:at], apart from a token that stops generation.
+        self.cache = KVCache(self.model.config, 1, len(self.prompt) + self.max_new_tokens)
         self._fed: list[int] = []
         self._feed([])
 
-    def state(self) -> dict[str, Any]:
-        """Return what is chosen now."""
-        return {"path": self.path, "at": self.at}
-
-    def choose(self, **state: Any) -> None:
-        """Choose another path, or another place on it; each token must be one that is offered."""
-        check_names(state, self.state())
+    def checked(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Refuse a path with a token that is not offered, and a step outside it."""
         path = state.get("path", self.path)
         if not isinstance(path, list) or any(type(token) is not int for token in path):
             raise InputError(f"path is {path!r}; it must be a list of ids")
@@ -70,32 +56,32 @@ class StepperView:
             rule = f"at most max_new_tokens={self.max_new_tokens} are allowed"
             raise InputError(f"path has {len(path)} tokens; {rule}")
         at = state.get("at", self.at)
-        check_whole("at", at, 0, len(path))
+        check_integer("at", at, 0, len(path))
         try:
-            self._check(path)
+            self._visit(path)
         except InputError:
             self._feed(self.path[: self.at])
             raise
-        self.path, self.at = list(path), at
         self._feed(path[:at])
+        return {"path": list(path), "at": at}
 
-    def _check(self, path: list[int]) -> None:
-        """Visit a path's places, as far as they were not, and refuse what is not offered there."""
-        for place, token in enumerate(path):
-            beginning = tuple(path[:place])
-            if beginning not in self.visited:
-                self._feed(path[:place])
-            offered = [number for number, *_ in self.visited[beginning]]
+    def _visit(self, path: list[int]) -> None:
+        """Visit the steps of a path that are new, and refuse a token that is not offered."""
+        for step, token in enumerate(path):
+            prefix = tuple(path[:step])
+            if prefix not in self.visited:
+                self._feed(path[:step])
+            offered = [number for number, *_ in self.visited[prefix]]
             if token not in offered:
                 few = f"one of {offered}" if offered else "none: the text has ended"
-                raise InputError(f"token {place} of the path is {token}; it must be {few}")
+                raise InputError(f"token {step} of the path is {token}; it must be {few}")
         if tuple(path) not in self.visited:
             self._feed(path)
 
     def _feed(self, path: list[int]) -> None:
         """Make the cache hold the prompt and a path, and note what comes next on the way.
 
-        The prompt goes in at once and each later token alone, as `generate` does it: the numbers
+        The prompt goes in at once and each later token alone, as in `generate`: the probabilities
         are then the same to the last bit, whatever was tried before.
         """
         stops = bool(path) and path[-1] in self.model.stop_ids
@@ -108,22 +94,22 @@ class StepperView:
         for end in ends + list(range(max(same, start) + 1, len(ids) + 1)):
             new = torch.tensor([ids[self.cache.length : end]], device=self.model.device)
             logits = next_logits(self.model, new, self.cache, end - start)[0]
-            self.visited[tuple(ids[start:end])] = self._likeliest(logits)
+            self.visited[tuple(ids[start:end])] = self._most_likely(logits)
         self._fed = ids
         if stops:
             self.visited[tuple(path)] = []
 
-    def _likeliest(self, logits: torch.Tensor) -> Choices:
+    def _most_likely(self, logits: torch.Tensor) -> Choices:
         found = only_tokens(logits, self.model.num_tokens).softmax(dim=-1).topk(OFFERED)
         names = self.tokenizer.token_strings(found.indices)
         return list(zip(found.indices.tolist(), names, found.values.tolist(), strict=True))
 
     def choices(self) -> Choices:
-        """Return the likeliest next tokens where the text stands now."""
+        """Return the most likely next tokens after the text as it is now."""
         return self.visited[tuple(self.path[: self.at])]
 
     def data(self) -> dict[str, Any]:
-        """Return what the script draws: every place visited, by the path's ids."""
+        """Return what the script draws: every step visited, by the path's ids."""
         config, dtype = self.model.config, str(self.model.dtype).removeprefix("torch.")
         visited = {",".join(map(str, path)): choices for path, choices in self.visited.items()}
         return {
@@ -138,17 +124,17 @@ class StepperView:
         }
 
     def title(self) -> str:
-        """Say where the text stands."""
+        """Say how long the text is."""
         return f"{self.at} token{'s' * (self.at != 1)} after a prompt of {len(self.prompt)}"
 
     def alt(self) -> str:
-        """Return in words what is shown."""
+        """Return what is shown as text."""
         new = [label(name) for name in self.tokenizer.token_strings(self.path[: self.at])]
-        few = ", ".join(f"{label(name)} {share:.0%}" for _, name, share in self.choices()[:4])
+        few = ", ".join(f"{label(name)} {one:.0%}" for _, name, one in self.choices()[:4])
         bytes_used = self.cache.length * self.data()["token_bytes"]
         words = [
             f"{self.title()}{': ' if new else ''}{' '.join(new)}",
-            f"the likeliest to come are {few}" if few else "the text has ended",
+            f"the most likely next are {few}" if few else "the text has ended",
             f"the cache holds {self.cache.length} of {self.cache.max_length} tokens in each of "
             f"{self.model.config.num_hidden_layers} layers, {bytes_used:,} bytes",
         ]
@@ -156,30 +142,26 @@ class StepperView:
 
 
 class GenerationStepper(Inspector):
-    """Write on token by token: take the likeliest or another, go back, and see the cache fill.
+    """Generate token by token: take the most likely or another, go back, and see the cache fill.
 
-    Each new place asks the kernel; places that were visited are shown at once, also in an exported
+    Each new step needs the kernel; steps that were visited are shown at once, also in an exported
     page.
 
     Args:
         model: any Qwen2 model.
         tokenizer: the model's.
-        prompt: the text to go on with.
-        max_new_tokens: how far.
+        prompt: the text to continue.
+        max_new_tokens: by how many tokens at most.
 
     Raises:
-        InputError: an empty prompt, or a wrong number.
+        InputError: an empty prompt, or max_new_tokens below 1.
     """
 
     script = "parts stepper"
     view: StepperView
 
     def __init__(
-        self,
-        model: QwenForCausalLM,
-        tokenizer: Tokenizer,
-        prompt: str,
-        max_new_tokens: int = 32,
+        self, model: QwenForCausalLM, tokenizer: Tokenizer, prompt: str, max_new_tokens: int = 32
     ) -> None:
         check_count("max_new_tokens", max_new_tokens)
         ids = one_text(model, tokenizer, prompt)[0].tolist()
@@ -187,26 +169,24 @@ class GenerationStepper(Inspector):
 
     def _chosen(self, change: dict[str, Any]) -> None:
         super()._chosen(change)
-        self.data = self.view.data()  # with the places that are new
+        self.data = self.view.data()  # with the steps that are new
 
     def snapshot(self) -> Figure:
         """Draw the alternatives, and how full the cache is."""
         view, choices = self.view, self.view.choices()
         figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-        places = np.arange(len(choices))
-        left.barh(places, [share for *_, share in choices], color="#0072b2")
-        left.set_yticks(places, [label(name) for _, name, _ in choices], family="monospace")
+        names, probabilities = [label(one[1]) for one in choices], [one[2] for one in choices]
+        bars(left, names, (probabilities, BLUE, None))
         left.set_xlim(0, 1)
-        left.invert_yaxis()
-        left.set_title("what may come next" if choices else "the text has ended", fontsize=10)
+        left.set_title("the next token" if choices else "the text has ended", fontsize=10)
         full = np.zeros((view.model.config.num_hidden_layers, view.cache.max_length))
         full[:, : view.cache.length] = 2
         full[:, : len(view.prompt)] = 1
         right.imshow(full, cmap=CELLS, vmin=0, vmax=2, aspect="auto", interpolation="nearest")
-        right.set_xlabel("place: prompt, then new tokens, then free")
+        right.set_xlabel("position: prompt, then new tokens, then free")
         right.set_ylabel("layer")
         length, room = view.cache.length, view.cache.max_length
-        right.set_title(f"KV cache: {length} of {room} places", fontsize=10)
+        right.set_title(f"KV cache: {length} of {room} positions", fontsize=10)
         last = view.tokenizer.token_strings(view.path[: view.at])[-10:]
         words = f"{view.title()}: {' '.join(map(label, last))}" if last else view.title()
         figure.suptitle(words, fontsize=10)

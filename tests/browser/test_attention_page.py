@@ -11,7 +11,7 @@ from qwenkit.widgets.attention import AttentionExplorer, AttentionView
 
 pytestmark = pytest.mark.browser
 PROMPT = "def add(a, b):\n    return a + b\n\nprint(add(1, 2), 'é漢')\n"
-GREY = "#e9e9e9"
+GRAY = "#e9e9e9"
 GRID, MAP, TEXT = ".qk-attention-grid", ".qk-attention-map", ".qk-attention-text"
 PIXEL = """([canvas, x, y]) => {
   const ratio = window.devicePixelRatio;
@@ -38,30 +38,30 @@ def right(page, widget, **expected):
     state = value(page, "state")
     assert {name: state[name] for name in expected} == expected
     view = AttentionView(widget.view.patterns, **state)
-    shares = widget.view.patterns.shares[state["layer"], state["head"]]
-    assert page.evaluate("() => [...document.querySelector('.qk').qk.triangle]") == shares.tolist()
-    assert value(page, "arcs") == np.rint(view.arc_shares() * 255).astype(int).tolist()
+    weights = widget.view.patterns.weights[state["layer"], state["head"]]
+    assert page.evaluate("() => [...document.querySelector('.qk').qk.triangle]") == weights.tolist()
+    assert value(page, "arcs") == np.rint(view.arc_weights() * 255).astype(int).tolist()
     assert page.locator(".qk-attention-title").inner_text() == view.title()
     chosen = page.locator(f'{TEXT} [aria-selected="true"]')
-    assert chosen.get_attribute("data-place") == str(state["token"])
+    assert chosen.get_attribute("data-position") == str(state["token"])
     assert page.locator(TEXT).get_attribute("aria-activedescendant") == chosen.get_attribute("id")
 
 
-def pixel(page, canvas, where, *place):
-    return page.evaluate(PIXEL, [canvas, *value(page, f"middle.{where}({place[0]}, {place[1]})")])
+def pixel(page, canvas, where, row, column):
+    return page.evaluate(PIXEL, [canvas, *value(page, f"middle.{where}({row}, {column})")])
 
 
-def viridis(share):
-    return mpl.colors.to_hex(mpl.colormaps["viridis"](int(np.rint(share))))
+def viridis(weight):
+    return mpl.colors.to_hex(mpl.colormaps["viridis"](int(np.rint(weight))))
 
 
-def test_each_pixel_of_the_map_has_the_colour_of_its_share(page, widget):
-    right(page, widget, layer=0, head=1, token=12, arcs="reads", faint=False)
+def test_each_pixel_of_the_map_has_the_color_of_its_weight(page, widget):
+    right(page, widget, layer=0, head=1, token=12, arcs="attends to", faint=False)
     matrix = np.rint(widget.view.patterns.matrix(0, 1) * 255)
     for row, column in [(0, 0), (5, 0), (12, 12), (20, 3), (len(matrix) - 1, 7)]:
         assert pixel(page, MAP, "map", row, column) == viridis(matrix[row, column])
-    assert pixel(page, MAP, "map", 3, 9) == GREY
-    page.get_by_label("bring out small shares").check()
+    assert pixel(page, MAP, "map", 3, 9) == GRAY
+    page.get_by_label("bring out small weights").check()
     right(page, widget, faint=True)
     for row, column in [(0, 0), (20, 3)]:
         shade = viridis(np.sqrt(255 * matrix[row, column]))
@@ -70,13 +70,13 @@ def test_each_pixel_of_the_map_has_the_colour_of_its_share(page, widget):
 
 def test_each_tile_of_the_grid_shows_its_own_head(page, widget):
     patterns = widget.view.patterns
-    size = len(patterns.places)
+    size = len(patterns.labels)
     small = min(size, 56)
     for layer, head in [(0, 0), (0, 3), (1, 0), (1, 2)]:
         matrix = np.rint(patterns.matrix(layer, head) * 255)
-        centre = int((small / 2) * size / small)  # the row and column under the tile's middle
-        block = matrix[centre - 1 : centre + 2, centre - 1 : centre + 2]
-        shades = {viridis(share) for share in block.flat} | {GREY}
+        center = int((small / 2) * size / small)  # the row and column under the tile's middle
+        block = matrix[center - 1 : center + 2, center - 1 : center + 2]
+        shades = {viridis(weight) for weight in block.flat} | {GRAY}
         assert pixel(page, GRID, "grid", layer, head) in shades
 
 
@@ -92,10 +92,10 @@ def test_keys_on_the_grid_walk_over_heads_and_layers(page, widget):
         right(page, widget, layer=expected[0], head=expected[1], token=12)
 
 
-@pytest.mark.parametrize("place", [MAP, TEXT])
-def test_keys_on_the_map_and_on_the_text_walk_over_tokens(page, widget, place):
-    last = len(widget.view.patterns.places) - 1
-    element = page.locator(place)
+@pytest.mark.parametrize("selector", [MAP, TEXT])
+def test_keys_on_the_map_and_on_the_text_walk_over_tokens(page, widget, selector):
+    last = len(widget.view.patterns.labels) - 1
+    element = page.locator(selector)
     element.focus()
     for key, token in [
         ("ArrowRight", 13), ("ArrowUp", 12), ("ArrowDown", 13), ("ArrowLeft", 12), ("PageUp", 2),
@@ -106,8 +106,8 @@ def test_keys_on_the_map_and_on_the_text_walk_over_tokens(page, widget, place):
         right(page, widget, layer=0, head=1, token=token)
 
 
-def click(page, canvas, where, *place):
-    x, y = value(page, f"middle.{where}({place[0]}, {place[1]})")
+def click(page, canvas, where, row, column):
+    x, y = value(page, f"middle.{where}({row}, {column})")
     page.locator(canvas).click(position={"x": x, "y": y})
 
 
@@ -116,63 +116,64 @@ def test_clicks_choose_a_head_a_token_of_the_map_and_one_of_the_text(page, widge
     right(page, widget, layer=1, head=2, token=12)
     click(page, MAP, "map", 7, 3)
     right(page, widget, token=7)
-    page.get_by_label("Arcs").select_option("who reads the token")
-    right(page, widget, arcs="is read by")
+    page.get_by_label("Arcs").select_option("which tokens attend to it")
+    right(page, widget, arcs="is attended to by")
     click(page, MAP, "map", 7, 3)  # now the column counts
     right(page, widget, token=3)
-    page.locator(f'{TEXT} [data-place="9"]').click()
+    page.locator(f'{TEXT} [data-position="9"]').click()
     right(page, widget, token=9)
 
 
-def test_arcs_go_to_every_token_with_two_percent_and_are_as_wide_as_the_share(page, widget):
-    for words in ("what the token reads", "who reads the token"):
+def test_arcs_go_to_every_token_with_two_percent_and_are_as_wide_as_the_weight(page, widget):
+    for words in ("what the token attends to", "which tokens attend to it"):
         page.get_by_label("Arcs").select_option(words)
         view = AttentionView(widget.view.patterns, **value(page, "state"))
-        shares = view.arc_shares()
+        weights = view.arc_weights()
         drawn = page.locator(f"{TEXT} path").evaluate_all(
             "all => all.map(one => [Number(one.dataset.to), one.getAttribute('stroke-width')])"
         )
-        expected = [i for i, share in enumerate(shares) if share >= 0.02 and i != view.token]
-        assert [place for place, _ in drawn] == expected
+        expected = [i for i, one in enumerate(weights) if one >= 0.02 and i != view.token]
+        assert [position for position, _ in drawn] == expected
         assert expected
-        for place, width in drawn:
-            assert float(width) == pytest.approx(1 + 5 * shares[place])
+        for position, width in drawn:
+            assert float(width) == pytest.approx(1 + 5 * weights[position])
 
 
 def test_the_buttons_go_to_the_strongest_heads(page, widget):
-    for habit in ("previous token", "first token", "induction"):
-        page.get_by_role("button", name=habit).click()
-        layer, head = widget.view.patterns.strongest(habit)
+    for head_type in ("previous-token head", "first-token head", "induction head"):
+        page.get_by_role("button", name=head_type).click()
+        layer, head = widget.view.patterns.strongest(head_type)
         right(page, widget, layer=layer, head=head)
 
 
-def test_hover_says_who_reads_what_and_how_much(page, widget):
-    places, matrix = widget.view.patterns.places, widget.view.patterns.matrix(0, 1)
+def test_hover_says_which_token_attends_to_which_and_how_much(page, widget):
+    labels, matrix = widget.view.patterns.labels, widget.view.patterns.matrix(0, 1)
     row, column = 9, int(matrix[9].argmax())
     x, y = value(page, f"middle.map({row}, {column})")
     page.locator(MAP).hover(position={"x": x, "y": y})
     tip = page.locator(".qk-tip:visible")
-    share = f"{np.floor(100 * matrix[row, column] + 0.5):.0f}%"
-    assert tip.inner_text() == f"{places[row]} ({row}) reads {places[column]} ({column}): {share}"
+    weight = f"{np.floor(100 * matrix[row, column] + 0.5):.0f}%"
+    key = f"{labels[column]} ({column})"
+    assert tip.inner_text() == f"{labels[row]} ({row}) attends to {key}: {weight}"
     x, y = value(page, "middle.map(2, 5)")
     page.locator(MAP).hover(position={"x": x, "y": y})
-    assert "cannot read the later" in tip.inner_text()
+    assert "cannot attend to the later" in tip.inner_text()
     x, y = value(page, "middle.grid(1, 0)")
     page.locator(GRID).hover(position={"x": x, "y": y})
-    assert tip.inner_text() == widget.view.title(1, 0)
+    assert tip.inner_text() == widget.view.patterns.title(1, 0)
 
 
 def test_every_part_has_a_name_and_the_line_says_what_is_shown(page, widget):
     for role, name in [
         ("group", "Attention of every head"), ("application", "Grid of 2 layers and 4 heads"),
         ("application", "The chosen head"), ("listbox", "The text"), ("combobox", "Arcs"),
-        ("checkbox", "bring out small shares"), ("group", "Strongest head"),
+        ("checkbox", "bring out small weights"), ("group", "Strongest head"),
     ]:  # fmt: skip
         assert page.get_by_role(role, name=name).count() == 1, name
     live = page.locator(".qk-live")
-    token = widget.view.patterns.places[12]
+    token = widget.view.patterns.labels[12]
     page.wait_for_function("() => document.querySelector('.qk-live').textContent !== ''")
-    assert live.inner_text().startswith(f"Layer 0, head 1: {token} (12) reads ")
+    assert live.inner_text().startswith(f"Layer 0, head 1: {token} (12) attends to ")
     page.get_by_label("Arcs").focus()
     visited = []
     for _ in range(8):
@@ -195,7 +196,7 @@ def test_a_long_text_is_pooled_says_so_and_fits_the_window(toy, browser, tmp_pat
     widget = AttentionExplorer(*toy, "xyz" * 200)
     with opened(browser, widget.to_html(tmp_path / "page.html"), width) as page:
         assert (
-            page.get_by_text("600 tokens: each pixel is the largest of 2 × 2 shares").count() == 1
+            page.get_by_text("600 tokens: each pixel is the largest of 2 × 2 weights").count() == 1
         )
         right(page, widget, token=299)
         assert overflowing(page) <= 0

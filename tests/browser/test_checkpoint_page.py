@@ -1,4 +1,4 @@
-"""CheckpointBrowser's exported page: keyboard, mouse, filter, and the numbers asked for."""
+"""CheckpointBrowser's exported page: keyboard, mouse, filter, and the histogram that was read."""
 
 import pytest
 from pages import opened, overflowing, value
@@ -22,7 +22,7 @@ def rows(widget, **state):
     return [[row.name, row.depth, row.count, row.nbytes] for row in widget.view.rows()]
 
 
-def test_it_shows_the_same_lines_as_the_view_model(page, widget):
+def test_it_shows_the_same_rows_as_the_view_model(page, widget):
     assert value(page, "rows") == rows(widget)
     assert page.get_by_role("tree").count() == 1
     assert page.get_by_role("treeitem", name="model").first.get_attribute("aria-expanded") == "true"
@@ -54,19 +54,19 @@ def test_a_click_selects_and_the_sign_opens(page, widget):
 
 
 def test_the_filter_finds_tensors_by_a_part_of_their_name(page, widget):
-    page.get_by_label("Name has").fill("q_proj.b")
+    page.get_by_label("Name contains").fill("q_proj.b")
     assert value(page, "rows") == rows(widget, text="q_proj.b")
-    page.get_by_label("Name has").fill("nothing like this")
+    page.get_by_label("Name contains").fill("nothing like this")
     assert value(page, "rows") == []
 
 
-def test_the_histogram_asked_for_is_in_the_page_and_others_need_a_kernel(page, widget):
-    page.get_by_label("Name has").fill("norm.weight")
+def test_the_histogram_that_was_read_is_in_the_page_and_others_need_a_kernel(page, widget):
+    page.get_by_label("Name contains").fill("norm.weight")
     page.get_by_role("treeitem", name="weight").last.click()
     found = value(page, "histogram")
     assert found["counts"] == widget.view.histograms[NORM].counts
     assert page.get_by_role("img", name="Histogram").is_visible()
-    page.get_by_label("Name has").fill("embed")
+    page.get_by_label("Name contains").fill("embed")
     page.get_by_role("treeitem", name="weight").last.click()
     assert "needs a kernel" in page.locator(".qk-numbers").inner_text()
 

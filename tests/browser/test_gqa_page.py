@@ -3,8 +3,7 @@
 import pytest
 from pages import opened, overflowing, value
 
-from qwenkit.widgets.gqa import GQAExplorer
-from qwenkit.widgets.gqa_view import PRESETS, divisors
+from qwenkit.widgets.gqa import PRESETS, GQAExplorer, divisors
 
 pytestmark = pytest.mark.browser
 
@@ -35,9 +34,9 @@ def test_it_draws_what_the_view_model_says(page, widget):
     thick = page.locator(".qk-gqa-heads line[stroke-width='5']")
     assert thick.get_attribute("data-head") == "0"
     row = page.get_by_role("row", name="chosen (GQA): 2 kv heads")
-    assert row.locator(".qk-number").all_inner_texts() == ["12,288 bytes a token", "403 MB"]
+    assert row.locator(".qk-number").all_inner_texts() == ["12,288 bytes per token", "403 MB"]
     assert page.get_by_role("row").count() == 3
-    assert "2 (a key and a value) × 24 layers × 2 kv heads × 64 numbers × 2 bytes = 12,288" in (
+    assert "2 (a key and a value) × 24 layers × 2 kv heads × 64 values × 2 bytes = 12,288" in (
         page.locator(".qk-gqa-sum").inner_text()
     )
 
@@ -64,7 +63,7 @@ def test_every_preset_shows_its_numbers(page, widget):
         agrees(page, widget)
 
 
-def test_arrow_keys_and_clicks_light_a_query_head(page, widget):
+def test_arrow_keys_and_clicks_mark_a_query_head(page, widget):
     picture = page.get_by_role("application")
     picture.focus()
     picture.press("End")
@@ -73,7 +72,7 @@ def test_arrow_keys_and_clicks_light_a_query_head(page, widget):
     assert value(page, "state.head") == 12
     page.wait_for_function(
         "() => document.querySelector('.qk-live').textContent"
-        ".startsWith('Query head 12 reads kv head 1, as do all from 7 to 13.')"
+        ".startsWith('Query head 12 uses kv head 1, as do all from 7 to 13.')"
     )
     box = page.locator(".qk-gqa-heads svg").bounding_box()
     page.mouse.click(box["x"] + 2.5 / 14 * box["width"], box["y"] + 40)
@@ -108,11 +107,11 @@ def test_the_other_numbers_change_the_bytes(page, widget):
     tokens.press("ArrowLeft")
     assert value(page, "bytes.whole.chosen") == before / 2
     assert tokens.get_attribute("aria-valuetext") == "16,384"
-    page.get_by_label("A number in").select_option("4")
+    page.get_by_label("Data type").select_option("4")
     assert value(page, "bytes.whole.chosen") == before
     page.get_by_label("Layers").press("End")
     assert value(page, "state.layers") == 128
-    page.get_by_label("Numbers a head").press("ArrowRight")
+    page.get_by_label("Head dimension").press("ArrowRight")
     assert value(page, "state.head_dim") == 66
     view = agrees(page, widget)
     assert view.preset() == page.get_by_label("Model").input_value()

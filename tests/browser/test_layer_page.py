@@ -70,22 +70,22 @@ def test_the_mouse_chooses_tokens_heads_and_layers(page, widget):
     assert value(page, "state.head") == 2
     assert value(page, "state.layer") == 1
     check(page, widget)
-    page.get_by_role("application", name="A row for each token").click(position={"x": 90, "y": 66})
+    page.get_by_role("application", name="A row for each query").click(position={"x": 90, "y": 66})
     assert value(page, "state.token") == 0
     check(page, widget)
 
 
-def test_hovering_tells_the_share(page, widget):
-    canvas = page.get_by_role("application", name="A row for each token")
+def test_hovering_tells_the_attention_weight(page, widget):
+    canvas = page.get_by_role("application", name="A row for each query")
     canvas.focus()
     canvas.press("End")
     last = value(page, "state.token")
     bounds = canvas.bounding_box()
     page.mouse.move(bounds["x"] + 66, bounds["y"] + bounds["height"] - 5)  # the last row's first
-    share = round(100 * float(widget.view.patterns.matrix(0, 0)[last, 0]))
+    weight = round(100 * float(widget.view.patterns.matrix(0, 0)[last, 0]))
     words = page.locator(".qk-tip:visible").inner_text()
-    assert words.startswith(f"{widget.data['tokens'][last]} ({last}) reads")
-    assert words.endswith(f"{share}%" if share else "<1%")
+    assert words.startswith(f"{widget.data['tokens'][last]} ({last}) attends to")
+    assert words.endswith(f"{weight}%" if weight else "<1%")
 
 
 def test_the_other_text_has_its_own_token(page, widget):
@@ -102,7 +102,7 @@ def test_heads_are_switched_off_by_a_kernel_alone(page, widget):
     assert "needs a kernel" in page.locator(".qk").inner_text()
 
 
-def test_a_page_made_with_a_head_off_shows_what_moved(widget, browser, tmp_path):
+def test_a_page_made_with_a_head_off_shows_what_changed(widget, browser, tmp_path):
     widget.choose(layer=1, head=1, token=4, off=[1, 1])
     with opened(browser, widget.to_html(tmp_path / "page.html")) as page:
         table = page.get_by_role("table", name="Next token:")
@@ -110,7 +110,7 @@ def test_a_page_made_with_a_head_off_shows_what_moved(widget, browser, tmp_path)
         name = table.get_by_role("rowheader").first.inner_text()
         assert name.strip() == first[0].strip()
         moved = torch.tensor(widget.without["moved"])
-        page.get_by_role("button", name="Moved most").click()
+        page.get_by_role("button", name="Largest change").click()
         assert value(page, "state.token") == int(moved.argmax())
 
 

@@ -6,8 +6,8 @@ import pytest
 from pages import opened, overflowing, value
 
 from qwenkit.config import QwenConfig, YarnScaling
+from qwenkit.widgets._rope_view import RopeView
 from qwenkit.widgets.rope import RopeExplorer
-from qwenkit.widgets.rope_view import RopeView
 
 pytestmark = pytest.mark.browser
 CONFIG = QwenConfig(8, 16, 8, 1, 1, 1, rope_theta=10_000.0, rope_scaling=YarnScaling(4.0, 64))
@@ -31,7 +31,7 @@ def right(page, widget, **expected):
     view.choose(**state)
     assert value(page, "product") == pytest.approx(view.product(), abs=1e-9)
     assert value(page, "pairProduct") == pytest.approx(view.pair_product(), abs=1e-9)
-    assert np.allclose(value(page, "after"), view.turned()[..., view.pair], atol=1e-9)
+    assert np.allclose(value(page, "after"), view.rotated()[..., view.pair], atol=1e-9)
     assert np.allclose(value(page, "products"), view.products(), atol=1e-9)
     assert np.allclose(value(page, "pairProducts"), view.products(view.pair), atol=1e-9)
     for name, table in zip(("cos", "sin"), view.tables(), strict=True):
@@ -60,15 +60,15 @@ def test_keys_on_the_tables_choose_pair_and_query(page, widget):
 def test_keys_on_the_curve_change_the_distance(page, widget):
     curve = page.locator(CURVE)
     curve.focus()
-    for key, query, place in [
+    for key, query, position in [
         ("ArrowRight", 40, 24), ("ArrowLeft", 40, 25), ("PageUp", 40, 15), ("Home", 40, 40),
         ("ArrowLeft", 40, 41), ("End", 99, 0), ("ArrowRight", 99, 0),
     ]:  # fmt: skip
         curve.press(key)
-        right(page, widget, query=query, key=place)
+        right(page, widget, query=query, key=position)
 
 
-def test_shifting_both_turns_the_arrows_and_leaves_the_product(page, widget):
+def test_shifting_both_rotates_the_arrows_and_leaves_the_product(page, widget):
     product, after = value(page, "product"), value(page, "after")
     shift = page.get_by_label("Shift both")
     assert (shift.get_attribute("max"), shift.input_value()) == ("84", "25")
@@ -114,7 +114,7 @@ def test_clicks_on_tables_and_curve_choose_and_hover_says_the_value(page, widget
     assert "distance 10: q·k " in page.locator(".qk-tip:visible").inner_text()
 
 
-def test_the_tables_have_the_colours_of_their_values(page, widget):
+def test_the_tables_have_the_colors_of_their_values(page, widget):
     cos = widget.view.tables()[0]
     for row, pair in [(60, 0), (75, 5)]:
         pixel = page.evaluate(

@@ -5,7 +5,7 @@ from fixtures_toy import toy_of
 from pages import opened, overflowing, value
 
 import qwenkit as qk
-from qwenkit.widgets.sampling import SamplingExplorer, entropy
+from qwenkit.widgets.sampling import SamplingExplorer, _entropy
 
 pytestmark = pytest.mark.browser
 PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 0, "draws": 0}
@@ -70,7 +70,7 @@ def test_sliders_follow_the_arrow_keys_and_the_numbers_follow_them(widget, brows
         check(page, widget)
         words = page.locator(".qk-mass").inner_text()
         assert f"kept: {widget.view.kept()[0]} of" in words
-        numbers = [entropy(widget.view.before()), entropy(widget.view.after())]
+        numbers = [_entropy(widget.view.before()), _entropy(widget.view.after())]
         assert "Entropy {:.2f} → {:.2f} nats".format(*numbers) in words
         page.get_by_role("button", name="Reset").click()
         assert value(page, "state") == PLAIN

@@ -1,4 +1,4 @@
-"""GenerationStepper's exported page walks where it was; with a kernel it goes on."""
+"""GenerationStepper's exported page walks along visited steps; with a kernel it goes further."""
 
 import pytest
 from fixtures_toy import toy_of
@@ -72,7 +72,7 @@ def test_another_branch_that_was_visited_can_be_walked_without_a_kernel(page, wi
     assert pressed == ["false"] * 8
 
 
-def test_where_nobody_was_a_kernel_is_needed(page, widget):
+def test_steps_that_were_not_visited_need_a_kernel(page, widget):
     offers = page.get_by_role("table").get_by_role("button")
     assert all(refuses(one) for one in offers.all())
     assert "need a kernel" in page.locator(".qk").inner_text()
@@ -87,7 +87,7 @@ def test_a_new_token_is_shown_once_the_kernel_has_answered(widget, browser, tmp_
         state = page.evaluate("kernel.saved.at(-1)")
         assert state["path"][-1] == widget.view.choices()[3][0]
         assert "The kernel computes" in page.locator(".qk").inner_text()
-        assert value(page, "offers") is None  # nothing of another place is shown
+        assert value(page, "offers") is None  # nothing of another step is shown
         widget.choose(**state)
         page.evaluate("(data) => kernel.set('data', data)", widget.data)
         check(page, widget)
@@ -96,7 +96,7 @@ def test_a_new_token_is_shown_once_the_kernel_has_answered(widget, browser, tmp_
         assert tokens == names
 
 
-def test_a_burst_adds_the_likeliest_one_after_another(widget, browser, tmp_path):
+def test_a_burst_adds_the_most_likely_one_after_another(widget, browser, tmp_path):
     model, tokenizer = widget.view.model, widget.view.tokenizer
     with answered(browser, widget.to_html(tmp_path / "page.html")) as page:
         page.get_by_role("button", name="To the prompt").click()

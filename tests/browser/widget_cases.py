@@ -71,8 +71,8 @@ CASES = {
         click=".qk-attention-grid",
         drawn="{state: qk.state, triangle: [...qk.triangle], arcs: qk.arcs, title: qk.title}",
         expected=lambda view: {
-            "triangle": view.patterns.shares[view.layer, view.head].tolist(),
-            "arcs": np.rint(view.arc_shares() * 255).tolist(),
+            "triangle": view.patterns.weights[view.layer, view.head].tolist(),
+            "arcs": np.rint(view.arc_weights() * 255).tolist(),
             "title": view.title(),
         },
         limit=100,
@@ -91,7 +91,7 @@ CASES = {
         expected=lambda view: {
             "product": view.product(),
             "products": view.products().tolist(),
-            "after": view.turned()[..., view.pair].tolist(),
+            "after": view.rotated()[..., view.pair].tolist(),
             "title": view.title(),
         },
         limit=100,
@@ -103,7 +103,7 @@ CASES = {
         keys=".qk-line",
         key="ArrowRight",
         after=lambda view, presses: {"token": presses},
-        click='.qk-line [data-place="3"]',
+        click='.qk-line [data-position="3"]',
         drawn="{state: qk.state, row: qk.row, kv: qk.kv, norms: qk.norms,"
         " acts: qk.units.map(([, act]) => act), guesses: qk.lens.flat().map(([name]) => name)}",
         expected=lambda view: {
@@ -147,7 +147,7 @@ CASES = {
         module="gqa",
         make="GQAExplorer(model.config)",
         start={"head_dim": 32},
-        keys='role=slider[name="Numbers a head"]',
+        keys='role=slider[name="Head dimension"]',
         key="ArrowRight",
         after=lambda view, presses: {"head_dim": 32 + 2 * presses},
         click=".qk-gqa-heads svg",

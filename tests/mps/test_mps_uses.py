@@ -217,7 +217,7 @@ def scores_heads(model, tokenizer):
     text = interpret.repeated_tokens(model, length=6, batch_size=2)
     for score in (interpret.induction_scores, interpret.duplicate_token_scores):
         score(model, length=6, batch_size=2)
-    for score in (interpret.sink_shares, interpret.attention_entropy):
+    for score in (interpret.sink_scores, interpret.attention_entropy):
         score(model, text)
 
 

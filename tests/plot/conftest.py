@@ -1,14 +1,3 @@
 """Figures are drawn without a screen, and closed after each test."""
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-
-import matplotlib.pyplot as plt
-import pytest
-
-
-@pytest.fixture(autouse=True)
-def _closed():
-    yield
-    plt.close("all")
+from fixtures_figures import closed_figures  # noqa: F401

@@ -1,21 +1,15 @@
-"""Attention maps draw the numbers they are given, and say in words what stands out."""
+"""Attention maps draw the weights they are given, and say as text what stands out."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from drawn import TOKENS, causal, image, texts
 
 from qwenkit import plot
-from qwenkit.errors import InputError
-from qwenkit.plot import tokens as room
-from qwenkit.plot.tokens import label, pool
-
-TOKENS = ["def", " f", "(", "x", "):", "\n"]
-
-
-def causal(size, seed=0):
-    values = np.tril(np.random.default_rng(seed).random((size, size)) + 0.01)
-    return (values / values.sum(1, keepdims=True)).astype(np.float32)
+from qwenkit.plot import tokens
+from qwenkit.plot.arrays import pool, pool_columns
+from qwenkit.plot.heads import CURRENT, FIRST, PREVIOUS, attended, head_scores
+from qwenkit.plot.tokens import label
 
 
 def previous(size):
@@ -27,106 +21,94 @@ def previous(size):
 def test_a_map_draws_the_pattern_with_its_tokens_on_both_sides():
     pattern = causal(6)
     ax = plot.attention(pattern, TOKENS)
-    assert np.array_equal(ax.get_images()[0].get_array(), pattern)
-    assert [text.get_text() for text in ax.get_xticklabels()] == [label(one) for one in TOKENS]
-    assert [text.get_text() for text in ax.get_yticklabels()] == [label(one) for one in TOKENS]
+    assert np.array_equal(image(ax), pattern)
+    for ticks in (ax.get_xticklabels(), ax.get_yticklabels()):
+        assert texts(ticks) == [label(one) for one in TOKENS]
     assert ax.get_images()[0].get_clim() == (0, 1)
-
-
-def test_fewer_queries_than_keys_are_the_last_tokens():
-    ax = plot.attention(causal(6)[4:], TOKENS)
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["):", "⏎"]
-
-
-def test_it_draws_on_given_axes_and_takes_imshows_settings():
-    _, ax = plt.subplots()
-    assert plot.attention(causal(6), TOKENS, ax=ax, cmap="cividis", vmax=0.5) is ax
+    ax = plot.attention(pattern[4:], TOKENS)  # fewer queries than keys are the last tokens
+    assert texts(ax.get_yticklabels()) == ["):", "⏎"]
+    ax = plot.attention(pattern, TOKENS, cmap="cividis", vmax=0.5)
     assert ax.get_images()[0].get_cmap().name == "cividis"
     assert ax.get_images()[0].get_clim() == (0, 0.5)
 
 
 def test_a_long_text_is_pooled_keeps_thin_lines_and_says_so():
     ax = plot.attention(previous(600), ["x"] * 600)
-    drawn = ax.get_images()[0].get_array()
-    assert drawn.shape == (200, 200)
-    assert drawn.diagonal().min() == 1  # each block holds a piece of the line
+    assert image(ax).shape == (200, 200)
+    assert image(ax).diagonal().min() == 1  # each block holds a piece of the line
     assert "largest of 3 × 3 values" in ax.get_xlabel()
-    assert len(ax.get_xticklabels()) <= room.MOST
+    assert len(ax.get_xticklabels()) <= tokens.MOST
+
+
+STRONG = np.eye(6) * 0.3
+STRONG[5, 3] = 0.7
 
 
 @pytest.mark.parametrize(
     ("pattern", "words"),
     [
-        (previous(6), "100% to the token just before"),
-        (np.eye(6), "100% to themselves"),
-        (np.eye(6)[[0] * 6], "100% to the first token"),
-        (np.ones((1, 1)), "100% to the first token"),
+        (previous(6), "100% of a query's attention is on the previous token"),
+        (np.eye(6), "100% of a query's attention is on the current token"),
+        (np.eye(6)[[0] * 6], "100% of a query's attention is on the first token"),
+        (np.ones((1, 1)), "100% of a query's attention is on the first token"),
+        (previous(6)[4:], "100% of a query's attention is on the previous token"),
+        (STRONG, "the largest weight is from ⏎ to x (70%)"),
     ],
 )
-def test_the_alt_text_names_the_habit(pattern, words):
-    assert words in plot.attention_alt(pattern, TOKENS[: len(pattern)])
+def test_the_alt_text_names_the_head_type_and_the_largest_weight(pattern, words):
+    assert words in plot.attention_alt(pattern, TOKENS[: pattern.shape[1]])
 
 
-def test_the_alt_text_names_the_strongest_reading():
-    pattern = np.eye(6) * 0.3
-    pattern[5, 3] = 0.7
-    assert "⏎ reads x most (70%)" in plot.attention_alt(pattern, TOKENS)
-
-
-def test_all_heads_stand_in_order():
+def test_all_heads_are_in_order():
     patterns = np.stack([causal(5, seed) for seed in range(6)])
     figure = plot.attention_heads(patterns.reshape(2, 3, 5, 5))
     assert [ax.get_title() for ax in figure.axes] == ["0.0", "0.1", "0.2", "1.0", "1.1", "1.2"]
     for ax, pattern in zip(figure.axes, patterns, strict=True):
-        assert np.array_equal(ax.get_images()[0].get_array(), pattern)
+        assert np.array_equal(image(ax), pattern)
     one_layer = plot.attention_heads(patterns, columns=4)
     assert [ax.get_title() for ax in one_layer.axes[:6]] == [f"head {i}" for i in range(6)]
     assert not one_layer.axes[7].get_images()  # left over
 
 
-def test_the_alt_text_of_all_heads_finds_the_known_kinds():
+def test_the_alt_text_of_all_heads_finds_the_known_types():
     rest = np.zeros((5, 5))
     rest[:, 0] = 1
     patterns = np.stack([np.stack([previous(5), causal(5)]), np.stack([rest, np.eye(5)])])
     words = plot.attention_heads_alt(patterns)
     assert "4 heads" in words
-    assert "1 mostly look at the token just before (layer.head 0.0)" in words
-    assert "1 mostly rest on the first token (layer.head 1.0)" in words
-
-
-def test_the_alt_text_of_one_layer_names_its_heads_alone():
+    assert "1 previous-token head (layer.head 0.0)" in words
+    assert "1 first-token head (layer.head 1.0)" in words
     patterns = np.stack([np.full((6, 6), 1 / 6), np.eye(6, k=-1)])
-    assert "1 mostly look at the token just before (head 1)" in plot.attention_heads_alt(patterns)
+    for one_layer in (patterns, patterns[:, 4:]):  # also where the queries are the last tokens
+        assert "1 previous-token head (head 1)" in plot.attention_heads_alt(one_layer)
+    assert "0 previous-token heads, 1 first-token" in plot.attention_heads_alt(np.ones((1, 1, 1)))
 
 
 def test_a_trace_in_bfloat16_with_gradients_is_drawn_as_it_is():
     pattern = torch.tensor(causal(6)).bfloat16().requires_grad_()
-    shown = plot.attention(pattern, TOKENS).get_images()[0].get_array()
+    shown = image(plot.attention(pattern, TOKENS))
     assert np.array_equal(shown, pattern.detach().float().numpy())
     assert plot.attention_alt(pattern, TOKENS) == plot.attention_alt(shown, TOKENS)
     assert len(plot.attention_heads(pattern[None]).axes) == 1
 
 
-BAD = {
-    "three dimensions": (lambda: plot.attention(np.ones((2, 3, 3)), TOKENS), "it must be"),
-    "other tokens": (lambda: plot.attention(causal(6), TOKENS[:5]), "6 × 6 and there are 5 tokens"),
-    "more queries": (lambda: plot.attention(np.ones((4, 3)), TOKENS[:3]), "no more rows"),
-    "nothing": (lambda: plot.attention(np.ones((0, 3)), TOKENS[:3]), "pattern has shape"),
-    "one head": (lambda: plot.attention_heads(causal(3)), "it must be"),
-    "one head in words": (lambda: plot.attention_heads_alt(causal(3)), "it must be"),
-    "no number": (lambda: plot.attention(np.full((2, 2), np.nan), TOKENS[:2]), "holds NaN"),
-    "names": (
-        lambda: plot.attention_heads(causal(3)[None], names=["a", "b"]),
-        "1 heads and 2 names",
-    ),
-}
+# --- head types ---
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_shapes_that_do_not_fit_are_refused(case):
-    call, words = BAD[case]
-    with pytest.raises(InputError, match=words):
-        call()
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor])
+def test_the_scores_of_a_head_are_those_counted_by_hand(kind):
+    pattern = causal(7)
+    found = head_scores(kind(pattern)[None])
+    by_hand = {
+        PREVIOUS: [pattern[t, t - 1] for t in range(1, 7)],
+        FIRST: [pattern[t, 0] for t in range(1, 7)],
+        CURRENT: [pattern[t, t] for t in range(1, 7)],
+    }
+    assert found.keys() == by_hand.keys()
+    for name, weights in by_hand.items():
+        assert attended(kind(pattern), name).tolist() == [float(one) for one in weights]
+        assert float(found[name][0]) == pytest.approx(np.mean(weights), rel=1e-6)
+    assert attended(pattern[4:], PREVIOUS).tolist() == [pattern[5, 4], pattern[6, 5]]
 
 
 # --- labels ---
@@ -139,19 +121,21 @@ def test_shapes_that_do_not_fit_are_refused(case):
         ("$x$", r"\$x\$"), ("größe", "größe"), ("面", "U+9762"), ("🙂", "U+1F642"),
     ],
 )  # fmt: skip
-def test_labels_show_what_is_blank_and_what_no_font_has(token, want):
+def test_labels_show_white_space_and_what_no_font_has(token, want):
     assert label(token) == want
 
 
 @pytest.mark.filterwarnings("error")
 def test_every_label_can_be_drawn():
-    tokens = [" ", "\n", "\r\n", "$", "_{", "面積", "🙂", "é", "\\frac", "a" * 30]
-    plot.attention(causal(10), tokens).figure.canvas.draw()
+    odd = [" ", "\n", "\r\n", "$", "_{", "面積", "🙂", "é", "\\frac", "a" * 30]
+    plot.attention(causal(10), odd).figure.canvas.draw()
+    plot.logit_lens([[0.5] * 10], [odd], odd).figure.canvas.draw()
 
 
 def test_pooling_keeps_the_largest_of_each_block():
     values = np.arange(25.0).reshape(5, 5)
     pooled, factor = pool(values, 3)
-    assert factor == 2
-    assert pooled.tolist() == [[6, 8, 9], [16, 18, 19], [21, 23, 24]]
+    assert (pooled.tolist(), factor) == ([[6, 8, 9], [16, 18, 19], [21, 23, 24]], 2)
     assert pool(values, 5)[1] == 1
+    pooled, factor = pool_columns(np.array([[1, 5, 2, 0, -3], [-1, -2, -3, -4, -5]]) * 1.0, 3)
+    assert (pooled.tolist(), factor) == ([[5, 2, -3], [-1, -3, -5]], 2)

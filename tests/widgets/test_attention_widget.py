@@ -1,49 +1,35 @@
-"""AttentionExplorer shows what a trace holds, says what each head does, and refuses what is not."""
+"""AttentionExplorer shows what a trace holds, and says what type each head is."""
 
 import zlib
 
 import numpy as np
 import pytest
-import torch
-from fixtures_toy import toy_of
 from matplotlib.figure import Figure
 
-import qwenkit as qk
 from qwenkit.errors import InputError
-from qwenkit.interpret import previous_token_scores, sink_shares
-from qwenkit.plot.tokens import pool
+from qwenkit.interpret import previous_token_scores, sink_scores
+from qwenkit.plot.arrays import pool
+from qwenkit.plot.heads import CURRENT, FIRST, INDUCTION, PREVIOUS
+from qwenkit.widgets._patterns import Patterns, pack, read_patterns, square, triangle
 from qwenkit.widgets.attention import AttentionExplorer, AttentionView
-from qwenkit.widgets.patterns import Patterns, read_patterns
 
 PROMPT = "def add(a, b):\n    return a + b\n"
 LOST = 1 / 510 + 1e-6
-# Two heads on three tokens, a byte a share, row by row.
+# Two heads on three tokens, a byte per weight, row by row.
 BY_HAND = Patterns(
     ["def", "·f", "("],
     np.array([[[255, 51, 204, 51, 102, 102], [255, 255, 0, 0, 0, 255]]], dtype=np.uint8),
-    {"previous token": np.array([[0.3, 0.5]]), "induction": np.array([[0.25, 0.75]])},
+    {PREVIOUS: np.array([[0.3, 0.5]]), INDUCTION: np.array([[0.25, 0.75]])},
     even=0.2,
 )
 
 
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return qk.load_pretrained(toy_of(tmp_path_factory), dtype="float32")
-
-
-def traced(model, ids):
-    """Return (L, H, T, T) as a trace holds it."""
-    trace = qk.Trace(keep=("attn.pattern",))
-    with torch.no_grad():
-        model(ids, trace=trace)
-    layers = range(model.config.num_hidden_layers)
-    return np.stack([trace[f"layers.{i}.attn.pattern"][0].float().numpy() for i in layers])
-
-
-def test_every_head_shows_the_attention_of_the_forward_pass(toy):
-    widget = AttentionExplorer(*toy, PROMPT)
-    expected = traced(toy[0], toy[1](PROMPT))
-    assert widget.view.patterns.tokens == toy[1].token_strings(toy[1](PROMPT))
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_every_head_shows_the_attention_of_the_forward_pass(toy_in, patterns_of, dtype):
+    model, tokenizer = toy_in(dtype)
+    widget = AttentionExplorer(model, tokenizer, PROMPT)
+    expected = patterns_of(model, tokenizer(PROMPT))
+    assert widget.view.patterns.tokens == tokenizer.token_strings(tokenizer(PROMPT))
     for layer in range(2):
         for head in range(4):
             widget.choose(layer=layer, head=head)
@@ -51,191 +37,182 @@ def test_every_head_shows_the_attention_of_the_forward_pass(toy):
     assert widget.view.token == expected.shape[-1] - 1  # the last token to begin with
 
 
-def test_the_habits_of_the_heads_are_those_that_the_scores_name(toy):
+def test_the_scores_of_the_heads_are_those_of_interpret(toy, patterns_of):
     model, tokenizer = toy
-    habits = read_patterns(model, tokenizer, PROMPT).habits
-    ids, patterns = tokenizer(PROMPT), traced(model, tokenizer(PROMPT))
-    assert habits["previous token"] == pytest.approx(previous_token_scores(model, ids).numpy())
-    assert habits["first token"] == pytest.approx(sink_shares(model, ids).numpy())
-    later = range(1, ids.shape[1])
-    itself = np.mean([patterns[..., t, t] for t in later], axis=0)
-    assert habits["itself"] == pytest.approx(itself, rel=1e-5)
+    scores = read_patterns(model, tokenizer, PROMPT).scores
+    ids = tokenizer(PROMPT)
+    patterns = patterns_of(model, ids)
+    assert scores[PREVIOUS] == pytest.approx(previous_token_scores(model, ids).numpy())
+    assert scores[FIRST] == pytest.approx(sink_scores(model, ids).numpy())
+    current = np.mean([patterns[..., t, t] for t in range(1, ids.shape[1])], axis=0)
+    assert scores[CURRENT] == pytest.approx(current, rel=1e-5)
 
 
-def test_induction_is_reading_what_followed_earlier_copies(toy):
+def test_induction_is_attending_to_what_followed_earlier_copies(toy, patterns_of):
     model, tokenizer = toy
     ids = [int(i) for i in tokenizer(PROMPT)[0]]
     pairs = [(t, s + 1) for t in range(len(ids)) for s in range(t - 1) if ids[s] == ids[t]]
     assert pairs  # " b" comes twice
-    readers = {t for t, _ in pairs}
-    patterns = traced(model, tokenizer(PROMPT))
-    expected = sum(patterns[:, :, t, s] for t, s in pairs) / len(readers)
+    queries = {t for t, _ in pairs}
+    patterns = patterns_of(model, tokenizer(PROMPT))
+    expected = sum(patterns[:, :, t, s] for t, s in pairs) / len(queries)
     found = read_patterns(model, tokenizer, PROMPT)
-    assert found.habits["induction"] == pytest.approx(expected, rel=1e-5)
-    assert found.even == pytest.approx(sum(1 / (t + 1) for t, _ in pairs) / len(readers), rel=1e-6)
-
-
-def test_on_a_repeated_text_induction_is_the_known_score(toy):
-    model, tokenizer = toy
+    assert found.scores[INDUCTION] == pytest.approx(expected, rel=1e-5)
+    assert found.even == pytest.approx(sum(1 / (t + 1) for t, _ in pairs) / len(queries), rel=1e-6)
+    # on a repeated text it is the known score
     text = "0123456789" * 2  # each digit is a token of its own
-    patterns = traced(model, tokenizer(text))
+    patterns = patterns_of(model, tokenizer(text))
     assert patterns.shape[-1] == 20
-    # as qk.interpret.induction_scores has it: at the second 0, the share of the first 1, and so on
+    # as qk.interpret.induction_scores has it: at the second 0, the weight of the first 1, ...
     expected = np.mean([patterns[:, :, t, t - 9] for t in range(10, 20)], axis=0)
-    found = read_patterns(model, tokenizer, text).habits["induction"]
+    found = read_patterns(model, tokenizer, text).scores[INDUCTION]
     assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_text_without_repetition_has_no_induction_and_one_token_no_habits(toy):
-    found = read_patterns(*toy, "xyz")
-    assert list(found.habits) == ["previous token", "first token", "itself"]
+def test_a_text_without_repetition_has_no_induction_and_one_token_no_scores(toy):
+    assert list(read_patterns(*toy, "xyz").scores) == [PREVIOUS, FIRST, CURRENT]
     one = AttentionExplorer(*toy, "x")
-    assert one.view.title() == "Layer 0, head 0: the only token reads itself"
+    assert one.view.title() == "Layer 0, head 0: the only token attends to itself"
     assert one.view.matrix().tolist() == [[1]]
     assert one.data["strongest"] == []
     assert isinstance(one.snapshot(), Figure)
 
 
-def test_titles_and_words_by_hand():
+def test_titles_alt_text_arcs_and_data_by_hand():
     view = AttentionView(BY_HAND, head=1, token=2)
-    assert view.title() == (
-        "Layer 0, head 1: previous token 50%, induction 75% (evenly spread: 20%)"
-    )
-    assert view.title(0, 0) == (
+    scores = "previous token 50%, induction 75% (evenly spread: 20%)"
+    assert view.title() == f"Layer 0, head 1: {scores}"
+    assert BY_HAND.title(0, 0) == (
         "Layer 0, head 0: previous token 30%, induction 25% (evenly spread: 20%)"
     )
     assert view.alt() == (
-        "Attention of 1 layers × 2 heads over 3 tokens; strongest: previous token in layer 0, "
-        "head 1 (50%), induction in layer 0, head 1 (75%); chosen: Layer 0, head 1: previous "
-        "token 50%, induction 75% (evenly spread: 20%); ( (2) reads ( 100%."
+        "Attention of 1 layers × 2 heads over 3 tokens; strongest: previous-token head in layer 0, "
+        "head 1 (50%), induction head in layer 0, head 1 (75%); chosen: Layer 0, head 1: "
+        f"{scores}; ( (2) attends to ( 100%."
     )
     view.choose(head=0)
-    assert view.alt().endswith("( (2) reads ·f 40%, ( 40%, def 20%.")
-    view.choose(arcs="is read by", token=0)
-    assert view.alt().endswith("def (0) is read by def 100%, ·f 20%, ( 20%.")
+    assert view.alt().endswith("( (2) attends to ·f 40%, ( 40%, def 20%.")
+    view.choose(arcs="is attended to by", token=0)
+    assert view.alt().endswith("def (0) is attended to by def 100%, ·f 20%, ( 20%.")
     view.choose(head=1, token=1)
-    assert view.alt().endswith("·f (1) is read by nobody.")
-
-
-def test_arcs_are_a_row_or_a_column_of_the_map():
+    assert view.alt().endswith("·f (1) is attended to by no token.")
+    # arcs are a row or a column of the map
     view = AttentionView(BY_HAND, token=1)
-    assert view.arc_shares() == pytest.approx([0.2, 0.8, 0])
-    view.choose(arcs="is read by")
-    assert view.arc_shares() == pytest.approx([0, 0.8, 0.4])
-
-
-def test_the_page_gets_all_heads_packed_and_all_titles():
-    data = AttentionView(BY_HAND).data()
-    assert zlib.decompress(data["shares"]) == BY_HAND.shares.tobytes()
+    assert view.arc_weights() == pytest.approx([0.2, 0.8, 0])
+    view.choose(arcs="is attended to by")
+    assert view.arc_weights() == pytest.approx([0, 0.8, 0.4])
+    # the page gets all heads packed, and all titles
+    data = view.data()
+    assert zlib.decompress(data["weights"]) == BY_HAND.weights.tobytes()
     assert data["titles"][0][1].startswith("Layer 0, head 1: previous token 50%")
-    assert data["strongest"] == [["previous token", 0, 1], ["induction", 0, 1]]
-    assert (data["layers"], data["heads"], data["places"]) == (1, 2, ["def", "·f", "("])
+    assert data["strongest"] == [[PREVIOUS, 0, 1], [INDUCTION, 0, 1]]
+    assert (data["layers"], data["heads"], data["labels"]) == (1, 2, ["def", "·f", "("])
 
 
-@pytest.mark.parametrize(
-    ("state", "words"),
-    [
-        ({"layer": 1}, "layer is 1; it must be a whole number from 0 to 0"),
-        ({"head": -1}, "head is -1; it must be a whole number from 0 to 1"),
-        ({"head": True}, "head is True"),
-        ({"token": 1.0}, "token is 1.0; it must be a whole number from 0 to 2"),
-        ({"arcs": "writes"}, "'reads' or 'is read by'"),
-        ({"faint": 1}, "faint is 1; it must be True or False"),
-        ({"heads": 1}, "'heads' cannot be chosen; layer, head, token, arcs, faint can"),
-    ],
-)
-def test_what_cannot_be_chosen_is_refused_in_words_and_changes_nothing(state, words):
-    view = AttentionView(BY_HAND)
-    before = view.state()
-    with pytest.raises(InputError, match=words):
-        view.choose(token=1, **state) if "token" not in state else view.choose(head=1, **state)
-    assert view.state() == before
-
-
-@pytest.mark.parametrize("prompt", ["", None])
-def test_an_empty_prompt_is_refused(toy, prompt):
-    with pytest.raises(InputError, match="prompt is"):
-        AttentionExplorer(*toy, prompt)
-
-
-def test_a_long_text_is_pooled_by_its_largest_shares_and_says_so(toy):
+def test_a_long_text_is_pooled_by_its_largest_weights_and_says_so(toy, patterns_of):
     model, tokenizer = toy
     text = "xyz" * 200
     ids = tokenizer(text)
     assert ids.shape == (1, 600)
     widget = AttentionExplorer(model, tokenizer, text)
-    assert widget.view.patterns.factor == 2
-    expected = pool(traced(model, ids)[1, 3], 512)[0]
+    patterns = widget.view.patterns
+    assert patterns.factor == 2
+    expected = pool(patterns_of(model, ids)[1, 3], 512)[0]
     widget.choose(layer=1, head=3)
     assert widget.view.matrix().shape == (300, 300)
     assert np.abs(widget.view.matrix() - expected).max() <= LOST
-    words = "600 tokens: each pixel is the largest of 2 × 2 shares"
+    words = "600 tokens: each pixel is the largest of 2 × 2 weights"
     assert widget.data["pooling"] == words
     assert words in widget.view.alt()
-    assert widget.view.patterns.places[:2] == ["xy", "zx"]
-    assert widget.view.patterns.number(299) == "598–599"
-    assert "(598–599) reads" in widget.view.alt()
-    # the habits are those of the tokens, not of the pooled places
+    assert patterns.labels[:2] == ["xy", "zx"]
+    assert patterns.number(299) == "598–599"
+    assert "(598–599) attends to" in widget.view.alt()
+    # the scores are those of the tokens, not of the pooled positions
     scores = previous_token_scores(model, ids).numpy()
-    assert widget.view.patterns.habits["previous token"] == pytest.approx(scores)
+    assert patterns.scores[PREVIOUS] == pytest.approx(scores)
 
 
-@pytest.mark.parametrize("kind", ["bfloat16", "int8"])
-def test_other_dtypes_are_shown_as_well(toy, tmp_path_factory, kind):
-    model, tokenizer = qk.load_pretrained(toy_of(tmp_path_factory), dtype=kind)
-    widget = AttentionExplorer(model, tokenizer, PROMPT)
-    expected = traced(model, tokenizer(PROMPT))
-    assert np.abs(widget.view.matrix() - expected[0, 0]).max() <= LOST
-
-
-def test_the_mosaic_holds_each_head_in_its_place_and_nothing_above_the_diagonals(toy):
-    view = AttentionExplorer(*toy, PROMPT).view
-    picture, side = view.mosaic()
+def test_the_mosaic_holds_each_head_and_the_snapshot_marks_what_is_chosen(toy):
+    widget = AttentionExplorer(*toy, PROMPT)
+    view, (picture, side) = widget.view, widget.view.mosaic()
     assert side == len(view.patterns.tokens)
+    shown = np.tril(np.ones((side, side), dtype=bool))
     for layer in range(2):
         for head in range(4):
             tile = picture[layer * (side + 1) :, head * (side + 1) :][:side, :side]
-            shown = np.tril(np.ones((side, side), dtype=bool))
             assert np.array_equal(tile[shown], view.patterns.matrix(layer, head)[shown])
             assert np.isnan(tile[~shown]).all()
     assert np.isnan(picture[side]).all()
-
-
-def test_the_snapshot_draws_the_mosaic_and_the_chosen_head(toy):
-    widget = AttentionExplorer(*toy, PROMPT)
+    # the snapshot draws it next to the chosen head
     widget.choose(layer=1, head=2, token=3)
     left, right, _ = widget.snapshot().axes
-    picture, side = widget.view.mosaic()
     assert np.array_equal(left.images[0].get_array().filled(np.nan), picture, equal_nan=True)
     assert np.array_equal(right.images[0].get_array(), widget.view.matrix())
     head, row = left.patches[0], right.patches[0]
     assert (head.get_x(), head.get_y()) == (2 * (side + 1) - 1, side)
     assert row.get_y() < 3 < row.get_y() + row.get_height() < 4
-    widget.choose(arcs="is read by")
+    widget.choose(arcs="is attended to by")
     column = widget.snapshot().axes[1].patches[0]
     assert column.get_x() < 3 < column.get_x() + column.get_width() < 4
-
-
-def test_a_page_needs_nothing_but_itself(toy, tmp_path):
-    widget = AttentionExplorer(*toy, PROMPT)
-    text = widget.to_html(tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "http://" not in text
-    assert "https://" not in text
-    assert widget.view.title() in text
-
-
-def test_the_widget_says_what_it_shows_and_shows_a_picture_without_a_kernel(toy):
-    widget = AttentionExplorer(*toy, PROMPT)
-    assert repr(widget) == f"AttentionExplorer: {widget.view.title()}"
-    data, metadata = widget._repr_mimebundle_()
-    assert data["text/plain"] == widget.view.alt() == metadata["image/png"]["alt"]
-    assert data["image/png"].startswith("iVBORw0KGgo")
-
-
-def test_what_the_page_chooses_arrives_and_nonsense_from_it_changes_nothing(toy):
-    widget = AttentionExplorer(*toy, PROMPT)
+    # what the page chooses arrives, and a wrong choice changes nothing
     widget.state = {**widget.state, "layer": 1, "head": 3}
     assert (widget.view.layer, widget.view.head) == (1, 3)
     with pytest.raises(InputError, match="head is 4"):
         widget.choose(head=4)
     assert widget.state["head"] == 3
+
+
+# --- attention as bytes ---
+
+
+def random_patterns(*shape, size):
+    """Return softmaxed random scores below the diagonal, from flat to sharp."""
+    generator = np.random.default_rng(0)
+    scores = generator.normal(size=(*shape, size, size)) * 6
+    scores[..., *np.triu_indices(size, 1)] = -np.inf
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return (weights / weights.sum(axis=-1, keepdims=True)).astype(np.float32)
+
+
+def test_the_triangle_is_row_by_row_rounded_to_the_nearest_255th():
+    pattern = np.array([[1, 0, 0], [0.2, 0.8, 0], [0.4, 0.6, 0]])
+    assert triangle(pattern).tolist() == [255, 51, 204, 102, 153, 0]
+    diagonal = np.diag(np.float32([0, 1 / 510 - 1e-6, 1 / 510 + 1e-6, 0.5, 1]))
+    back = np.diag(square(triangle(diagonal))).tolist()
+    assert back == pytest.approx([0, 0, 1 / 255, 128 / 255, 1])
+
+
+@pytest.mark.parametrize("size", [1, 2, 37, 256])
+def test_at_most_a_510th_is_lost_and_every_weight_keeps_its_position(size):
+    patterns = random_patterns(2, 3, size=size)
+    weights = triangle(patterns)
+    assert (weights.shape, weights.dtype) == ((2, 3, size * (size + 1) // 2), np.uint8)
+    rows, columns = np.tril_indices(size)
+    back = weights / 255.0
+    assert np.abs(back - patterns[..., rows, columns].astype(np.float64)).max() <= 1 / 510
+    assert np.abs(square(weights) - patterns).max() <= 1 / 510 + 1e-7  # float32's own rounding
+    assert not np.triu(square(weights), 1).any()
+
+
+def test_every_byte_survives_the_way_there_and_back_and_packing_is_zlib():
+    for first in (0, 3):  # 253 = 22 × 23 / 2 bytes: 0 to 252, 3 to 255
+        every = np.arange(first, first + 253, dtype=np.uint8)
+        assert triangle(square(every)).tolist() == every.tolist()
+    weights = triangle(random_patterns(2, size=5))
+    assert zlib.decompress(pack(weights)) == bytes(weights[0].tolist() + weights[1].tolist())
+    reverse = weights[:, ::-1]
+    assert zlib.decompress(pack(reverse)) == bytes(reverse.reshape(-1).tolist())
+
+
+@pytest.mark.parametrize(
+    ("patterns", "words"),
+    [
+        (np.ones(3), "must be"), (np.ones((2, 3)), "must be"), (np.ones((0, 2, 2)), "must be"),
+        (np.full((2, 2), 1.5), "from 1.5 to 1.5"), (np.diag([0.5, -0.1]), "from -0.1"),
+        (np.diag([0.5, np.nan]), "weights must be between 0 and 1"),
+        (np.ones((2, 2)), "attends to a later key"),
+    ],
+)  # fmt: skip
+def test_what_is_not_causal_attention_is_refused(patterns, words):
+    with pytest.raises(InputError, match=words):
+        triangle(patterns)

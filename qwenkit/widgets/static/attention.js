@@ -1,15 +1,14 @@
 // AttentionExplorer: a grid of all heads, one head large, and the text with arcs.
-// `data` is described in attention.py; `shares` is each head's lower triangle, a byte a share.
+// `data` is described in attention.py; `weights` is each head's lower triangle.
 
 async function render({ model, el }) {
   const { root, controls, stage, live } = frame(el, "Attention of every head");
   const data = model.get("data");
-  const shares = await inflate(data.shares);
-  const size = data.places.length;
-  const area = size * (size + 1) / 2;
+  const weights = await inflate(data.weights);
+  const size = data.labels.length, area = AREA(size);
   const at = (layer, head) => {
     const start = (layer * data.heads + head) * area;
-    return shares.subarray(start, start + area);
+    return weights.subarray(start, start + area);
   };
   const pick = (patch) => choose(model, patch);
   const title = node("h4", { class: "qk-attention-title" });
@@ -33,7 +32,7 @@ async function render({ model, el }) {
   function draw() {
     const state = chosen(model);
     const triangle = at(state.layer, state.head);
-    const arcs = arcShares(triangle, size, state);
+    const arcs = arcWeights(triangle, size, state);
     title.textContent = data.titles[state.layer][state.head];
     bar.update(state);
     grid.draw(state);
@@ -51,27 +50,26 @@ async function render({ model, el }) {
   };
 }
 
-// What the chosen token reads of each place, or what each place reads of it; from 0 to 255.
-function arcShares(triangle, size, { token, arcs }) {
-  const start = (row) => row * (row + 1) / 2;
+// The weights of the chosen query on each key, or of each query on the chosen key; from 0 to 255.
+function arcWeights(triangle, size, { token, arcs }) {
   return Array.from({ length: size }, (_, i) => {
-    const [row, column] = arcs === "reads" ? [token, i] : [i, token];
-    return column > row ? 0 : triangle[start(row) + column];
+    const [row, column] = arcs === "attends to" ? [token, i] : [i, token];
+    return column > row ? 0 : triangle[AREA(row) + column];
   });
 }
 
-// A place by its words and its number: that of its token, or of its first and last one.
-function named({ places, factor, length }, i) {
+// A position by its label and its number: that of its token, or of its first and last one.
+function named({ labels, factor, length }, i) {
   const last = Math.min((i + 1) * factor, length) - 1;
-  return `${places[i]} (${factor === 1 ? i : `${i * factor}–${last}`})`;
+  return `${labels[i]} (${factor === 1 ? i : `${i * factor}–${last}`})`;
 }
 
-function spoken(data, { layer, head, token, arcs }, shares) {
-  const most = shares.map((share, i) => [share, i]).filter(([share]) => share)
+function spoken(data, { layer, head, token, arcs }, weights) {
+  const most = weights.map((weight, i) => [weight, i]).filter(([weight]) => weight)
     .sort(([one], [other]) => other - one).slice(0, 4)
-    .map(([share, i]) => `${named(data, i)} ${percent(share / 255)}`);
+    .map(([weight, i]) => `${named(data, i)} ${percent(weight / 255)}`);
   return `Layer ${layer}, head ${head}: ${named(data, token)} ${arcs} `
-    + (most.join(", ") || "nobody");
+    + (most.join(", ") || "no token");
 }
 
 // ---- controls ----
@@ -79,10 +77,11 @@ function spoken(data, { layer, head, token, arcs }, shares) {
 function attentionControls(data, state, pick) {
   const arcs = choice({
     label: "Arcs", value: state.arcs, on: (value) => pick({ arcs: value }),
-    options: [["reads", "what the token reads"], ["is read by", "who reads the token"]],
+    options: [["attends to", "what the token attends to"],
+      ["is attended to by", "which tokens attend to it"]],
   });
   const faint = tick({
-    label: "bring out small shares", value: state.faint, on: (value) => pick({ faint: value }),
+    label: "bring out small weights", value: state.faint, on: (value) => pick({ faint: value }),
   });
   const finds = data.strongest.map(([name, layer, head]) =>
     button(name, () => pick({ layer, head }), { title: `go to layer ${layer}, head ${head}` }));
@@ -90,7 +89,7 @@ function attentionControls(data, state, pick) {
     "Strongest:", ...finds);
   const strip = node("canvas", { width: 256, height: 1, "aria-hidden": "true" });
   const legend = node("div", { class: "qk-attention-legend" },
-    "0%", strip, "100%", node("span", {}, "grey: later tokens, never read"));
+    "0%", strip, "100%", node("span", {}, "gray: later tokens, masked"));
   function update(next) {
     arcs.update(next.arcs);
     faint.update(next.faint);
@@ -101,10 +100,6 @@ function attentionControls(data, state, pick) {
   }
   return { parts: finds.length ? [arcs, faint, group] : [arcs, faint], legend, update };
 }
-
-// The colour of each share from 0 to 255.
-const shadesOf = (faint) => Uint32Array.from({ length: 256 }, (_, i) =>
-  PACKED.viridis[faint ? Math.round(Math.sqrt(255 * i)) : i]);
 
 // ---- the grid of all heads ----
 
@@ -118,12 +113,12 @@ function headGrid(data, at, model, pick) {
     "aria-label": `Grid of ${layers} layers and ${heads} heads; arrow keys choose one`,
   });
   const context = sharp(canvas, left + heads * step + gap, top + layers * step + gap);
-  const small = Math.min(data.places.length, Math.floor(tile * (window.devicePixelRatio || 1)));
+  const small = Math.min(data.labels.length, Math.floor(tile * (window.devicePixelRatio || 1)));
   const pooled = mosaic(data, at, small);
-  const pictures = {}; // the whole grid in both scales of colour, painted when first needed
+  const pictures = {}; // the whole grid in both scales of color, painted when first needed
 
   function draw({ layer, head, faint }) {
-    pictures[faint] ||= coloured(pooled, heads * small, layers * small, shadesOf(faint));
+    pictures[faint] ||= colored(pooled, heads * small, layers * small, shadesOf(faint));
     context.clearRect(0, 0, canvas.width, canvas.height);
     context.imageSmoothingEnabled = false;
     for (let i = 0; i < layers; i++)
@@ -139,13 +134,13 @@ function headGrid(data, at, model, pick) {
   // Numbers of layers and heads: all, or every n-th; the chosen ones bold.
   function numbers(layer, head) {
     context.textBaseline = "middle";
-    const line = (count, now, room, place) => {
+    const line = (count, now, room, write) => {
       const every = Math.ceil(room / step);
       for (let i = 0; i < count; i++) {
         if (i !== now && (i % every || Math.abs(i - now) < every)) continue;
         context.font = `${i === now ? "700" : "400"} 12px system-ui, sans-serif`;
         context.fillStyle = i === now ? "#a34700" : "#444";
-        place(i, gap + i * step + tile / 2);
+        write(i, gap + i * step + tile / 2);
       }
     };
     context.textAlign = "right";
@@ -160,8 +155,8 @@ function headGrid(data, at, model, pick) {
     return head >= 0 && head < heads && layer >= 0 && layer < layers ? { layer, head } : null;
   }
   canvas.addEventListener("click", (event) => {
-    const place = under(event);
-    if (place) pick(place);
+    const found = under(event);
+    if (found) pick(found);
   });
   const move = (name, count, by) => () =>
     pick({ [name]: Math.max(0, Math.min(count - 1, chosen(model)[name] + by)) });
@@ -172,37 +167,28 @@ function headGrid(data, at, model, pick) {
     PageUp: move("layer", layers, -layers), PageDown: move("layer", layers, layers),
   });
   const words = (event) => {
-    const place = under(event);
-    return place && data.titles[place.layer][place.head];
+    const found = under(event);
+    return found && data.titles[found.layer][found.head];
   };
   const middle = (layer, head) =>
     [left + gap + head * step + tile / 2, top + gap + layer * step + tile / 2];
   return { canvas, draw, words, middle, low: layers * step < 400 };
 }
 
-// All heads, `small` pixels a side, each the largest of what it stands for; -1: never read.
-function mosaic({ layers, heads, places: { length: size } }, at, small) {
+// All heads, `small` pixels a side, each the largest of what it stands for; -1: masked.
+function mosaic({ layers, heads, labels: { length: size } }, at, small) {
   const width = heads * small;
   const pixels = new Int16Array(width * layers * small).fill(-1);
-  const place = Uint16Array.from({ length: size }, (_, i) => Math.floor(i * small / size));
+  const pixel = Uint16Array.from({ length: size }, (_, i) => Math.floor(i * small / size));
   for (let layer = 0; layer < layers; layer++)
     for (let head = 0; head < heads; head++) {
       const triangle = at(layer, head);
       for (let row = 0, i = 0; row < size; row++) {
-        const start = (layer * small + place[row]) * width + head * small;
+        const start = (layer * small + pixel[row]) * width + head * small;
         for (let column = 0; column <= row; column++, i++)
-          if (triangle[i] > pixels[start + place[column]])
-            pixels[start + place[column]] = triangle[i];
+          if (triangle[i] > pixels[start + pixel[column]])
+            pixels[start + pixel[column]] = triangle[i];
       }
     }
   return pixels;
-}
-
-function coloured(values, width, height, shades) {
-  const canvas = node("canvas", { width, height });
-  const image = new ImageData(width, height);
-  const pixels = new Uint32Array(image.data.buffer);
-  for (let i = 0; i < pixels.length; i++) pixels[i] = values[i] < 0 ? CANNOT : shades[values[i]];
-  canvas.getContext("2d").putImageData(image, 0, 0);
-  return canvas;
 }

@@ -1,7 +1,7 @@
-// CheckpointBrowser: the tensors as a tree. `data` is described in checkpoint.py; histograms come
-// by themselves, name -> counts and a few numbers, once `state.asked` names a tensor.
+// CheckpointBrowser: the tensors as a tree. `data` is described in checkpoint.py; histograms arrive
+// separately, name -> counts and a few numbers, once `state.asked` names a tensor.
 
-const PART_COLOURS = {
+const PART_COLORS = {
   embed_tokens: "#0072b2", self_attn: "#e69f00", mlp: "#009e73", norms: "#f0e442",
   lm_head: "#cc79a7", others: "#999999",
 };
@@ -15,7 +15,7 @@ function render({ model, el }) {
     oninput: () => pick({ text: filter.value }) });
   filter.value = chosen(model).text;
   controls.append(node("span", { class: "qk-control" },
-    node("label", { for: filter.id }, "Name has"), filter));
+    node("label", { for: filter.id }, "Name contains"), filter));
   const list = node("div", { class: "qk-tree", role: "tree", tabindex: "0",
     "aria-label": "Tensors, grouped by name" });
   const facts = node("table", { class: "qk-facts" });
@@ -53,7 +53,7 @@ function render({ model, el }) {
 
 // ---- the tree ----
 
-// Group -> its tensors, for every beginning of a name.
+// Group -> its tensors, for every prefix of a name.
 function grouped(tensors) {
   const tree = new Map();
   for (const [name, bytes] of tensors) {
@@ -67,7 +67,7 @@ function grouped(tensors) {
   return tree;
 }
 
-// The lines that are seen, as Tree.rows in tensors.py yields them.
+// The visible rows, as Tree.rows in _tensors.py yields them.
 function visibleRows(tensors, tree, { opened, text }) {
   const open = new Set(opened);
   const seen = new Set();
@@ -76,8 +76,8 @@ function visibleRows(tensors, tree, { opened, text }) {
   for (const [name, bytes] of tensors) {
     if (!fits(name)) continue;
     const parts = name.split(".");
-    let whole = true;
-    for (let length = 1; length < parts.length && whole; length++) {
+    let visible = true;
+    for (let length = 1; length < parts.length && visible; length++) {
       const group = parts.slice(0, length).join(".");
       if (!seen.has(group)) {
         seen.add(group);
@@ -85,9 +85,9 @@ function visibleRows(tensors, tree, { opened, text }) {
         rows.push({ name: group, depth: length - 1, count: inside.length,
           bytes: inside.reduce((sum, [, size]) => sum + size, 0) });
       }
-      whole = text !== "" || open.has(group);
+      visible = text !== "" || open.has(group);
     }
-    if (whole) rows.push({ name, depth: parts.length - 1, count: 1, bytes });
+    if (visible) rows.push({ name, depth: parts.length - 1, count: 1, bytes });
   }
   return rows;
 }
@@ -127,7 +127,7 @@ function walk(event, model, tree, pick) {
   const at = rows.findIndex((row) => row.name === state.selected);
   const group = tree.has(state.selected);
   const open = state.text !== "" || state.opened.includes(state.selected);
-  const go = (place) => pick({ selected: rows[Math.max(0, Math.min(rows.length - 1, place))].name });
+  const go = (row) => pick({ selected: rows[Math.max(0, Math.min(rows.length - 1, row))].name });
   const parent = state.selected.split(".").slice(0, -1).join(".");
   const keys = {
     ArrowDown: () => go(at + 1),
@@ -153,7 +153,7 @@ function walk(event, model, tree, pick) {
   keys[event.key]();
 }
 
-// ---- numbers of one tensor ----
+// ---- the values of one tensor ----
 
 function ask(model, state, pick) {
   if (!model.alone && !state.asked.includes(state.selected))
@@ -164,12 +164,12 @@ function numbersOf(model, tree, state, found, pick) {
   if (tree.has(state.selected)) return [];
   if (found) return histogramOf(found);
   if (model.alone)
-    return [node("div", { class: "qk-note" }, "Its numbers were not read: that needs a kernel.")];
+    return [node("div", { class: "qk-note" }, "Its values were not read: that needs a kernel.")];
   if (state.asked.includes(state.selected)) return [node("div", { class: "qk-note" }, "reading …")];
-  return [button("Read its numbers", () => ask(model, state, pick))];
+  return [button("Read its values", () => ask(model, state, pick))];
 }
 
-function histogramOf({ counts, edge, mean, std, outliers, broken }) {
+function histogramOf({ counts, edge, mean, std, outliers, not_finite: bad }) {
   const canvas = node("canvas", { role: "img",
     "aria-label": `Histogram from ${-edge.toPrecision(3)} to ${edge.toPrecision(3)}` });
   const [width, height] = [300, 110];
@@ -184,16 +184,16 @@ function histogramOf({ counts, edge, mean, std, outliers, broken }) {
     node("span", {}, "0"), node("span", {}, edge.toPrecision(3)));
   const words = `mean ${mean.toPrecision(2)}, standard deviation ${std.toPrecision(2)}; `
     + `${outliers.toLocaleString("en")} beyond six deviations. `
-    + `${broken ? `${broken.toLocaleString("en")} are no finite numbers. ` : ""}Heights in powers of ten.`;
+    + `${bad ? `${bad.toLocaleString("en")} are NaN or infinite. ` : ""}Logarithmic heights.`;
   return [canvas, ends, node("div", { class: "qk-note" }, words)];
 }
 
-// One strip, a piece for each part of the model, and what the colours mean.
+// One strip, a piece for each part of the model, and what the colors mean.
 function partStrip({ parts, whole }) {
   const strip = node("div", { class: "qk-strip", "aria-hidden": "true" });
   const legend = node("div", { class: "qk-legend" });
   for (const [part, bytes] of Object.entries(parts)) {
-    const shade = PART_COLOURS[part] ?? PART_COLOURS.others;
+    const shade = PART_COLORS[part] ?? PART_COLORS.others;
     strip.append(node("div", { style: `width: ${100 * bytes / whole}%; background: ${shade}` }));
     legend.append(node("span", {}, swatch(shade), ` ${part} ${percent(bytes / whole)}`));
   }

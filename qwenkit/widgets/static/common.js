@@ -1,4 +1,4 @@
-// What all widgets share. MAPS (name -> 256 colours in hexadecimal) is defined above.
+// What all widgets share. MAPS (name -> 256 colors in hexadecimal) is defined above.
 
 // ---- the model: what was chosen, and what is drawn ----
 
@@ -9,7 +9,7 @@ function choose(model, patch) {
   model.save_changes();
 }
 
-// A model for a page without a kernel: the same face as a notebook's, and nobody answers.
+// A model for a page without a kernel: the interface of a notebook's, without answers.
 function standalone(values) {
   const listeners = {};
   const unpack = (value) =>
@@ -80,7 +80,7 @@ function frame(el, name) {
   return { root, controls, stage, live };
 }
 
-// JupyterLab takes arrow keys and others for itself, wherever they are pressed: not in a widget.
+// JupyterLab reacts to arrow keys and others wherever they are pressed: not in a widget.
 function keepKeys(root) {
   root.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") event.stopPropagation();
@@ -112,7 +112,7 @@ function slider({ label, min, max, step = 1, value, on, show = String }) {
   return Object.assign(made, { update, input });
 }
 
-// A list to choose from; options are strings or [value, words].
+// A list to choose from; options are strings or [value, text].
 function choice({ label, options, value, on }) {
   const id = freshId();
   const select = node("select", { id, onchange: () => on(select.value) });
@@ -140,7 +140,7 @@ function tick({ label, value, on }) {
 const button = (words, on, more = {}) =>
   node("button", { type: "button", onclick: on, ...more }, words);
 
-// Speak a line, once the reader's hand rests.
+// Speak a line once the reader pauses.
 function say(live, words) {
   clearTimeout(live.timer);
   live.timer = setTimeout(() => { live.textContent = words; }, 150);
@@ -148,12 +148,12 @@ function say(live, words) {
 
 // ---- numbers ----
 
-const percent = (share) =>
-  share > 0 && share < 0.01 ? "<1%" : `${Math.round(100 * share)}%`;
+const percent = (part) =>
+  part > 0 && part < 0.01 ? "<1%" : `${Math.round(100 * part)}%`;
 
 // ---- drawing ----
 
-// A colour map as 256 packed pixels, for Uint32Array on the bytes of an ImageData.
+// A color map as 256 packed pixels, for Uint32Array on the bytes of an ImageData.
 const PACKED = Object.fromEntries(Object.entries(MAPS).map(([name, digits]) => {
   const pixels = new Uint32Array(256);
   for (let i = 0; i < 256; i++) {
@@ -163,13 +163,8 @@ const PACKED = Object.fromEntries(Object.entries(MAPS).map(([name, digits]) => {
   return [name, pixels];
 }));
 
-const colour = (map, share) => {
-  const i = Math.max(0, Math.min(255, Math.round(255 * share)));
-  return `#${MAPS[map].slice(6 * i, 6 * i + 6)}`;
-};
-
-// Paint a table of numbers on a canvas, a pixel for each; style its size with CSS.
-// values: any array, row by row. low and high: what the ends of the colour map stand for.
+// Paint a table of numbers on a canvas, a pixel per number; style its size with CSS.
+// values: any array, row by row. low and high: what the ends of the color map stand for.
 function heat(canvas, values, rows, columns, { map = "viridis", low = 0, high = 1 } = {}) {
   canvas.width = columns;
   canvas.height = rows;

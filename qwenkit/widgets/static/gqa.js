@@ -1,5 +1,5 @@
 // GQAExplorer: which query heads share a kv head, and the bytes of the cache.
-// `data` is described in gqa_view.py; every number drawn follows from `state` by the same formulas.
+// `data` is described in gqa.py; every number drawn follows from `state` by the same formulas.
 
 function render({ model, el }) {
   const { root, controls, stage, live } = frame(el, "Grouped-query attention");
@@ -11,7 +11,7 @@ function render({ model, el }) {
   const sum = node("div", { class: "qk-gqa-sum" });
   controls.append(...bar.parts);
   stage.append(node("div", { class: "qk-gqa" },
-    panel("Which query head reads which kv head", heads.box),
+    panel("Which query head uses which kv head", heads.box),
     panel("Keys and values in the cache", table.table, sum)));
 
   function draw() {
@@ -21,7 +21,7 @@ function render({ model, el }) {
     heads.draw(state);
     table.draw(byteRows(state, bytes));
     sum.replaceChildren(...sumLines(state, bytes).map((line) => node("div", {}, line)));
-    const words = `${sharing(state)} ${commas(bytes.token.chosen)} bytes a token, `
+    const words = `${sharing(state)} ${commas(bytes.token.chosen)} bytes per token, `
       + `${sizeOf(bytes.whole.chosen)} for ${plural(state.tokens, "token")}.`;
     say(live, words);
     root.qk = { state, bytes, words, preset: presetOf(data, state), lines: heads.lines() };
@@ -44,7 +44,7 @@ const divisors = (number) =>
 const kindOf = ({ heads, kv_heads }) =>
   kv_heads === heads ? "MHA" : kv_heads === 1 ? "MQA" : "GQA";
 
-// Keys and values of one token, and of all: with a kv head a query head, as chosen, with one.
+// Keys and values of one token, and of all: with a kv head per query head, as chosen, with one.
 function cacheBytes({ heads, kv_heads, head_dim, layers, tokens, value_bytes }) {
   const kept = { MHA: heads, chosen: kv_heads, MQA: 1 };
   const of = (more) => Object.fromEntries(Object.entries(kept)
@@ -62,7 +62,7 @@ function sharing({ heads, kv_heads, head }) {
   const size = heads / kv_heads, kv = Math.floor(head / size);
   const own = `Query head ${head} has kv head ${kv} for itself.`;
   return size === 1 ? own
-    : `Query head ${head} reads kv head ${kv}, as do all from ${kv * size} to `
+    : `Query head ${head} uses kv head ${kv}, as do all from ${kv * size} to `
       + `${(kv + 1) * size - 1}.`;
 }
 
@@ -71,18 +71,18 @@ function byteRows(state, { kept, token, whole }) {
   return Object.keys(kept).map((key) => ({
     name: `${names[key]}: ${plural(kept[key], "kv head")}`,
     bars: [[whole[key] / whole.MHA, key === "chosen" ? BLUE : PALE]],
-    texts: [`${commas(token[key])} bytes a token`, sizeOf(whole[key])],
+    texts: [`${commas(token[key])} bytes per token`, sizeOf(whole[key])],
   }));
 }
 
 function sumLines({ heads, kv_heads, head_dim, layers, tokens, value_bytes }, { token, whole }) {
   const factors = [
     "2 (a key and a value)", plural(layers, "layer"), plural(kv_heads, "kv head"),
-    plural(head_dim, "number"), plural(value_bytes, "byte"),
+    plural(head_dim, "value"), plural(value_bytes, "byte"),
   ];
   const less = heads / kv_heads;
   return [
-    `${factors.join(" × ")} = ${commas(token.chosen)} bytes a token`,
+    `${factors.join(" × ")} = ${commas(token.chosen)} bytes per token`,
     `${commas(token.chosen)} bytes × ${plural(tokens, "token")} = ${sizeOf(whole.chosen)}`,
     less === 1 ? "Each query head has a kv head of its own: nothing is saved."
       : `${less} query heads share a kv head: the cache is ${less} times smaller than MHA's.`,
@@ -97,7 +97,7 @@ function gqaControls(data, model, pick) {
     label: "Model", options: [...Object.keys(data.presets), data.own], value: "",
     on: (name) => (name in data.presets ? pick(fitted(data.presets[name])) : update(chosen(model))),
   });
-  // The lit head must be one that there is.
+  // The marked head must be one that exists.
   const fitted = (patch) => ({ ...patch, head: Math.min(chosen(model).head, patch.heads - 1) });
   // Fewer or more query heads keep as many kv heads as divide them.
   const resize = (heads) => pick(fitted({
@@ -113,13 +113,13 @@ function gqaControls(data, model, pick) {
     label, min: step, max: most[key], step, value: state[key],
     on: (value) => pick({ [key]: value }),
   });
-  const dim = wide("Numbers a head", "head_dim", 2), layers = wide("Layers", "layers", 1);
+  const dim = wide("Head dimension", "head_dim", 2), layers = wide("Layers", "layers", 1);
   const tokens = slider({ // each step doubles
     label: "Tokens", min: 0, max: Math.log2(most.tokens), step: 1, value: Math.log2(state.tokens),
     show: () => commas(chosen(model).tokens), on: (power) => pick({ tokens: 2 ** power }),
   });
   const bytes = choice({
-    label: "A number in", value: state.value_bytes,
+    label: "Data type", value: state.value_bytes,
     options: Object.entries(data.bytes).map(([size, words]) =>
       [size, `${words}, ${plural(Number(size), "byte")}`]),
     on: (value) => pick({ value_bytes: Number(value) }),
@@ -143,15 +143,15 @@ const TOP = 24, TALL = 28, LOW = 122, HIGH = LOW + TALL + 4; // rows of the pict
 function headPicture(data, model, pick) {
   const box = node("div", {
     class: "qk-gqa-heads qk-clickable", tabindex: 0, role: "application",
-    "aria-label": "Query heads above the kv heads that they read; arrow keys choose a query head",
+    "aria-label": "Query heads above the kv heads that they use; arrow keys choose a query head",
   });
   let drawn = [];
 
   function draw(state) {
     const width = Math.max(box.clientWidth, 280), size = state.heads / state.kv_heads;
     const one = width / state.heads, lit = Math.floor(state.head / size);
-    const colours = (kv) => {
-      const fill = data.colours[kv % data.colours.length];
+    const colors = (kv) => {
+      const fill = data.colors[kv % data.colors.length];
       return [fill, data.light.includes(fill) ? "black" : "white"];
     };
     const queries = { count: state.heads, width: one, y: TOP, letters: ["q"] };
@@ -159,17 +159,17 @@ function headPicture(data, model, pick) {
     for (let head = 0; head < state.heads; head++) {
       const kv = Math.floor(head / size), x = (head + 0.5) * one, end = (kv + 0.5) * size * one;
       lines.push({ head, kv, part: vector("line", {
-        x1: x, y1: TOP + TALL, x2: end, y2: LOW, stroke: colours(kv)[0],
+        x1: x, y1: TOP + TALL, x2: end, y2: LOW, stroke: colors(kv)[0],
         "stroke-width": head === state.head ? 5 : 1.5, "data-head": head, "data-kv": kv,
       }) });
-      boxes.push(...headBox(queries, head, { lit: head === state.head, colours: colours(kv) }));
+      boxes.push(...headBox(queries, head, { lit: head === state.head, colors: colors(kv) }));
     }
     const keys = { count: state.kv_heads, width: size * one, y: LOW, letters: ["k", "v"] };
     for (let kv = 0; kv < state.kv_heads; kv++)
-      boxes.push(...headBox(keys, kv, { lit: kv === lit, colours: colours(kv) }));
+      boxes.push(...headBox(keys, kv, { lit: kv === lit, colors: colors(kv) }));
     const x = Math.max(75, Math.min(width - 75, (state.head + 0.5) * one));
     const name = vector("text", { x, y: 15, class: "qk-gqa-lit" });
-    name.textContent = `q${state.head} reads k${lit}, v${lit}`;
+    name.textContent = `q${state.head} uses k${lit}, v${lit}`;
     box.replaceChildren(vector("svg", { width, height: HIGH, "aria-hidden": "true" },
       ...lines.map(({ part }) => part), ...boxes, name));
     drawn = lines.map(({ head, kv }) => [head, kv]);
@@ -187,7 +187,7 @@ function headPicture(data, model, pick) {
 }
 
 // A box and its name, "k0, v0", "k0" or "0": the longest that has room in all boxes of `row`.
-function headBox(row, number, { lit, colours: [fill, dark] }) {
+function headBox(row, number, { lit, colors: [fill, dark] }) {
   const { width, y, letters } = row;
   const gap = Math.min(2, width * 0.1), x = number * width;
   const part = vector("rect", {

@@ -1,14 +1,14 @@
 // LayerInspector: a layer, a head, a token, and panels that move together.
-// `data` is described in layer_view.py; its arrays come compressed.
+// `data` is described in _layer_view.py; its arrays come compressed.
 
-const PAUSE = 120; // milliseconds of rest before the kernel hears what was chosen
+const PAUSE = 120; // milliseconds without a choice before the kernel gets the last one
 
 async function render({ model, el }) {
   const { root, controls, stage, live } = frame(el, "One layer, head and token");
   const data = model.get("data");
   const arrays = await unpackArrays(data);
   const tell = later(() => model.save_changes(), PAUSE);
-  // The page draws at once; the kernel, which may have to compute, gets the last state alone.
+  // The page draws at once; the kernel, which may have to compute, gets only the last state.
   const pick = (patch) => {
     model.set("state", { ...chosen(model), ...patch });
     tell();
@@ -35,26 +35,26 @@ async function render({ model, el }) {
 }
 
 async function unpackArrays(data) {
-  const names = ["shares", "queries", "keys", "cos", "sin", "units", "acts", "norms", "embed_norms"];
-  const kinds = { shares: Uint8Array, queries: Int16Array, keys: Int16Array, units: Uint16Array };
-  const all = await Promise.all([...names.map((name) => data[name]), data.other?.shares]
+  const names = ["weights", "queries", "keys", "cos", "sin", "units", "acts", "norms", "embed_norms"];
+  const kinds = { weights: Uint8Array, queries: Int16Array, keys: Int16Array, units: Uint16Array };
+  const all = await Promise.all([...names.map((name) => data[name]), data.other?.weights]
     .map((bytes) => bytes && inflate(bytes)));
   const arrays = Object.fromEntries(names.map((name, i) =>
     [name, new (kinds[name] || Float32Array)(all[i].buffer)]));
   return { ...arrays, other: all.at(-1) };
 }
 
-// Everything that is drawn for a state, but for what the kernel answers.
+// Everything that is drawn for a state, except what the kernel answers.
 function layerValues(data, arrays, { layer, head, token }) {
   const { heads, kv_heads: kvHeads, dim, layers, tokens } = data;
   const size = tokens.length;
-  const triangle = (shares, length) => shares.subarray(
+  const triangle = (weights, length) => weights.subarray(
     (layer * heads + head) * AREA(length), (layer * heads + head + 1) * AREA(length));
-  const own = triangle(arrays.shares, size);
+  const own = triangle(arrays.weights, size);
   const kv = Math.floor(head / (heads / kvHeads));
   const vector = (values, count, which, step) => {
     const start = ((layer * count + which) * size + token) * dim;
-    const before = Array.from(values.subarray(start, start + dim), (whole) => whole * step);
+    const before = Array.from(values.subarray(start, start + dim), (steps) => steps * step);
     return { before, after: rotated(before, arrays, token) };
   };
   const units = arrays.units.length / (layers * size), first = (layer * size + token) * units;
@@ -63,7 +63,7 @@ function layerValues(data, arrays, { layer, head, token }) {
     norms.push(...arrays.norms.subarray(2 * (i * size + token), 2 * (i * size + token) + 2));
   return {
     triangle: own,
-    row: Array.from(own.subarray(AREA(token), AREA(token) + token + 1), (share) => share / 255),
+    row: Array.from(own.subarray(AREA(token), AREA(token) + token + 1), (weight) => weight / 255),
     otherTriangle: data.other && triangle(arrays.other, data.other.tokens.length),
     kv,
     query: vector(arrays.queries, heads, head, data.query_steps[layer]),
@@ -73,7 +73,7 @@ function layerValues(data, arrays, { layer, head, token }) {
   };
 }
 
-// RoPE: the pair (i, i + D/2) is turned by its angle at the token's place.
+// RoPE: the pair (i, i + D/2) is rotated by its angle at the token's position.
 function rotated(vector, { cos, sin }, token) {
   const half = vector.length / 2;
   return vector.map((value, i) => {
@@ -83,7 +83,7 @@ function rotated(vector, { cos, sin }, token) {
   });
 }
 
-// What the kernel said, where it belongs to what is chosen now; else null.
+// What the kernel answered, if it belongs to what is chosen now; else null.
 function answers(model, data, { token, off }) {
   const lens = model.get("lens"), without = model.get("without");
   return {
@@ -104,8 +104,8 @@ function layerParts(model, data, root, pick) {
       on: (head) => pick({ head }) }),
     title: node("h4", { class: "qk-layer-title" }),
     line,
-    map: mapPanel("Where the head reads", tokens, "A row for each token that reads; arrow keys choose one",
-      root, () => chosen(model).token, (token) => pick({ token })),
+    map: mapPanel("What the head attends to", tokens,
+      "A row for each query position; arrow keys choose one", root, () => chosen(model).token, (token) => pick({ token })),
     off: offPanel(tokens, Boolean(model.alone), pick),
     pairs: pairsPanel(data.dim, root),
     norms: normsPanel(layers, root, pick),
@@ -144,21 +144,21 @@ function drawParts(parts, data, shown, alone) {
   parts.norms.draw(shown.norms, layer);
   parts.units.draw(shown.units);
   parts.lens.draw(shown.lens, layer, alone
-    ? "This token's was not asked for before the page was made; that needs a kernel."
+    ? "This token's was not computed before the page was made; that needs a kernel."
     : "The kernel computes …");
   parts.off.draw(state, shown.without);
   if (!parts.other) return;
   const start = AREA(otherToken);
   const row = shown.otherTriangle.subarray(start, start + otherToken + 1);
-  parts.otherLine.draw(otherToken, Array.from(row, (share) => share / 255));
+  parts.otherLine.draw(otherToken, Array.from(row, (weight) => weight / 255));
   parts.other.draw(shown.otherTriangle, otherToken);
 }
 
 function layerWords({ tokens }, { state: { layer, head, token }, row, lens }) {
-  const most = row.map((share, i) => [share, i]).filter(([share]) => share)
+  const most = row.map((weight, i) => [weight, i]).filter(([weight]) => weight)
     .sort(([one], [other]) => other - one).slice(0, 3)
-    .map(([share, i]) => `${tokens[i]} (${i}) ${percent(share)}`);
-  const guess = lens ? `; here the model would say ${lens[layer + 1][0][0]}` : "";
-  return `Layer ${layer}, head ${head}: token ${token}, ${tokens[token]}, reads `
+    .map(([weight, i]) => `${tokens[i]} (${i}) ${percent(weight)}`);
+  const guess = lens ? `; here the model would predict ${lens[layer + 1][0][0]}` : "";
+  return `Layer ${layer}, head ${head}: token ${token}, ${tokens[token]}, attends to `
     + `${most.join(", ")}${guess}`;
 }

@@ -1,82 +1,20 @@
-// LayerInspector's panels. Each is { box, draw }: what stands in the page, and how it is renewed.
+// LayerInspector's panels. Each is { box, draw }: an element of the page, and how it is redrawn.
 
-const NEVER = 0xffe9e9e9; // the half of a map that no token may read
-const AREA = (size) => size * (size + 1) / 2;
+// ---- attention: a row for each query position ----
 
-// ---- attention: a row for each token that reads ----
-
-function mapPanel(title, tokens, label, root, at, pick) {
-  const size = tokens.length;
-  const cell = Math.max(1, Math.min(24, Math.floor(230 / size)));
-  const side = size * cell, left = 64, top = 64;
-  const canvas = node("canvas", { tabindex: 0, role: "application", "aria-label": label });
-  const context = sharp(canvas, left + side + 3, top + side + 3);
-  const picture = node("canvas");
-  picture.width = picture.height = size;
-  let triangle;
-
-  function draw(next, token) {
-    triangle = next;
-    paintTriangle(picture, size, triangle);
-    context.clearRect(0, 0, left + side + 3, top + side + 3);
-    context.imageSmoothingEnabled = false;
-    context.drawImage(picture, left, top, side, side);
-    axisLabels(context, tokens, cell, left, top, token);
-    context.strokeStyle = ORANGE;
-    context.lineWidth = 2;
-    context.strokeRect(left - 1, top + token * cell - 1, (token + 1) * cell + 2, cell + 2);
-  }
-  const under = (event) => {
-    const row = Math.floor((event.offsetY - top) / cell);
-    return row >= 0 && row < size ? [row, Math.floor((event.offsetX - left) / cell)] : null;
-  };
-  canvas.addEventListener("click", (event) => {
-    const place = under(event);
-    if (place) pick(place[0]);
+function mapPanel(title, labels, label, root, at, pick) {
+  const map = triangleMap({
+    labels, letters: 8, margin: 64, at, pick, "aria-label": label,
+    cell: Math.max(1, Math.min(24, Math.floor(230 / labels.length))),
+    name: (i) => `${labels[i]} (${i})`,
   });
-  keyed(canvas, walkKeys(() => size, at, pick));
-  hover(root, canvas, (event) => {
-    const [row, column] = under(event) || [0, -1];
-    if (column < 0 || column >= size) return null;
-    const names = [`${tokens[row]} (${row})`, `${tokens[column]} (${column})`];
-    if (column > row) return `${names[0]} cannot read the later ${names[1]}`;
-    return `${names[0]} reads ${names[1]}: ${percent(triangle[AREA(row) + column] / 255)}`;
-  });
-  return { box: panel(title, canvas), draw };
-}
-
-function paintTriangle(canvas, size, triangle) {
-  const image = new ImageData(size, size);
-  const pixels = new Uint32Array(image.data.buffer).fill(NEVER);
-  for (let row = 0, i = 0; row < size; row++)
-    for (let column = 0; column <= row; column++)
-      pixels[row * size + column] = PACKED.viridis[triangle[i++]];
-  canvas.getContext("2d").putImageData(image, 0, 0);
-}
-
-// Names along the left and the top: all, or every n-th; the chosen one bold.
-function axisLabels(context, tokens, cell, left, top, token) {
-  const every = Math.ceil(14 / cell);
-  context.textBaseline = "middle";
-  tokens.forEach((words, i) => {
-    if (i !== token && (i % every || Math.abs(i - token) < every)) return;
-    const name = words.length > 8 ? `${[...words].slice(0, 7).join("")}…` : words;
-    context.font = `${i === token ? "700" : "400"} 12px ui-monospace, monospace`;
-    context.fillStyle = i === token ? "#a34700" : "#333";
-    context.textAlign = "right";
-    context.fillText(name, left - 4, top + (i + 0.5) * cell, left - 6);
-    context.save();
-    context.translate(left + (i + 0.5) * cell, top - 4);
-    context.rotate(-Math.PI / 2);
-    context.textAlign = "left";
-    context.fillText(name, 0, 0, top - 6);
-    context.restore();
-  });
+  hover(root, map.canvas, map.words);
+  return { box: panel(title, map.canvas), draw: map.draw };
 }
 
 // ---- query and key, before and after RoPE ----
 
-// Bars stand in pairs: dimension i above i + D/2, which turn together.
+// Bars come in pairs: dimension i above i + D/2, which rotate together.
 function pairsPanel(dim, root) {
   const half = dim / 2, row = 46;
   const cell = Math.max(4, Math.min(18, Math.floor(294 / half)));
@@ -102,10 +40,10 @@ function pairsPanel(dim, root) {
         context.fillStyle = BLUE;
         context.fillRect(x + cell * 0.5, middle, wide, -after[i] * scale);
       }
-      const length = Math.hypot(...before);
+      const norm = Math.hypot(...before);
       const whose = name === "query" ? "Query" : `Key of kv head ${key}`;
       caption.textContent =
-        `${whose}: length ${short(length)}, turned ${short(Math.hypot(...after))}; `
+        `${whose}: norm ${short(norm)}, rotated ${short(Math.hypot(...after))}; `
         + `tallest bar ${short(largest)}`;
       canvas.setAttribute("aria-label", `${caption.textContent}; ${dim} dimensions as bars`);
     }
@@ -125,11 +63,11 @@ function pairWords({ before, after }, i, half) {
   const point = (values) => `(${short(values[i])}, ${short(values[i + half])})`;
   const angle = (values) => Math.atan2(values[i + half], values[i]);
   const turn = ((angle(after) - angle(before)) * 180 / Math.PI + 720) % 360;
-  return `dimensions ${i} and ${i + half}: ${point(before)}, turned by ${Math.round(turn)}° `
-    + `(whole turns not counted): ${point(after)}`;
+  return `dimensions ${i} and ${i + half}: ${point(before)}, rotated by ${Math.round(turn)}° `
+    + `(full rotations not counted): ${point(after)}`;
 }
 
-// ---- who shares a kv head ----
+// ---- which heads share a kv head ----
 
 function groupPanel({ heads, kv_heads: count }, pick) {
   const size = heads / count;
@@ -144,15 +82,15 @@ function groupPanel({ heads, kv_heads: count }, pick) {
     buttons.forEach((one, i) => one.setAttribute("aria-pressed", String(i === head)));
     groups.forEach((one, i) => one.classList.toggle("qk-on", i === kv));
     const others = size > 1 ? `shared by heads ${kv * size} to ${(kv + 1) * size - 1}` : "its own";
-    words.textContent = `Head ${head} reads the keys and values of kv head ${kv}: ${others}.`;
+    words.textContent = `Head ${head} uses the keys and values of kv head ${kv}: ${others}.`;
   }
-  return { box: panel("Who shares keys and values", node("div", { class: "qk-groups" }, ...groups), words), draw };
+  return { box: panel("Which heads share keys and values", node("div", { class: "qk-groups" }, ...groups), words), draw };
 }
 
 // ---- the MLP's strongest units ----
 
 function unitsPanel(width) {
-  const { table, draw: rows } = barTable("Unit of the MLP, and how strongly it fires");
+  const { table, draw: rows } = barTable("Unit of the MLP, and its activation");
   function draw(units) {
     const largest = Math.max(...units.map(([, value]) => Math.abs(value))) || 1;
     rows(units.map(([unit, value]) => ({
@@ -165,13 +103,13 @@ function unitsPanel(width) {
   return { box: panel(`Strongest of the MLP's ${width.toLocaleString("en")} units`, table, note), draw };
 }
 
-// ---- the residual stream's length ----
+// ---- the residual stream's norm ----
 
 function normsPanel(layers, root, pick) {
   const width = 296, height = 140, left = 44, bottom = 22;
   const canvas = node("canvas", { role: "img", class: "qk-clickable" });
   const context = sharp(canvas, width, height);
-  const x = (stage) => left + (width - left - 8) * stage / (2 * layers); // 0: start, then two a layer
+  const x = (stage) => left + (width - left - 8) * stage / (2 * layers); // 0: embedding, then two per layer
   let norms = [];
   function draw(next, layer) {
     norms = next;
@@ -188,8 +126,8 @@ function normsPanel(layers, root, pick) {
     norms.forEach((value, stage) => dot(context, x(stage), y(value), stage % 2));
     chartLabels(context, { layers, layer, largest, left, height, bottom, x });
     const [start, middle, end] = norms.slice(2 * layer, 2 * layer + 3).map(short);
-    canvas.setAttribute("aria-label", `Length of the residual stream: ${short(norms[0])} at the `
-      + `start, ${short(norms.at(-1))} at the end; in layer ${layer} from ${start} to ${middle} by `
+    canvas.setAttribute("aria-label", `Norm of the residual stream: ${short(norms[0])} of the `
+      + `embedding, ${short(norms.at(-1))} at the end; in layer ${layer} from ${start} to ${middle} by `
       + `attention, to ${end} by the MLP`);
   }
   const stageAt = ({ offsetX }) =>
@@ -198,13 +136,13 @@ function normsPanel(layers, root, pick) {
     pick({ layer: Math.max(0, Math.ceil(stageAt(event) / 2) - 1) }));
   hover(root, canvas, (event) => {
     const stage = stageAt(event);
-    const where = stage === 0 ? "at the start"
+    const where = stage === 0 ? "the embedding"
       : `layer ${Math.ceil(stage / 2) - 1}, after ${stage % 2 ? "attention" : "the MLP"}`;
     return `${where}: ${short(norms[stage])}`;
   });
   const legend = node("div", { class: "qk-note" },
     swatch(GREEN), " after attention  ", swatch(BLUE), " after the MLP");
-  return { box: panel("Length of the residual stream at the token", canvas, legend), draw };
+  return { box: panel("Norm of the residual stream at the token", canvas, legend), draw };
 }
 
 function dot(context, x, y, square) {
@@ -235,14 +173,14 @@ function chartLabels(context, { layers, layer, largest, left, height, bottom, x 
 
 function lensPanel(layers, pick) {
   const rows = Array.from({ length: layers + 1 }, (_, stage) => {
-    const name = stage ? `layer ${stage - 1}` : "start";
+    const name = stage ? `layer ${stage - 1}` : "embedding";
     const cells = [0, 1, 2].map(() => node("td", { class: "qk-token" }));
     const go = () => pick({ layer: Math.max(0, stage - 1) });
     const head = node("th", { scope: "row" }, stage ? button(name, go) : name);
     return { cells, row: node("tr", {}, head, ...cells) };
   });
   const body = node("div", { class: "qk-scroll" },
-    node("table", { class: "qk-lens", "aria-label": "The likeliest next tokens after each layer" },
+    node("table", { class: "qk-lens", "aria-label": "The most likely next tokens after each layer" },
       node("tbody", {}, ...rows.map(({ row }) => row))));
   const wait = node("div", { class: "qk-note" });
   function draw(guesses, layer, waiting) {
@@ -250,15 +188,15 @@ function lensPanel(layers, pick) {
     rows.forEach(({ cells, row }, stage) => {
       row.classList.toggle("qk-on", stage === layer + 1);
       cells.forEach((cell, i) => {
-        const [token, share] = guesses ? guesses[stage][i] : ["", 0];
-        cell.textContent = guesses ? `${token} ${percent(share)}` : "…";
-        cell.style.background = `rgba(0, 114, 178, ${0.75 * share})`;
-        cell.style.color = share > 0.7 ? "white" : "";
+        const [token, chance] = guesses ? guesses[stage][i] : ["", 0];
+        cell.textContent = guesses ? `${token} ${percent(chance)}` : "…";
+        cell.style.background = `rgba(0, 114, 178, ${0.75 * chance})`;
+        cell.style.color = chance > 0.7 ? "white" : "";
       });
     });
     intoSight(body, rows[layer + 1].row);
   }
-  return { box: panel("If the model stopped here, it would say", body, wait), draw };
+  return { box: panel("If the model stopped here, it would predict", body, wait), draw };
 }
 
 // ---- the chosen head, switched off ----
@@ -278,10 +216,10 @@ function offPanel(tokens, alone, pick) {
     rows(off && answer ? answer.rows[token].map(compared) : []);
     words.textContent = offWords(off, answer, alone);
     if (jump.hidden) return;
-    const place = answer.moved.indexOf(Math.max(...answer.moved));
-    jump.textContent = `Moved most after token ${place}, ${tokens[place]}`
-      + ` (${short(answer.moved[place])} nats)`;
-    jump.act = () => pick({ token: place });
+    const most = answer.moved.indexOf(Math.max(...answer.moved));
+    jump.textContent = `Largest change after token ${most}, ${tokens[most]}`
+      + ` (${short(answer.moved[most])} nats)`;
+    jump.act = () => pick({ token: most });
   }
   const legend = node("div", { class: "qk-note" }, swatch(PALE), " with it  ", swatch(ORANGE), " without");
   return { box: panel("The next token without a head", toggle, words, table, jump, legend), draw };

@@ -1,4 +1,4 @@
-// Parts that several widgets are made of: panels, keys, a line of tokens, bars.
+// Parts that several widgets use: panels, keys, a line of tokens, bars.
 
 const BLUE = "#0072b2", ORANGE = "#d55e00", GREEN = "#009e73", PALE = "#b0b0b0";
 
@@ -16,7 +16,7 @@ function keyed(element, actions) {
   });
 }
 
-// Keys that walk along `size()` places; `at` tells the present one, `go` takes the next one.
+// Keys that walk along `size()` positions; `at` tells the current one, `go` takes the next one.
 function walkKeys(size, at, go) {
   const by = (steps) => () => go(Math.max(0, Math.min(size() - 1, at() + steps)));
   return {
@@ -25,35 +25,35 @@ function walkKeys(size, at, go) {
   };
 }
 
-// A text as tokens, one of them chosen by click or by keys: `pick(place)`.
-// `.fill(tokens)` writes it; `.draw(place, shades, rgb)` marks the chosen one, and shades all.
+// A text as tokens, one of them chosen by click or by keys: `pick(position)`.
+// `.fill(tokens)` writes it; `.draw(position, shades, rgb)` marks the chosen one, and shades all.
 function tokenLine(label, pick) {
   const id = freshId();
   const list = node("div", { class: "qk-line", role: "listbox", tabindex: 0, "aria-label": label });
   let items = [], now = 0;
   function fill(tokens) {
     items = tokens.map((words, i) => node("span", {
-      id: `${id}-${i}`, role: "option", class: "qk-token", "data-place": i,
+      id: `${id}-${i}`, role: "option", class: "qk-token", "data-position": i,
       "aria-selected": "false", title: `token ${i}`,
     }, words));
     list.replaceChildren(...items.flatMap((item, i) => // a new line in the text is one on the page
       tokens[i].endsWith("↵") ? [item, node("br")] : [item]));
   }
-  function draw(place, shades = [], rgb = "0, 114, 178") {
+  function draw(position, shades = [], rgb = "0, 114, 178") {
     items.forEach((item, i) => {
       const shade = shades[i] || 0;
       item.style.background = shade ? `rgba(${rgb}, ${shade})` : "";
       item.style.color = shade > 0.6 ? "white" : "";
-      item.setAttribute("aria-selected", String(i === place));
+      item.setAttribute("aria-selected", String(i === position));
     });
-    now = place;
-    if (!items[place]) return list.removeAttribute("aria-activedescendant");
-    list.setAttribute("aria-activedescendant", items[place].id);
-    intoSight(list, items[place]);
+    now = position;
+    if (!items[position]) return list.removeAttribute("aria-activedescendant");
+    list.setAttribute("aria-activedescendant", items[position].id);
+    intoSight(list, items[position]);
   }
   list.addEventListener("click", (event) => {
-    const item = event.target.closest("[data-place]");
-    if (item) pick(Number(item.dataset.place));
+    const item = event.target.closest("[data-position]");
+    if (item) pick(Number(item.dataset.position));
   });
   keyed(list, walkKeys(() => items.length, () => now, pick));
   return { list, fill, draw };
@@ -66,7 +66,7 @@ function intoSight(box, part) {
   else if (box.scrollTop + box.clientHeight < below) box.scrollTop = below - box.clientHeight;
 }
 
-// A table of bars. A row: { name, bars: [[share, colour], ...], texts: [...], faint }.
+// A table of bars. A row: { name, bars: [[length, color], ...], texts: [...], faint }.
 function barTable(label) {
   const body = node("tbody");
   const table = node("table", { class: "qk-bars", "aria-label": label }, body);
@@ -74,21 +74,21 @@ function barTable(label) {
     body.replaceChildren(...rows.map(({ name, bars, texts, faint = false }) =>
       node("tr", { class: faint ? "qk-faint" : null },
         node("th", { scope: "row", class: "qk-token" }, name),
-        node("td", { class: "qk-bar" }, ...bars.map(([share, colour]) => bar(share, colour))),
+        node("td", { class: "qk-bar" }, ...bars.map(([length, color]) => bar(length, color))),
         ...texts.map((text) => node("td", { class: "qk-number" }, text)))));
   }
   return { table, draw };
 }
 
-const bar = (share, colour) => node("div", {
-  style: `width: ${(100 * Math.max(0, Math.min(1, share))).toFixed(2)}%; background: ${colour}`,
+const bar = (length, color) => node("div", {
+  style: `width: ${(100 * Math.max(0, Math.min(1, length))).toFixed(2)}%; background: ${color}`,
 });
 
-// Make a button act or not; unlike a disabled one it keeps the focus, and with it the keys.
+// Let a button act or not; unlike a disabled one it keeps the focus, and with it the keys.
 const allow = (made, yes) => made.setAttribute("aria-disabled", String(!yes));
 
-// A small square of a colour, for legends.
-const swatch = (colour) => node("span", { class: "qk-swatch", style: `background: ${colour}` });
+// A small square of a color, for legends.
+const swatch = (color) => node("span", { class: "qk-swatch", style: `background: ${color}` });
 
 // A number of few digits, with a true minus.
 const short = (value) => {
@@ -97,14 +97,14 @@ const short = (value) => {
   return value.toFixed(digits).replace("-", "−");
 };
 
-// Bytes in a unit of at most three digits, as `size` in plot/cache.py writes them.
+// Bytes in decimal units, with three digits, as `format_bytes` in files.py writes them.
 function sizeOf(bytes) {
   const units = [[1e12, "TB"], [1e9, "GB"], [1e6, "MB"], [1e3, "kB"], [1, "B"]];
   const [unit, name] = units.find(([one]) => bytes >= 0.9995 * one) || units.at(-1);
   return `${Number((bytes / unit).toPrecision(3))} ${name}`;
 }
 
-// Call a function once nobody has asked for it for a while.
+// Call a function once it has not been wanted for a while.
 function later(action, pause) {
   let timer;
   return () => {

@@ -1,5 +1,5 @@
 // RopeExplorer: everything is computed here, from the frequencies and two vectors.
-// `data` is described in rope_view.py.
+// `data` is described in _rope_view.py.
 
 function render({ model, el }) {
   const { root, controls, stage, live } = frame(el, "Rotary position embedding");
@@ -44,7 +44,7 @@ function rotation({ thetas, frequencies, factor, vectors, positions }) {
   };
   const dot = ([a, b], [c, d]) => a * c + b * d;
 
-  // q·k of one pair from the difference of its angles: what the cos and the sin of it weigh.
+  // q·k of one pair from the difference of its angles: the factors of its cos and of its sin.
   const weights = Array.from({ length: half }, (_, pair) => {
     const [[qa, qb], [ka, kb]] = vectors.map((vector) => [vector[pair], vector[pair + half]]);
     return [factor ** 2 * (qa * ka + qb * kb), factor ** 2 * (qa * kb - qb * ka)];
@@ -60,21 +60,21 @@ function rotation({ thetas, frequencies, factor, vectors, positions }) {
 
   function at({ pair, query, key, theta }) {
     const speed = speeds(theta);
-    const turned = (one) => [turn(vectors[0], one, query * speed[one]),
+    const rotated = (one) => [turn(vectors[0], one, query * speed[one]),
       turn(vectors[1], one, key * speed[one])];
     const [cos, sin] = tables(theta);
     const round = 2 * Math.PI / speed[pair];
     return {
       before: vectors.map((vector) => [vector[pair], vector[pair + half]]),
-      after: turned(pair),
+      after: rotated(pair),
       angles: [query, key].map((position) => position * speed[pair]),
-      product: speed.reduce((sum, _, one) => sum + dot(...turned(one)), 0),
-      pairProduct: dot(...turned(pair)),
+      product: speed.reduce((sum, _, one) => sum + dot(...rotated(one)), 0),
+      pairProduct: dot(...rotated(pair)),
       products: products(theta),
       pairProducts: distances.map((distance) => partAt(pair, distance * speed[pair])),
       cos, sin,
       title: `Pair ${pair}, dimensions ${pair} and ${pair + half}: `
-        + `a full turn every ${grouped(round, 1)} positions`,
+        + `a full rotation every ${grouped(round, 1)} positions`,
     };
   }
   return { at, half, positions };
@@ -93,14 +93,14 @@ function remembered(compute) {
 
 function ropeControls(data, state, model, pick) {
   const last = data.positions - 1;
-  const place = (name, label) => slider({
+  const position = (name, label) => slider({
     label, min: 0, max: last, value: state[name], on: (value) => pick({ [name]: value }),
   });
   const pair = slider({
     label: "Pair", min: 0, max: data.vectors[0].length / 2 - 1, value: state.pair,
     on: (value) => pick({ pair: value }),
   });
-  const query = place("query", "Query at"), key = place("key", "Key at");
+  const query = position("query", "Query at"), key = position("key", "Key at");
   const shift = slider({
     label: "Shift both", min: 0, max: last, value: 0, show: () => "",
     on(value) {

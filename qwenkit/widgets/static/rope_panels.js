@@ -12,9 +12,9 @@ function pairPanel() {
   const canvas = node("canvas", { role: "img" });
   const context = sharp(canvas, size, size);
 
-  function arrow([x, y], scale, colour, width, dashed) {
+  function arrow([x, y], scale, color, width, dashed) {
     const [toX, toY] = [middle + x * scale, middle - y * scale];
-    context.strokeStyle = context.fillStyle = colour;
+    context.strokeStyle = context.fillStyle = color;
     context.lineWidth = width;
     context.setLineDash(dashed ? [4, 4] : []);
     context.beginPath();
@@ -48,17 +48,17 @@ function pairPanel() {
       context.arc(middle, middle, Math.hypot(...vector) * scale, 0, 2 * Math.PI);
       context.stroke();
     }
-    [QUERY, KEY].forEach((colour, i) => {
-      arrow(before[i], scale, colour, 1.2, true);
-      arrow(after[i], scale, colour, 3, false);
+    [QUERY, KEY].forEach((color, i) => {
+      arrow(before[i], scale, color, 1.2, true);
+      arrow(after[i], scale, color, 3, false);
     });
-    const turned = angles.map((angle) => `${grouped(angle * 180 / Math.PI)}°`);
-    canvas.setAttribute("aria-label", `Pair ${pair} as arrows: query turned by ${turned[0]}, `
-      + `key by ${turned[1]}`);
+    const degrees = angles.map((angle) => `${grouped(angle * 180 / Math.PI)}°`);
+    canvas.setAttribute("aria-label", `Pair ${pair} as arrows: query rotated by ${degrees[0]}, `
+      + `key by ${degrees[1]}`);
   }
   const key = node("div", { class: "qk-note" },
     node("b", { style: `color: ${QUERY}` }, "query"), ", ",
-    node("b", { style: `color: ${KEY}` }, "key"), "; dashed: before the turn");
+    node("b", { style: `color: ${KEY}` }, "key"), "; dashed: before the rotation");
   return { panel: panel("The pair", canvas, key), canvas, draw };
 }
 
@@ -69,19 +69,19 @@ function numbersPanel() {
   function draw({ query, key }, { before, after, angles, pairProduct, product }) {
     const row = (name, ...cells) => node("tr", {}, node("th", { scope: "row" }, name),
       ...cells.map((cell) => node("td", { class: "qk-number" }, cell)));
-    const turned = (i) => `${grouped(angles[i] * 180 / Math.PI)}°`;
+    const degrees = (i) => `${grouped(angles[i] * 180 / Math.PI)}°`;
     body.replaceChildren(
       row("", "query", "key"),
       row("position", query, key),
       row("before", both(before[0]), both(before[1])),
-      row("turned by", turned(0), turned(1)),
+      row("rotated by", degrees(0), degrees(1)),
       row("after", both(after[0]), both(after[1])),
       row("distance", query - key),
       row("q·k, this pair", exact(pairProduct)),
       row("q·k, all pairs", node("b", { class: "qk-rope-product" }, exact(product))),
     );
   }
-  const note = node("div", { class: "qk-note" }, "Shift both: every angle changes, q·k stays.");
+  const note = node("div", { class: "qk-note" }, "Shift both: every angle changes, q·k stays the same.");
   return { panel: panel("In numbers", node("table", {}, body), note), draw };
 }
 
@@ -102,7 +102,7 @@ function tablesPanel({ half, positions }, model, pick) {
 
   function draw({ pair, query, key }, { cos, sin }) {
     context.clearRect(0, 0, canvas.width, canvas.height);
-    context.imageSmoothingEnabled = positions > high; // many rows to a pixel: their mean
+    context.imageSmoothingEnabled = positions > high; // several rows per pixel: their mean
     context.font = "12px system-ui, sans-serif";
     context.fillStyle = "#333";
     tables = [cos, sin];
@@ -125,8 +125,8 @@ function tablesPanel({ half, positions }, model, pick) {
     const y = (position) => top + (position + 0.5) / positions * high;
     const apart = Math.abs(y(query) - y(key)) < 13 ? (query < key ? -6 : 6) : 0;
     context.textAlign = "right";
-    for (const [position, colour, by] of [[key, KEY, -apart], [query, QUERY, apart]]) {
-      context.fillStyle = context.strokeStyle = colour;
+    for (const [position, color, by] of [[key, KEY, -apart], [query, QUERY, apart]]) {
+      context.fillStyle = context.strokeStyle = color;
       context.lineWidth = 1.5;
       context.fillText(position, left - 5, clamp(y(position) + by + 4, 12, top + high));
       for (const start of starts) {
@@ -146,8 +146,8 @@ function tablesPanel({ half, positions }, model, pick) {
     return inside ? { table, pair, query } : null;
   }
   canvas.addEventListener("click", (event) => {
-    const place = under(event);
-    if (place) pick({ pair: place.pair, query: place.query });
+    const found = under(event);
+    if (found) pick({ pair: found.pair, query: found.query });
   });
   const move = (name, count, by) => () =>
     pick({ [name]: clamp(chosen(model)[name] + by, 0, count - 1) });
@@ -158,13 +158,13 @@ function tablesPanel({ half, positions }, model, pick) {
     PageUp: move("query", positions, -10), PageDown: move("query", positions, 10),
   });
   const words = (event) => {
-    const place = under(event);
-    if (!place) return null;
-    const value = tables[place.table][place.query * half + place.pair];
-    return `${["cos", "sin"][place.table]} at position ${place.query}, pair ${place.pair}: `
-      + short(value);
+    const found = under(event);
+    if (!found) return null;
+    const { table, pair, query } = found;
+    return `${["cos", "sin"][table]} at position ${query}, pair ${pair}: `
+      + short(tables[table][query * half + pair]);
   };
-  const key = node("div", { class: "qk-note" }, "red: 1, white: 0, blue: −1; a column a pair");
+  const key = node("div", { class: "qk-note" }, "red: 1, white: 0, blue: −1; a column per pair");
   return { panel: panel("The tables: a row for each position", canvas, key), canvas, draw, words };
 }
 
@@ -182,8 +182,8 @@ function curvePanel({ positions }, model, pick) {
   let floor = 0, ceiling = 1, latest = null;
   const y = (value) => top + (ceiling - value) / (ceiling - floor) * high;
 
-  function line(values, colour, thick) {
-    context.strokeStyle = colour;
+  function line(values, color, thick) {
+    context.strokeStyle = color;
     context.lineWidth = thick;
     context.beginPath();
     values.forEach((value, i) => context.lineTo(x(i - last), y(value)));
@@ -259,6 +259,6 @@ function curvePanel({ positions }, model, pick) {
   };
   const key = node("div", { class: "qk-note" }, node("b", {}, "all pairs"), ", ",
     node("b", { style: "color: #767676" }, "this pair"),
-    "; grey ground: the key comes later, which a causal model masks");
+    "; gray background: the key comes later, which a causal model masks");
   return { panel: panel("q·k against the distance", canvas, key), canvas, draw, words };
 }

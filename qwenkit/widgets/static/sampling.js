@@ -1,8 +1,8 @@
-// SamplingExplorer: one distribution, and what the settings leave of it.
+// SamplingExplorer: one distribution, and what the settings keep of it.
 // `data` is described in sampling.py; the logits come compressed, the largest first. Every filter
-// keeps a beginning of that order, so a number, `end`, says what is kept.
+// keeps the first tokens of that order, so a number, `end`, says what is kept.
 
-const CUT_COLOURS = { top_k: "#cc79a7", top_p: "#e69f00", min_p: "#56b4e9" };
+const CUT_COLORS = { top_k: "#cc79a7", top_p: "#e69f00", min_p: "#56b4e9" };
 const dashed = (name) => name.replace("_", "-");
 
 async function render({ model, el }) {
@@ -16,11 +16,11 @@ async function render({ model, el }) {
   const text = node("div", { class: "qk-line qk-prompt", "aria-label": "The prompt" });
   text.append(...promptTokens(data.prompt));
   const strip = massStrip();
-  const bars = barTable("The likeliest tokens: probability before and after");
+  const bars = barTable("The most likely tokens: probability before and after");
   const draws = drawPanel(data, model, pick);
   stage.before(text, strip.box);
   stage.append(
-    node("div", { class: "qk-column qk-wider" }, panel("The likeliest tokens", bars.table,
+    node("div", { class: "qk-column qk-wider" }, panel("The most likely tokens", bars.table,
       node("div", { class: "qk-note" }, swatch(PALE), " before  ", swatch(BLUE), " after"))),
     node("div", { class: "qk-column" }, draws.box));
   text.scrollTop = text.scrollHeight;
@@ -43,7 +43,7 @@ async function render({ model, el }) {
   return () => model.off("change:state", draw);
 }
 
-// The last tokens of the prompt, and an empty place.
+// The last tokens of the prompt, and an empty position.
 function promptTokens(tokens) {
   const made = tokens.flatMap((words) => {
     const item = node("span", { class: "qk-token" }, words);
@@ -55,9 +55,9 @@ function promptTokens(tokens) {
 // ---- numbers ----
 
 function softmax(logits, temperature) {
-  const shares = Float64Array.from(logits, (logit) => Math.exp((logit - logits[0]) / temperature));
-  const sum = shares.reduce((one, other) => one + other, 0);
-  return shares.map((share) => share / sum);
+  const powers = Float64Array.from(logits, (logit) => Math.exp((logit - logits[0]) / temperature));
+  const sum = powers.reduce((one, other) => one + other, 0);
+  return powers.map((power) => power / sum);
 }
 
 // Temperature, then top-k, top-p and min-p, as Sampling.transforms applies them.
@@ -74,7 +74,7 @@ function sampled(logits, { temperature, top_k: k, top_p: p, min_p: m }) {
   };
   cut("top_k", k !== 0, () => {
     let next = Math.min(k, end);
-    while (next < end && logits[next] === logits[k - 1]) next++; // what is as likely stays too
+    while (next < end && logits[next] === logits[k - 1]) next++; // tokens that are as likely stay too
     return next;
   });
   cut("top_p", p !== 1, () => {
@@ -99,10 +99,10 @@ function sum(values, from, to) {
   return total;
 }
 
-const entropy = (shares) =>
-  Math.max(0, -shares.reduce((total, share) => total + (share ? share * Math.log(share) : 0), 0));
+const entropy = (probs) =>
+  Math.max(0, -probs.reduce((total, p) => total + (p ? p * Math.log(p) : 0), 0));
 
-// The same numbers from 0 to 1 as random_numbers in sampling.py.
+// The same numbers from 0 to 1 as _random_numbers in sampling.py.
 function* randomNumbers(seed, count) {
   for (; count > 0; count--) {
     seed = seed + 0x6d2b79f5 | 0;
@@ -112,17 +112,17 @@ function* randomNumbers(seed, count) {
   }
 }
 
-// Which places were drawn, in order, and how often each.
+// Which ranks were drawn, in order, and how often each.
 function countDraws(after, { seed, draws }) {
   const reach = new Float64Array(after.length);
-  after.forEach((share, i) => { reach[i] = share + (i ? reach[i - 1] : 0); });
+  after.forEach((p, i) => { reach[i] = p + (i ? reach[i - 1] : 0); });
   const order = Array.from(randomNumbers(seed, draws), (number) => above(reach, number * reach.at(-1)));
   const sums = new Map();
-  for (const place of order) sums.set(place, (sums.get(place) || 0) + 1);
+  for (const rank of order) sums.set(rank, (sums.get(rank) || 0) + 1);
   return { order, sums };
 }
 
-// The first place whose value is above a number.
+// The first index whose value is above a number.
 function above(values, number) {
   let low = 0, high = values.length - 1;
   while (low < high) {
@@ -157,16 +157,16 @@ function massStrip() {
   const words = node("div", { class: "qk-note" });
   function draw({ end, share, cuts, after }, before, length) {
     const parts = [["kept", end, share, BLUE],
-      ...Object.entries(cuts).map(([name, [count, mass]]) => [name, count, mass, CUT_COLOURS[name]])];
-    strip.replaceChildren(...parts.map(([, , mass, colour]) =>
-      node("div", { style: `width: ${100 * mass}%; background: ${colour}` })));
+      ...Object.entries(cuts).map(([name, [count, mass]]) => [name, count, mass, CUT_COLORS[name]])];
+    strip.replaceChildren(...parts.map(([, , mass, color]) =>
+      node("div", { style: `width: ${100 * mass}%; background: ${color}` })));
     const was = entropy(before), is = entropy(after);
     const many = (nats) => Math.exp(nats).toFixed(1);
-    words.replaceChildren(...parts.map(([name, count, mass, colour]) =>
-      node("span", { class: "qk-item" }, swatch(colour),
+    words.replaceChildren(...parts.map(([name, count, mass, color]) =>
+      node("span", { class: "qk-item" }, swatch(color),
         ` ${name === "kept" ? "kept" : `cut by ${dashed(name)}`}: ${count.toLocaleString("en")} of `
         + `${length.toLocaleString("en")} tokens, ${(100 * mass).toFixed(1)}% of the probability`)),
-      node("div", {}, `Entropy ${was.toFixed(2)} → ${is.toFixed(2)} nats: as undecided as between `
+      node("div", {}, `Entropy ${was.toFixed(2)} → ${is.toFixed(2)} nats, the entropy of `
         + `${many(was)} → ${many(is)} equally likely tokens.`));
   }
   return { box: node("div", { class: "qk-mass" }, strip, words), draw };
@@ -175,19 +175,19 @@ function massStrip() {
 function tokenRows({ names, shown }, before, { after, end, cuts }, { sums }, { draws }) {
   const count = Math.min(shown, names.length);
   const most = Math.max(before[0], after[0]);
-  const ends = []; // after each filter, the last first: who cuts a place
+  const ends = []; // after each filter, the last first: which one cuts a rank
   let reach = end;
   for (const [name, [cut]] of Object.entries(cuts).reverse()) ends.push([name, reach, reach += cut]);
-  const whoCuts = (i) => ends.find(([, from, to]) => i >= from && i < to)?.[0];
+  const cutBy = (i) => ends.find(([, from, to]) => i >= from && i < to)?.[0];
   const texts = (was, is, times) => [percent(was), `→ ${is}`, ...(draws ? [`${times || 0}×`] : [])];
   const rows = Array.from({ length: count }, (_, i) => {
-    const cut = i >= end && (whoCuts(i) ? `cut by ${dashed(whoCuts(i))}` : "never drawn");
+    const cut = i >= end && (cutBy(i) ? `cut by ${dashed(cutBy(i))}` : "never drawn");
     return {
       name: names[i], faint: i >= end, bars: [[before[i] / most, PALE], [after[i] / most, BLUE]],
       texts: texts(before[i], cut || percent(after[i]), sums.get(i)),
     };
   });
-  const rest = [before, after].map((shares) => sum(shares, count, shares.length));
+  const rest = [before, after].map((probs) => sum(probs, count, probs.length));
   const others = [...sums].reduce((total, [i, times]) => total + (i >= count ? times : 0), 0);
   rows.push({
     name: `${(before.length - count).toLocaleString("en")} others`, faint: end <= count,
@@ -216,9 +216,9 @@ function drawPanel({ names, most_draws: most }, model, pick) {
     if (Number(seed.value) !== state.seed || seed.value === "") seed.value = state.seed;
     words.textContent = state.draws
       ? `${state.draws.toLocaleString("en")} drawn; other settings use the same random numbers. The last:`
-      : "Nothing is drawn yet. The same seed and settings always draw the same tokens.";
-    list.replaceChildren(...order.slice(-24).map((place) =>
-      node("span", { class: "qk-token" }, names[place] ?? `(number ${place})`)));
+      : "Nothing drawn yet. The same seed and settings always draw the same tokens.";
+    list.replaceChildren(...order.slice(-24).map((rank) =>
+      node("span", { class: "qk-token" }, names[rank] ?? `(number ${rank})`)));
   }
   return { box: panel("Draw tokens", buttons, words, list), draw };
 }

@@ -1,5 +1,5 @@
 // GenerationStepper: a text that grows token by token, its alternatives, and the cache filling.
-// `data` is described in stepper.py. What came next after a path is in data.visited, by the ids.
+// `data` is described in stepper.py. What comes next after a path is in data.visited, by its ids.
 
 const FREE = "#e8e8e8";
 const BURST = 10; // tokens that one press of a button adds
@@ -9,9 +9,9 @@ function render({ model, el }) {
   const { root, controls, stage, live } = frame(el, "Generation step by step");
   const go = (path, at) => choose(model, { path, at });
   const steps = stepActions(model, go);
-  const line = tokenLine("The text; arrow keys go back and forward, Enter adds the likeliest token",
-    (place) => steps.to(place + 1 - model.get("data").prompt.length));
-  keyed(line.list, { Enter: steps.likeliest });
+  const line = tokenLine("The text; arrow keys go back and forward, Enter adds the most likely token",
+    (position) => steps.to(position + 1 - model.get("data").prompt.length));
+  keyed(line.list, { Enter: steps.add });
   keyed(root, Object.fromEntries(
     Array.from({ length: 8 }, (_, i) => [String(i + 1), () => steps.take(i)])));
   const bar = stepButtons(steps);
@@ -30,7 +30,7 @@ function render({ model, el }) {
     if (pathKey(view.path) !== written || !root.qk) line.fill(view.tokens);
     written = pathKey(view.path);
     line.draw(view.length - 1, view.shades);
-    [...line.list.querySelectorAll("[data-place]")].forEach((item, i) => {
+    [...line.list.querySelectorAll("[data-position]")].forEach((item, i) => {
       item.classList.toggle("qk-faint", i >= view.length);
       item.classList.toggle("qk-given", i < view.data.prompt.length);
     });
@@ -39,7 +39,7 @@ function render({ model, el }) {
     offers.draw(view);
     cache.draw(view);
     say(live, view.offers?.length
-      ? `Tokens added: ${view.at}; the likeliest next: ${view.offers[0][1]} ${percent(view.offers[0][2])}`
+      ? `Tokens added: ${view.at}; the most likely next: ${view.offers[0][1]} ${percent(view.offers[0][2])}`
       : wait.textContent);
     root.qk = view;
     painted(root);
@@ -55,8 +55,8 @@ function render({ model, el }) {
 // What is shown: the text, what comes next, and how full the cache is.
 function stepView(model) {
   const data = model.get("data"), { path, at } = chosen(model);
-  const offered = (place) => data.visited[pathKey(path.slice(0, place))];
-  const taken = path.map((id, place) => offered(place)?.find(([number]) => number === id));
+  const offered = (step) => data.visited[pathKey(path.slice(0, step))];
+  const taken = path.map((id, step) => offered(step)?.find(([number]) => number === id));
   const offers = offered(at); // undefined: the kernel has not answered yet
   const ended = at > 0 && data.stop_ids.includes(path[at - 1]);
   const alone = Boolean(model.alone);
@@ -67,13 +67,13 @@ function stepView(model) {
     shades: [...data.prompt.map(() => 0), ...taken.map((one) => 0.1 + 0.5 * (one?.[2] ?? 0))],
     length: data.prompt.length + at,
     cached: data.prompt.length + at - (ended ? 1 : 0),
-    // without a kernel only places that were visited can be gone to
+    // without a kernel only steps that were visited are possible
     open: (id) => !alone || pathKey([...path.slice(0, at), id]) in data.visited,
   };
 }
 
 function stepActions(model, go) {
-  let left = 0, timer = null; // tokens that a burst has still to add, and the next one's pause
+  let left = 0, timer = null; // tokens that a burst still has to add, and the next one's pause
   const now = () => stepView(model);
   const steps = {
     to(at) {
@@ -92,7 +92,7 @@ function stepActions(model, go) {
       }
       go(path[at] === id ? path : [...path.slice(0, at), id], at + 1);
     },
-    likeliest: () => steps.take(0),
+    add: () => steps.take(0),
     burst() {
       left = BURST;
       steps.goOn();
@@ -115,7 +115,7 @@ function stepButtons(steps) {
   const restart = button("To the prompt", steps.restart);
   const back = button("◀ Back", steps.back);
   const forward = button("Forward again ▶", steps.forward);
-  const add = button("Add the likeliest", steps.likeliest);
+  const add = button("Add the most likely", steps.add);
   const burst = button(`Add ${BURST}`, steps.burst);
   function draw({ path, at, offers, full, open }) {
     for (const one of [restart, back]) allow(one, at > 0);
@@ -130,11 +130,11 @@ function waitWords({ offers, ended, full, alone, data, open }) {
   if (full) return `max_new_tokens = ${data.max_new_tokens} is reached.`;
   if (!offers) return alone ? "This needs a kernel." : "The kernel computes …";
   if (alone && !offers.every(([id]) => open(id)))
-    return "Places that were never visited need a kernel.";
+    return "Steps that were never visited need a kernel.";
   return "";
 }
 
-// The alternatives as buttons; the one that the text went on with is marked.
+// The alternatives as buttons; the one that the text continues with is marked.
 function offersPanel(take) {
   const rows = Array.from({ length: 8 }, (_, rank) => {
     const key = button("", () => take(rank), { class: "qk-token" });
@@ -143,9 +143,9 @@ function offersPanel(take) {
       node("td", {}, key), share, number);
     return { key, share, number, row };
   });
-  const table = node("table", { class: "qk-bars", "aria-label": "What may come next" },
+  const table = node("table", { class: "qk-bars", "aria-label": "The next token" },
     node("tbody", {}, ...rows.map(({ row }) => row)));
-  const note = node("div", { class: "qk-note" }, "Click one, or press 1 to 8, to go on with it.");
+  const note = node("div", { class: "qk-note" }, "Click one, or press 1 to 8, to continue with it.");
   function draw({ offers = [], path, at, full, open }) {
     rows.forEach(({ key, share, number, row }, rank) => {
       const [id, name, chance] = offers[rank] || [null, "–", 0];
@@ -158,10 +158,10 @@ function offersPanel(take) {
       row.classList.toggle("qk-faint", id === null);
     });
   }
-  return { box: panel("What may come next", table, note), draw };
+  return { box: panel("The next token", table, note), draw };
 }
 
-// A cell for each place of each layer: prompt, new, free.
+// A cell for each position of each layer: prompt, new, free.
 function cachePanel({ layers, kv_heads: heads, dim, prompt, max_new_tokens: more, token_bytes: bytes }) {
   const room = prompt.length + more;
   const wide = Math.max(1, Math.min(14, Math.floor(520 / room)));
@@ -170,18 +170,18 @@ function cachePanel({ layers, kv_heads: heads, dim, prompt, max_new_tokens: more
   const context = sharp(canvas, room * wide, layers * high);
   const words = node("div", { class: "qk-note" });
   const legend = node("div", { class: "qk-note" }, swatch(BLUE), " prompt  ", swatch(ORANGE), " new  ",
-    swatch(FREE), ` free; a row is a layer, a column a place in the text. A cell holds ${heads} keys `
-    + `and ${heads} values (one for each kv head) of ${dim} numbers.`);
+    swatch(FREE), ` free; a row per layer, a column per position. A cell holds ${heads} keys `
+    + `and ${heads} values (one for each kv head) of ${dim} dimensions.`);
   const count = (number) => number.toLocaleString("en");
   function draw({ cached }) {
     context.clearRect(0, 0, room * wide, layers * high);
-    for (let place = 0; place < room; place++) {
-      context.fillStyle = place >= cached ? FREE : place < prompt.length ? BLUE : ORANGE;
+    for (let i = 0; i < room; i++) {
+      context.fillStyle = i >= cached ? FREE : i < prompt.length ? BLUE : ORANGE;
       for (let layer = 0; layer < layers; layer++)
-        context.fillRect(place * wide, layer * high, wide - gap, high - 1);
+        context.fillRect(i * wide, layer * high, wide - gap, high - 1);
     }
-    words.textContent = `${count(cached)} of ${count(room)} places in each of ${layers} layers: `
-      + `${count(cached * bytes)} of ${count(room * bytes)} bytes (${count(bytes)} a token)`;
+    words.textContent = `${count(cached)} of ${count(room)} positions in each of ${layers} layers: `
+      + `${count(cached * bytes)} of ${count(room * bytes)} bytes (${count(bytes)} per token)`;
     canvas.setAttribute("aria-label", `The KV cache: ${words.textContent}`);
   }
   return { box: panel("KV cache", words, canvas, legend), draw };
