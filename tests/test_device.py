@@ -10,7 +10,8 @@ from fixtures_toy import toy_of
 import qwenkit as qk
 from qwenkit import device
 from qwenkit.errors import InputError
-from qwenkit.pretrained import compare, loading
+from qwenkit.pretrained import _loading as loading
+from qwenkit.pretrained import compare
 
 CPU, MPS = torch.device("cpu"), torch.device("mps")
 

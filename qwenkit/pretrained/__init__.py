@@ -1,9 +1,9 @@
 """A trained model, ready to run: find it, forecast its memory, load it, save it again."""
 
+from qwenkit.pretrained._loading import load_model, load_pretrained, save_pretrained
+from qwenkit.pretrained._memory import Forecast, forecast, gigabytes
 from qwenkit.pretrained.compare import trusted_device
 from qwenkit.pretrained.hub import EMBEDDED, cached_models, resolve
-from qwenkit.pretrained.loading import load_model, load_pretrained, save_pretrained
-from qwenkit.pretrained.memory import Forecast, forecast, gigabytes
 
 __all__ = [
     "EMBEDDED",

@@ -1,6 +1,6 @@
 """From text to token ids and back, with chat and fill-in-the-middle prompts; BPE training."""
 
+from qwenkit.tokenizer._tokenizer import Tokenizer
 from qwenkit.tokenizer.bpe import learn_merges, write_tokenizer
-from qwenkit.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["Tokenizer", "learn_merges", "write_tokenizer"]

@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from qwenkit.errors import InputError
 from qwenkit.files import replacing, write_json
-from qwenkit.tokenizer.tokenizer import Tokenizer
+from qwenkit.tokenizer._tokenizer import Tokenizer
 
 # How Qwen2 cuts text before merging bytes: contractions, words, single digits, signs, newlines.
 SPLIT = (

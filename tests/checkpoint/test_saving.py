@@ -21,8 +21,9 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
 import qwenkit as qk
-from qwenkit.checkpoint import Checkpoint, save_checkpoint, saving
-from qwenkit.checkpoint.checkpoint import INDEX, SINGLE
+from qwenkit.checkpoint import Checkpoint, save_checkpoint
+from qwenkit.checkpoint import _saving as saving
+from qwenkit.checkpoint._checkpoint import INDEX, SINGLE
 from qwenkit.errors import CheckpointError
 
 CONFIG = small_config()
@@ -328,7 +329,7 @@ KILLED = """
 import json, os, pathlib, shutil, signal, sys, torch
 torch.set_num_threads(1)
 from fixtures_toy import random_tensors, same_bits, small_config
-from qwenkit.checkpoint import saving
+from qwenkit.checkpoint import _saving as saving
 from qwenkit.checkpoint import Checkpoint
 
 base, old_folder, limit = pathlib.Path(sys.argv[1]), *sys.argv[2:]

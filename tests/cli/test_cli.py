@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from toy import write_toy_checkpoint
 
 import qwenkit as qk
+from qwenkit.cli import _main as cli
+from qwenkit.cli import _reports as report
 from qwenkit.cli import main
-from qwenkit.cli import main as cli
-from qwenkit.cli import reports as report
 
 
 @pytest.fixture(scope="module")

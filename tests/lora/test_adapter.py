@@ -10,7 +10,7 @@ from reference import ids, pair, relative_error, tiny
 from safetensors.torch import load_file, save_file
 
 import qwenkit as qk
-from qwenkit.checkpoint import saving
+from qwenkit.checkpoint import _saving as saving
 from qwenkit.errors import CheckpointError, ConfigError, InputError
 from qwenkit.lora import adapter, lora_layers
 from qwenkit.lora.adapter import CONFIG, WEIGHTS

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import qwenkit as qk
 from qwenkit import device
-from qwenkit.cli import reports
+from qwenkit.cli import _reports as reports
 from qwenkit.pretrained import compare
 from qwenkit.pretrained.compare import compare_with_cpu, disagreement
 
@@ -205,8 +205,8 @@ def test_the_dtype_that_will_be_computed_in_is_the_one_that_is_tried(monkeypatch
 
 def test_doctor_shows_each_part_of_an_accelerator(monkeypatch):
     found = [compare.Difference("MLP", float("inf"), 0.1), compare.Difference("RMSNorm", 0.0, 0.1)]
-    monkeypatch.setattr(report, "compare_with_cpu", lambda device, dtype: found)
-    monkeypatch.setattr(report, "pick_device", lambda: torch.device("mps"))
+    monkeypatch.setattr(reports, "compare_with_cpu", lambda device, dtype: found)
+    monkeypatch.setattr(reports, "pick_device", lambda: torch.device("mps"))
     facts, problems = reports.doctor()
     lines = [line for line in facts if "CPU" in line or "WRONG" in line]
     assert any("MLP" in line and "WRONG" in line for line in lines)

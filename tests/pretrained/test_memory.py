@@ -8,8 +8,10 @@ import qwenkit as qk
 from qwenkit.checkpoint import Checkpoint
 from qwenkit.config import QwenConfig
 from qwenkit.errors import InputError, MemoryForecastError
-from qwenkit.pretrained import forecast, gigabytes, loading, memory
-from qwenkit.pretrained.memory import refuse_what_cannot_fit
+from qwenkit.pretrained import _loading as loading
+from qwenkit.pretrained import _memory as memory
+from qwenkit.pretrained import forecast, gigabytes
+from qwenkit.pretrained._memory import refuse_what_cannot_fit
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # size: layers, hidden, intermediate, heads, kv heads, tied, vocabulary, parameters, as published

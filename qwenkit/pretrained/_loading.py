@@ -14,9 +14,9 @@ from qwenkit.errors import CheckpointError, InputError
 from qwenkit.fast import accelerate, make_room_for_int8, quantize
 from qwenkit.files import read_json_object, write_json
 from qwenkit.model import QwenForCausalLM
+from qwenkit.pretrained._memory import refuse_what_cannot_fit
 from qwenkit.pretrained.compare import trusted_device
 from qwenkit.pretrained.hub import resolve
-from qwenkit.pretrained.memory import refuse_what_cannot_fit
 from qwenkit.tokenizer import Tokenizer
 
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from qwenkit.checkpoint.checkpoint import FLOATS, INDEX, SHARD, SINGLE
+from qwenkit.checkpoint._checkpoint import FLOATS, INDEX, SHARD, SINGLE
 from qwenkit.config import QwenConfig
 from qwenkit.errors import CheckpointError, ConfigError
 from qwenkit.files import temporary_name, to_disk, write_json

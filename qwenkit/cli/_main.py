@@ -14,7 +14,7 @@ from typing import Any
 
 from qwenkit import __version__
 from qwenkit.checkpoint import Checkpoint
-from qwenkit.cli.reports import doctor, forward, inspect
+from qwenkit.cli._reports import doctor, forward, inspect
 from qwenkit.errors import InputError, QwenkitError, SourceError
 from qwenkit.generate import beam_search, stream
 from qwenkit.model import QwenForCausalLM

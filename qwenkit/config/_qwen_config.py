@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from qwenkit.config.spelling import INT8, one_spelling, refuse_or_warn_of_unread
+from qwenkit.config._spelling import INT8, one_spelling, refuse_or_warn_of_unread
 from qwenkit.errors import ConfigError
 from qwenkit.files import read_json_object
 

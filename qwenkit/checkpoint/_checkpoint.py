@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from qwenkit.checkpoint.header import TensorInfo, read_header
+from qwenkit.checkpoint._header import TensorInfo, read_header
 from qwenkit.config import QwenConfig
 from qwenkit.errors import CheckpointError, ConfigError
 from qwenkit.files import read_json_object

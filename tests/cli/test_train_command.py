@@ -7,10 +7,10 @@ import sys
 import time
 
 import pytest
-from small import content, rows_of, write_recipe
+from train.small import content, rows_of, write_recipe
 
 import qwenkit as qk
-from qwenkit.cli import main as cli
+from qwenkit.cli import _main as cli
 
 
 @pytest.fixture(scope="module")
