@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import warnings
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,11 @@ from qwenkit.tokenizer import Tokenizer
 from qwenkit.train import train
 
 FILL = "<fill>"
-# What beam search does not take: option, and its value where it was not given.
-NOT_WITH_BEAMS: dict[str, object] = {
-    "temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0,
-    "seed": None, "stop": [],
-}  # fmt: skip
-SOURCE = "folder or Hub id (default: $QWENKIT_MODEL, else the embedded tiny-coder)"
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0 when all went well, 1 on an error or a problem found."""
+    """Run one command; return 0 on success, 1 on an error or a problem found."""
     warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
     options = _parser().parse_args(arguments)
     try:
@@ -44,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nqwenkit: stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of a pipe has seen enough, as `head` does
+    except BrokenPipeError:  # a reader such as `head` closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
@@ -78,10 +72,11 @@ def _generate(options: argparse.Namespace) -> int:
         if prompt.count(FILL) != 1:
             raise InputError(f"with --fim the prompt must hold {FILL} once, where text is wanted")
         before, after = prompt.split(FILL)
-    for name, off in NOT_WITH_BEAMS.items():
-        if options.beams and getattr(options, name) != off:
+    if options.beams:
+        used = [name for name, row in _SAMPLING.items() if getattr(options, name) != row[1]]
+        for name in used + ["stop"] * bool(options.stop):
             flag = name.replace("_", "-")
-            raise InputError(f"--beams looks for the likeliest text; leave out --{flag}")
+            raise InputError(f"--beams looks for the most likely text; leave out --{flag}")
     model, tokenizer = load_pretrained(options.model, device=options.device, dtype=options.dtype)
     stop_ids = model.stop_ids
     if options.fim:
@@ -104,25 +99,14 @@ def _pieces(
     stop_ids: Collection[int],
     options: argparse.Namespace,
 ) -> Iterable[str]:
-    """Return the new text as it comes; that of a beam search comes at once."""
-    length: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, "stop_ids": stop_ids}
+    """Return the new text as it is generated; beam search yields it at once."""
+    end: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, "stop_ids": stop_ids}
     if options.beams:
-        best = beam_search(model, tokenizer(prompt), num_beams=options.beams, **length)[0]
-        ids = best.ids[:-1] if best.finished else best.ids  # the stop token is no text
+        best = beam_search(model, tokenizer(prompt), num_beams=options.beams, **end)[0]
+        ids = best.ids[:-1] if best.finished else best.ids  # the stop token is not text
         return [tokenizer.decode(ids, skip_special=True)]
-    return stream(
-        model,
-        tokenizer,
-        prompt,
-        temperature=options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-        min_p=options.min_p,
-        repetition_penalty=options.repetition_penalty,
-        stop_strings=options.stop,
-        seed=options.seed,
-        **length,
-    )
+    sampling: dict[str, Any] = {name: getattr(options, name) for name in _SAMPLING}
+    return stream(model, tokenizer, prompt, stop_strings=options.stop, **sampling, **end)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -160,7 +144,7 @@ def _lab(options: argparse.Namespace) -> int:
     if os.name != "posix":
         return subprocess.call(command)
     sys.stdout.flush()
-    os.execv(command[0], command)  # become Jupyter: Ctrl-C and signals reach it, and it alone
+    os.execv(command[0], command)  # become Jupyter: Ctrl-C and signals reach it alone
 
 
 def _prompt(options: argparse.Namespace) -> str:
@@ -176,6 +160,83 @@ def _print(lines: Iterable[str]) -> None:
         print(line)
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; it must be an integer of at least 1")
+    return int(text)
+
+
+Option = tuple[str, dict[str, Any]]
+Command = Callable[[argparse.Namespace], int]
+
+
+def _option(name: str, text: str, **settings: Any) -> Option:
+    """Return what `add_argument` takes."""
+    return name, {"help": text, **settings}
+
+
+def _switch(name: str, text: str) -> Option:
+    return _option(name, text, action="store_true")
+
+
+_SOURCE = "folder or Hub id (default: $QWENKIT_MODEL, else the embedded tiny-coder)"
+_DEVICE = _option("--device", "auto, cpu, mps (default: auto)", default="auto")
+_MODEL = (
+    _option("prompt", 'the text; "-" reads it from standard input'),
+    _option("--model", _SOURCE, metavar="SOURCE"),
+    _DEVICE,
+    _option("--dtype", "auto, float32, bfloat16, float16, int8", default="auto"),
+)
+# Options of sampling, which beam search does not take: type, default, placeholder, help.
+_SAMPLING: dict[str, tuple[type, object, str, str]] = {
+    "temperature": (float, 0.0, "X", "0: always the most likely token (default)"),
+    "top_k": (int, 0, "K", "only the K most likely (default 0: all)"),
+    "top_p": (float, 1.0, "P", "only the most likely up to probability P (default: 1)"),
+    "min_p": (float, 0.0, "P", "only those at least P times the most likely (default: 0)"),
+    "repetition_penalty": (float, 1.0, "X", "above 1: fewer repetitions (default: 1)"),
+    "seed": (int, None, "N", "same seed, same text"),
+}
+# Name, function, help, examples, options, and options that exclude each other.
+_COMMANDS: list[tuple[str, Command, str, list[str], list[Option], list[Option]]] = [
+    ("doctor", _doctor, "report what this machine has, and what is wrong with it", ["doctor"],
+     [], []),
+    ("inspect", _inspect, "show a checkpoint's config, parameters and tensors, and check them",
+     ["inspect ./my-model", "inspect Qwen/Qwen2.5-Coder-0.5B --tensors"],
+     [_option("folder", _SOURCE, nargs="?"), _switch("--tensors", "one line per tensor")], []),
+    ("forward", _forward, "show the shapes on a prompt's way through the model",
+     ['forward "def fib(n):"', 'forward "import numpy as" --top 10'],
+     [*_MODEL, _option("--top", "how many next tokens (default: 5)", type=_count, default=5)], []),
+    ("generate", _generate, "continue a text, token by token",
+     ['generate "def fib(n):" --max-new-tokens 80',
+      'generate --chat "What is a closure?" --temperature 0.7 --seed 1',
+      f"generate --fim 'def add({FILL}):\\n    return a + b'",
+      'generate "import numpy as" --beams 4 --max-new-tokens 16', "generate - < prompt.py"],
+     [*_MODEL,
+      _option("--max-new-tokens", "(default: 128)", type=_count, default=128, metavar="N"),
+      *(_option(f"--{name.replace('_', '-')}", text, type=kind, default=default, metavar=letter)
+        for name, (kind, default, letter, text) in _SAMPLING.items()),
+      _option("--stop", "end before this text; may be given several times", action="append",
+              default=[], metavar="TEXT"),
+      _option("--beams", "search with N beams for the most likely text; not with the options of "
+              "sampling, nor --stop", type=_count, metavar="N")],
+     [_switch("--chat", "the prompt is a message to an assistant"),
+      _switch("--fim", f"fill in the {FILL} in the prompt")]),
+    ("train", _train, "train a model from a recipe and a folder of text",
+     ["train data/tiny-coder/recipe.toml --out runs/mine",
+      "train my.toml --text ./my-code --out runs/mine",
+      "train my.toml --text ./my-code --out runs/mine --resume"],
+     [_option("recipe", "a TOML file: model, data, training"),
+      _option("--out", "where all results go", required=True, metavar="FOLDER"),
+      _option("--text", "the text; stdlib: Python's own (default: the recipe's)",
+              metavar="FOLDER"),
+      _switch("--resume", "continue from the newest checkpoint in FOLDER"), _DEVICE], []),
+    ("lab", _lab, "open JupyterLab on the first notebook", ["lab", "lab --port 8900 --no-browser"],
+     [_option("--port", "(default: 8888)", type=int, default=8888),
+      _switch("--no-browser", "only start the server"),
+      _option("jupyter", "more options for JupyterLab, after --", nargs="*")], []),
+]  # fmt: skip
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qwenkit",
@@ -184,107 +245,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"qwenkit {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def command(name: str, run: object, text: str, *examples: str) -> argparse.ArgumentParser:
-        lines = "\n".join(f"  qwenkit {example}" for example in examples)
+    for name, run, text, examples, options, exclusive in _COMMANDS:
         made = commands.add_parser(
             name,
             help=text,
             description=text[0].upper() + text[1:] + ".",
-            epilog=f"examples:\n{lines}",
+            epilog="\n".join(["examples:", *(f"  qwenkit {example}" for example in examples)]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         made.set_defaults(run=run)
-        return made
-
-    command("doctor", _doctor, "say what this machine has, and what is wrong with it", "doctor")
-    made = command(
-        "inspect", _inspect, "show a checkpoint's config, parameters and tensors, and check them",
-        "inspect ./my-model", "inspect Qwen/Qwen2.5-Coder-0.5B --tensors",
-    )  # fmt: skip
-    made.add_argument("folder", nargs="?", help=SOURCE)
-    made.add_argument("--tensors", action="store_true", help="one line for every single tensor")
-    made = command(
-        "forward", _forward, "show the shapes on a prompt's way through the model",
-        'forward "def fib(n):"', 'forward "import numpy as" --top 10',
-    )  # fmt: skip
-    _model_options(made)
-    made.add_argument("--top", type=_count, default=5, help="how many next tokens (default: 5)")
-    made = command(
-        "generate", _generate, "continue a text, token by token",
-        'generate "def fib(n):" --max-new-tokens 80',
-        'generate --chat "What is a closure?" --temperature 0.7 --seed 1',
-        f"generate --fim 'def add({FILL}):\\n    return a + b'",
-        'generate "import numpy as" --beams 4 --max-new-tokens 16',
-        "generate - < prompt.py",
-    )  # fmt: skip
-    _model_options(made)
-    _generate_options(made)
-    made = command(
-        "train", _train, "train a model from a recipe and a folder of text",
-        "train data/tiny-coder/recipe.toml --out runs/mine",
-        "train my.toml --text ./my-code --out runs/mine",
-        "train my.toml --text ./my-code --out runs/mine --resume",
-    )  # fmt: skip
-    made.add_argument("recipe", help="a TOML file: model, data, training")
-    made.add_argument("--out", required=True, metavar="FOLDER", help="where all results go")
-    made.add_argument(
-        "--text", metavar="FOLDER", help="the text; stdlib: Python's own (default: the recipe's)"
-    )
-    made.add_argument(
-        "--resume", action="store_true", help="go on from the newest checkpoint in FOLDER"
-    )
-    made.add_argument("--device", default="auto", help="auto, cpu, mps (default: auto)")
-    made = command(
-        "lab", _lab, "open JupyterLab on the first notebook", "lab", "lab --port 8900 --no-browser"
-    )  # fmt: skip
-    made.add_argument("--port", type=int, default=8888, help="(default: 8888)")
-    made.add_argument("--no-browser", action="store_true", help="only start the server")
-    made.add_argument("jupyter", nargs="*", help="further options for JupyterLab, after --")
+        for option, settings in options:
+            made.add_argument(option, **settings)
+        group = made.add_mutually_exclusive_group() if exclusive else made
+        for option, settings in exclusive:
+            group.add_argument(option, **settings)
     return parser
-
-
-def _model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("prompt", help='the text; "-" reads it from standard input')
-    parser.add_argument("--model", metavar="SOURCE", help=SOURCE)
-    parser.add_argument("--device", default="auto", help="auto, cpu, mps (default: auto)")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16, int8")
-
-
-def _generate_options(parser: argparse.ArgumentParser) -> None:
-    kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--chat", action="store_true", help="the prompt is a message to an assistant")
-    kind.add_argument(
-        "--fim", action="store_true", help=f"fill in what {FILL} in the prompt stands for"
-    )
-
-    def option(name: str, metavar: str, kind: type, default: object, text: str) -> None:
-        parser.add_argument(name, type=kind, default=default, metavar=metavar, help=text)
-
-    parser.add_argument(
-        "--max-new-tokens", type=_count, default=128, metavar="N", help="(default: 128)"
-    )
-    option("--temperature", "X", float, 0.0, "0: always the likeliest token (default)")
-    option("--top-k", "K", int, 0, "only the K likeliest (default 0: all)")
-    option("--top-p", "P", float, 1.0, "only the likeliest up to probability P (default: 1)")
-    option("--min-p", "P", float, 0.0, "only those at least P times the likeliest (default: 0)")
-    option("--repetition-penalty", "X", float, 1.0, "above 1: fewer repetitions (default: 1)")
-    option("--seed", "N", int, None, "same seed, same text")
-    parser.add_argument(
-        "--stop", action="append", default=[], metavar="TEXT",
-        help="end before this text; may be given several times",
-    )  # fmt: skip
-    parser.add_argument(
-        "--beams", type=_count, metavar="N",
-        help="search with N beams for the likeliest text; not with the choices above",
-    )  # fmt: skip
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}; it must be a whole number of at least 1")
-    return int(text)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

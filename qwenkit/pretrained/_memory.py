@@ -11,12 +11,12 @@ from qwenkit.errors import InputError, MemoryForecastError
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes that a model takes at work.
+    """Bytes that a running model takes.
 
     Attributes:
         weights: all parameters; a tied head counts once.
         cache: keys and values for `length` tokens of each sequence.
-        activations: the most that one forward pass holds at a time beside those.
+        activations: the most that a forward pass holds at a time, besides those.
     """
 
     weights: int
@@ -40,17 +40,17 @@ def forecast(
 ) -> Forecast:
     """Forecast the bytes of a forward pass over `length` tokens with a cache of that length.
 
-    Activations are those of the CPU. One without bfloat16 products multiplies bfloat16 and int8 in
-    float32, and holds more.
+    Activations are those of the CPU. One without bfloat16 instructions multiplies bfloat16 and
+    int8 in float32, and holds more.
 
     Args:
         config: the model's.
         dtype: of weights, cache and activations; "int8": of a quantized model, whose cache and
             activations are bfloat16.
-        length: tokens a sequence, T = S.
+        length: tokens per sequence, T = S.
         batch_size: sequences, B.
         logits_to_keep: positions that get logits (0: all), as in `QwenForCausalLM.forward`.
-        eager_attention: whether scores and pattern are computed openly, as a trace asks for.
+        eager_attention: whether scores and pattern are computed, as a trace asks for.
 
     Raises:
         InputError: an unknown dtype, or a size below 1.
@@ -58,29 +58,29 @@ def forecast(
     if dtype == "int8":
         config, dtype = replace(config, quantization="int8"), "bfloat16"
     if dtype not in BYTES_PER_VALUE:
-        known = ", ".join([*BYTES_PER_VALUE, "int8"])
-        raise InputError(f"dtype is {dtype!r}; it must be one of {known}")
+        known = ", ".join(BYTES_PER_VALUE)
+        raise InputError(f"dtype is {dtype!r}; it must be one of {known}, int8")
     if length < 1 or batch_size < 1 or logits_to_keep < 0:
         raise InputError(
             f"length is {length}, batch_size {batch_size}, logits_to_keep {logits_to_keep}; "
             "they must be at least 1, 1 and 0"
         )
     size, float32 = BYTES_PER_VALUE[dtype], BYTES_PER_VALUE["float32"]
-    widened = dtype == "bfloat16" and not has_bfloat16_products()
+    upcast = dtype == "bfloat16" and not has_bfloat16_products()
     tokens = batch_size * length
-    # The fullest moment within a layer is either the MLP's (gate, which becomes the product, and
-    # up; a trace gets SiLU(gate) and the product apart; where it is widened, a copy of the product
-    # too) or, with open attention, the scores' (masked; softmax in float32, and what it reads).
-    wide = 4 if eager_attention else 2
-    mlp = tokens * config.intermediate_size * (wide * size + float32 * widened)
+    # A layer holds most either in the MLP (gate, which becomes the product, and up; a trace gets
+    # SiLU(gate) and the product separately; if it is upcast, a copy of the product too) or, in
+    # eager attention, with the scores (masked; softmax in float32, and its input).
+    held = 4 if eager_attention else 2
+    mlp = tokens * config.intermediate_size * (held * size + float32 * upcast)
     scores = batch_size * config.num_attention_heads * length * length
-    softmax = size + (2 if size < float32 else 1) * float32  # bytes a score
+    softmax = size + (2 if size < float32 else 1) * float32  # bytes per score
     attention = scores * softmax if eager_attention else 0
-    # Beside it stand the stream, its normalised copy, and the memory of attention's q, k, v and z,
+    # Add the residual stream, its normalized copy, and the memory of attention's q, k, v and z,
     # which the allocator keeps for the next layer: eight tensors of the stream's size. It keeps
-    # that of float32 copies too: the norm makes three, and products that are widened about five,
-    # of what comes in and goes out.
-    copies = (3 if size < float32 else 0) + 5 * widened
+    # float32 copies too: three in the norm, and about five of the inputs and outputs of products
+    # that are upcast.
+    copies = (3 if size < float32 else 0) + 5 * upcast
     residual = tokens * config.hidden_size * (8 * size + copies * float32)
     # The head comes last, when the layers' tensors are gone.
     kept = batch_size * (logits_to_keep or length)
@@ -93,16 +93,10 @@ def forecast(
 
 
 def refuse_what_cannot_fit(config: QwenConfig, dtype: str, free: int, source: str) -> None:
-    """Refuse, before loading, a model that the free memory cannot hold.
-
-    Args:
-        config: the model's.
-        dtype: it would be loaded in.
-        free: bytes there are.
-        source: what to call the model in the message.
+    """Refuse, before loading, a model in a dtype that `free` bytes of memory cannot hold.
 
     Raises:
-        MemoryForecastError: with the numbers, and what would fit instead.
+        MemoryForecastError: with the sizes, and what would fit instead.
     """
     need = forecast(config, dtype, logits_to_keep=1)
     if need.total <= free:
@@ -120,5 +114,9 @@ def refuse_what_cannot_fit(config: QwenConfig, dtype: str, free: int, source: st
 
 
 def gigabytes(count: int) -> str:
-    """Write bytes as decimal megabytes or gigabytes."""
+    """Write bytes as decimal megabytes or gigabytes.
+
+    >>> gigabytes(988_097_824), gigabytes(15_231_233_024)
+    ('988.1 MB', '15.2 GB')
+    """
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

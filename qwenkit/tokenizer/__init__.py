@@ -1,6 +1,7 @@
 """From text to token ids and back, with chat and fill-in-the-middle prompts; BPE training."""
 
-from qwenkit.tokenizer._tokenizer import Tokenizer
+from qwenkit.tokenizer._tokenizer import Tokenizer, byte_alphabet
 from qwenkit.tokenizer.bpe import learn_merges, write_tokenizer
 
-__all__ = ["Tokenizer", "learn_merges", "write_tokenizer"]
+__all__ = ["Tokenizer", "byte_alphabet", "learn_merges", "write_tokenizer"]
+_byte_alphabet = byte_alphabet  # as it was called before

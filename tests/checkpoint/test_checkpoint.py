@@ -211,9 +211,9 @@ BROKEN = {
         without_a_tensor, CheckpointError, INDEX, "'model.norm.weight' in no file"),
     "index has a tensor too many": (
         with_a_tensor_too_many, CheckpointError, INDEX, "'model.layers.9.extra'"),
-    "index disagrees with the headers": (swapped, CheckpointError, INDEX, "2 such in all"),
+    "index disagrees with the headers": (swapped, CheckpointError, INDEX, "2 such in total"),
     "a tensor in two shards": (
-        duplicated, CheckpointError, "model-00001-of", "embed_tokens.weight' stands in both"),
+        duplicated, CheckpointError, "model-00001-of", "embed_tokens.weight' is in both"),
     "a shard cut short": (cut_shard, CheckpointError, "model-00002-of", "cut short"),
     "several files without index": (no_index, CheckpointError, INDEX, "safetensors files and no"),
     "a .bin alone": (
@@ -242,7 +242,7 @@ def test_broken_folders_are_refused_with_words(tmp_path, sharded, spoil, error, 
         Checkpoint(folder)
     assert type(caught.value) is error
     message = str(caught.value)
-    assert str(tmp_path) in message or "stands in both" in message
+    assert str(tmp_path) in message or "is in both" in message
     assert file in message
     assert words in message
 

@@ -39,7 +39,7 @@ def test_doctor_reports_versions_and_the_chosen_model(capsys, folder, monkeypatc
     code, out, err = run(capsys, "doctor")
     assert (code, err) == (0, "")
     assert torch.__version__ in out
-    assert f"{qk.Checkpoint(folder).config.num_parameters:,} parameters, sound" in out
+    assert f"{qk.Checkpoint(folder).config.num_parameters:,} parameters, valid" in out
     assert "no problems found" in out
 
 

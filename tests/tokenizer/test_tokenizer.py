@@ -126,7 +126,7 @@ def test_a_character_cut_short_becomes_a_replacement(tokenizer):
 def test_ids_out_of_range_are_refused(tokenizer):
     for number in (-1, tokenizer.num_tokens, 10**6, 2**32, 2**64, -(2**40)):
         for call in (tokenizer.decode, tokenizer.token_strings):
-            with pytest.raises(TokenizerError, match=f"id {number} is no token"):
+            with pytest.raises(TokenizerError, match=f"id {number} is not a token"):
                 call([0, number])
     assert tokenizer.decode([tokenizer.num_tokens - 1]) == "<|file_sep|>"
 
