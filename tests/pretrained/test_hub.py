@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from fixtures_toy import python, toy_of
+from fixtures_toy import python
 
 from qwenkit.errors import QwenkitError, SourceError
 from qwenkit.pretrained import hub
@@ -26,11 +26,6 @@ UNNEEDED = {
     "onnx/model.safetensors": b"another",
     "training_args.bin": b"\x80\x04.",
 }
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return toy_of(tmp_path_factory)
 
 
 # --- without a network ---

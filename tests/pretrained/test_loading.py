@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from fixtures_toy import copied, plain_checkpoint, random_tensors, same_bits, small_config, toy_of
+from fixtures_toy import copied, plain_checkpoint, random_tensors, same_bits, small_config
 
 import qwenkit as qk
 from qwenkit.checkpoint import Checkpoint
@@ -11,11 +11,6 @@ from qwenkit.pretrained import _loading as loading
 from qwenkit.pretrained import hub
 
 IDS = torch.arange(12)[None]
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return toy_of(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from fixtures_toy import PUBLISHED, published, small_config, toy_of
+from fixtures_toy import PUBLISHED, published, small_config
 
 import qwenkit as qk
 from qwenkit.checkpoint import Checkpoint
@@ -13,11 +13,6 @@ from qwenkit.pretrained import forecast, gigabytes
 from qwenkit.pretrained._memory import refuse_what_cannot_fit
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return toy_of(tmp_path_factory)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

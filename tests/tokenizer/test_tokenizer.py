@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from fixtures_toy import ROOT, copied, toy_of
+from fixtures_toy import ROOT, copied
 from transformers import AutoTokenizer
 
 from qwenkit.errors import QwenkitError, TokenizerError
@@ -39,11 +39,6 @@ TEXTS = {
     "nearly special": "<|im_start |> <|im_start <|unknown|> |>",
     "byte alphabet": "Ġ Ċ ĉ č",
 }
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return toy_of(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
