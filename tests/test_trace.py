@@ -22,6 +22,13 @@ def run(trace=None, tokens=None, **overrides):
     return model, tokens, model(tokens, trace=trace)
 
 
+def traced(**settings):
+    """Return a trace of one forward pass."""
+    trace = Trace(**settings)
+    run(trace)
+    return trace
+
+
 # --- recording ---
 
 
@@ -90,8 +97,7 @@ def test_values_fit_together():
     ],
 )
 def test_only_what_was_asked_is_held(keep, layers, names):
-    trace = Trace(keep=keep, layers=layers)
-    run(trace)
+    trace = traced(keep=keep, layers=layers)
     assert list(trace) == names
     assert all(name in trace for name in names)
     assert "final_norm" not in trace
@@ -103,17 +109,14 @@ def test_only_what_was_asked_is_held(keep, layers, names):
 
 def test_a_tensor_that_two_points_share_counts_once():
     """A layer's resid_pre is the very tensor that the layer before recorded as resid_post."""
-    trace = Trace(keep=("resid_pre", "resid_post"))
-    run(trace)
+    trace = traced(keep=("resid_pre", "resid_post"))
     assert len(trace) == 2 * LAYERS
     assert trace.nbytes == (LAYERS + 1) * 4 * 2 * 6 * 32
 
 
 def test_all_points_of_one_layer():
-    trace = Trace(layers=[1])
-    run(trace)
-    outside = [point.name for point in POINTS if not point.in_layer]
-    assert set(trace) == {f"layers.1.{name}" for name in IN_LAYER} | set(outside)
+    outside = {point.name for point in POINTS if not point.in_layer}
+    assert set(traced(layers=[1])) == {f"layers.1.{name}" for name in IN_LAYER} | outside
 
 
 def test_each_forward_replaces_what_was_recorded():
@@ -155,10 +158,8 @@ def test_an_edit_that_writes_in_place_changes_no_other_point():
         x[:, 0] = 0
         return x
 
-    plain = Trace(keep="resid_post")
-    edited = Trace(keep=("resid_pre", "resid_post"), edits={"layers.1.resid_pre": wipe})
-    run(plain)
-    run(edited)
+    plain = traced(keep="resid_post")
+    edited = traced(keep=("resid_pre", "resid_post"), edits={"layers.1.resid_pre": wipe})
     assert torch.equal(edited["layers.0.resid_post"], plain["layers.0.resid_post"])
     assert not edited["layers.1.resid_pre"][:, 0].any()
 
@@ -174,9 +175,7 @@ def test_without_attention_the_mlps_alone_write_the_residual():
 
 
 def test_an_edit_of_one_layer_leaves_earlier_layers():
-    plain, edited = Trace(), Trace(edits={"layers.1.mlp.out": torch.zeros_like})
-    run(plain)
-    run(edited)
+    plain, edited = traced(), traced(edits={"layers.1.mlp.out": torch.zeros_like})
     for name in ("layers.0.resid_post", "layers.1.resid_mid"):
         assert torch.equal(edited[name], plain[name])
     assert torch.equal(edited["layers.1.resid_post"], edited["layers.1.resid_mid"])
@@ -186,24 +185,21 @@ def test_an_edit_of_one_layer_leaves_earlier_layers():
 
 def test_a_full_name_overrides_a_short_one():
     edits = {"mlp.out": torch.zeros_like, "layers.1.mlp.out": torch.ones_like}
-    trace = Trace(keep="mlp.out", edits=edits)
-    run(trace)
+    trace = traced(keep="mlp.out", edits=edits)
     assert [trace[f"layers.{i}.mlp.out"].unique().item() for i in range(LAYERS)] == [0, 1, 0]
 
 
 def test_an_edited_pattern_weighs_the_values():
     """Each token attends to itself alone: z is its value, repeated for the group's heads."""
     itself = {"attn.pattern": lambda pattern: torch.eye(6).expand_as(pattern)}
-    trace = Trace(keep=("attn.v", "attn.z"), edits=itself)
-    run(trace)
+    trace = traced(keep=("attn.v", "attn.z"), edits=itself)
     for i in range(LAYERS):
         want = repeat_kv(trace[f"layers.{i}.attn.v"], 2)
         torch.testing.assert_close(trace[f"layers.{i}.attn.z"], want)
 
 
 def test_edited_scores_are_still_masked():
-    trace = Trace(keep="attn.pattern", edits={"attn.scores": torch.zeros_like})
-    run(trace)
+    trace = traced(keep="attn.pattern", edits={"attn.scores": torch.zeros_like})
     uniform = torch.ones(6, 6).tril() / torch.arange(1, 7)[:, None]
     torch.testing.assert_close(trace["layers.2.attn.pattern"][1, 3], uniform)
 
@@ -263,13 +259,9 @@ def test_an_edit_that_does_not_fit_is_refused(edit, fragments):
 )
 @pytest.mark.parametrize("use", ["keep", "edits", "read"])
 def test_an_unknown_name_is_refused_with_a_near_one(name, hint, use):
-    ask = {
-        "keep": lambda: Trace(keep=[name]),
-        "edits": lambda: Trace(edits={name: torch.zeros_like}),
-        "read": lambda: Trace()[name],
-    }[use]
+    settings = {"keep": {"keep": [name]}, "edits": {"edits": {name: torch.zeros_like}}, "read": {}}
     with pytest.raises(TraceError) as caught:
-        ask()
+        Trace(**settings[use])[name]
     assert f"{name!r} is not a trace point; " in str(caught.value)
     assert hint in str(caught.value)
 

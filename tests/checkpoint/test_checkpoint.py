@@ -28,6 +28,8 @@ from qwenkit.checkpoint._checkpoint import INDEX, SINGLE
 from qwenkit.errors import CheckpointError, ConfigError, QwenkitError
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+CONFIG = small_config()
+WEIGHTS = random_tensors(CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +37,10 @@ def sharded(tmp_path_factory):
     return toy_of(tmp_path_factory, tied=False, max_shard_bytes=150_000)
 
 
-def all_same(left, right):
-    return left.keys() == right.keys() and all(same_bits(left[name], right[name]) for name in left)
+def all_same(left, right, dtype=None):
+    """Tell whether two sets of tensors are the same bit for bit, the right one cast to `dtype`."""
+    pairs = ((left[name], right[name].to(dtype or right[name].dtype)) for name in left)
+    return left.keys() == right.keys() and all(same_bits(*pair) for pair in pairs)
 
 
 # --- what is read ---
@@ -244,9 +248,8 @@ def mutations(content: bytes, header_end: int, count: int, seed: int):
 
 
 def test_a_damaged_header_is_refused_or_loads_what_safetensors_loads(tmp_path):
-    config = small_config()
-    folder = plain_checkpoint(tmp_path, config, random_tensors(config))
-    content = save(random_tensors(config), {"note": "a change in here does no harm " * 12})
+    folder = plain_checkpoint(tmp_path, CONFIG, WEIGHTS)
+    content = save(WEIGHTS, {"note": "a change in here does no harm " * 12})
     header_end = 8 + int.from_bytes(content[:8], "little")
     refused = loaded = 0
     for mutant in mutations(content, header_end, count=600, seed=1):
@@ -258,37 +261,34 @@ def test_a_damaged_header_is_refused_or_loads_what_safetensors_loads(tmp_path):
             except QwenkitError:  # any other exception fails the test
                 refused += 1
                 continue
-            theirs = load(mutant)  # refuses? then we should have
-            for name, tensor in ours.items():
-                assert same_bits(tensor, theirs[name].to(dtype or theirs[name].dtype)), mutant
+            assert all_same(ours, load(mutant), dtype), mutant  # it refuses? then so should we
             loaded += 1
     assert refused > 800
     assert loaded > 20
 
 
 def test_cut_at_every_byte_is_refused(tmp_path):
-    config = small_config()
-    folder = plain_checkpoint(tmp_path, config, random_tensors(config))
-    content = (folder / SINGLE).read_bytes()
+    path = plain_checkpoint(tmp_path, CONFIG, WEIGHTS) / SINGLE
+    content = path.read_bytes()
     for length in range(0, len(content), 7):
-        (folder / SINGLE).write_bytes(content[:length])
+        path.write_bytes(content[:length])
         with pytest.raises(CheckpointError, match="not a sound safetensors file"):
-            Checkpoint(folder)
+            Checkpoint(tmp_path)
 
 
 # --- validation ---
 
 
 def test_validation_names_every_problem_at_once(tmp_path):
-    config = small_config()
-    tensors = random_tensors(config)
     first = "model.layers.0."
-    del tensors[first + "self_attn.q_proj.bias"]
-    del tensors["model.norm.weight"]
-    tensors[first + "self_attn.o_proj.bias"] = torch.zeros(4)
-    tensors[first + "mlp.up_proj.weight"] = tensors[first + "mlp.up_proj.weight"].T.contiguous()
-    tensors[first + "mlp.gate_proj.weight"] = torch.zeros(6, 4, dtype=torch.int8)
-    checkpoint = Checkpoint(plain_checkpoint(tmp_path, config, tensors))
+    tensors = {
+        **WEIGHTS,
+        f"{first}self_attn.o_proj.bias": torch.zeros(4),
+        f"{first}mlp.up_proj.weight": torch.zeros(4, 6),
+        f"{first}mlp.gate_proj.weight": torch.zeros(6, 4, dtype=torch.int8),
+    }
+    del tensors["model.norm.weight"], tensors[f"{first}self_attn.q_proj.bias"]
+    checkpoint = Checkpoint(plain_checkpoint(tmp_path, CONFIG, tensors))
     expected = {
         f"missing {first}self_attn.q_proj.bias [4]",
         "missing model.norm.weight [4]",
@@ -305,30 +305,28 @@ def test_validation_names_every_problem_at_once(tmp_path):
 
 
 def test_a_head_missing_or_too_many_gets_a_hint(tmp_path):
-    tied, untied = small_config(), small_config(tie_word_embeddings=False)
-    missing = Checkpoint(plain_checkpoint(tmp_path / "a", untied, random_tensors(tied)))
+    untied = small_config(tie_word_embeddings=False)
+    missing = Checkpoint(plain_checkpoint(tmp_path / "a", untied, WEIGHTS))
     problem = "missing lm_head.weight [8, 4] (is the head tied? then config.json must say "
     assert missing.problems() == [problem + "tie_word_embeddings: true)"]
     with pytest.raises(CheckpointError, match="1 problem:"):
         missing.validate()
-    extra = Checkpoint(plain_checkpoint(tmp_path / "b", tied, random_tensors(untied)))
+    extra = Checkpoint(plain_checkpoint(tmp_path / "b", CONFIG, random_tensors(untied)))
     assert extra.problems() == [
         "unexpected lm_head.weight [8, 4] (tie_word_embeddings is true: the embedding is the head)"
     ]
 
 
 def test_stored_rotary_frequencies_are_tolerated_and_left_out(tmp_path):
-    config = small_config()
     old = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(1)}
-    checkpoint = Checkpoint(plain_checkpoint(tmp_path, config, random_tensors(config) | old))
+    checkpoint = Checkpoint(plain_checkpoint(tmp_path, CONFIG, WEIGHTS | old))
     assert checkpoint.problems() == []
-    assert checkpoint.load().keys() == config.tensor_shapes().keys()
+    assert checkpoint.load().keys() == WEIGHTS.keys()
 
 
 def test_a_quantized_checkpoint_is_refused_with_a_clear_error(tmp_path):
-    config = small_config()
-    tensors = {n: torch.zeros(s, dtype=torch.int8) for n, s in config.tensor_shapes().items()}
-    checkpoint = Checkpoint(plain_checkpoint(tmp_path, config, tensors))
+    tensors = {name: tensor.to(torch.int8) for name, tensor in WEIGHTS.items()}
+    checkpoint = Checkpoint(plain_checkpoint(tmp_path, CONFIG, tensors))
     with pytest.raises(CheckpointError, match="stored as I8; qwenkit reads F32, BF16, F16"):
         _ = checkpoint.dtype
     with pytest.raises(CheckpointError, match="wrong dtype of"):
@@ -341,21 +339,15 @@ def test_a_quantized_checkpoint_is_refused_with_a_clear_error(tmp_path):
 @pytest.mark.parametrize("stored", DTYPES, ids=str)
 @pytest.mark.parametrize("wanted", [None, *DTYPES], ids=str)
 def test_a_cast_equals_that_of_torch_bit_for_bit(tmp_path, stored, wanted):
-    config = small_config()
-    tensors = random_tensors(config, torch.float32)
+    tensors = random_tensors(CONFIG, torch.float32)
     nasty = [float("inf"), float("-inf"), -0.0, 1e-41, 65519.9, 1 + 2**-9, 1 + 3 * 2**-9]
-    tensors["model.embed_tokens.weight"].view(-1)[: len(nasty)] = torch.tensor(nasty)
-    tensors["model.embed_tokens.weight"].view(-1)[20] = float("nan")
+    tensors["model.embed_tokens.weight"].view(-1)[:8] = torch.tensor([*nasty, float("nan")])
     tensors = {name: tensor.to(stored) for name, tensor in tensors.items()}
-    loaded = Checkpoint(plain_checkpoint(tmp_path, config, tensors)).load(wanted)
-    assert list(loaded) == list(config.tensor_shapes())
-    for name, tensor in tensors.items():
-        assert same_bits(loaded[name], tensor.to(wanted or stored)), name
-
-
-def test_cast_tensors_do_not_share_the_buffer_they_passed_through(toy):
-    loaded = Checkpoint(toy).load(torch.float32)
-    assert len({t.untyped_storage().data_ptr() for t in loaded.values()}) == len(loaded)
+    loaded = Checkpoint(plain_checkpoint(tmp_path, CONFIG, tensors)).load(wanted)
+    assert list(loaded) == list(CONFIG.tensor_shapes())
+    assert all_same(loaded, tensors, wanted or stored)
+    if (wanted or stored) != stored:  # they do not share the buffer they passed through
+        assert len({t.untyped_storage().data_ptr() for t in loaded.values()}) == len(loaded)
 
 
 def pad_header(path, padding):
@@ -368,7 +360,7 @@ def pad_header(path, padding):
 
 
 def test_what_begins_at_a_cache_line_is_mapped_once_and_not_copied(tmp_path):
-    config = small_config(hidden_size=32, num_attention_heads=2, num_key_value_heads=1)
+    config = small_config(hidden_size=32)
     folder = plain_checkpoint(tmp_path, config, random_tensors(config, torch.float32))
     pad_header(folder / SINGLE, None)
     checkpoint = Checkpoint(folder)
@@ -384,26 +376,18 @@ def test_what_begins_at_a_cache_line_is_mapped_once_and_not_copied(tmp_path):
 @pytest.mark.parametrize("padding", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.float32], ids=str)
 def test_tensors_that_are_not_aligned_in_the_file_load_right(tmp_path, stored, padding):
-    config = small_config()
-    tensors = random_tensors(config, stored)
-    plain_checkpoint(tmp_path, config, tensors)
+    tensors = random_tensors(CONFIG, stored)
+    plain_checkpoint(tmp_path, CONFIG, tensors)
     pad_header(tmp_path / SINGLE, padding)
-    starts = {info.start % 8 for info in Checkpoint(tmp_path).tensors.values()}
     for wanted in (None, torch.float32, torch.bfloat16):
         loaded = Checkpoint(tmp_path).load(wanted)
-        for name, tensor in tensors.items():
-            assert same_bits(loaded[name], tensor.to(wanted or stored)), (name, starts)
-            assert loaded[name].data_ptr() % 64 == 0
+        assert all_same(loaded, tensors, wanted or stored)
+        assert all(tensor.data_ptr() % 64 == 0 for tensor in loaded.values())
 
 
 def test_the_model_takes_the_loaded_tensors_themselves(toy, monkeypatch):
-    given, real = {}, Checkpoint.load
-
-    def watched(self, *arguments):
-        given.update(real(self, *arguments))
-        return dict(given)
-
-    monkeypatch.setattr(Checkpoint, "load", watched)
+    given = Checkpoint(toy).load()
+    monkeypatch.setattr(Checkpoint, "load", lambda *_: dict(given))
     model = qk.load_model(toy, dtype=None)
     weights = model.state_dict()
     assert all_same(weights, given)
@@ -415,12 +399,9 @@ def test_the_model_takes_the_loaded_tensors_themselves(toy, monkeypatch):
 
 def test_loading_brings_in_no_compiler(toy):
     """It would cost a second and some 80 MB, for initial values that the file replaces."""
-    code = (
-        "import sys, qwenkit as qk; model = qk.load_model(sys.argv[1], dtype=None);"
-        "print('torch._dynamo' in sys.modules, model.num_tokens)"
-    )
-    done = python(code, toy)
-    assert done.stdout.split()[0] == "False", done.stderr
+    code = "import sys, qwenkit as qk; qk.load_model(sys.argv[1], dtype=None);"
+    done = python(f"{code} print('torch._dynamo' in sys.modules)", toy)
+    assert done.stdout == "False\n", done.stderr
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads Linux's /proc")
@@ -453,10 +434,7 @@ def test_a_file_that_shrinks_after_opening_is_refused(tmp_path, toy):
 
 def test_safetensors_refuses_what_a_header_of_utf16_says(tmp_path):
     """Python's JSON would read UTF-16; the format is UTF-8 alone."""
-    config = small_config()
-    tensors = random_tensors(config)
-    folder = plain_checkpoint(tmp_path, config, tensors)
-    content = save(tensors)
+    folder, content = plain_checkpoint(tmp_path, CONFIG, WEIGHTS), save(WEIGHTS)
     end = 8 + int.from_bytes(content[:8], "little")
     mutant = pack(content[8:end].decode().encode("utf-16-le"), content[end:])
     (folder / SINGLE).write_bytes(mutant)
