@@ -18,7 +18,7 @@ from fixtures_toy import (
     same_bits,
     small_config,
     toy_of,
-)  # fmt: skip
+)
 from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save, save_file
 

@@ -17,7 +17,7 @@ from fixtures_toy import (
     same_bits,
     small_config,
     toy_of,
-)  # fmt: skip
+)
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 

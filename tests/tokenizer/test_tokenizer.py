@@ -1,25 +1,74 @@
 """Text to ids and back, equal to transformers; templates and files from untrusted sources."""
 
 import json
+import random
+import unicodedata
 
 import pytest
 import torch
 from fixtures_toy import ROOT, copied
-from texts import TEXTS
 from transformers import AutoTokenizer
 
 from qwenkit.errors import QwenkitError, TokenizerError
-from qwenkit.tokenizer import Tokenizer
+from qwenkit.files import write_json
+from qwenkit.tokenizer import Tokenizer, learn_merges, write_tokenizer
+from qwenkit.tokenizer.bpe import SPECIAL
+
+TEXTS = {
+    "empty": "",
+    "space": " ",
+    "code": "def f(x: int) -> int:\n    return x ** 2  # done\n\n\tif x:\r\n        pass   \n",
+    "tabs": "\tif x:\n\t\treturn\ty\n",
+    "CRLF": "a = 1\r\nb = 2\r\n\r\n",
+    "bare CR": "a\rb",
+    "many spaces": "        x        y  ",
+    "digits": "3.14159 1234567890 0xFF",
+    "contractions": "It's we'll DON'T they've",
+    "NUL": "a\0b\0",
+    "control bytes": "".join(map(chr, range(32))) + "\x1b[31m\x7f\x80\x9f",
+    "Latin": "naïve café Ærøskøbing ß",
+    "CJK": "面積は幅×高さ。变量 = 函数(参数)",
+    "Arabic and Hebrew": "مرحبا שלום",
+    "Devanagari": "नमस्ते दुनिया",
+    "Thai": "สวัสดี",
+    "emoji": "🙂 🧑🏽‍🚀 🏳️‍🌈 👩‍👩‍👧‍👦",
+    "mathematics": "∑∫√∞ 𝔸𝕓𝒄 x²",
+    "not a character": "\ufeff\ufffe\uffff\U0010ffff",
+    "replacement": "\ufffd",
+    "byte order mark": "\ufeffx",
+    "odd spaces": "a\u00a0b\u2003c\u3000d\u200be\u2028f\u0085g",
+    "long word": "a" * 1_000,
+    "long run of spaces": " " * 999 + "x",
+    "chat": "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<|endoftext|>",
+    "infilling": "<|fim_prefix|>def f(\n<|fim_suffix|>\n    return x<|fim_middle|>x):<|endoftext|>",
+    "all special tokens": " ".join(SPECIAL) + "".join(SPECIAL),
+    "nearly special": "<|im_start |> <|im_start <|unknown|> |>",
+    "byte alphabet": "Ġ Ċ ĉ č",
+}
+FILES = sorted((ROOT / "qwenkit").glob("c*/*.py"))
+CODE = "".join(file.read_text("utf-8") for file in FILES)[:60_000]
+
+
+@pytest.fixture(scope="module", params=["toy", "learned"])
+def folder(request, toy, tmp_path_factory):
+    """The toy's tokenizer, and one learned from code, with a config, as in a checkpoint."""
+    if request.param == "toy":
+        return toy
+    folder = tmp_path_factory.mktemp("learned")
+    write_tokenizer(folder, learn_merges([CODE], 500))
+    config = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "vocab_size": 500}
+    write_json(folder / "config.json", config)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def tokenizer(toy):
-    return Tokenizer(toy)
+def tokenizer(folder):
+    return Tokenizer(folder)
 
 
 @pytest.fixture(scope="module")
-def theirs(toy):
-    return AutoTokenizer.from_pretrained(toy)
+def theirs(folder):
+    return AutoTokenizer.from_pretrained(folder)
 
 
 # --- encode and decode ---
@@ -54,11 +103,19 @@ def test_ids_and_text_equal_those_of_transformers(tokenizer, theirs, text):
 
 
 def test_whole_files_equal_those_of_transformers(tokenizer, theirs):
-    text = "".join(f.read_text() for f in sorted((ROOT / "qwenkit").glob("*.py")))[:30_000]
-    ids = tokenizer.encode(text)
-    assert ids == theirs(text).input_ids
-    assert tokenizer.decode(ids) == text
-    assert len(ids) < len(text) * 0.7  # tokens of several characters are used
+    ids = tokenizer.encode(CODE)
+    assert ids == theirs(CODE).input_ids
+    assert tokenizer.decode(ids) == CODE
+    assert len(ids) < len(CODE) * 0.6  # tokens of several characters are used
+
+
+def test_any_text_comes_back(tokenizer):
+    rng = random.Random(0)
+    blocks = [(0, 0x80), (0x80, 0x800), (0x800, 0xD800), (0xE000, 0x10000), (0x10000, 0x110000)]
+    for _ in range(200):
+        text = "".join(chr(rng.randrange(*rng.choice(blocks))) for _ in range(20))
+        text = unicodedata.normalize("NFC", text)
+        assert tokenizer.decode(tokenizer.encode(text, special=False)) == text
 
 
 def test_special_tokens_are_read_only_if_asked(tokenizer):
@@ -104,11 +161,12 @@ def test_what_are_not_ids_is_refused(tokenizer, ids):
         tokenizer.decode(ids)
 
 
-def test_the_vocabulary_is_counted(tokenizer, theirs):
-    assert tokenizer.num_tokens == len(theirs) == 1024 + 9
-    assert list(tokenizer.special.values()) == list(range(1024, 1033))
-    assert tokenizer.special["<|endoftext|>"] == 1024
-    assert repr(tokenizer) == "Tokenizer(1,033 tokens, 9 special)"
+def test_the_vocabulary_is_counted(folder, tokenizer, theirs):
+    size = 1_033 if "toy" in folder.name else 500
+    assert tokenizer.num_tokens == len(theirs) == size
+    assert list(tokenizer.special.values()) == list(range(size - 9, size))
+    assert tokenizer.special["<|endoftext|>"] == size - 9
+    assert repr(tokenizer) == f"Tokenizer({size:,} tokens, 9 special)"
 
 
 def test_token_strings_show_spaces_and_split_characters(tokenizer):
@@ -176,6 +234,8 @@ def test_chat_equals_that_of_transformers(tokenizer, theirs, prompt):
     ours = tokenizer.chat(TALK, add_generation_prompt=prompt)
     assert ours == theirs.apply_chat_template(TALK, tokenize=False, add_generation_prompt=prompt)
     assert ours.endswith("<|im_start|>assistant\n") == prompt
+    asked = "<|im_start|>user\nSum a list.\n\n<|im_end|>\n<|im_start|>assistant\n"
+    assert tokenizer.chat(TALK[1:2]) == asked
 
 
 @pytest.mark.parametrize("tools", [None, TOOLS])
@@ -324,7 +384,7 @@ def test_saving_and_reading_again_changes_nothing(tokenizer, theirs, tmp_path):
     assert again.chat(TALK) == tokenizer.chat(TALK)
     assert again.backend.to_str() == tokenizer.backend.to_str()
     reread = AutoTokenizer.from_pretrained(folder)
-    for text in TEXTS.values():
+    for text in (*TEXTS.values(), CODE):
         assert again.encode(text) == tokenizer.encode(text) == reread(text).input_ids
     assert reread.apply_chat_template(TALK, tokenize=False) == tokenizer.chat(TALK, False)
     names = sorted(path.name for path in folder.iterdir())
