@@ -82,24 +82,16 @@ def test_an_explicit_head_dim_wins():
 # --- spellings ---
 
 
-def test_older_spelling():
-    config = read()
-    assert (config.rope_theta, config.dtype, config.rms_norm_eps) == (1e6, "bfloat16", 1e-5)
+@pytest.mark.parametrize("theta", [1e6, 10_000.0, 500_000])
+def test_the_older_and_the_newer_spelling_read_the_same(theta):
+    config = read(rope_theta=theta)
+    assert (config.rope_theta, config.dtype, config.rms_norm_eps) == (theta, "bfloat16", 1e-5)
     assert (config.eos_token_id, config.bos_token_id, config.pad_token_id) == ((7,), 6, None)
     assert config.tie_word_embeddings is True
-
-
-def test_newer_spelling_reads_the_same():
-    rope = {"rope_type": "default", "rope_theta": 1000000.0}
-    assert read(**NEW, rope_parameters=rope) == read()
-    assert read(rope_parameters=rope, dtype="bfloat16") == read()  # both, and they agree
-
-
-@pytest.mark.parametrize("theta", [10_000.0, 500_000])
-def test_theta_is_read_in_both_spellings(theta):
-    assert read(rope_theta=theta).rope_theta == theta
     rope = {"rope_type": "default", "rope_theta": theta}
-    assert read(**NEW, rope_parameters=rope).rope_theta == theta
+    assert read(**NEW, rope_parameters=rope) == config
+    both = {"rope_theta": theta, "rope_parameters": rope, "dtype": "bfloat16"}
+    assert read(**both) == config  # they agree
 
 
 @pytest.mark.parametrize(
@@ -130,11 +122,8 @@ def test_yarn_settings_and_defaults():
 )
 def test_stop_tokens_become_a_tuple(eos, want):
     assert read(eos_token_id=eos).eos_token_id == want
-
-
-@pytest.mark.parametrize("eos", [5, [5], (5,)])
-def test_one_stop_token_or_several_in_any_form(eos):
-    assert QwenConfig(61, 32, 48, 3, 4, 2, eos_token_id=eos).eos_token_id == (5,)
+    for form in (5, [5], (5,)):
+        assert QwenConfig(61, 32, 48, 3, 4, 2, eos_token_id=form).eos_token_id == (5,)
 
 
 def test_null_kv_heads_means_as_many_as_heads():

@@ -38,13 +38,10 @@ def test_cache_equals_the_bytes_of_the_real_one(dtype, length, batch, kv_heads):
 
 
 @pytest.mark.parametrize("size", PUBLISHED)
-def test_weights_of_the_published_sizes(size):
+def test_weights_of_the_published_sizes_and_the_cache_of_one(size):
     config, parameters = published(size), PUBLISHED[size][-1]
     assert forecast(config, "bfloat16").weights == 2 * parameters
     assert forecast(config, "float32").weights == 4 * parameters
-
-
-def test_cache_of_a_published_size_by_hand():
     # 2 (keys and values) × 24 layers × 2 kv heads × 64 dimensions × 2 bytes = 12,288 per token
     assert forecast(published("0.5B"), "bfloat16", 1_000).cache == 12_288_000
 
@@ -83,12 +80,9 @@ def test_activations_in_bfloat16_by_hand(dtype, native):
     assert opened.activations == 100 * stream + 2 * 100 * 100 * (2 + 4 + 4)
 
 
-def test_float16_is_multiplied_as_it_is(native):
+def test_float16_is_multiplied_as_it_is_and_the_total_is_the_sum(native):
     few = forecast(small_config(), "float16", 10, logits_to_keep=1).activations
     assert few == 10 * (8 * 4 * 2 + 3 * 4 * 4 + 2 * 6 * 2)
-
-
-def test_total_is_the_sum():
     found = forecast(small_config(), "bfloat16", 64, 2)
     assert found.total == found.weights + found.cache + found.activations
     assert min(found.weights, found.cache, found.activations) > 0

@@ -79,12 +79,9 @@ def test_merges_equal_those_by_hand(seed, letters, vocab_size):
     assert learn_merges([text], vocab_size) == by_hand(text, vocab_size)
 
 
-def test_ties_go_to_the_smaller_ids():
+def test_ties_go_to_the_smaller_ids_and_runs_are_counted_as_they_are():
     assert learn_merges(["cd ab", "ab cd"], SMALLEST + 1) == [("a", "b")]
     assert learn_merges(["cd ab cd"], SMALLEST + 1) == [("c", "d")]
-
-
-def test_runs_of_one_letter_are_counted_as_they_are():
     assert learn_merges(["aaaa"], 10_000) == by_hand("aaaa", 10_000) == [("a", "a")]
     assert learn_merges(["aaaaaaa bb"], 10_000) == by_hand("aaaaaaa bb", 10_000)
 
