@@ -79,7 +79,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 
 
 def _damaged(path: Path, what: str) -> CheckpointError:
-    return CheckpointError(f"{path} is not a sound safetensors file: {what}; fetch it again")
+    return CheckpointError(f"{path} is not a valid safetensors file: {what}; fetch it again")
 
 
 def _parse(path: Path, text: bytes) -> dict[str, Any]:

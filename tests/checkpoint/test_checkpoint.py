@@ -214,7 +214,7 @@ def test_what_is_not_a_folder_and_a_broken_single_file_are_refused_by_name(tmp_p
             Checkpoint(toy / name)
     folder = copied(toy, tmp_path / "copy")
     (folder / SINGLE).write_bytes(pack({"a": entry(offsets=(4, 8))}, bytes(8)))
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is not a sound .* gap"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not a valid .* gap"):
         Checkpoint(folder)
 
 
@@ -272,7 +272,7 @@ def test_cut_at_every_byte_is_refused(tmp_path):
     content = path.read_bytes()
     for length in range(0, len(content), 7):
         path.write_bytes(content[:length])
-        with pytest.raises(CheckpointError, match="not a sound safetensors file"):
+        with pytest.raises(CheckpointError, match="not a valid safetensors file"):
             Checkpoint(tmp_path)
 
 
