@@ -65,31 +65,40 @@ def forecast(
             f"length is {length}, batch_size {batch_size}, logits_to_keep {logits_to_keep}; "
             "they must be at least 1, 1 and 0"
         )
+    tokens, kept = batch_size * length, batch_size * (logits_to_keep or length)
+    scores = tokens * length * config.num_attention_heads if eager_attention else 0
+    return Forecast(
+        weights=config.weight_bytes(dtype),
+        cache=tokens * config.kv_bytes_per_token(dtype),
+        activations=_activations(config, dtype, tokens, scores, kept),
+    )
+
+
+def _activations(config: QwenConfig, dtype: str, tokens: int, scores: int, kept: int) -> int:
+    """Return the bytes at the fullest moment of a forward pass.
+
+    Args:
+        config: the model's.
+        dtype: of the activations.
+        tokens: batch × length.
+        scores: of eager attention in one layer; 0: attention is fused.
+        kept: tokens that get logits.
+    """
     size, float32 = BYTES_PER_VALUE[dtype], BYTES_PER_VALUE["float32"]
     upcast = dtype == "bfloat16" and not has_bfloat16_products()
-    tokens = batch_size * length
     # A layer holds most either in the MLP (gate, which becomes the product, and up; a trace gets
     # SiLU(gate) and the product separately; if it is upcast, a copy of the product too) or, in
     # eager attention, with the scores (masked; softmax in float32, and its input).
-    held = 4 if eager_attention else 2
-    mlp = tokens * config.intermediate_size * (held * size + float32 * upcast)
-    scores = batch_size * config.num_attention_heads * length * length
-    softmax = size + (2 if size < float32 else 1) * float32  # bytes per score
-    attention = scores * softmax if eager_attention else 0
+    mlp = tokens * config.intermediate_size * ((4 if scores else 2) * size + float32 * upcast)
+    attention = scores * (size + (2 if size < float32 else 1) * float32)
     # Add the residual stream, its normalized copy, and the memory of attention's q, k, v and z,
     # which the allocator keeps for the next layer: eight tensors of the stream's size. It keeps
     # float32 copies too: three in the norm, and about five of the inputs and outputs of products
     # that are upcast.
     copies = (3 if size < float32 else 0) + 5 * upcast
     residual = tokens * config.hidden_size * (8 * size + copies * float32)
-    # The head comes last, when the layers' tensors are gone.
-    kept = batch_size * (logits_to_keep or length)
-    logits = kept * config.vocab_size * size
-    return Forecast(
-        weights=config.weight_bytes(dtype),
-        cache=tokens * config.kv_bytes_per_token(dtype),
-        activations=residual + max(mlp, attention, logits),
-    )
+    logits = kept * config.vocab_size * size  # last, when the layers' tensors are gone
+    return residual + max(mlp, attention, logits)
 
 
 def refuse_what_cannot_fit(config: QwenConfig, dtype: str, free: int, source: str) -> None:
