@@ -1,9 +1,8 @@
 """The package's exceptions, and its warnings.
 
 Every error that qwenkit raises on purpose derives from `QwenkitError`, so one `except` catches them
-all. Where Python has a built-in of the same meaning (`ValueError`, `FileNotFoundError`,
-`MemoryError`, `KeyError`), the class derives from that as well. A message says what was expected,
-what came, and what to do.
+all. Where Python has a built-in of the same meaning (`ValueError`, `FileNotFoundError`), the class
+derives from that as well. A message says what was expected, what came, and what to do.
 """
 
 import sys
@@ -30,35 +29,35 @@ class CheckpointError(QwenkitError, ValueError):
 
 
 class SourceError(QwenkitError, FileNotFoundError):
-    """A model that was asked for by folder or Hub id and could not be found."""
+    """A folder or Hub id where no model was found."""
 
 
 class TokenizerError(QwenkitError, ValueError):
-    """A tokenizer file that cannot be read, or text and ids that it cannot take."""
+    """A tokenizer file that cannot be read, or text or ids that a tokenizer cannot take."""
 
 
 class InputError(QwenkitError, ValueError):
-    """An argument of a wrong shape, type or range."""
+    """An argument of the wrong shape, type or range."""
 
 
 class CacheFullError(InputError):
-    """A KV cache without room for the tokens that should be added."""
+    """A KV cache that is too small for the tokens to be added."""
 
 
 class TraceError(QwenkitError, KeyError):
-    """A trace point that does not exist, was not kept, or was edited into another shape."""
+    """A trace point that does not exist, was not recorded, or was edited into another shape."""
 
 
 class MemoryForecastError(QwenkitError, MemoryError):
-    """A model that would not fit into the memory that is free now."""
+    """A model that would not fit into the free memory."""
 
 
 class TrainingError(QwenkitError, ArithmeticError):
-    """A training whose numbers are no longer numbers, or that cannot go on from where it was."""
+    """A training run whose loss or gradient became NaN or infinite, or that cannot resume."""
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn, with the line of the reader's own code that led here."""
+    """Warn, and name the line of the reader's own code that led here."""
     frame, level = sys._getframe(), 1
     while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _FOREIGN:
         frame, level = frame.f_back, level + 1

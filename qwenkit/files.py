@@ -1,7 +1,7 @@
-"""Files that are whole or not there: written under a temporary name, then renamed.
+"""Files that are complete or absent: written under a temporary name, then renamed.
 
-Whatever is killed while it writes leaves at most a name that ends in eight hexadecimal digits and
-`.tmp`, which nobody reads and `clear_leftovers` removes.
+A process that is killed while it writes leaves at most a file whose name ends in eight hexadecimal
+digits and `.tmp`; nothing reads it, and `clear_leftovers` removes it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from qwenkit.errors import ConfigError
 
 
 def temporary_name(path: Path) -> Path:
-    """Return a name beside `path` that nothing has yet, for what is to become `path`."""
+    """Return an unused name next to `path`, for what is to become `path`."""
     return path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name; the file written there replaces `path` in one step at the end.
+    """Yield a temporary name; at the end the file written there replaces `path` in one step.
 
-    If the writing fails, `path` stays as it was and the temporary file is removed.
+    If writing fails, `path` stays as it was and the temporary file is removed.
     """
     temporary = temporary_name(path)
     try:
@@ -42,8 +42,8 @@ def clear_leftovers(folder: str | Path, names: str) -> None:
     """Remove what a killed process was still writing, and nothing else.
 
     Args:
-        folder: where; may be absent.
-        names: regular expression of what was being written, without its temporary ending.
+        folder: may be absent.
+        names: regular expression of what was being written, without the temporary ending.
     """
     for path in Path(folder).glob("*.tmp"):
         if re.fullmatch(rf"({names})\.[0-9a-f]{{8}}\.tmp", path.name):
@@ -55,7 +55,7 @@ def clear_leftovers(folder: str | Path, names: str) -> None:
 
 
 def to_disk(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk itself."""
+    """Wait until a file, or a folder's list of names, is on the disk itself (`os.fsync`)."""
     if path.is_dir() and os.name != "posix":
         return
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -74,30 +74,22 @@ def read_json_object(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(
-            f"{path} does not exist; a checkpoint folder needs a {path.name}"
-        ) from None
+        wrong = f"does not exist; a checkpoint folder needs a {path.name}"
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+        wrong = f"cannot be read: {error.strerror}"
     except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path} is not UTF-8 text (byte {error.start}); it may be damaged, fetch it again"
-        ) from None
+        wrong = f"is not UTF-8 text (byte {error.start}); it may be damaged, fetch it again"
     except json.JSONDecodeError as error:
-        raise ConfigError(
-            f"{path} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-        ) from None
+        wrong = f"is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
     except ValueError as error:  # a number of thousands of digits
-        raise ConfigError(f"{path} is not valid JSON: {error}") from None
+        wrong = f"is not valid JSON: {error}"
     except RecursionError:
-        raise ConfigError(
-            f"{path} is nested too deeply to be a config; it may be damaged, fetch it again"
-        ) from None
-    if not isinstance(data, dict):
-        raise ConfigError(
-            f"{path} holds a JSON {type(data).__name__}; it must hold an object ({{...}})"
-        )
-    return data
+        wrong = "is nested too deeply to be a config; it may be damaged, fetch it again"
+    else:
+        if isinstance(data, dict):
+            return data
+        wrong = f"holds a JSON {type(data).__name__}; it must hold an object ({{...}})"
+    raise ConfigError(f"{path} {wrong}")
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """Looking inside a forward pass, and changing it there.
 
-A `Trace` is one explicit object handed down the model: `model(input_ids, trace=trace)`. At each of
-the points in `POINTS` the model calls `tap(trace, name, value)`, which records the value if it was
-asked for, hands back an edited one if an edit is registered, and does nothing if there is no trace.
+A `Trace` is passed down the model explicitly: `model(input_ids, trace=trace)`. At each of the
+points in `POINTS` the model calls `tap(trace, name, value)`: it records the value if it was asked
+for, returns an edited one if an edit is registered, and does nothing if there is no trace.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Edit = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Point:
-    """One place where a forward pass can be read and edited.
+    """A point where a forward pass can be read and edited.
 
     Attributes:
-        name: short name; inside a layer the full one is `layers.N.` + name.
+        name: short name; within a layer the full one is `layers.N.` + name.
         shape: in the letters B batch, T query length, S key length, C hidden, H heads,
             KV kv heads, D head_dim, F intermediate, V vocabulary.
-        meaning: what stands there.
+        meaning: what the value is.
         in_layer: whether every layer has one.
     """
 
@@ -43,21 +43,21 @@ POINTS: tuple[Point, ...] = (
     Point("attn.q", "B H T D", "queries before RoPE"),
     Point("attn.k", "B KV T D", "keys before RoPE, kv heads not yet repeated"),
     Point("attn.v", "B KV T D", "values, kv heads not yet repeated"),
-    Point("attn.q_rot", "B H T D", "queries turned by RoPE"),
-    Point("attn.k_rot", "B KV T D", "keys turned by RoPE, as the cache stores them"),
+    Point("attn.q_rot", "B H T D", "queries rotated by RoPE"),
+    Point("attn.k_rot", "B KV T D", "keys rotated by RoPE, as the cache stores them"),
     Point("attn.scores", "B H T S", "query·key / sqrt(D), before the mask"),
-    Point("attn.pattern", "B H T S", "softmax of the masked scores: where each token reads"),
+    Point("attn.pattern", "B H T S", "softmax of the masked scores: the attention weights"),
     Point("attn.z", "B H T D", "each head's weighted sum of values"),
     Point("attn.out", "B T C", "what attention adds to the residual stream"),
     Point("resid_mid", "B T C", "residual stream between attention and MLP"),
     Point("mlp_norm", "B T C", "what the MLP reads: RMSNorm of resid_mid"),
     Point("mlp.gate", "B T F", "the gate before SiLU"),
-    Point("mlp.up", "B T F", "the values that the gate lets through"),
+    Point("mlp.up", "B T F", "the values that the gate scales"),
     Point("mlp.act", "B T F", "SiLU(gate) × up: how strongly each unit fires"),
     Point("mlp.out", "B T C", "what the MLP adds to the residual stream"),
     Point("resid_post", "B T C", "residual stream as it leaves the layer"),
     Point("final_norm", "B T C", "RMSNorm of the last residual stream", False),
-    Point("logits", "B T V", "scores of every token of the vocabulary for the next place", False),
+    Point("logits", "B T V", "score of every token of the vocabulary as the next one", False),
 )
 _POINT = {point.name: point for point in POINTS}
 
@@ -65,18 +65,22 @@ _POINT = {point.name: point for point in POINTS}
 class Trace:
     """What to record in a forward pass, and what to change in it.
 
-    Each forward pass fills the trace anew. Read it with a full name, `trace["embed"]` or
-    `trace["layers.3.attn.pattern"]`. A recorded value is the one that flowed on: after its edit.
+    Each forward pass replaces what the one before recorded. Read it with a full name,
+    `trace["embed"]` or `trace["layers.3.attn.pattern"]`. The value recorded is the edited one.
 
     Args:
         keep: names to record: short ("attn.pattern": in every layer) or full
-            ("layers.3.attn.pattern"); None records every point.
-        layers: only these layers are recorded for short names; None: all.
+            ("layers.3.attn.pattern"); None: every point.
+        layers: layers in which short names are recorded; None: all.
         edits: name (short or full) -> function of the value that returns its replacement, of the
-            same shape, dtype and device. A full name wins over a short one.
+            same shape, dtype and device. A full name overrides a short one.
 
     Raises:
-        TraceError: a name that is no trace point.
+        TraceError: a name that is not a trace point.
+
+    >>> import torch
+    >>> tap(Trace(edits={"embed": lambda value: 3 * value}), "embed", torch.ones(2))
+    tensor([3., 3.])
     """
 
     def __init__(
@@ -92,34 +96,32 @@ class Trace:
         self.edits = dict(edits or {})
         self._values: dict[str, Tensor] = {}
         for name in (*self.keep, *self.edits):
-            _split(name)  # refuses what is no point
+            _split(name)  # refuses an unknown name
 
     def begin(self, num_layers: int) -> None:
-        """Forget the last forward pass; called by the model at the start of each.
+        """Forget the last forward pass; the model calls it at the start of each.
 
         Raises:
-            TraceError: the trace asks for a layer that the model has not.
+            TraceError: the trace names a layer that the model does not have.
         """
         self._values.clear()
-        numbers = {_split(name)[0] for name in (*self.keep, *self.edits)} - {None}
-        for number in sorted(
-            {number for number in numbers if number is not None} | set(self.layers or ())
-        ):
+        named = {_split(name)[0] for name in (*self.keep, *self.edits)} | (self.layers or set())
+        for number in sorted(number for number in named if number is not None):
             if not 0 <= number < num_layers:
                 raise TraceError(
                     f"the trace names layer {number}; this model has layers 0 to {num_layers - 1}"
                 )
 
     def at_layer(self, number: int) -> TraceAt:
-        """Return this trace as layer `number` sees it: its short names become full ones."""
+        """Return this trace as layer `number` sees it: short names become full ones."""
         return TraceAt(self, number)
 
     def wants(self, name: str, layer: int | None = None) -> bool:
-        """Tell whether a point is recorded or edited, so that it has to be computed openly."""
+        """Tell whether a point is recorded or edited; a fused kernel then cannot be used."""
         return self._keeps(name, layer) or self._edit(name, layer) is not None
 
     def tap(self, name: str, value: Tensor, layer: int | None = None) -> Tensor:
-        """Edit and record a value at a point; return what flows on."""
+        """Edit and record a value at a point; return the value to go on with."""
         full = name if layer is None else f"layers.{layer}.{name}"
         edit = self._edit(name, layer)
         if edit is not None:
@@ -144,7 +146,7 @@ class Trace:
             return self._values[name]
         layer, short = _split(name)
         if layer is None and _POINT[short].in_layer:
-            raise TraceError(f"{name!r} stands in every layer; write 'layers.N.{name}'")
+            raise TraceError(f"{name!r} exists in every layer; write 'layers.N.{name}'")
         if not self._values:
             raise TraceError(
                 f"{name!r} is not recorded yet; run model(input_ids, trace=trace) first"
@@ -162,7 +164,7 @@ class Trace:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the recorded values hold; what two points share counts once.
+        """Bytes that the recorded values hold; a tensor that two points share counts once.
 
         A layer's `resid_pre` is the tensor that the layer before recorded as `resid_post`.
         """
@@ -190,12 +192,12 @@ class TraceAt:
 
 
 def tap(trace: Trace | TraceAt | None, name: str, value: Tensor) -> Tensor:
-    """Record and edit `value` where `trace` asks for it; the identity where there is no trace."""
+    """Edit and record `value` where `trace` asks for it; without a trace return it unchanged."""
     return value if trace is None else trace.tap(name, value)
 
 
 def _edited(name: str, edit: Edit, value: Tensor) -> Tensor:
-    new = edit(value.clone())  # an edit may write into it: other points may hold the same tensor
+    new = edit(value.clone())  # an edit may write into it, and other points may hold this tensor
     if not isinstance(new, Tensor):
         raise TraceError(
             f"the edit at {name} returned {type(new).__name__}; it must return a tensor "
@@ -219,10 +221,6 @@ def _split(name: str) -> tuple[int | None, str]:
         layer, short = int(parts[1]), parts[2]
     if short in _POINT and (layer is None or _POINT[short].in_layer):
         return layer, short
-    near = difflib.get_close_matches(short, _POINT, n=2)
-    hint = (
-        f"did you mean {' or '.join(map(repr, near))}?"
-        if near
-        else f"the points are {', '.join(_POINT)}"
-    )
-    raise TraceError(f"{name!r} is no trace point; {hint}")
+    near = " or ".join(map(repr, difflib.get_close_matches(short, _POINT, n=2)))
+    hint = f"did you mean {near}?" if near else f"the points are {', '.join(_POINT)}"
+    raise TraceError(f"{name!r} is not a trace point; {hint}")

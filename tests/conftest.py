@@ -22,6 +22,14 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory):
+    """A toy checkpoint's folder; a test that changes it takes a copy."""
+    from fixtures_toy import toy_of
+
+    return toy_of(tmp_path_factory)
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     """Random numbers are the same in each test, whatever ran before it."""

@@ -37,6 +37,25 @@ def small_config(**overrides) -> QwenConfig:
     return QwenConfig(**{**values, **overrides})
 
 
+# layers, hidden, intermediate, heads, kv heads, tied, vocabulary, head_dim, parameters
+PUBLISHED = {
+    "0.5B": (24, 896, 4864, 14, 2, True, 151_936, 64, 494_032_768),
+    "1.5B": (28, 1536, 8960, 12, 2, True, 151_936, 128, 1_543_714_304),
+    "3B": (36, 2048, 11008, 16, 2, True, 151_936, 128, 3_085_938_688),
+    "7B": (28, 3584, 18944, 28, 4, False, 152_064, 128, 7_615_616_512),
+    "14B": (48, 5120, 13824, 40, 8, False, 152_064, 128, 14_770_033_664),
+    "32B": (64, 5120, 27648, 40, 8, False, 152_064, 128, 32_763_876_352),
+    "a GPT-2-like design": (12, 768, 3072, 12, 4, False, 32_000, 64, 152_995_584),
+}
+
+
+def published(size: str) -> QwenConfig:
+    """Return the config of a published size."""
+    layers, hidden, intermediate, heads, kv_heads, tied, vocabulary, *_ = PUBLISHED[size]
+    sizes = (vocabulary, hidden, intermediate, layers, heads, kv_heads)
+    return QwenConfig(*sizes, tie_word_embeddings=tied)
+
+
 def random_tensors(
     config: QwenConfig, dtype: torch.dtype = torch.bfloat16, seed: int = 0
 ) -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ from qwenkit import _deprecated
 RENAMED = {
     ("qwenkit.model", "open_attention"): "eager_attention",
     ("qwenkit.generate.sampling", "penalise"): "penalize",
+    ("qwenkit.tokenizer", "_byte_alphabet"): "byte_alphabet",
     ("qwenkit.interpret", "sink_shares"): "sink_scores",
     ("qwenkit.checks.rope", "turn_new"): "rotate_new",
     ("qwenkit.checks.start", "likeliest_next"): "most_likely_next",

@@ -10,7 +10,8 @@ from fixtures_toy import toy_of
 import qwenkit as qk
 from qwenkit import device
 from qwenkit.errors import InputError
-from qwenkit.pretrained import compare, loading
+from qwenkit.pretrained import _loading as loading
+from qwenkit.pretrained import compare
 
 CPU, MPS = torch.device("cpu"), torch.device("mps")
 
@@ -190,7 +191,7 @@ def test_load_pretrained_avoids_a_known_bad_device_only_when_it_may_choose(
     assert model.device == CPU
     assert model.dtype == torch.float32
     asked = []
-    monkeypatch.setattr(loading, "_load", lambda c, plan: asked.append(plan.device) or model)
+    monkeypatch.setattr(loading, "_load", lambda c, device, *_: asked.append(device) or model)
     with pytest.warns(UserWarning, match=r'torch 2\.8 on MPS.*, or use device="cpu"\.') as said:
         qk.load_pretrained(toy, device="mps")  # asked for by name: it is given
     assert said[0].filename == __file__

@@ -9,10 +9,11 @@ from qwenkit.errors import TraceError
 from qwenkit.model import KVCache, causal_mask, repeat_kv
 from qwenkit.trace import POINTS, Trace, tap
 
-# every letter of the table another number, so that no two shapes are mistaken for each other
+# every letter of the table is a different number, so that no two shapes are mistaken
 SIZES = {"B": 3, "T": 5, "S": 7, "C": 20, "H": 4, "KV": 2, "D": 6, "F": 28, "V": 61}
 SHAPES = {"hidden_size": 20, "head_dim": 6, "intermediate_size": 28}
 IN_LAYER = [point.name for point in POINTS if point.in_layer]
+EAGER = {"attn.scores", "attn.pattern"}
 
 
 def run(trace=None, tokens=None, **overrides):
@@ -21,7 +22,14 @@ def run(trace=None, tokens=None, **overrides):
     return model, tokens, model(tokens, trace=trace)
 
 
-# --- recording ------------------------------------------------------------------------------------
+def traced(**settings):
+    """Return a trace of one forward pass."""
+    trace = Trace(**settings)
+    run(trace)
+    return trace
+
+
+# --- recording ---
 
 
 def test_every_point_is_recorded_with_the_shape_of_the_table():
@@ -41,7 +49,7 @@ def test_every_point_is_recorded_with_the_shape_of_the_table():
 
 
 def test_values_fit_together():
-    """Each point follows from the ones before it, by the formula its meaning tells."""
+    """Each point follows from the ones before it, by the formula of its meaning."""
     trace = Trace()
     model, tokens, _ = run(trace)
     assert torch.equal(trace["embed"], model.model.embed_tokens.weight[tokens])
@@ -65,22 +73,15 @@ def test_values_fit_together():
         }
         for name, want in wanted.items():
             torch.testing.assert_close(at[name], want, rtol=1e-4, atol=1e-5, msg=name)
-        for name in ("q", "k"):  # RoPE turns: position 0 not at all, later ones do change
+        for name in ("q", "k"):  # RoPE leaves position 0 as it is, and rotates the later ones
             before, after = at[f"attn.{name}"], at[f"attn.{name}_rot"]
             torch.testing.assert_close(after[:, :, 0], before[:, :, 0])
             torch.testing.assert_close(after.norm(dim=-1), before.norm(dim=-1))
             assert (after[:, :, 1:] - before[:, :, 1:]).abs().max() > 0.1
+        torch.testing.assert_close(at["attn.pattern"].sum(-1), torch.ones(2, 4, 6))
+        assert at["attn.pattern"].triu(1).abs().max() == 0
     last = trace[f"layers.{LAYERS - 1}.resid_post"]
     torch.testing.assert_close(trace["final_norm"], model.model.norm(last))
-
-
-def test_patterns_are_causal_and_sum_to_one():
-    trace = Trace(keep="attn.pattern")
-    run(trace)
-    for i in range(LAYERS):
-        pattern = trace[f"layers.{i}.attn.pattern"]
-        torch.testing.assert_close(pattern.sum(-1), torch.ones(2, 4, 6))
-        assert pattern.triu(1).abs().max() == 0
 
 
 @pytest.mark.parametrize(
@@ -96,31 +97,29 @@ def test_patterns_are_causal_and_sum_to_one():
     ],
 )
 def test_only_what_was_asked_is_held(keep, layers, names):
-    trace = Trace(keep=keep, layers=layers)
-    run(trace)
+    trace = traced(keep=keep, layers=layers)
     assert list(trace) == names
     assert all(name in trace for name in names)
     assert "final_norm" not in trace
     values = {"embed": 2 * 6 * 32, "logits": 2 * 6 * 61}  # attn.q: B 2, H 4, T 6, D 8
-    assert trace.nbytes == 4 * sum(values.get(name, 2 * 4 * 6 * 8) for name in names)
+    size = 4 * sum(values.get(name, 2 * 4 * 6 * 8) for name in names)
+    assert trace.nbytes == size
+    assert repr(trace) == f"Trace({len(names)} values, {size:,} bytes)"
 
 
-def test_what_two_points_share_is_counted_once():
+def test_a_tensor_that_two_points_share_counts_once():
     """A layer's resid_pre is the very tensor that the layer before recorded as resid_post."""
-    trace = Trace(keep=("resid_pre", "resid_post"))
-    run(trace)
+    trace = traced(keep=("resid_pre", "resid_post"))
     assert len(trace) == 2 * LAYERS
     assert trace.nbytes == (LAYERS + 1) * 4 * 2 * 6 * 32
 
 
 def test_all_points_of_one_layer():
-    trace = Trace(layers=[1])
-    run(trace)
-    outside = [point.name for point in POINTS if not point.in_layer]
-    assert set(trace) == {f"layers.1.{name}" for name in IN_LAYER} | set(outside)
+    outside = {point.name for point in POINTS if not point.in_layer}
+    assert set(traced(layers=[1])) == {f"layers.1.{name}" for name in IN_LAYER} | outside
 
 
-def test_each_forward_fills_the_trace_anew():
+def test_each_forward_replaces_what_was_recorded():
     trace = Trace(keep="resid_post")
     model, _, _ = run(trace)
     model(ids(1, 3, seed=9), trace=trace)
@@ -130,19 +129,18 @@ def test_each_forward_fills_the_trace_anew():
     assert list(trace) == ["layers.0.resid_post"]  # nothing is left of the deeper model
 
 
-OPEN = {"attn.scores", "attn.pattern"}
-
-
 @pytest.mark.parametrize("point", [point.name for point in POINTS])
-def test_looking_changes_nothing_bit_for_bit(point):
+def test_looking_changes_no_bit_and_an_edit_anywhere_reaches_the_logits(point):
     model, tokens, plain = run()
     recorded = model(tokens, trace=Trace(keep=[point]))
-    edited = model(tokens, trace=Trace(keep=(), edits={point: lambda x: x.clone()}))
-    assert torch.equal(edited, recorded)
-    if point in OPEN:  # computed openly: equal but for rounding
+    same = model(tokens, trace=Trace(keep=(), edits={point: lambda x: x.clone()}))
+    assert torch.equal(same, recorded)
+    if point in EAGER:  # not fused then: equal but for rounding
         torch.testing.assert_close(recorded, plain, rtol=1e-5, atol=1e-5)
     else:
         assert torch.equal(recorded, plain)
+    edited = model(tokens, trace=Trace(keep=(), edits={point: lambda x: x.roll(1, dims=-1)}))
+    assert (edited - plain).abs().max() > 1e-3
 
 
 def test_tap_without_a_trace_is_the_identity():
@@ -150,7 +148,7 @@ def test_tap_without_a_trace_is_the_identity():
     assert tap(None, "no such point", x) is x
 
 
-# --- editing --------------------------------------------------------------------------------------
+# --- editing ---
 
 
 def test_an_edit_that_writes_in_place_changes_no_other_point():
@@ -160,12 +158,8 @@ def test_an_edit_that_writes_in_place_changes_no_other_point():
         x[:, 0] = 0
         return x
 
-    plain, edited = (
-        Trace(keep="resid_post"),
-        Trace(keep=("resid_pre", "resid_post"), edits={"layers.1.resid_pre": wipe}),
-    )
-    run(plain)
-    run(edited)
+    plain = traced(keep="resid_post")
+    edited = traced(keep=("resid_pre", "resid_post"), edits={"layers.1.resid_pre": wipe})
     assert torch.equal(edited["layers.0.resid_post"], plain["layers.0.resid_post"])
     assert not edited["layers.1.resid_pre"][:, 0].any()
 
@@ -177,20 +171,11 @@ def test_without_attention_the_mlps_alone_write_the_residual():
     for layer in model.model.layers:
         x = x + layer.mlp(layer.post_attention_layernorm(x))
     torch.testing.assert_close(logits, model.model.norm(x) @ model.lm_head.weight.T)
-    assert trace["layers.0.attn.out"].abs().max() == 0  # recorded as it flowed on
-
-
-@pytest.mark.parametrize("point", [point.name for point in POINTS])
-def test_an_edit_anywhere_reaches_the_logits(point):
-    model, tokens, plain = run()
-    edited = model(tokens, trace=Trace(keep=(), edits={point: lambda x: x.roll(1, dims=-1)}))
-    assert (edited - plain).abs().max() > 1e-3
+    assert trace["layers.0.attn.out"].abs().max() == 0  # the edited value is recorded
 
 
 def test_an_edit_of_one_layer_leaves_earlier_layers():
-    plain, edited = Trace(), Trace(edits={"layers.1.mlp.out": torch.zeros_like})
-    run(plain)
-    run(edited)
+    plain, edited = traced(), traced(edits={"layers.1.mlp.out": torch.zeros_like})
     for name in ("layers.0.resid_post", "layers.1.resid_mid"):
         assert torch.equal(edited[name], plain[name])
     assert torch.equal(edited["layers.1.resid_post"], edited["layers.1.resid_mid"])
@@ -198,26 +183,23 @@ def test_an_edit_of_one_layer_leaves_earlier_layers():
     assert edited["layers.2.mlp.out"].abs().max() > 0
 
 
-def test_a_full_name_wins_over_a_short_one():
+def test_a_full_name_overrides_a_short_one():
     edits = {"mlp.out": torch.zeros_like, "layers.1.mlp.out": torch.ones_like}
-    trace = Trace(keep="mlp.out", edits=edits)
-    run(trace)
+    trace = traced(keep="mlp.out", edits=edits)
     assert [trace[f"layers.{i}.mlp.out"].unique().item() for i in range(LAYERS)] == [0, 1, 0]
 
 
-def test_an_edited_pattern_is_what_reads_the_values():
-    """Each token reads itself alone: z is its own value, repeated for the heads of the group."""
+def test_an_edited_pattern_weighs_the_values():
+    """Each token attends to itself alone: z is its value, repeated for the group's heads."""
     itself = {"attn.pattern": lambda pattern: torch.eye(6).expand_as(pattern)}
-    trace = Trace(keep=("attn.v", "attn.z"), edits=itself)
-    run(trace)
+    trace = traced(keep=("attn.v", "attn.z"), edits=itself)
     for i in range(LAYERS):
         want = repeat_kv(trace[f"layers.{i}.attn.v"], 2)
         torch.testing.assert_close(trace[f"layers.{i}.attn.z"], want)
 
 
 def test_edited_scores_are_still_masked():
-    trace = Trace(keep="attn.pattern", edits={"attn.scores": torch.zeros_like})
-    run(trace)
+    trace = traced(keep="attn.pattern", edits={"attn.scores": torch.zeros_like})
     uniform = torch.ones(6, 6).tril() / torch.arange(1, 7)[:, None]
     torch.testing.assert_close(trace["layers.2.attn.pattern"][1, 3], uniform)
 
@@ -240,19 +222,20 @@ def test_gradients_flow_through_a_trace():
     assert gradient.abs().max() > 0
 
 
-# --- refusals -------------------------------------------------------------------------------------
-
-BAD_EDITS = {
-    "nothing returned": (lambda x: None, ["NoneType", "tensor", "(2, 6, 32)", "return"]),
-    "another shape": (lambda x: x[:, :1], ["shape", "(2, 1, 32)", "must keep (2, 6, 32)"]),
-    "broadcastable": (lambda x: x[:1], ["shape", "(1, 6, 32)", "must keep (2, 6, 32)"]),
-    "another dtype": (lambda x: x.double(), ["dtype", "torch.float64", "keep torch.float32"]),
-    "another device": (lambda x: x.to("meta"), ["device", "meta", "must keep cpu"]),
-    "a number": (lambda x: 0.0, ["float", "must return a tensor"]),
-}
+# --- refusals ---
 
 
-@pytest.mark.parametrize(("edit", "fragments"), BAD_EDITS.values(), ids=BAD_EDITS)
+@pytest.mark.parametrize(
+    ("edit", "fragments"),
+    [
+        (lambda x: None, ["NoneType", "tensor", "(2, 6, 32)", "return"]),
+        (lambda x: x[:, :1], ["shape", "(2, 1, 32)", "must keep (2, 6, 32)"]),
+        (lambda x: x[:1], ["shape", "(1, 6, 32)", "must keep (2, 6, 32)"]),  # it would broadcast
+        (lambda x: x.double(), ["dtype", "torch.float64", "keep torch.float32"]),
+        (lambda x: x.to("meta"), ["device", "meta", "must keep cpu"]),
+        (lambda x: 0.0, ["float", "must return a tensor"]),
+    ],
+)
 def test_an_edit_that_does_not_fit_is_refused(edit, fragments):
     with pytest.raises(TraceError) as caught:
         run(Trace(keep=(), edits={"layers.1.mlp.out": edit}))
@@ -276,29 +259,23 @@ def test_an_edit_that_does_not_fit_is_refused(edit, fragments):
 )
 @pytest.mark.parametrize("use", ["keep", "edits", "read"])
 def test_an_unknown_name_is_refused_with_a_near_one(name, hint, use):
-    ask = {
-        "keep": lambda: Trace(keep=[name]),
-        "edits": lambda: Trace(edits={name: torch.zeros_like}),
-        "read": lambda: Trace()[name],
-    }[use]
+    settings = {"keep": {"keep": [name]}, "edits": {"edits": {name: torch.zeros_like}}, "read": {}}
     with pytest.raises(TraceError) as caught:
-        ask()
-    assert repr(name) in str(caught.value)
-    assert "is no trace point" in str(caught.value)
+        Trace(**settings[use])[name]
+    assert f"{name!r} is not a trace point; " in str(caught.value)
     assert hint in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("number", "arguments"),
     [
-        {"keep": ["layers.3.attn.q"]},
-        {"keep": ["attn.q"], "layers": [0, 3]},
-        {"keep": (), "edits": {"layers.3.attn.q": torch.zeros_like}},
-        {"keep": ["attn.q"], "layers": [-1]},
+        (3, {"keep": ["layers.3.attn.q"]}),
+        (3, {"keep": ["attn.q"], "layers": [0, 3]}),
+        (3, {"keep": (), "edits": {"layers.3.attn.q": torch.zeros_like}}),
+        (-1, {"keep": ["attn.q"], "layers": [-1]}),
     ],
 )
-def test_a_layer_that_the_model_has_not_is_refused(arguments):
-    number = -1 if arguments.get("layers") == [-1] else 3
+def test_a_layer_that_the_model_does_not_have_is_refused(number, arguments):
     with pytest.raises(TraceError, match=f"layer {number}; this model has layers 0 to 2"):
         run(Trace(**arguments))
 
@@ -310,11 +287,5 @@ def test_reading_what_is_not_there_says_why():
     run(trace)
     with pytest.raises(TraceError, match=r"'layers\.0\.attn\.k' was not recorded; add it to keep"):
         trace["layers.0.attn.k"]
-    with pytest.raises(TraceError, match=r"stands in every layer; write 'layers\.N\.attn\.q'"):
+    with pytest.raises(TraceError, match=r"exists in every layer; write 'layers\.N\.attn\.q'"):
         trace["attn.q"]
-
-
-def test_its_repr_counts():
-    trace = Trace(keep="attn.q")
-    run(trace)
-    assert repr(trace) == f"Trace(3 values, {3 * 4 * 2 * 4 * 6 * 8:,} bytes)"

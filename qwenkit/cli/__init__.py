@@ -1,5 +1,5 @@
 """The command line: qwenkit doctor | inspect | forward | generate | train | lab."""
 
-from qwenkit.cli.main import main
+from qwenkit.cli._main import main
 
 __all__ = ["main"]

@@ -1,7 +1,7 @@
 """Adapters: the LoRA of a model in files of its own, as PEFT writes and reads them.
 
 `adapter_model.safetensors` has A and B of each layer, a few megabytes where the model has
-gigabytes; `adapter_config.json` says what they are multiplied by.
+format_bytes; `adapter_config.json` says what they are multiplied by.
 """
 
 from __future__ import annotations

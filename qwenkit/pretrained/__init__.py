@@ -1,16 +1,15 @@
 """A trained model, ready to run: find it, forecast its memory, load it, save it again."""
 
+from qwenkit.pretrained._loading import load_model, load_pretrained, save_pretrained
+from qwenkit.pretrained._memory import Forecast, forecast
 from qwenkit.pretrained.compare import trusted_device
 from qwenkit.pretrained.hub import EMBEDDED, cached_models, resolve
-from qwenkit.pretrained.loading import load_model, load_pretrained, save_pretrained
-from qwenkit.pretrained.memory import Forecast, forecast, gigabytes
 
 __all__ = [
     "EMBEDDED",
     "Forecast",
     "cached_models",
     "forecast",
-    "gigabytes",
     "load_model",
     "load_pretrained",
     "resolve",

@@ -1,6 +1,6 @@
 """Byte-level BPE as Qwen2 builds it: learning the merges, and writing the tokenizer's files.
 
-The vocabulary is laid out as Qwen's: 256 byte tokens, then the merges in the order they were
+The vocabulary is ordered as Qwen's: 256 byte tokens, then the merges in the order they were
 learned, then the special tokens.
 """
 
@@ -15,9 +15,9 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from qwenkit.errors import InputError
 from qwenkit.files import replacing, write_json
-from qwenkit.tokenizer.tokenizer import Tokenizer
+from qwenkit.tokenizer._tokenizer import Tokenizer
 
-# How Qwen2 cuts text before merging bytes: contractions, words, single digits, signs, newlines.
+# How Qwen2 splits text before it merges bytes: contractions, words, digits, signs, newlines.
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -37,22 +37,25 @@ Merge = tuple[str, str]
 
 
 def learn_merges(texts: Iterable[str], vocab_size: int) -> list[Merge]:
-    """Learn which neighbours to merge: again and again the pair that is most frequent.
+    """Learn which neighbors to merge: the most frequent pair, again and again.
 
     Source: Sennrich, Haddow and Birch 2016, "Neural Machine Translation of Rare Words with Subword
     Units", section 3.2; on bytes as in GPT-2 (Radford et al. 2019).
 
     Args:
         texts: what is counted.
-        vocab_size: of the finished vocabulary, special tokens included. Texts with too few pairs
-            that occur twice give a smaller one.
+        vocab_size: of the finished vocabulary, special tokens included; smaller if too few pairs
+            occur twice.
 
     Returns:
-        Pairs of tokens in the byte alphabet, first learned first.
+        Pairs of tokens in the byte alphabet, in the order they were learned.
 
     Raises:
-        InputError: a vocabulary too small for the bytes and the special tokens, or one single text
-            (its letters would be read as texts).
+        InputError: a vocabulary too small for the bytes and the special tokens, or a single text
+            (its characters would be read as texts).
+
+    >>> learn_merges(["low lower lowest"], vocab_size=267)
+    [('l', 'o'), ('lo', 'w')]
     """
     if isinstance(texts, str):
         raise InputError("texts is one str; it must be a list of texts")
@@ -62,31 +65,29 @@ def learn_merges(texts: Iterable[str], vocab_size: int) -> list[Merge]:
             f"256 bytes and {len(SPECIAL)} special tokens"
         )
     backend = _backend({}, [])
+    alphabet, size = pre_tokenizers.ByteLevel.alphabet(), vocab_size - len(SPECIAL)
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(SPECIAL),
-        min_frequency=2,
-        show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        vocab_size=size, min_frequency=2, show_progress=False, initial_alphabet=alphabet
     )
     backend.train_from_iterator(texts, trainer)
-    learned = json.loads(backend.to_str())["model"]["merges"]  # the library shows them only so
+    learned = json.loads(backend.to_str())["model"]["merges"]  # the only way to them
     return [(left, right) for left, right in learned]
 
 
 def write_tokenizer(folder: str | Path, merges: Sequence[Merge]) -> Tokenizer:
     """Write tokenizer.json and tokenizer_config.json for these merges, and return the tokenizer.
 
-    The special tokens, the split pattern and the chat's marks are Qwen2's.
+    The special tokens, the split pattern and the chat template's marks are Qwen2's.
 
     Raises:
-        InputError: merges that are no pairs of tokens, each of them there before it is merged.
+        InputError: merges that are not pairs of tokens that exist before they are merged.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tokens = sorted(pre_tokenizers.ByteLevel.alphabet())
     try:
         tokens += [left + right for left, right in merges]
-        # Two merges may give one token, as (a, bc) and (ab, c): it has one id all the same.
+        # Two merges may give the same token, as (a, bc) and (ab, c); it still has one id.
         vocab = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
         backend = _backend(vocab, merges)
     except Exception as error:  # the library raises a bare Exception
@@ -99,14 +100,11 @@ def write_tokenizer(folder: str | Path, merges: Sequence[Merge]) -> Tokenizer:
 
 
 def _backend(vocab: dict[str, int], merges: Sequence[Merge]) -> tokenizers.Tokenizer:
-    """Return the pipeline: NFC, Qwen's split, bytes as letters, merges, and back."""
+    """Return the pipeline: NFC, Qwen's split, bytes as characters, merges, and back."""
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=list(merges)))
     backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    split = pre_tokenizers.Split(Regex(SPLIT), "isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
     backend.decoder = decoders.ByteLevel()
     return backend

@@ -81,7 +81,7 @@ class Fresh(NamedTuple):
     after: float
 
     @property
-    def gigabytes(self) -> float:
+    def format_bytes(self) -> float:
         """What was added after the imports."""
         return (self.after - self.before) / 1e9
 
@@ -140,7 +140,7 @@ def bench_loads(folder: str, rounds: int, sizes: Sizes) -> Rows:
             }
         rows[f"load {dtype}, s"] = row
         rows[f"loaded, one token {dtype}, GB"] = {
-            name: [run.gigabytes for run in runs] for name, runs in found.items()
+            name: [run.format_bytes for run in runs] for name, runs in found.items()
         }
     return rows
 
@@ -152,14 +152,14 @@ def bench_int8_load(folder: str, rounds: int, sizes: Sizes) -> Rows:
         qk.save_pretrained(model, there, tokenizer)
         del model
         found, row = loads(there, "int8", ("qwenkit",), rounds, sizes.warm_starts)
-    peaks = [run.gigabytes for run in found["qwenkit"]]
+    peaks = [run.format_bytes for run in found["qwenkit"]]
     return {"load int8, s": row, "loaded, one token int8, GB": {"qwenkit": peaks}}
 
 
 def bench_memory(folder: str, sizes: Sizes) -> Rows:
     """Compare what a forward adds to a process's peak with its forecast, and with transformers."""
     compiler = in_fresh_process(COMPILER, IMPORTS["qwenkit"])
-    rows: Rows = {"the compiler, MB": {"qwenkit": [compiler.gigabytes * 1e3]}}
+    rows: Rows = {"the compiler, MB": {"qwenkit": [compiler.format_bytes * 1e3]}}
     config = qk.Checkpoint(folder).config
     length = sizes.trace
     values = config.num_attention_heads * length * length + length * config.hidden_size
@@ -192,7 +192,7 @@ def memory_rows(what: str, found: dict[str, Fresh], need: Forecast, trace: int =
     whole, added = need.total + trace, need.cache + need.activations + trace
     return {
         f"all of it, {what}, GB": {
-            **{name: [run.gigabytes] for name, run in found.items()},
+            **{name: [run.format_bytes] for name, run in found.items()},
             "forecast": [whole / 1e9],
         },
         f"beside weights, {what}, MB": {

@@ -406,7 +406,7 @@ def test_a_character_cut_short_shows_at_the_end(both, monkeypatch):
 @pytest.mark.parametrize("broken", [[0xE9, 0x61], [0x80, 0x80, 0x61], [0xF0, 0x9F, 0x61, 0x62]])
 def test_broken_bytes_in_the_middle_join_to_what_decode_says(both, monkeypatch, broken):
     model, tokenizer = both
-    alphabet = {raw: char for char, raw in qk.tokenizer._BYTE_OF.items()}
+    alphabet = {raw: char for char, raw in qk.tokenizer.byte_alphabet().items()}
     ids = [tokenizer.backend.token_to_id(alphabet[byte]) for byte in broken]
     ids += tokenizer.encode(" and so on")
     scripted(model, monkeypatch, ids)

@@ -10,7 +10,7 @@ from reference import ids, pair, relative_error, tiny
 from safetensors.torch import load_file, save_file
 
 import qwenkit as qk
-from qwenkit.checkpoint import saving
+from qwenkit.checkpoint import _saving as saving
 from qwenkit.errors import CheckpointError, ConfigError, InputError
 from qwenkit.lora import adapter, lora_layers
 from qwenkit.lora.adapter import CONFIG, WEIGHTS
@@ -227,7 +227,7 @@ def test_tensors_that_do_not_fit_the_model_are_refused(saved, case):
 
 def test_damaged_and_missing_files_are_named(saved, tmp_path):
     (saved / WEIGHTS).write_bytes((saved / WEIGHTS).read_bytes()[:-5])
-    with pytest.raises(CheckpointError, match="not a sound safetensors file"):
+    with pytest.raises(CheckpointError, match="not a valid safetensors file"):
         qk.load_adapter(tiny(), saved)
     (saved / WEIGHTS).unlink()
     with pytest.raises(CheckpointError, match=WEIGHTS):

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import qwenkit as qk
 from qwenkit import device
-from qwenkit.cli import reports
+from qwenkit.cli import _reports as reports
 from qwenkit.pretrained import compare
 from qwenkit.pretrained.compare import Difference, compare_with_cpu, disagreement
 

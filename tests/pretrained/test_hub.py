@@ -4,70 +4,55 @@ import hashlib
 import http.server
 import json
 import os
+import re
 import threading
 import types
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from fixtures_toy import python, toy_of
+from fixtures_toy import python
 
 from qwenkit.errors import QwenkitError, SourceError
 from qwenkit.pretrained import hub
 
 REPO = "someone/Qwen-toy"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+API, RESOLVED = f"/api/models/{REPO}", f"/{REPO}/resolve/{COMMIT}/"
 UNNEEDED = {
-    "README.md": b"# A model",
-    ".gitattributes": b"*.safetensors filter=lfs",
-    "pytorch_model.bin": b"\x80\x04.",
-    "model.gguf": b"GGUF",
-    "original/x.pth": b"\x80\x04.",
-    "onnx/model.safetensors": b"another",
-    "training_args.bin": b"\x80\x04.",
-}
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return toy_of(tmp_path_factory)
+    "README.md": b"# A model", ".gitattributes": b"*.safetensors filter=lfs",
+    "pytorch_model.bin": b"\x80\x04.", "model.gguf": b"GGUF", "original/x.pth": b"\x80\x04.",
+    "onnx/model.safetensors": b"another", "training_args.bin": b"\x80\x04.",
+}  # fmt: skip
 
 
 # --- without a network ---
 
 
-def test_nothing_named_means_the_environments_model(toy, monkeypatch):
+def test_nothing_named_means_the_environments_model_else_the_embedded_one(
+    toy, tmp_path, monkeypatch
+):
     monkeypatch.setenv("QWENKIT_MODEL", str(toy))
-    assert hub.resolve() == toy
-    assert hub.resolve(None) == toy
-
-
-def test_what_is_named_wins_over_the_environment(toy, tmp_path, monkeypatch):
+    assert hub.resolve() == hub.resolve(None) == toy
     monkeypatch.setenv("QWENKIT_MODEL", str(tmp_path))
-    assert hub.resolve(str(toy)) == toy
+    assert hub.resolve(str(toy)) == toy  # what is named wins
+    for unset in (True, False):
+        monkeypatch.setenv("QWENKIT_MODEL", "")
+        if unset:
+            monkeypatch.delenv("QWENKIT_MODEL")
+        monkeypatch.setattr(hub, "EMBEDDED", toy)
+        assert hub.resolve() == toy
+        monkeypatch.setattr(hub, "EMBEDDED", tmp_path / "none")
+        with pytest.raises(SourceError, match="no model was named"):
+            hub.resolve()
 
 
-@pytest.mark.parametrize("value", [None, ""])
-def test_nothing_named_at_all_means_the_embedded_model(toy, monkeypatch, tmp_path, value):
-    monkeypatch.delenv("QWENKIT_MODEL", raising=False)
-    if value is not None:
-        monkeypatch.setenv("QWENKIT_MODEL", value)
-    monkeypatch.setattr(hub, "EMBEDDED", toy)
-    assert hub.resolve() == toy
-    monkeypatch.setattr(hub, "EMBEDDED", tmp_path / "none")
-    with pytest.raises(SourceError, match="no model was named"):
-        hub.resolve()
-
-
-def test_a_folder_is_itself(toy, monkeypatch):
+def test_a_folder_is_itself_and_wins_over_a_hub_id_of_its_spelling(toy, tmp_path, monkeypatch):
     assert hub.resolve(toy) == hub.resolve(str(toy)) == toy
     monkeypatch.chdir(toy.parent)
     assert hub.resolve(toy.name) == Path(toy.name)
     monkeypatch.setenv("HOME", str(toy.parent))
     assert hub.resolve(f"~/{toy.name}") == toy
-
-
-def test_a_folder_wins_over_a_hub_id_of_its_spelling(tmp_path, monkeypatch):
     (tmp_path / "someone" / "model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert hub.resolve("someone/model") == Path("someone/model")
@@ -89,117 +74,99 @@ def test_a_file_is_refused(toy):
 )  # fmt: skip
 def test_nonsense_is_refused_without_asking_a_hub(source, monkeypatch):
     monkeypatch.setattr(hub, "_download", lambda name: pytest.fail(f"asked for {name!r}"))
-    with pytest.raises(SourceError, match="neither a folder here nor a Hub id"):
+    with pytest.raises(FileNotFoundError, match="neither a folder here nor a Hub id") as caught:
         hub.resolve(source)
-
-
-def test_the_error_is_a_file_not_found_error():
-    with pytest.raises(FileNotFoundError):
-        hub.resolve("nonsense")
-    assert issubclass(SourceError, QwenkitError)
+    assert type(caught.value) is SourceError
+    assert isinstance(caught.value, QwenkitError)
 
 
 # --- a Hub of our own ---
 
 
-class Hub:
-    """Answers as the Hub does for one repository, and keeps the list of what was asked.
+class Hub(http.server.ThreadingHTTPServer):
+    """Answers as the Hub does for one repository, and keeps the list of what was asked."""
 
-    Weights are redirected to another address, as the Hub does with its large files.
-    """
+    daemon_threads = True
 
     def __init__(self, files: dict[str, bytes]) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
         self.files = files
         self.asked: list[tuple[str, str]] = []
         self.failing: str | None = None  # "500", or "cut": connections end in the middle
-        outer = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self):
-                outer.answer(self)
-
-            do_HEAD = do_GET
-
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
+        self.endpoint = f"http://127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def stop(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+        self.shutdown()
+        self.server_close()
 
     def fetched(self) -> set[str]:
         """Return the files whose bytes were sent."""
-        parts = (path.split("/", 2) for way, path in self.asked if way == "GET")
-        plain = {
-            path.split(f"/resolve/{COMMIT}/")[1]
-            for way, path in self.asked
-            if way == "GET" and "/resolve/" in path
-        }
-        return plain | {part[2] for part in parts if part[1] == "cdn"}
+        paths = [path for way, path in self.asked if way == "GET"]
+        plain = {path.split(RESOLVED)[1] for path in paths if "/resolve/" in path}
+        return plain | {path.removeprefix("/cdn/") for path in paths if path.startswith("/cdn/")}
 
-    def answer(self, to) -> None:
-        path = unquote(urlsplit(to.path).path)
-        self.asked.append((to.command, path))
-        if self.failing == "500":
-            return self.send(to, 500, b"")
-        if path == f"/api/models/{REPO}" or path == f"/api/models/{REPO}/revision/main":
-            names = [{"rfilename": name} for name in self.files]
-            return self.send_json(to, {"id": REPO, "sha": COMMIT, "siblings": names})
-        if path == f"/api/models/{REPO}/tree/{COMMIT}":
-            return self.send_json(
-                to,
-                [
-                    {"type": "file", "path": n, "size": len(b), "oid": hashlib.sha1(b).hexdigest()}
-                    for n, b in self.files.items()
-                ],
-            )
-        for ref in (COMMIT, "main"):
-            start = f"/{REPO}/resolve/{ref}/"
-            if path.startswith(start) and path[len(start) :] in self.files:
-                return self.send_file(to, path[len(start) :])
-        if path.startswith("/cdn/") and path[5:] in self.files:
-            return self.send_bytes(to, self.files[path[5:]])
-        self.send(to, 404, b"", **{"X-Error-Code": "RepoNotFound"})
 
-    def send_file(self, to, name: str) -> None:
-        body = self.files[name]
+class Answer(http.server.BaseHTTPRequestHandler):
+    """Weights are redirected to another address, as the Hub does with its large files."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        files, path = self.server.files, unquote(urlsplit(self.path).path)
+        self.server.asked.append((self.command, path))
+        name = re.sub(f"^/{REPO}/resolve/({COMMIT}|main)/|^/cdn/", "", path)
+        if self.server.failing == "500":
+            self.send(500)
+        elif path in (API, f"{API}/revision/main"):
+            names = [{"rfilename": name} for name in files]
+            self.send_json({"id": REPO, "sha": COMMIT, "siblings": names})
+        elif path == f"{API}/tree/{COMMIT}":
+            sums = {name: hashlib.sha1(body).hexdigest() for name, body in files.items()}
+            sizes = [{"path": n, "size": len(body), "oid": sums[n]} for n, body in files.items()]
+            self.send_json([{"type": "file", **size} for size in sizes])
+        elif name == path or name not in files:
+            self.send(404, **{"X-Error-Code": "RepoNotFound"})
+        elif path.startswith("/cdn/"):
+            self.send_bytes(files[name])
+        else:
+            self.send_file(name, files[name])
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_):
+        pass
+
+    def send_file(self, name: str, body: bytes) -> None:
         etag = hashlib.sha256(body).hexdigest()
         facts = {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"'}
-        if name.endswith(".safetensors"):
-            facts |= {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(len(body))}
-            elsewhere = self.endpoint.replace("127.0.0.1", "localhost")
-            self.send(to, 302, b"", Location=f"{elsewhere}/cdn/{name}", **facts)
-        else:
-            self.send_bytes(to, body, **facts)
+        if not name.endswith(".safetensors"):
+            return self.send_bytes(body, **facts)
+        facts |= {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(len(body))}
+        elsewhere = self.server.endpoint.replace("127.0.0.1", "localhost")
+        self.send(302, Location=f"{elsewhere}/cdn/{name}", **facts)
 
-    def send_bytes(self, to, body: bytes, **headers: str) -> None:
-        wanted = to.headers.get("Range")
+    def send_bytes(self, body: bytes, **headers: str) -> None:
+        wanted = self.headers.get("Range")
         if not wanted:
-            return self.send(to, 200, body, **headers)
+            return self.send(200, body, **headers)
         first, _, last = wanted.removeprefix("bytes=").partition("-")
         begin, end = int(first), int(last) + 1 if last else len(body)
         headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(body)}"
-        self.send(to, 206, body[begin:end], **headers)
+        self.send(206, body[begin:end], **headers)
 
-    def send_json(self, to, data) -> None:
-        self.send(to, 200, json.dumps(data).encode(), **{"Content-Type": "application/json"})
+    def send_json(self, data) -> None:
+        self.send(200, json.dumps(data).encode(), **{"Content-Type": "application/json"})
 
-    def send(self, to, status: int, body: bytes, **headers: str) -> None:
-        to.send_response(status)
+    def send(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            to.send_header(name, value)
-        to.end_headers()
-        if to.command == "GET":
-            cut = self.failing == "cut" and len(body) > 20_000
-            to.wfile.write(body[:10_000] if cut else body)
-            to.close_connection = to.close_connection or cut
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            cut = self.server.failing == "cut" and len(body) > 20_000
+            self.wfile.write(body[:10_000] if cut else body)
+            self.close_connection = self.close_connection or cut
 
 
 RESOLVE = """
@@ -276,28 +243,20 @@ def test_a_cached_model_that_is_incomplete_says_so(client):
 
 @pytest.mark.parametrize("how", ["stopped", "offline", "500"])
 def test_absent_and_no_hub_to_be_reached(client, how):
-    environment = {}
     if how == "stopped":
         client.hub.stop()
-    elif how == "offline":
-        environment["HF_HUB_OFFLINE"] = "1"
-    else:
-        client.hub.failing = "500"
-    out = client.resolve(**environment)
+    client.hub.failing = "500" if how == "500" else None
+    out = client.resolve(**({"HF_HUB_OFFLINE": "1"} if how == "offline" else {}))
     assert out.startswith(f"refused {REPO} is not in the local cache, or incomplete there")
     assert "httpx" not in out
     assert len(out.splitlines()) == 1
 
 
-def test_a_repository_that_the_hub_has_not(client):
+def test_a_repository_that_does_not_exist_and_one_without_safetensors(client):
     out = client.resolve("someone/else")
-    assert out == ("refused someone/else is not on the Hub, or is private; check its spelling")
-
-
-def test_a_repository_without_safetensors(client):
-    for name in list(client.hub.files):
-        if name.endswith(".safetensors"):
-            del client.hub.files[name]
+    assert out == "refused someone/else is not on the Hub, or is private; check its spelling"
+    for name in [name for name in client.hub.files if name.endswith(".safetensors")]:
+        del client.hub.files[name]
     out = client.resolve()
     assert out.startswith("refused")
     assert "no safetensors" in out

@@ -2,38 +2,18 @@
 
 import pytest
 import torch
-from fixtures_toy import small_config, toy_of
+from fixtures_toy import PUBLISHED, published, small_config
 
 import qwenkit as qk
 from qwenkit.checkpoint import Checkpoint
-from qwenkit.config import QwenConfig
 from qwenkit.errors import InputError, MemoryForecastError
-from qwenkit.pretrained import forecast, gigabytes, loading, memory
-from qwenkit.pretrained.memory import refuse_what_cannot_fit
+from qwenkit.files import format_bytes
+from qwenkit.pretrained import _loading as loading
+from qwenkit.pretrained import _memory as memory
+from qwenkit.pretrained import forecast
+from qwenkit.pretrained._memory import refuse_what_cannot_fit
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# size: layers, hidden, intermediate, heads, kv heads, tied, vocabulary, parameters, as published
-PUBLISHED = {
-    "0.5B": (24, 896, 4864, 14, 2, True, 151_936, 494_032_768),
-    "1.5B": (28, 1536, 8960, 12, 2, True, 151_936, 1_543_714_304),
-    "3B": (36, 2048, 11008, 16, 2, True, 151_936, 3_085_938_688),
-    "7B": (28, 3584, 18944, 28, 4, False, 152_064, 7_615_616_512),
-    "14B": (48, 5120, 13824, 40, 8, False, 152_064, 14_770_033_664),
-    "32B": (64, 5120, 27648, 40, 8, False, 152_064, 32_763_876_352),
-}
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return toy_of(tmp_path_factory)
-
-
-def published(size):
-    layers, hidden, inner, heads, kv_heads, tied, vocab, _ = PUBLISHED[size]
-    return QwenConfig(
-        vocab_size=vocab, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=kv_heads, tie_word_embeddings=tied,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -59,21 +39,17 @@ def test_cache_equals_the_bytes_of_the_real_one(dtype, length, batch, kv_heads):
 
 
 @pytest.mark.parametrize("size", PUBLISHED)
-def test_weights_of_the_published_sizes(size):
-    parameters = PUBLISHED[size][-1]
-    config = published(size)
+def test_weights_of_the_published_sizes_and_the_cache_of_one(size):
+    config, parameters = published(size), PUBLISHED[size][-1]
     assert forecast(config, "bfloat16").weights == 2 * parameters
     assert forecast(config, "float32").weights == 4 * parameters
-
-
-def test_cache_of_a_published_size_by_hand():
-    # 2 (keys and values) × 24 layers × 2 kv heads × 64 dimensions × 2 bytes = 12,288 a token
+    # 2 (keys and values) × 24 layers × 2 kv heads × 64 dimensions × 2 bytes = 12,288 per token
     assert forecast(published("0.5B"), "bfloat16", 1_000).cache == 12_288_000
 
 
 @pytest.fixture(params=[True, False], ids=["bfloat16 products", "none"])
 def native(request, monkeypatch):
-    """Whether the processor multiplies bfloat16 by itself; the tests try both kinds."""
+    """Whether the processor has bfloat16 instructions; the tests try both kinds."""
     monkeypatch.setattr(memory, "has_bfloat16_products", lambda: request.param)
     return request.param
 
@@ -97,7 +73,7 @@ def test_activations_in_bfloat16_by_hand(dtype, native):
     stream = 8 * 4 * 2 + (3 if native else 8) * 4 * 4
     config = small_config()
     few = forecast(config, dtype, 10, logits_to_keep=1).activations
-    assert few == 10 * (stream + 6 * (2 + 2 + (0 if native else 4)))  # gate, up, widened product
+    assert few == 10 * (stream + 6 * (2 + 2 + (0 if native else 4)))  # gate, up, upcast product
     wide = small_config(vocab_size=1_000)
     assert forecast(wide, dtype, 10).activations == 10 * (stream + 1_000 * 2)  # logits, once
     opened = forecast(config, dtype, 100, logits_to_keep=1, eager_attention=True)
@@ -105,90 +81,62 @@ def test_activations_in_bfloat16_by_hand(dtype, native):
     assert opened.activations == 100 * stream + 2 * 100 * 100 * (2 + 4 + 4)
 
 
-def test_float16_is_multiplied_as_it_is(native):
+def test_float16_is_multiplied_as_it_is_and_the_total_is_the_sum(native):
     few = forecast(small_config(), "float16", 10, logits_to_keep=1).activations
     assert few == 10 * (8 * 4 * 2 + 3 * 4 * 4 + 2 * 6 * 2)
-
-
-def test_total_is_the_sum():
     found = forecast(small_config(), "bfloat16", 64, 2)
     assert found.total == found.weights + found.cache + found.activations
     assert min(found.weights, found.cache, found.activations) > 0
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
+def test_bad_arguments_are_refused():
+    for settings, message in (
         ({"dtype": "int4"}, "dtype is 'int4'"),
         ({"dtype": "torch.float32"}, "dtype is"),
         ({"length": 0}, "length is 0"),
         ({"length": -3}, "length is -3"),
         ({"batch_size": 0}, "batch_size 0"),
         ({"logits_to_keep": -1}, "logits_to_keep -1"),
-    ],
-)
-def test_bad_arguments_are_refused(settings, words):
-    with pytest.raises(InputError, match=words):
-        forecast(small_config(), **settings)
+    ):
+        with pytest.raises(InputError, match=message):
+            forecast(small_config(), **settings)
 
 
 def test_bytes_are_written_for_people():
-    assert gigabytes(988_097_824) == "988 MB"
-    assert gigabytes(15_231_233_024) == "15.2 GB"
-    assert gigabytes(0) == "0 B"
+    assert format_bytes(988_097_824) == "988 MB"
+    assert format_bytes(15_231_233_024) == "15.2 GB"
+    assert format_bytes(0) == "0 B"
 
 
 # --- refusing ---
 
 
-def refusal(size, dtype, free):
-    with pytest.raises(MemoryForecastError) as caught:
-        refuse_what_cannot_fit(published(size), dtype, free, "Qwen/some-model")
-    return str(caught.value)
-
-
-def test_bfloat16_is_advised_where_that_would_fit():
-    message = refusal("7B", "float32", 20 * 10**9)
-    assert "Qwen/some-model in float32 needs about 30.7 GB (weights 30.5 GB" in message
-    assert "20 GB is free" in message
-    assert 'load it with dtype="bfloat16" (15.4 GB)' in message
-    assert "smaller" not in message
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_a_smaller_model_is_advised_where_not_even_bfloat16_would_fit(dtype):
-    message = refusal("7B", dtype, 8 * 10**9)
-    assert "take a smaller model" in message
-    assert "load it with" not in message
-
-
-def test_what_fits_to_the_byte_is_not_refused():
-    config = small_config()
-    need = forecast(config, "float32", logits_to_keep=1).total
-    refuse_what_cannot_fit(config, "float32", need, "x")
-    with pytest.raises(MemoryForecastError):
-        refuse_what_cannot_fit(config, "float32", need - 1, "x")
-
-
-def test_the_error_is_a_memory_error():
-    with pytest.raises(MemoryError):
-        refuse_what_cannot_fit(published("32B"), "float32", 1, "x")
+@pytest.mark.parametrize(
+    ("dtype", "free", "advice"),
+    [("float32", 20, "bfloat16"), *((dtype, 8, "smaller") for dtype in DTYPES)],
+)
+def test_bfloat16_is_advised_where_that_would_fit_else_a_smaller_model(dtype, free, advice):
+    with pytest.raises(MemoryError) as caught:
+        refuse_what_cannot_fit(published("7B"), dtype, free * 10**9, "Qwen/some-model")
+    assert type(caught.value) is MemoryForecastError
+    message = str(caught.value)
+    if dtype == "float32":
+        assert "Qwen/some-model in float32 needs about 30.7 GB (weights 30.5 GB" in message
+    assert f"{free} GB is free" in message
+    assert ('load it with dtype="bfloat16" (15.4 GB)' in message) == (advice == "bfloat16")
+    assert ("take a smaller model" in message) == (advice == "smaller")
 
 
 @pytest.mark.parametrize(("dtype", "advice"), [("float32", "bfloat16"), ("bfloat16", "smaller")])
-def test_load_pretrained_refuses_before_it_loads(toy, monkeypatch, dtype, advice):
+@pytest.mark.parametrize("load", [qk.load_pretrained, qk.load_model])
+def test_what_cannot_fit_is_refused_before_it_is_read(toy, monkeypatch, load, dtype, advice):
     # Without such products, float32 copies outweigh what a model this small saves in bfloat16.
     monkeypatch.setattr(memory, "has_bfloat16_products", lambda: True)
-    config = Checkpoint(toy).config
-    free = forecast(config, dtype, logits_to_keep=1).total - 1
-    monkeypatch.setattr(loading, "free_memory", lambda: free)
+    need = forecast(Checkpoint(toy).config, dtype, logits_to_keep=1).total
+    monkeypatch.setattr(loading, "free_memory", lambda: need)
+    model = load(toy, dtype=dtype)  # it fits to the byte
+    assert (model if load is qk.load_model else model[0]).dtype == DTYPES[dtype]
+    monkeypatch.setattr(loading, "free_memory", lambda: need - 1)
     monkeypatch.setattr(Checkpoint, "load", lambda *_: pytest.fail("it was loaded"))
     with pytest.raises(MemoryForecastError, match=f"{toy} in {dtype} needs .*{advice}"):
-        qk.load_pretrained(toy, dtype=dtype)
-
-
-def test_load_pretrained_loads_what_just_fits(toy, monkeypatch):
-    need = forecast(Checkpoint(toy).config, "float32", logits_to_keep=1).total
-    monkeypatch.setattr(loading, "free_memory", lambda: need)
-    model, _ = qk.load_pretrained(toy, dtype="float32")
-    assert model.dtype == torch.float32
+        load(toy, dtype=dtype)

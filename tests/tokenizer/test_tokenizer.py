@@ -1,27 +1,31 @@
-"""Text to ids and back, equal to transformers; templates and files that nobody vouches for."""
+"""Text to ids and back, equal to transformers; templates and files from untrusted sources."""
 
 import json
+import random
+import unicodedata
 
 import pytest
 import torch
-from fixtures_toy import ROOT, copied, toy_of
+from fixtures_toy import ROOT, copied
 from transformers import AutoTokenizer
 
 from qwenkit.errors import QwenkitError, TokenizerError
-from qwenkit.tokenizer import Tokenizer
+from qwenkit.files import write_json
+from qwenkit.tokenizer import Tokenizer, learn_merges, write_tokenizer
+from qwenkit.tokenizer.bpe import SPECIAL
 
 TEXTS = {
     "empty": "",
-    "blank": " ",
-    "code": "def f(x: int) -> int:\n    return x ** 2  # done\n",
+    "space": " ",
+    "code": "def f(x: int) -> int:\n    return x ** 2  # done\n\n\tif x:\r\n        pass   \n",
     "tabs": "\tif x:\n\t\treturn\ty\n",
     "CRLF": "a = 1\r\nb = 2\r\n\r\n",
     "bare CR": "a\rb",
-    "many blanks": "        x        y  ",
+    "many spaces": "        x        y  ",
     "digits": "3.14159 1234567890 0xFF",
     "contractions": "It's we'll DON'T they've",
     "NUL": "a\0b\0",
-    "control signs": "\x01\x02\x1b[31m\x7f\x80\x9f",
+    "control bytes": "".join(map(chr, range(32))) + "\x1b[31m\x7f\x80\x9f",
     "Latin": "naïve café Ærøskøbing ß",
     "CJK": "面積は幅×高さ。变量 = 函数(参数)",
     "Arabic and Hebrew": "مرحبا שלום",
@@ -29,71 +33,82 @@ TEXTS = {
     "Thai": "สวัสดี",
     "emoji": "🙂 🧑🏽‍🚀 🏳️‍🌈 👩‍👩‍👧‍👦",
     "mathematics": "∑∫√∞ 𝔸𝕓𝒄 x²",
-    "not a character": "\ufffe\uffff\U0010ffff",
+    "not a character": "\ufeff\ufffe\uffff\U0010ffff",
     "replacement": "\ufffd",
     "byte order mark": "\ufeffx",
-    "odd blanks": "a\u00a0b\u2003c\u3000d\u200be\u2028f\u0085g",
+    "odd spaces": "a\u00a0b\u2003c\u3000d\u200be\u2028f\u0085g",
     "long word": "a" * 1_000,
-    "long run of blanks": " " * 999 + "x",
-    "special tokens": "<|im_start|>user\nhi<|im_end|>\n<|endoftext|>",
+    "long run of spaces": " " * 999 + "x",
+    "chat": "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<|endoftext|>",
+    "infilling": "<|fim_prefix|>def f(\n<|fim_suffix|>\n    return x<|fim_middle|>x):<|endoftext|>",
+    "all special tokens": " ".join(SPECIAL) + "".join(SPECIAL),
     "nearly special": "<|im_start |> <|im_start <|unknown|> |>",
     "byte alphabet": "Ġ Ċ ĉ č",
 }
+FILES = sorted((ROOT / "qwenkit").glob("c*/*.py"))
+CODE = "".join(file.read_text("utf-8") for file in FILES)[:60_000]
+
+
+@pytest.fixture(scope="module", params=["toy", "learned"])
+def folder(request, toy, tmp_path_factory):
+    """The toy's tokenizer, and one learned from code, with a config, as in a checkpoint."""
+    if request.param == "toy":
+        return toy
+    folder = tmp_path_factory.mktemp("learned")
+    write_tokenizer(folder, learn_merges([CODE], 500))
+    config = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "vocab_size": 500}
+    write_json(folder / "config.json", config)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return toy_of(tmp_path_factory)
+def tokenizer(folder):
+    return Tokenizer(folder)
 
 
 @pytest.fixture(scope="module")
-def tokenizer(toy):
-    return Tokenizer(toy)
-
-
-@pytest.fixture(scope="module")
-def theirs(toy):
-    return AutoTokenizer.from_pretrained(toy)
+def theirs(folder):
+    return AutoTokenizer.from_pretrained(folder)
 
 
 # --- encode and decode ---
 
 
-@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-@pytest.mark.parametrize("special", [True, False])
-def test_decode_gives_the_text_back(tokenizer, text, special):
-    ids = tokenizer.encode(text, special=special)
-    assert tokenizer.decode(ids) == text
-    assert tokenizer.decode(torch.tensor(ids, dtype=torch.long)) == text
-    assert all(type(i) is int and 0 <= i < tokenizer.num_tokens for i in ids)
-    assert tokenizer(text, special=special).tolist() == [ids]
+@pytest.mark.parametrize("text", [*TEXTS.values(), "e\u0301"], ids=[*TEXTS, "to be normalized"])
+def test_a_text_comes_back_and_its_ids_equal_those_of_transformers(tokenizer, theirs, text):
+    normalized = unicodedata.normalize("NFC", text)
     assert tokenizer(text).dtype == torch.int64
-
-
-def test_text_is_normalised_to_nfc(tokenizer):
-    assert tokenizer.encode("e\u0301") == tokenizer.encode("é")
-    assert tokenizer.decode(tokenizer.encode("e\u0301")) == "é"
-
-
-@pytest.mark.parametrize("text", [*TEXTS.values(), "e\u0301"], ids=[*TEXTS, "to be normalised"])
-def test_ids_and_text_equal_those_of_transformers(tokenizer, theirs, text):
-    ids = tokenizer.encode(text)
+    for special in (True, False):
+        ids = tokenizer.encode(text, special=special)
+        assert ids == tokenizer.encode(normalized, special=special)
+        assert tokenizer.decode(ids) == normalized
+        assert tokenizer.decode(torch.tensor(ids, dtype=torch.long)) == normalized
+        assert all(type(i) is int and 0 <= i < tokenizer.num_tokens for i in ids)
+        assert tokenizer(text, special=special).tolist() == [ids]
+        strings = tokenizer.token_strings(ids)  # one visible string per token
+        assert len(strings) == len(ids)
+        assert all(string and not set(string) & set(" \n\t\r") for string in strings)
+    ids, keep = tokenizer.encode(text), {"clean_up_tokenization_spaces": False}
     assert ids == theirs(text).input_ids
-    assert tokenizer.decode(ids) == theirs.decode(ids, clean_up_tokenization_spaces=False)
-    assert tokenizer.decode(ids, skip_special=True) == theirs.decode(
-        ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-    )
+    assert tokenizer.decode(ids) == theirs.decode(ids, **keep)
+    text = tokenizer.decode(ids, skip_special=True)
+    assert text == theirs.decode(ids, skip_special_tokens=True, **keep)
 
 
-def test_whole_files_equal_those_of_transformers(tokenizer, theirs):
-    text = "".join(f.read_text() for f in sorted((ROOT / "qwenkit").glob("*.py")))[:30_000]
-    ids = tokenizer.encode(text)
-    assert ids == theirs(text).input_ids
-    assert tokenizer.decode(ids) == text
-    assert len(ids) < len(text) * 0.7  # tokens of several letters are used
+def test_whole_files_and_random_texts_come_back(tokenizer, theirs):
+    ids = tokenizer.encode(CODE)
+    assert ids == theirs(CODE).input_ids
+    assert tokenizer.decode(ids) == CODE
+    assert len(ids) < len(CODE) * 0.6  # tokens of several characters are used
+    rng = random.Random(0)
+    blocks = [(0, 0x80), (0x80, 0x800), (0x800, 0xD800), (0xE000, 0x10000), (0x10000, 0x110000)]
+    for _ in range(200):
+        text = "".join(chr(rng.randrange(*rng.choice(blocks))) for _ in range(20))
+        text = unicodedata.normalize("NFC", text)
+        assert tokenizer.decode(tokenizer.encode(text, special=False)) == text
 
 
-def test_special_tokens_are_read_only_where_asked(tokenizer):
+def test_special_tokens_are_read_only_if_asked(tokenizer):
     text = "<|im_start|>x<|im_end|>"
     start, end = tokenizer.special["<|im_start|>"], tokenizer.special["<|im_end|>"]
     ids = tokenizer.encode(text)
@@ -105,64 +120,39 @@ def test_special_tokens_are_read_only_where_asked(tokenizer):
     assert tokenizer.decode(letters, skip_special=True) == text
 
 
-@pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\ude42\ud83d"])
-def test_half_a_surrogate_pair_is_refused(tokenizer, text):
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\ude42\ud83d", None, 3, b"x", ["a", "b"]])
+def test_what_is_not_a_text_is_refused(tokenizer, text):
+    wrong = "not valid Unicode" if isinstance(text, str) else f"text is a {type(text).__name__}"
     for call in (tokenizer.encode, tokenizer):
-        with pytest.raises(TokenizerError, match="not valid Unicode"):
+        with pytest.raises(TokenizerError, match=wrong):
             call(text)
 
 
-@pytest.mark.parametrize("text", [None, 3, b"bytes", ["a", "b"]])
-def test_what_is_no_text_is_refused(tokenizer, text):
-    with pytest.raises(TokenizerError, match=f"text is a {type(text).__name__}"):
-        tokenizer.encode(text)
-
-
-def test_a_character_cut_short_becomes_a_replacement(tokenizer):
-    ids = tokenizer.encode("a🙂")
-    assert tokenizer.decode(ids[:-1]) == "a\ufffd"
-
-
-def test_ids_out_of_range_are_refused(tokenizer):
+def test_what_are_not_ids_is_refused(tokenizer):
+    for ids in (["a"], [None], 3, [1.5], torch.tensor([1.5]), [[1, 2]]):
+        with pytest.raises(TokenizerError, match="ids"):
+            tokenizer.decode(ids)
     for number in (-1, tokenizer.num_tokens, 10**6, 2**32, 2**64, -(2**40)):
         for call in (tokenizer.decode, tokenizer.token_strings):
-            with pytest.raises(TokenizerError, match=f"id {number} is no token"):
+            with pytest.raises(TokenizerError, match=f"id {number} is not a token"):
                 call([0, number])
     assert tokenizer.decode([tokenizer.num_tokens - 1]) == "<|file_sep|>"
+    assert tokenizer.decode(tokenizer.encode("a🙂")[:-1]) == "a\ufffd"  # a part of a character
 
 
-@pytest.mark.parametrize("ids", [["a"], [None], 3, [1.5], torch.tensor([1.5]), [[1, 2]]])
-def test_what_are_no_ids_are_refused(tokenizer, ids):
-    with pytest.raises(TokenizerError):
-        tokenizer.decode(ids)
+def test_the_vocabulary_is_counted(folder, tokenizer, theirs):
+    size = 1_033 if "toy" in folder.name else 500
+    assert tokenizer.num_tokens == len(theirs) == size
+    assert list(tokenizer.special.values()) == list(range(size - 9, size))
+    assert tokenizer.special["<|endoftext|>"] == size - 9
+    assert repr(tokenizer) == f"Tokenizer({size:,} tokens, 9 special)"
 
 
-def test_the_vocabulary_is_counted(tokenizer, theirs):
-    assert tokenizer.num_tokens == len(theirs) == 1024 + 9
-    assert list(tokenizer.special.values()) == list(range(1024, 1033))
-    assert tokenizer.special["<|endoftext|>"] == 1024
-    assert repr(tokenizer) == "Tokenizer(1,033 tokens, 9 special)"
-
-
-# --- token strings ---
-
-
-@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_there_is_one_visible_string_a_token(tokenizer, text):
-    ids = tokenizer.encode(text)
-    strings = tokenizer.token_strings(ids)
-    assert len(strings) == len(ids)
-    for string in strings:
-        assert string
-        assert not set(string) & set(" \n\t\r")
-
-
-def test_token_strings_show_blanks_and_split_characters(tokenizer):
+def test_token_strings_show_spaces_and_split_characters(tokenizer):
     shown = tokenizer.token_strings(tokenizer.encode("return x\n\t\r"))
     assert "".join(shown) == "return·x↵→␍"
-    assert tokenizer.token_strings(tokenizer.encode("a🙂")) == [
-        "a", r"\xf0", r"\x9f", r"\x99", r"\x82",
-    ]  # fmt: skip
+    emoji = tokenizer.token_strings(tokenizer.encode("a🙂"))
+    assert emoji == ["a", r"\xf0", r"\x9f", r"\x99", r"\x82"]
     assert tokenizer.token_strings([tokenizer.special["<|im_end|>"]]) == ["<|im_end|>"]
     assert "".join(tokenizer.token_strings(tokenizer.encode("é"))) in ("é", r"\xc3\xa9")
     assert tokenizer.token_strings([]) == []
@@ -205,28 +195,35 @@ HARD = """{%- set ns = namespace(count=0) %}
 TOOLS = [{"type": "function", "function": {"name": "größe", "parameters": {"<a>": ["&", 1]}}}]
 
 
-def with_template(toy, folder, template):
-    copied(toy, folder)
-    settings = {"tokenizer_class": "Qwen2Tokenizer", "chat_template": template}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    return folder
+@pytest.fixture
+def templated(toy, tmp_path):
+    """Return a function that gives the toy's folder another chat template, and returns it."""
+    folder = copied(toy, tmp_path / "copy")
+
+    def change(template):
+        settings = {"tokenizer_class": "Qwen2Tokenizer", "chat_template": template}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+        return folder
+
+    return change
 
 
 @pytest.mark.parametrize("prompt", [True, False])
 def test_chat_equals_that_of_transformers(tokenizer, theirs, prompt):
     ours = tokenizer.chat(TALK, add_generation_prompt=prompt)
-    want = theirs.apply_chat_template(TALK, tokenize=False, add_generation_prompt=prompt)
-    assert ours == want
+    assert ours == theirs.apply_chat_template(TALK, tokenize=False, add_generation_prompt=prompt)
     assert ours.endswith("<|im_start|>assistant\n") == prompt
+    asked = "<|im_start|>user\nSum a list.\n\n<|im_end|>\n<|im_start|>assistant\n"
+    assert tokenizer.chat(TALK[1:2]) == asked
 
 
 @pytest.mark.parametrize("tools", [None, TOOLS])
 @pytest.mark.parametrize("plain", [True, False], ids=["plain", "generation"])
-def test_a_hard_template_equals_that_of_transformers(toy, tmp_path, tools, plain):
+def test_a_hard_template_equals_that_of_transformers(templated, tools, plain):
     template = HARD
     if plain:
         template = HARD.replace("{% generation %}", "").replace("{% endgeneration %}", "")
-    folder = with_template(toy, tmp_path / "copy", template)
+    folder = templated(template)
     talk = [*TALK, {"role": "tool", "content": "skipped"}]
     for messages in (talk, talk[1:]):
         want = AutoTokenizer.from_pretrained(folder).apply_chat_template(
@@ -251,87 +248,70 @@ MALICIOUS = {
     "import": "{% import 'os' as os %}{{ os }}",
     "include": "{% include '/etc/passwd' %}",
 }
-CHANGING = {
-    "append": "{{ messages.append({'role': 'user', 'content': 'x'}) }}",
-    "pop": "{{ messages.pop() }}",
-    "update": "{{ messages[0].update({'content': 'changed'}) }}",
-    "clear": "{{ messages[0].clear() }}",
-    "item": "{% set messages[0].content = 'changed' %}",
-}
+FAILING = [
+    # They would change the messages.
+    "{{ messages.append({'role': 'user', 'content': 'x'}) }}",
+    "{{ messages.pop() }}",
+    "{{ messages[0].update({'content': 'changed'}) }}",
+    "{{ messages[0].clear() }}",
+    "{% set messages[0].content = 'changed' %}",
+    # They are wrong in themselves.
+    "{{ raise_exception('roles must alternate') }}",
+    "{% if %}",
+    "{{ messages[0].content + 1 }}",
+    "{{ messages[0].absent.name }}",
+    "{{ 1 / 0 }}",
+    "{{ messages[99].content.x }}",
+    "{% for i in range(10**12) %}{% endfor %}",
+    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+]
 
 
 @pytest.mark.parametrize("template", MALICIOUS.values(), ids=MALICIOUS)
-def test_a_malicious_template_gets_nothing(toy, tmp_path, template):
-    tokenizer = Tokenizer(with_template(toy, tmp_path / "copy", template))
+def test_a_malicious_template_gets_nothing(templated, template):
+    tokenizer = Tokenizer(templated(template))
     try:
-        out = tokenizer.chat(TALK)  # an attribute that the sandbox does not show is undefined
+        out = tokenizer.chat(TALK)  # an attribute that the sandbox hides is undefined
     except TokenizerError:
         out = ""
     assert out.strip() == ""
 
 
-@pytest.mark.parametrize("template", CHANGING.values(), ids=CHANGING)
-def test_a_template_cannot_change_the_messages(toy, tmp_path, template):
-    tokenizer = Tokenizer(with_template(toy, tmp_path / "copy", template))
+@pytest.mark.parametrize("template", FAILING)
+def test_a_template_that_fails_says_so_and_changes_no_message(templated, template):
+    tokenizer = Tokenizer(templated(template))
     talk = [dict(message) for message in TALK]
-    with pytest.raises(TokenizerError, match="the chat template failed"):
+    with pytest.raises(TokenizerError, match="the chat template failed") as caught:
         tokenizer.chat(talk)
     assert talk == TALK
-
-
-@pytest.mark.parametrize(
-    ("template", "words"),
-    [
-        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
-        ("{% if %}", "the chat template failed"),
-        ("{{ messages[0].content + 1 }}", "the chat template failed"),
-        ("{{ messages[0].absent.name }}", "the chat template failed"),
-        ("{{ 1 / 0 }}", "the chat template failed"),
-        ("{{ messages[99].content.x }}", "the chat template failed"),
-        ("{% for i in range(10**12) %}{% endfor %}", "the chat template failed"),
-        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "the chat template failed"),
-    ],
-)
-def test_a_template_that_fails_says_so(toy, tmp_path, template, words):
-    tokenizer = Tokenizer(with_template(toy, tmp_path / "copy", template))
-    with pytest.raises(TokenizerError, match=words):
-        tokenizer.chat(TALK)
-
-
-def test_a_template_may_tell_the_date(toy, tmp_path):
-    template = "{{ strftime_now('%Y') }}"
-    assert Tokenizer(with_template(toy, tmp_path / "copy", template)).chat(TALK).startswith("20")
+    assert ("roles must alternate" in str(caught.value)) == ("raise_exception" in template)
 
 
 @pytest.mark.parametrize("messages", [["hi"], "hi", [None], [{"content": "x"}], [{}], 3, None])
-def test_what_are_no_messages_are_refused(tokenizer, messages):
+def test_invalid_messages_are_refused(tokenizer, messages):
     with pytest.raises(TokenizerError, match="message"):
         tokenizer.chat(messages)
-
-
-def test_a_message_without_content_is_refused(tokenizer):
     with pytest.raises(TokenizerError, match="content"):
         tokenizer.chat([{"role": "user"}])
 
 
-def test_a_template_of_its_own_file_wins(toy, tmp_path):
-    folder = with_template(toy, tmp_path / "copy", "from JSON")
+def test_a_template_in_its_own_file_wins(templated):
+    folder = templated("from JSON")
     (folder / "chat_template.jinja").write_text("from its file: {{ messages[0].content }} ü")
-    assert Tokenizer(folder).chat(TALK) == "from its file: You write Python. ü"
     want = AutoTokenizer.from_pretrained(folder).apply_chat_template(TALK, tokenize=False)
-    assert want == "from its file: You write Python. ü"
+    assert Tokenizer(folder).chat(TALK) == want == "from its file: You write Python. ü"
 
 
-def test_of_several_templates_the_default_is_taken(toy, tmp_path):
+def test_of_several_templates_the_default_is_taken(templated):
     several = [{"name": "tools", "template": "no"}, {"name": "default", "template": "yes"}]
-    assert Tokenizer(with_template(toy, tmp_path / "a", several)).chat(TALK) == "yes"
+    assert Tokenizer(templated(several)).chat(TALK) == "yes"
+    assert Tokenizer(templated("{{ strftime_now('%Y') }}")).chat(TALK).startswith("20")
     for odd in ([], [1], [None], [{"name": ["x"], "template": "y"}], 3, {"default": "x"}):
-        tokenizer = Tokenizer(with_template(toy, tmp_path / repr(odd).replace("/", ""), odd))
-        assert tokenizer.chat_template is None
+        assert Tokenizer(templated(odd)).chat_template is None
 
 
-def test_without_a_template_chat_says_so_and_the_rest_works(toy, tmp_path):
-    folder = copied(toy, tmp_path / "copy")
+def test_without_a_template_chat_says_so_and_the_rest_works(templated):
+    folder = templated(None)
     (folder / "tokenizer_config.json").unlink()
     tokenizer = Tokenizer(folder)
     assert tokenizer.chat_template is None
@@ -345,15 +325,11 @@ def test_without_a_template_chat_says_so_and_the_rest_works(toy, tmp_path):
 
 def test_fim_asks_in_the_order_prefix_suffix_middle(tokenizer):
     text = tokenizer.fim("def f(x):\n", "    return y\n")
-    assert text == ("<|fim_prefix|>def f(x):\n<|fim_suffix|>    return y\n<|fim_middle|>")
+    assert text == "<|fim_prefix|>def f(x):\n<|fim_suffix|>    return y\n<|fim_middle|>"
     ids = tokenizer.encode(text)
     marks = [tokenizer.special[f"<|fim_{n}|>"] for n in ("prefix", "suffix", "middle")]
     assert [i for i in ids if i in marks] == marks
-    assert ids[0] == marks[0]
-    assert ids[-1] == marks[-1]
-
-
-def test_fim_ends_with_any_of_its_tokens(tokenizer):
+    assert (ids[0], ids[-1]) == (marks[0], marks[-1])
     names = ("fim_prefix", "fim_middle", "fim_suffix", "fim_pad", "repo_name", "file_sep")
     assert set(tokenizer.fim_stop_ids) == {tokenizer.special[f"<|{name}|>"] for name in names}
 
@@ -375,54 +351,35 @@ def test_fim_without_its_tokens_is_refused(toy, tmp_path):
 
 
 def test_saving_and_reading_again_changes_nothing(tokenizer, theirs, tmp_path):
-    tokenizer.save(tmp_path / "new" / "folder")
-    again = Tokenizer(tmp_path / "new" / "folder")
+    folder = tmp_path / "new" / "folder"
+    tokenizer.encode("x", special=False)  # which is not saved
+    tokenizer.save(folder)
+    again = Tokenizer(folder)
     assert again.special == tokenizer.special
     assert again.num_tokens == tokenizer.num_tokens
     assert again.chat(TALK) == tokenizer.chat(TALK)
-    reread = AutoTokenizer.from_pretrained(tmp_path / "new" / "folder")
-    for text in TEXTS.values():
+    assert again.backend.to_str() == tokenizer.backend.to_str()
+    reread = AutoTokenizer.from_pretrained(folder)
+    for text in (*TEXTS.values(), CODE):
         assert again.encode(text) == tokenizer.encode(text) == reread(text).input_ids
     assert reread.apply_chat_template(TALK, tokenize=False) == tokenizer.chat(TALK, False)
-    names = sorted(path.name for path in (tmp_path / "new" / "folder").iterdir())
+    names = sorted(path.name for path in folder.iterdir())
     assert names == ["tokenizer.json", "tokenizer_config.json"]
 
 
-def test_encoding_without_special_tokens_is_not_saved(tokenizer, tmp_path):
-    tokenizer.encode("x", special=False)
-    tokenizer.save(tmp_path)
-    assert Tokenizer(tmp_path).encode("<|im_end|>") == [tokenizer.special["<|im_end|>"]]
-    theirs = AutoTokenizer.from_pretrained(tmp_path)
-    assert theirs("<|im_end|>").input_ids == [tokenizer.special["<|im_end|>"]]
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"{", b"[]", b"{}", b"\xff\xfe", b'{"model": {"type": "BPE"}}', b"\x80\x04.",
-     b"[" * 100_000, b"null"],
-)  # fmt: skip
-def test_a_damaged_tokenizer_is_refused(toy, tmp_path, content):
-    folder = copied(toy, tmp_path / "copy")
-    (folder / "tokenizer.json").write_bytes(content)
-    with pytest.raises(TokenizerError, match=r"tokenizer\.json cannot be read"):
-        Tokenizer(folder)
-
-
-def test_a_tokenizer_cut_short_is_refused(toy, tmp_path):
-    folder = copied(toy, tmp_path / "copy")
-    content = (folder / "tokenizer.json").read_bytes()
-    for length in range(1, len(content), len(content) // 20):
-        (folder / "tokenizer.json").write_bytes(content[:length])
-        with pytest.raises(TokenizerError, match=r"tokenizer\.json cannot be read"):
-            Tokenizer(folder)
-
-
-def test_no_tokenizer_is_refused(tmp_path):
+def test_a_damaged_tokenizer_is_refused(toy, tmp_path):
     with pytest.raises(TokenizerError, match=r"tokenizer\.json does not exist"):
         Tokenizer(tmp_path)
-
-
-def test_a_tokenizer_of_no_tokens_is_refused(tmp_path):
+    content = (toy / "tokenizer.json").read_bytes()
+    cut = [content[:length] for length in range(1, len(content), len(content) // 20)]
+    damaged = [
+        b"", b"{", b"[]", b"{}", b"\xff\xfe", b'{"model": {"type": "BPE"}}', b"\x80\x04.",
+        b"[" * 100_000, b"null",
+    ]  # fmt: skip
+    for wrong in damaged + cut:
+        (tmp_path / "tokenizer.json").write_bytes(wrong)
+        with pytest.raises(TokenizerError, match=r"tokenizer\.json cannot be read"):
+            Tokenizer(tmp_path)
     empty = {"model": {"type": "BPE", "vocab": {}, "merges": []}, "added_tokens": []}
     (tmp_path / "tokenizer.json").write_text(json.dumps(empty))
     with pytest.raises(TokenizerError, match=r"tokenizer\.json"):
@@ -437,11 +394,11 @@ def test_a_tokenizer_of_another_kind_still_shows_its_tokens(tmp_path):
         tokenizer = Tokenizer(tmp_path)
         assert len(tokenizer.token_strings([0, 1, 2])) == 3
     except TokenizerError:
-        pass  # refusing it in words is as good
+        pass  # refusing it with a clear error is as good
 
 
 @pytest.mark.parametrize("name", ["tokenizer_config.json", "chat_template.jinja"])
-def test_damaged_files_beside_it_are_refused_by_name(toy, tmp_path, name):
+def test_damaged_files_next_to_it_are_refused_by_name(toy, tmp_path, name):
     folder = copied(toy, tmp_path / "copy")
     (folder / name).write_bytes(b"\xff\xfe{")
     with pytest.raises(QwenkitError, match=name):

@@ -25,7 +25,7 @@ def tokenizer(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def code():
-    return read_documents(ROOT / "qwenkit", include=["config*.py", "s*.py"])
+    return read_documents(ROOT / "qwenkit", include=["config/_[a-z]*.py", "trace.py"])
 
 
 def batches_of(documents, tokenizer, **changes):

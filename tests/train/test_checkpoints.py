@@ -24,7 +24,7 @@ from small import (
     tokenizer,
 )
 
-from qwenkit.checkpoint import saving
+from qwenkit.checkpoint import _saving as saving
 from qwenkit.errors import CheckpointError, InputError, TrainingError
 from qwenkit.files import clear_leftovers
 from qwenkit.train import (

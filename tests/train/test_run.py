@@ -359,7 +359,7 @@ import errno, json, os, pathlib, resource, shutil, signal, sys, traceback
 import torch
 torch.set_num_threads(1)
 from small import content, small_trainer
-from qwenkit.checkpoint import saving
+from qwenkit.checkpoint import _saving as saving
 from qwenkit.files import clear_leftovers
 from qwenkit.train import checkpoints, save_training, train
 FILE, LOOP = (sys.modules["qwenkit.train." + name] for name in ("checkpoints", "loop"))

@@ -18,13 +18,13 @@ _HARMLESS = {
     "auto_map", "output_attentions", "output_hidden_states", "return_dict", "id2label", "label2id",
     "problem_type", "chunk_size_feed_forward", "transformers_weights",
 }  # fmt: skip
-# Keys that would change the result, with the one value (beside null) at which they do not.
+# Keys that would change the result, each with the value (besides null) at which it does not.
 _ONLY_WITHOUT_EFFECT = {
     "quantization_config": None, "partial_rotary_factor": 1.0, "use_mrope": False,
-    "attention_bias": True,
-    "mlp_bias": False, "is_encoder_decoder": False, "add_cross_attention": False,
+    "attention_bias": True, "mlp_bias": False, "is_encoder_decoder": False,
+    "add_cross_attention": False,
 }  # fmt: skip
-# A name of our own. transformers says that it does not know it, and must not be used for it.
+# Our own method: transformers refuses it as unknown, which it must.
 INT8 = {"quant_method": "qwenkit-int8"}
 YARN = {"factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow"}
 
@@ -45,9 +45,8 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
     _merge(values, "dtype", values.pop("torch_dtype", None), "torch_dtype")
     if values.get("dtype", "") is None:
         del values["dtype"]
-    values["rope_scaling"] = _rope_scaling(
-        {**rope, **scaling}, values.get("max_position_embeddings")
-    )
+    trained = values.get("max_position_embeddings")
+    values["rope_scaling"] = _rope_scaling({**rope, **scaling}, trained)
     if values.get("quantization_config") == INT8:
         del values["quantization_config"]
         values["quantization"] = "int8"
@@ -72,17 +71,14 @@ def _merge(values: dict[str, Any], name: str, other: Any, other_name: str) -> No
     if other is None:
         return
     if values.get(name) not in (None, other):
-        raise ConfigError(
-            f"{name} is {values[name]!r} and {other_name} is {other!r}; they must agree"
-        )
+        both = f"{name} is {values[name]!r} and {other_name} is {other!r}"
+        raise ConfigError(f"{both}; they must agree")
     values[name] = other
 
 
-def _rope_scaling(found: dict[str, Any], max_positions: Any) -> dict[str, Any] | None:
+def _rope_scaling(found: dict[str, Any], trained: Any) -> dict[str, Any] | None:
     """Gather the fields of `YarnScaling`; None for plain RoPE."""
-    found = {
-        name: value for name, value in found.items() if name != "rope_theta" and value is not None
-    }
+    found = {n: value for n, value in found.items() if n != "rope_theta" and value is not None}
     kinds = {str(found.pop(name)) for name in ("rope_type", "type") if name in found}
     kinds = kinds or {"default"}
     if len(kinds) > 1 or not kinds <= {"default", "yarn"}:
@@ -94,24 +90,21 @@ def _rope_scaling(found: dict[str, Any], max_positions: Any) -> dict[str, Any] |
         return None
     if found.pop("truncate", True) is not True:
         raise ConfigError("rope_scaling.truncate is false; it must be true or absent")
-    unknown = sorted(set(found) - YARN)
+    unknown = ", ".join(sorted(set(found) - YARN))
     if unknown:
-        raise ConfigError(
-            f"rope_scaling holds {', '.join(unknown)}, which qwenkit's YaRN does not know; "
-            "remove them"
-        )
+        raise ConfigError(f"rope_scaling holds {unknown}, unknown to qwenkit's YaRN; remove them")
     if "factor" not in found:
         raise ConfigError("rope_scaling.factor is missing; YaRN needs it")
-    return {"original_max_position_embeddings": max_positions, **found}
+    return {"original_max_position_embeddings": trained, **found}
 
 
 def refuse_or_warn_of_unread(unread: Mapping[str, Any], where: str) -> None:
-    """Refuse keys that would change the result, and warn of keys nobody here knows."""
+    """Refuse keys that would change the result, and warn about unknown ones."""
     for name, without_effect in _ONLY_WITHOUT_EFFECT.items():
         if unread.get(name) not in (None, without_effect):
             raise ConfigError(
                 f"{name} is {unread[name]!r}, which qwenkit does not implement; "
-                "use a checkpoint without it (for a quantised one: the plain float checkpoint)"
+                "use a checkpoint without it (for a quantized one: the plain float checkpoint)"
             )
     unknown = sorted(set(unread) - set(_ONLY_WITHOUT_EFFECT) - _HARMLESS)
     if unknown:

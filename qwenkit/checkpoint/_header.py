@@ -1,8 +1,8 @@
 """The header of a safetensors file, read by hand and checked.
 
 A safetensors file is eight bytes that hold a length N (unsigned, little-endian), then N bytes of
-JSON, then the tensors' bytes end to end. The JSON says of each tensor its dtype, its shape and
-where its bytes begin and end. So names and shapes are known without reading a single weight.
+JSON, then the tensors' bytes end to end. The JSON lists each tensor's dtype, its shape and where
+its bytes begin and end. So names and shapes are known without reading a single weight.
 
 Source: the format's description in the safetensors repository's README.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ BYTES_OF_DTYPE = {
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a header says of one tensor.
+    """What a header says about one tensor.
 
     Attributes:
         name: as in the model.
@@ -46,7 +47,7 @@ class TensorInfo:
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers it holds."""
+        """How many values it holds."""
         return math.prod(self.shape)
 
 
@@ -54,16 +55,14 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     """Return the tensors of a safetensors file in the order of their bytes; no weight is read.
 
     Raises:
-        CheckpointError: the file is damaged or is no safetensors file; the message says how.
+        CheckpointError: the file is damaged or is not a safetensors file; the message says how.
     """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if size < 8:
-                raise _damaged(
-                    path, f"it has {size} bytes, fewer than the 8 of the header's length"
-                )
+                raise _damaged(path, f"it has {size} bytes, fewer than the 8 of the length")
             if length > MAX_HEADER_BYTES:
                 raise _damaged(path, f"its header claims {length:,} bytes; 100 MB is the limit")
             if 8 + length > size:
@@ -80,24 +79,23 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 
 
 def _damaged(path: Path, what: str) -> CheckpointError:
-    return CheckpointError(f"{path} is not a sound safetensors file: {what}; fetch it again")
+    return CheckpointError(f"{path} is not a valid safetensors file: {what}; fetch it again")
 
 
 def _parse(path: Path, text: bytes) -> dict[str, Any]:
-    """Parse the header's JSON, refusing a name that stands twice."""
+    """Parse the header's JSON, refusing a name that occurs twice."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise _damaged(path, f"its header names {twice!r} twice")
+        twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+        if twice:
+            raise _damaged(path, f"its header names {twice[0]!r} twice")
         return dict(pairs)
 
     try:
         entries = json.loads(text, object_pairs_hook=once)
+    except CheckpointError:
+        raise
     except (ValueError, RecursionError) as error:
-        if isinstance(error, CheckpointError):
-            raise
         raise _damaged(path, f"its header is not JSON ({error})") from None
     if not isinstance(entries, dict):
         raise _damaged(path, "its header is not a JSON object")
@@ -111,25 +109,24 @@ def _tensor(path: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BYTES_OF_DTYPE:
         raise _damaged(path, f"{name!r} has the unknown dtype {dtype!r}")
-    if not _whole_numbers(shape) or not _whole_numbers(offsets) or len(offsets) != 2:
+    if not _all_sizes(shape) or not _all_sizes(offsets) or len(offsets) != 2:
         raise _damaged(path, f"{name!r} has shape {shape!r} and data_offsets {offsets!r}")
     begin, end = offsets
     if any(number >= 2**63 for number in (*shape, *offsets)):
         raise _damaged(path, f"{name!r} has a shape or offset beyond 64 bits")
     need = math.prod(shape) * BYTES_OF_DTYPE[dtype]
     if end - begin != need:
-        raise _damaged(
-            path, f"{name!r} has {end - begin:,} bytes; {dtype} of shape {shape} takes {need:,}"
-        )
+        takes = f"{dtype} of shape {shape} takes {need:,}"
+        raise _damaged(path, f"{name!r} has {end - begin:,} bytes; {takes}")
     return TensorInfo(name, dtype, tuple(shape), path, data_start + begin, need)
 
 
-def _whole_numbers(values: Any) -> bool:
+def _all_sizes(values: Any) -> bool:
     return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
 
 
 def _check_layout(path: Path, infos: list[TensorInfo], first: int, size: int) -> None:
-    """The tensors' bytes must follow each other without gap or overlap, to the end of the file."""
+    """Refuse gaps and overlaps: the tensors' bytes follow each other to the end of the file."""
     expected = first
     for info in infos:
         if info.start != expected:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -14,9 +14,9 @@ from qwenkit.errors import CheckpointError, InputError
 from qwenkit.fast import accelerate, make_room_for_int8, quantize
 from qwenkit.files import read_json_object, write_json
 from qwenkit.model import QwenForCausalLM
+from qwenkit.pretrained._memory import refuse_what_cannot_fit
 from qwenkit.pretrained.compare import trusted_device
 from qwenkit.pretrained.hub import resolve
-from qwenkit.pretrained.memory import refuse_what_cannot_fit
 from qwenkit.tokenizer import Tokenizer
 
 
@@ -34,26 +34,27 @@ def load_pretrained(
     Args:
         source: None: $QWENKIT_MODEL, else the embedded model; a folder; or a Hub id such as
             "Qwen/Qwen2.5-Coder-0.5B", downloaded once and then read from the local cache.
-        device: "auto": MPS where there is one and its numbers are right, else the CPU.
+        device: "auto": MPS if there is one and it computes correctly, else the CPU.
         dtype: "auto": what the device computes fastest in; else "float32", "bfloat16", "float16",
             or "int8": `quantize` it. A checkpoint stored in int8 is detected.
 
     Raises:
-        SourceError: the source is not to be found.
+        SourceError: the source was not found.
         InputError: no such device or dtype, or a float dtype for a checkpoint stored in int8.
-        ConfigError, CheckpointError, TokenizerError: its files are wrong.
+        ConfigError, CheckpointError, TokenizerError: invalid files.
         MemoryForecastError: it would not fit into the free memory.
     """
     folder = resolve(source)
     checkpoint = Checkpoint(folder)
     plan = _plan(checkpoint, device, dtype, str(source or folder))
-    tokenizer = Tokenizer(folder)  # before the weights: it is read in no time
-    if tokenizer.num_tokens > checkpoint.config.vocab_size:
+    tokenizer = Tokenizer(folder)  # before the weights, which take longer to read
+    size = checkpoint.config.vocab_size
+    if tokenizer.num_tokens > size:
         raise CheckpointError(
-            f"{folder}: the tokenizer has {tokenizer.num_tokens} tokens and the model only "
-            f"{checkpoint.config.vocab_size} rows; they do not belong together"
+            f"{folder}: the tokenizer has {tokenizer.num_tokens} tokens, and the model's "
+            f"vocabulary only {size}; they do not belong together"
         )
-    model = _load(checkpoint, plan)
+    model = _load(checkpoint, *plan)
     model.num_tokens = tokenizer.num_tokens
     return model, tokenizer
 
@@ -64,9 +65,9 @@ def load_model(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype | None = "auto",
 ) -> QwenForCausalLM:
-    """Load a model without its tokenizer, from a folder that needs none.
+    """Load a model alone, from a folder that needs no tokenizer.
 
-    All rows of the vocabulary count as tokens then (`model.num_tokens`).
+    The whole vocabulary then counts as tokens (`model.num_tokens`), padding included.
 
     Args:
         source: as in `load_pretrained`, or an opened `Checkpoint`.
@@ -74,54 +75,49 @@ def load_model(
         dtype: as in `load_pretrained`; None: each tensor as stored.
 
     Raises:
-        QwenkitError: as in `load_pretrained`, but for the tokenizer.
+        QwenkitError: as in `load_pretrained`, except for the tokenizer.
     """
     checkpoint = source if isinstance(source, Checkpoint) else Checkpoint(resolve(source))
-    name = str(checkpoint.folder if source is checkpoint else source or checkpoint.folder)
-    return _load(checkpoint, _plan(checkpoint, device, dtype, name))
-
-
-class _Plan(NamedTuple):
-    """Where a model goes, and in which dtype; None: as stored."""
-
-    device: torch.device
-    dtype: torch.dtype | None
-    int8: bool
+    name = str(source if isinstance(source, str | Path) else checkpoint.folder)
+    if dtype is not None:
+        return _load(checkpoint, *_plan(checkpoint, device, dtype, name))
+    stored = "int8" if checkpoint.config.quantization else checkpoint.dtype
+    where, _, int8 = _plan(checkpoint, device, stored, name)
+    return _load(checkpoint, where, None, int8)
 
 
 def _plan(
-    checkpoint: Checkpoint,
-    device: str | torch.device,
-    dtype: str | torch.dtype | None,
-    name: str,
-) -> _Plan:
-    """Decide where and how to load a checkpoint, and refuse what cannot be, before it is read."""
+    checkpoint: Checkpoint, device: str | torch.device, dtype: str | torch.dtype, name: str
+) -> tuple[torch.device, torch.dtype, bool]:
+    """Return device, dtype, and whether it is int8; refuse what cannot be loaded, unread."""
     stored_int8 = checkpoint.config.quantization == "int8"
-    if stored_int8 and dtype not in ("auto", "int8", None):
+    if stored_int8 and dtype not in ("auto", "int8"):
         raise InputError(
             f"dtype is {dtype!r} and {checkpoint.folder} is stored in int8, which computes in "
             'bfloat16; use dtype="auto", or load the float checkpoint it was made from'
         )
     int8 = stored_int8 or dtype == "int8"
-    wanted = torch.bfloat16 if int8 else checkpoint.dtype if dtype is None else dtype
+    wanted = torch.bfloat16 if int8 else dtype
     where = trusted_device(device, wanted)
     computed = pick_dtype(wanted, where)
     size = "int8" if int8 else str(computed).removeprefix("torch.")
     refuse_what_cannot_fit(checkpoint.config, size, free_memory(), name)
-    return _Plan(where, None if dtype is None else computed, int8)
+    return where, computed, int8
 
 
-def _load(checkpoint: Checkpoint, plan: _Plan) -> QwenForCausalLM:
-    """Build a model without memory of its own and give it the checkpoint's tensors."""
+def _load(
+    checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | None, int8: bool
+) -> QwenForCausalLM:
+    """Build a model without storage, and give it the checkpoint's tensors."""
     stored_int8 = checkpoint.config.quantization == "int8"
-    with torch.device("meta"), _SkipInit():  # shapes without storage: nothing is allocated
+    with torch.device("meta"), _SkipInit():  # shapes alone: nothing is allocated
         model = QwenForCausalLM(checkpoint.config)
         if stored_int8:
             make_room_for_int8(model)
-    model.load_state_dict(checkpoint.load(plan.dtype, plan.device), strict=True, assign=True)
     model.stop_ids = _stop_ids(checkpoint)
+    model.load_state_dict(checkpoint.load(dtype, device), strict=True, assign=True)
     model.eval().requires_grad_(False)
-    if plan.int8 and not stored_int8:
+    if int8 and not stored_int8:
         quantize(model)
     accelerate(model)
     return model
@@ -142,7 +138,7 @@ def save_pretrained(
         max_shard_bytes: the weights are split into files of at most this size.
 
     Raises:
-        CheckpointError: writing fails; what was there is then unchanged.
+        CheckpointError: writing fails; the folder is then unchanged.
         InputError: the model has LoRA.
     """
     if any(".lora_" in name for name, _ in model.named_parameters()):
@@ -164,21 +160,17 @@ class _SkipInit(TorchFunctionMode):
     On meta they would cost a second and 80 MB, because torch loads its compiler for them.
     """
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> torch.Tensor:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if getattr(func, "__module__", None) == "torch.nn.init":
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]  # type: ignore[no-any-return]
-        return func(*args, **kwargs)  # type: ignore[no-any-return]
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def _stop_ids(checkpoint: Checkpoint) -> tuple[int, ...]:
     """Read what stops generation: generation_config.json has more stop tokens than config.json."""
     path = checkpoint.folder / "generation_config.json"
-    if not path.is_file():
-        return checkpoint.config.eos_token_id
-    found = read_json_object(path).get("eos_token_id")
+    found = read_json_object(path).get("eos_token_id") if path.is_file() else None
     if found is None:
         return checkpoint.config.eos_token_id
     ids = found if isinstance(found, list) else [found]

@@ -1,8 +1,8 @@
 """Writing a checkpoint so that a crash, a full disk or a killed process never leaves a broken one.
 
-Everything is written under temporary names first. Then one rename makes the new checkpoint valid:
-of model.safetensors itself, or of the index that names the new shards. Before it the old
-checkpoint is whole, after it the new one; leftovers of the old one are removed last.
+Everything is written under temporary names first. Then a single rename makes the new checkpoint
+valid: of model.safetensors, or of the index that names the new shards. Before it the old checkpoint
+is complete, after it the new one; what is left of the old one is removed last.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from qwenkit.checkpoint.checkpoint import FLOATS, INDEX, SHARD, SINGLE
+from qwenkit.checkpoint._checkpoint import FLOATS, INDEX, SHARD, SINGLE
 from qwenkit.config import QwenConfig
 from qwenkit.errors import CheckpointError, ConfigError
 from qwenkit.files import temporary_name, to_disk, write_json
@@ -40,7 +40,7 @@ def save_checkpoint(
 
     Raises:
         CheckpointError: tensors that do not fit the config, another model in the folder, or
-            writing fails; what was there before is then still there, whole.
+            writing fails; the checkpoint that was there is then unchanged.
     """
     folder = Path(folder).expanduser()
     expected = config.tensor_shapes()
@@ -53,9 +53,11 @@ def save_checkpoint(
     written: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = _write_shards(folder, shards, written)
+        written += [temporary_name(folder / "model") for _ in shards]
+        for path, shard in zip(written, shards, strict=True):
+            write_tensors(path, {name: tensor.cpu() for name, tensor in shard.items()})
         write_json(folder / "config.json", {**config.to_dict(), "torch_dtype": stored})
-        _commit(folder, shards, temporary)
+        _commit(folder, shards, written)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder} could not be written ({error}); the checkpoint that was there is unchanged"
@@ -66,13 +68,13 @@ def save_checkpoint(
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], **metadata: str) -> None:
-    """Write one safetensors file, to the disk itself, for all to read whom the umask lets.
+    """Write one safetensors file to the disk itself, readable as the umask allows.
 
     Raises:
         OSError, SafetensorError: writing fails.
     """
     path.touch()
-    mode = path.stat().st_mode  # what the user's umask gives; save_file lets nobody else read
+    mode = path.stat().st_mode  # what the user's umask gives; save_file lets no one else read
     save_file(tensors, path, metadata={"format": "pt", **metadata})
     path.chmod(mode)
     to_disk(path)
@@ -90,37 +92,33 @@ def _problem(
         return f"these do not fit the config: {', '.join(wrong)}"
     for name, tensor in tensors.items():
         int8 = f"{name}_scale" in expected
-        right = (torch.int8,) if int8 else tuple(FLOATS.values())
-        if tensor.dtype not in right or tensor.is_meta:
-            return (
-                f"{name} is {tensor.dtype} on {tensor.device}; it must be "
-                f"{'int8' if int8 else 'float32, bfloat16 or float16'}, with values"
-            )
+        if tensor.is_meta or tensor.dtype not in ([torch.int8] if int8 else FLOATS.values()):
+            rule = f"{'int8' if int8 else 'float32, bfloat16 or float16'}, with values"
+            return f"{name} is {tensor.dtype} on {tensor.device}; it must be {rule}"
     return None
 
 
 def _other_model(folder: Path, config: QwenConfig) -> str | None:
     """Say whether the folder holds a model of another config; None: it does not.
 
-    Config and weights are two files, and no step replaces both at once: a crash between would pair
-    one model's config with the other's weights.
+    Config and weights are two files, and no step replaces both at once: a crash between the two
+    would pair one model's config with the other's weights.
     """
     if not (folder / "config.json").exists():
         return None
     try:
-        there = QwenConfig.from_file(folder)
+        if replace(QwenConfig.from_file(folder), dtype=config.dtype) == config:
+            return None
     except ConfigError:
         return "its config.json cannot be read; save to another folder, or delete it first"
-    if replace(there, dtype=config.dtype) == config:
-        return None
     return "it holds a model of another config; save to another folder, or delete that one first"
 
 
 def _split(tensors: dict[str, Tensor], max_bytes: int) -> list[dict[str, Tensor]]:
     """Fill shards in order; a new one starts where the next tensor would not fit."""
     shards: list[dict[str, Tensor]] = [{}]
-    size = 0
     starts: set[int] = set()
+    size = 0
     for name, tensor in tensors.items():
         if shards[-1] and size + tensor.nbytes > max_bytes:
             shards.append({})
@@ -133,34 +131,21 @@ def _split(tensors: dict[str, Tensor], max_bytes: int) -> list[dict[str, Tensor]
     return shards
 
 
-def _write_shards(
-    folder: Path, shards: list[dict[str, Tensor]], written: list[Path]
-) -> dict[int, Path]:
-    """Write each shard under a temporary name and to the disk itself."""
-    temporary = {}
-    for number, shard in enumerate(shards):
-        path = temporary_name(folder / "model")
-        written.append(path)
-        write_tensors(path, {name: t.cpu() for name, t in shard.items()})
-        temporary[number] = path
-    return temporary
-
-
-def _commit(folder: Path, shards: list[dict[str, Tensor]], temporary: dict[int, Path]) -> None:
-    """Make the new weights the checkpoint, then remove what the old one leaves behind."""
+def _commit(folder: Path, shards: list[dict[str, Tensor]], temporary: list[Path]) -> None:
+    """Make the new weights the checkpoint, then remove what is left of the old one."""
     old = {folder / INDEX, folder / SINGLE}
     old |= {file for file in folder.glob("*.safetensors") if SHARD.fullmatch(file.name)}
     if len(shards) == 1:
         os.replace(temporary[0], folder / SINGLE)
         keep = {folder / SINGLE}
     else:
-        # Names that no old shard bears: the old index stays true until the new one replaces it.
+        # Names of no old shard: the old index stays true until the new one replaces it.
         count, tag = len(shards), secrets.token_hex(2)
         names = [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
         if any((folder / name).exists() for name in names):
             names = [name.replace("model-", f"model-{tag}-") for name in names]
-        for number, name in enumerate(names):
-            os.replace(temporary[number], folder / name)
+        for path, name in zip(temporary, names, strict=True):
+            os.replace(path, folder / name)
         listed = {n: file for file, shard in zip(names, shards, strict=True) for n in shard}
         total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": listed})

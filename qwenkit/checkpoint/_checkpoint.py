@@ -1,4 +1,4 @@
-"""A model on disk: config.json beside its weights in one or several safetensors files."""
+"""A model on disk: config.json, and its weights in one or several safetensors files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from qwenkit.checkpoint.header import TensorInfo, read_header
+from qwenkit.checkpoint._header import TensorInfo, read_header
 from qwenkit.config import QwenConfig
 from qwenkit.errors import CheckpointError, ConfigError
 from qwenkit.files import read_json_object
@@ -22,13 +22,13 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 STORED = {**FLOATS, "I8": torch.int8}
 SHARD = re.compile(r"model(-[0-9a-f]+)?-\d{5}-of-\d{5}\.safetensors")
-_CACHE_LINE = 64  # bytes that move together; a wide read takes all of one
+_CACHE_LINE = 64  # bytes that the processor fetches from memory together
 _BUFFER_BYTES = 1 << 22  # small enough to stay in the processor's cache
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 class Checkpoint:
-    """A checkpoint folder, opened by its headers alone; weights are read by `load`.
+    """A checkpoint folder, opened by its headers alone; `load` reads the weights.
 
     Attributes:
         folder: where it is.
@@ -42,7 +42,7 @@ class Checkpoint:
 
     Raises:
         CheckpointError: no weights, or damaged or unsafe ones.
-        ConfigError: no config.json, or a wrong one.
+        ConfigError: no config.json, or an invalid one.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -50,7 +50,7 @@ class Checkpoint:
         if not self.folder.is_dir():
             raise CheckpointError(
                 f"{self.folder} is not a folder; a checkpoint is a folder with config.json and "
-                f"{SINGLE} in it"
+                f"{SINGLE}"
             )
         self.config = QwenConfig.from_file(self.folder)
         self.files, listed = _weight_files(self.folder)
@@ -59,8 +59,8 @@ class Checkpoint:
             for name, info in read_header(file).items():
                 if name in self.tensors:
                     raise CheckpointError(
-                        f"{name!r} stands in both {self.tensors[name].file.name} and {file.name}; "
-                        "a tensor may stand in one shard only: fetch the checkpoint again"
+                        f"{name!r} is in both {self.tensors[name].file.name} and {file.name}; a "
+                        "tensor may be in one shard only: fetch the checkpoint again"
                     )
                 self.tensors[name] = info
         if listed is not None:
@@ -86,58 +86,54 @@ class Checkpoint:
         if largest not in FLOATS:
             raise CheckpointError(
                 f"{self.folder} is stored as {largest}; qwenkit reads {', '.join(FLOATS)} "
-                "(for a quantised model take its plain float checkpoint)"
+                "(for a quantized model take its plain float checkpoint)"
             )
         return FLOATS[largest]
 
     def problems(self) -> list[str]:
         """List every way in which the tensors do not fit the config; empty when all do."""
-        expected = self.config.tensor_shapes()
-        found = []
+        found, expected = [], self.config.tensor_shapes()
         for name, shape in expected.items():
-            info = self.tensors.get(name)
+            info, want = self.tensors.get(name), list(shape)
             if info is None:
-                found.append(f"missing {name} {list(shape)}{_hint(self.config, name)}")
-            elif info.shape != shape:
-                found.append(
-                    f"wrong shape of {name}: {list(info.shape)}, expected {list(shape)} "
-                    "from config.json"
-                )
+                found.append(f"missing {name} {want}{_hint(self.config, name)}")
+                continue
+            if info.shape != shape:
+                wrong = f"wrong shape of {name}: {list(info.shape)}"
+                found.append(f"{wrong}, expected {want} from config.json")
             right = ("I8",) if f"{name}_scale" in expected else tuple(FLOATS)
-            if info is not None and info.dtype not in right:
+            if info.dtype not in right:
                 found.append(f"wrong dtype of {name}: {info.dtype}, expected {', '.join(right)}")
-        for name, info in self.tensors.items():
-            if name not in expected and not _derived(name):
-                hint = _hint(self.config, name)
-                found.append(f"unexpected {name} {list(info.shape)}{hint}")
-        return found
+        # Old checkpoints store RoPE's frequencies (inv_freq) too; they follow from the config.
+        return found + [
+            f"unexpected {name} {list(info.shape)}{_hint(self.config, name)}"
+            for name, info in self.tensors.items()
+            if name not in expected and not name.endswith(".rotary_emb.inv_freq")
+        ]
 
     def validate(self) -> None:
         """Refuse a checkpoint whose tensors do not fit its config.
 
         Raises:
-            CheckpointError: listing every problem, one a line.
+            CheckpointError: listing every problem, one per line.
         """
         problems = self.problems()
         if problems:
-            count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-            lines = "\n  ".join(problems)
-            raise CheckpointError(
-                f"{self.folder} does not fit its config.json, {count}:\n  {lines}"
-            )
+            count = _counted(len(problems), "problem")
+            head = f"{self.folder} does not fit its config.json, {count}:"
+            raise CheckpointError("\n  ".join([head, *problems]))
 
     def load(
         self, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
     ) -> dict[str, Tensor]:
         """Validate, then return name -> tensor for all that the config asks for.
 
-        A tensor already in the wanted dtype is mapped from the file, if it lies well there: it
-        costs no second copy, and its pages are read when they are first used. Any other is read
-        into memory of its own, and cast piece by piece through one small buffer; a bar shows where
-        that takes more than a second.
+        A tensor already in the wanted dtype, and aligned in the file, is mapped from it: nothing
+        is copied, and its pages are read when they are first used. Any other is read into new
+        memory, and cast in chunks through one small buffer. A bar shows from the first second on.
 
         Args:
-            dtype: of the floats; None: as stored, each tensor in its own. int8 stays int8.
+            dtype: of the floats; None: each tensor as stored. int8 stays int8.
             device: where the tensors go.
 
         Raises:
@@ -153,12 +149,8 @@ class Checkpoint:
                 for file in self.files:
                     with safe_open(file, "pt") as mapped, file.open("rb") as raw:
                         for info in (info for info in wanted if info.file == file):
-                            stored = STORED[info.dtype]
-                            to = stored if dtype is None or stored == torch.int8 else dtype
-                            if to == stored and _aligned(info):
-                                tensor = mapped.get_tensor(info.name)
-                            else:
-                                tensor = _read(raw, info, to, buffer)
+                            to = dtype if dtype and info.dtype in FLOATS else STORED[info.dtype]
+                            tensor = _read(mapped, raw, info, to, buffer)
                             loaded[info.name] = tensor.to(device)
                             bar.update()
         except (OSError, SafetensorError) as error:
@@ -166,37 +158,35 @@ class Checkpoint:
         return {info.name: loaded[info.name] for info in wanted}
 
     def __repr__(self) -> str:
-        return (
-            f"Checkpoint({str(self.folder)!r}: {len(self.tensors)} tensors, {self.nbytes:,} bytes "
-            f"in {len(self.files)} file{'s'[: len(self.files) > 1]})"
-        )
+        size = f"{_counted(len(self.tensors), 'tensor')}, {self.nbytes:,} bytes"
+        return f"Checkpoint({str(self.folder)!r}: {size} in {_counted(len(self.files), 'file')})"
 
 
-def _aligned(info: TensorInfo) -> bool:
-    """Tell whether the tensor begins where a line of the processor's cache does.
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
-    If not, every wide read of a product touches two lines, at each token anew; copied once, the
-    weights are in line. (Most files begin 8, 16, ... bytes beside one.)
+
+def _read(
+    mapped: safe_open, raw: BufferedReader, info: TensorInfo, dtype: torch.dtype, buffer: Tensor
+) -> Tensor:
+    """Map a tensor, or read it; what must be cast goes through the buffer, chunk by chunk.
+
+    A tensor that begins within a cache line would cost each wide read of it two lines, for every
+    token again; it is copied once instead, to where a line begins. (In most files the tensors
+    begin 8, 16, ... bytes after one.)
     """
-    return info.start % _CACHE_LINE == 0
-
-
-def _read(raw: BufferedReader, info: TensorInfo, dtype: torch.dtype, buffer: Tensor) -> Tensor:
-    """Read a tensor; what must be cast goes through the buffer, which stays in the cache."""
+    stored = STORED[info.dtype]
+    if dtype == stored and info.start % _CACHE_LINE == 0:
+        return mapped.get_tensor(info.name)  # type: ignore[no-any-return, no-untyped-call]
     tensor = torch.empty(info.shape, dtype=dtype)
-    flat, stored = tensor.view(-1), STORED[info.dtype]
     raw.seek(info.start)
-    done = 0
-    while done < flat.numel():
-        count = min(flat.numel() - done, buffer.numel() // stored.itemsize)
-        piece = flat[done : done + count]
+    for chunk in torch.split(tensor.view(-1), buffer.numel() // stored.itemsize):
         cast = dtype != stored
-        part = buffer[: count * stored.itemsize] if cast else piece.view(torch.uint8)
+        part = buffer[: chunk.numel() * stored.itemsize] if cast else chunk.view(torch.uint8)
         if raw.readinto(part.numpy()) != part.numel():  # type: ignore[arg-type]
             raise CheckpointError(f"{info.file} cannot be read: it ends within {info.name}")
         if cast:
-            piece.copy_(part.view(stored))
-        done += count
+            chunk.copy_(part.view(stored))
     return tensor
 
 
@@ -207,27 +197,26 @@ def _weight_files(folder: Path) -> tuple[list[Path], dict[str, str] | None]:
     if (folder / INDEX).is_file():
         listed = _read_index(folder / INDEX)
         return [folder / name for name in sorted(set(listed.values()))], listed
-    # Shards without an index are what a killed save leaves behind; they are no checkpoint.
+    # Shards without an index are what a killed save leaves behind; they are not a checkpoint.
     every = sorted(folder.glob("*.safetensors"))
     others = [file for file in every if not SHARD.fullmatch(file.name)]
     if len(others) == 1:
         return others, None
-    if every:
-        raise CheckpointError(
-            f"{folder} has {len(every)} safetensors files and no {INDEX} that says what they hold; "
-            "fetch the index too"
-        )
     pickles = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
-    if pickles:
-        raise CheckpointError(
-            f"{folder} holds its weights as {pickles[0]}, a Python pickle; qwenkit refuses those, "
-            "because unpickling a file can run any code in it: take the safetensors version"
+    if every:
+        wrong = f"has {len(every)} safetensors files and no {INDEX} that lists them; fetch it too"
+    elif pickles:
+        wrong = (
+            f"holds its weights as {pickles[0]}, a Python pickle; qwenkit refuses those, because "
+            "unpickling a file can run any code in it: take the safetensors version"
         )
-    raise CheckpointError(f"{folder} holds no weights; expected {SINGLE} or {INDEX}")
+    else:
+        wrong = f"holds no weights; expected {SINGLE} or {INDEX}"
+    raise CheckpointError(f"{folder} {wrong}")
 
 
 def _read_index(path: Path) -> dict[str, str]:
-    """Return tensor name -> shard's file name, each of them safe and present."""
+    """Return tensor name -> shard's file name, each one safe and present."""
     try:
         listed = read_json_object(path).get("weight_map")
     except ConfigError as error:
@@ -235,8 +224,8 @@ def _read_index(path: Path) -> dict[str, str]:
     if not isinstance(listed, dict) or not listed:
         raise CheckpointError(f"{path} has no weight_map of tensor names to files")
     for file in listed.values():
-        plain = isinstance(file, str) and 0 < len(file) < 256 and "\0" not in file
-        if not plain or "\\" in file or file != os.path.basename(file):
+        plain = isinstance(file, str) and 0 < len(file) < 256 and not {"\0", "\\"} & set(file)
+        if not plain or file != os.path.basename(file):
             raise CheckpointError(
                 f"{path} names the file {file!r}; only a plain name in the checkpoint's own folder "
                 "is allowed"
@@ -249,20 +238,15 @@ def _read_index(path: Path) -> dict[str, str]:
 
 
 def _check_index(path: Path, listed: dict[str, str], tensors: dict[str, TensorInfo]) -> None:
-    """The index and the shards' own headers must tell the same story."""
+    """Refuse an index that disagrees with the shards' own headers."""
     found = {name: info.file.name for name, info in tensors.items()}
     wrong = sorted(n for n in listed.keys() | found.keys() if listed.get(n) != found.get(n))
     if wrong:
         name = wrong[0]
         raise CheckpointError(
-            f"{path} puts {name!r} in {listed.get(name, 'no file')}, but it stands in "
-            f"{found.get(name, 'no file')} ({len(wrong)} such in all); fetch the checkpoint again"
+            f"{path} puts {name!r} in {listed.get(name, 'no file')}, but it is in "
+            f"{found.get(name, 'no file')} ({len(wrong)} such in total); fetch the checkpoint again"
         )
-
-
-def _derived(name: str) -> bool:
-    """Old checkpoints store RoPE's frequencies too; they follow from the config."""
-    return name.endswith(".rotary_emb.inv_freq")
 
 
 def _hint(config: QwenConfig, name: str) -> str:

@@ -1,4 +1,4 @@
-"""`qwenkit train` as a person types it."""
+"""`qwenkit train` as a user types it."""
 
 import re
 import signal
@@ -7,21 +7,24 @@ import sys
 import time
 
 import pytest
-from small import content, rows_of, write_recipe
+from train.small import content, rows_of, write_recipe
 
 import qwenkit as qk
-from qwenkit.cli import main as cli
+from qwenkit.cli import main
+
+
+def train_in(folder, **training):
+    """Write a recipe and texts into a folder; return the command that trains with them there."""
+    recipe, texts = write_recipe(folder, **training)
+    return ["train", str(recipe), "--text", str(texts), "--out", str(folder / "out")]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A finished training: its folder, and what was printed."""
+    """A finished training run: its folder, and what was printed."""
     folder = tmp_path_factory.mktemp("trained")
-    recipe, texts = write_recipe(folder, evaluate_every=6)
-    command = [sys.executable, "-m", "qwenkit.cli", "train", str(recipe), "--text", str(texts)]
-    done = subprocess.run(
-        [*command, "--out", str(folder / "out")], capture_output=True, text=True, timeout=120
-    )
+    command = [sys.executable, "-m", "qwenkit.cli", *train_in(folder, evaluate_every=6)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -40,26 +43,22 @@ def test_the_command_it_suggests_writes_with_the_new_model(trained, capsys):
     suggested = re.search(r"^ +qwenkit (generate '.*' --model .*)$", done.stdout, re.MULTILINE)[1]
     assert suggested == f"generate 'def main():' --model {folder / 'out' / 'model'}"
     model = str(folder / "out" / "model")
-    assert cli.main(["generate", "def main():", "--max-new-tokens", "9", "--model", model]) == 0
+    assert main(["generate", "def main():", "--max-new-tokens", "9", "--model", model]) == 0
     assert capsys.readouterr().out.startswith("def main():")
     assert qk.Checkpoint(folder / "out" / "model").problems() == []
 
 
 def test_ctrl_c_saves_and_the_command_it_names_goes_on(trained, tmp_path):
-    finished, _ = trained
-    recipe, texts = write_recipe(tmp_path / "a folder", evaluate_every=6)
-    out = tmp_path / "a folder" / "out"
-    # A step that takes its time, so that the signal falls between the first and the last.
+    (finished, _), out = trained, tmp_path / "a folder" / "out"
+    # A step that takes its time, so that the signal comes between the first and the last.
     slow = (
         "import sys, time; from qwenkit import cli; from qwenkit.train import Trainer; "
         "step = Trainer.train_step; "
         "Trainer.train_step = lambda self: (time.sleep(0.3), step(self))[1]; "
         "sys.exit(cli.main(sys.argv[1:]))"
     )
-    arguments = ["train", str(recipe), "--text", str(texts), "--out", str(out)]
-    running = subprocess.Popen(
-        [sys.executable, "-c", slow, *arguments], stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", slow, *train_in(tmp_path / "a folder", evaluate_every=6)]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not (out / "metrics.csv").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -71,10 +70,8 @@ def test_ctrl_c_saves_and_the_command_it_names_goes_on(trained, tmp_path):
     assert 1 <= step < 12
     named = printed.strip().splitlines()[-1].strip()
     assert named.startswith("qwenkit train ")
-    again = subprocess.run(
-        f"{sys.executable} -m qwenkit.cli {named.removeprefix('qwenkit ')}",
-        shell=True, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    command = f"{sys.executable} -m qwenkit.cli {named.removeprefix('qwenkit ')}"
+    again = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
     weights = "model/model.safetensors"
     assert content(out)[weights] == content(finished / "out")[weights]
@@ -82,25 +79,22 @@ def test_ctrl_c_saves_and_the_command_it_names_goes_on(trained, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         (["--resume"], "holds no checkpoint to resume"),
         (["--text", "nowhere"], "nowhere is not a folder"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_a_line(tmp_path, capsys, change, words):
-    recipe, texts = write_recipe(tmp_path)
-    arguments = ["train", str(recipe), "--text", str(texts), "--out", str(tmp_path / "out")]
-    assert cli.main([*arguments, *change]) == 1
+def test_what_cannot_be_done_is_reported_in_a_line(tmp_path, capsys, change, message):
+    assert main([*train_in(tmp_path), *change]) == 1
     error = capsys.readouterr().err
-    assert words in error
+    assert message in error
     assert "Traceback" not in error
 
 
-def test_a_second_training_in_the_same_folder_is_refused(trained, capsys):
+def test_a_second_run_in_the_same_folder_is_refused(trained, capsys):
     folder, _ = trained
     before = content(folder / "out")
-    arguments = [str(folder / "recipe.toml"), "--text", str(folder / "texts")]
-    assert cli.main(["train", *arguments, "--out", str(folder / "out")]) == 1
+    assert main(train_in(folder, evaluate_every=6)) == 1
     assert "--resume" in capsys.readouterr().err
     assert content(folder / "out") == before

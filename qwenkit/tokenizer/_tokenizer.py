@@ -1,7 +1,7 @@
-"""Text to token ids and back: a thin face on the `tokenizers` library.
+"""Text to token ids and back: a thin layer over the `tokenizers` library.
 
-Qwen's tokenizer is a byte-level BPE: any text, even a broken one, becomes tokens, and no token is
-"unknown". Special tokens such as `<|im_start|>` are single ids that ordinary text never gives.
+Qwen's tokenizer is a byte-level BPE: every text becomes tokens, and no token is "unknown". Special
+tokens such as `<|im_start|>` are single ids that ordinary text never gives.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Tokenizer:
 
     Attributes:
         special: special token -> id, as `<|im_end|>` -> 151645.
-        num_tokens: one more than the largest id; the vocabulary's rows from here on are padding.
+        num_tokens: one more than the largest id; the rest of a model's vocabulary is padding.
         chat_template: the folder's own chat template (Jinja), or None.
 
     Args:
-        folder: holds tokenizer.json; tokenizer_config.json or chat_template.jinja beside it give
-            the chat template.
+        folder: holds tokenizer.json; the chat template comes from its tokenizer_config.json or
+            chat_template.jinja.
 
     Raises:
         TokenizerError: no tokenizer.json, or a damaged one.
@@ -65,8 +65,11 @@ class Tokenizer:
 
         Args:
             text: any string.
-            special: whether `<|im_end|>` and its like are read as special tokens; False reads
-                them as the letters they are, as is right for text from strangers.
+            special: whether `<|im_end|>` and the like become special tokens; False: they are
+                ordinary characters, as they should be in text from untrusted sources.
+
+        Raises:
+            TokenizerError: not a str, or not valid Unicode.
         """
         if not isinstance(text, str):
             raise TokenizerError(f"text is a {type(text).__name__}; it must be a str")
@@ -74,24 +77,23 @@ class Tokenizer:
         try:
             return list(self.backend.encode(text, add_special_tokens=False).ids)
         except (UnicodeEncodeError, TypeError):  # the library's answers to half a surrogate pair
-            raise TokenizerError(
-                "text is not valid Unicode: it holds half of a surrogate pair"
-            ) from None
+            wrong = "text is not valid Unicode: it holds half of a surrogate pair"
+            raise TokenizerError(wrong) from None
 
     def __call__(self, text: str, special: bool = True) -> Int[Tensor, "1 T"]:
         """Return the ids of a text as the (1, T) tensor that a model takes."""
         return torch.tensor([self.encode(text, special)], dtype=torch.int64)
 
     def decode(self, ids: Iterable[int] | Tensor, skip_special: bool = False) -> str:
-        """Return the text of ids; bytes that are no whole character become U+FFFD.
+        """Return the text of ids; bytes of an incomplete character become U+FFFD.
 
         Raises:
-            TokenizerError: an id that is no token.
+            TokenizerError: an id that is not a token.
         """
         return str(self.backend.decode(self._ids(ids), skip_special_tokens=skip_special))
 
     def token_strings(self, ids: Iterable[int] | Tensor) -> list[str]:
-        r"""Return one short string a token, for pictures: · space, ↵ newline, → tab, \xNN bytes."""
+        r"""Return a short string per token, to show: · space, ↵ newline, → tab, \xNN a byte."""
         return [self._visible(number) for number in self._ids(ids)]
 
     def chat(
@@ -100,15 +102,15 @@ class Tokenizer:
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> str:
-        """Return a conversation as the one text that the model reads.
+        """Return a conversation as the single text that the model reads.
 
         Args:
             messages: each {"role": "system" | "user" | "assistant", "content": ...}.
-            add_generation_prompt: whether the assistant's turn is opened at the end.
+            add_generation_prompt: whether to open the assistant's turn at the end.
             tools: JSON schemas of functions the model may call.
 
         Raises:
-            TokenizerError: no chat template, a message it cannot take, or a template that fails.
+            TokenizerError: no chat template, an invalid message, or a template that fails.
         """
         if self.chat_template is None:
             raise TokenizerError("this checkpoint has no chat template; an Instruct model has one")
@@ -117,7 +119,7 @@ class Tokenizer:
         for message in messages:
             if not isinstance(message, Mapping) or "role" not in message:
                 raise TokenizerError(
-                    f"message {message!r}; it must be a dict with role and content"
+                    f"message is {message!r}; it must be a dict of role and content"
                 )
         try:
             template = _environment().from_string(self.chat_template)
@@ -140,27 +142,27 @@ class Tokenizer:
         return self.special[token]
 
     def fim(self, prefix: str, suffix: str) -> str:
-        """Return the prompt that asks for what stands between prefix and suffix.
+        """Return the prompt that asks for the text between prefix and suffix (fill-in-the-middle).
 
         Source: Hui et al. 2024, "Qwen2.5-Coder Technical Report", section 3.1.
 
         Raises:
             TokenizerError: the vocabulary has no FIM tokens.
         """
-        names = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
+        before, after, middle = names = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
         missing = [name for name in names if name not in self.special]
         if missing:
             raise TokenizerError(f"this vocabulary has no {', '.join(missing)}; FIM needs them")
-        return f"{names[0]}{prefix}{names[1]}{suffix}{names[2]}"
+        return f"{before}{prefix}{after}{suffix}{middle}"
 
     @property
     def fim_stop_ids(self) -> tuple[int, ...]:
-        """Tokens that end a filled-in text beside the usual ones: the next file, or a new blank."""
+        """Tokens that end a filled-in text, besides the usual ones: a new file, or a new gap."""
         names = ("fim_prefix", "fim_middle", "fim_suffix", "fim_pad", "repo_name", "file_sep")
         return tuple(self.special[f"<|{n}|>"] for n in names if f"<|{n}|>" in self.special)
 
     def save(self, folder: str | Path) -> None:
-        """Write tokenizer.json, and the chat template where there is one, into a folder."""
+        """Write tokenizer.json, and the chat template if there is one, into a folder."""
         folder = Path(folder).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / "tokenizer.json") as temporary:
@@ -174,27 +176,22 @@ class Tokenizer:
         numbers = ids.reshape(-1).tolist() if isinstance(ids, Tensor) else ids
         if not isinstance(numbers, Iterable):
             raise TokenizerError(f"ids is {ids!r}; it must be a list or tensor of ids")
-        whole = []
+        checked = []
         for number in numbers:
             if isinstance(number, bool) or not hasattr(number, "__index__"):
-                raise TokenizerError(f"ids holds {number!r}; an id is a whole number")
+                raise TokenizerError(f"ids holds {number!r}; an id is an integer")
             number = int(number)
             in_range = 0 <= number < self.num_tokens
             if not in_range or self.backend.id_to_token(number) is None:
-                raise TokenizerError(f"id {number} is no token; ids are below {self.num_tokens}")
-            whole.append(number)
-        return whole
+                raise TokenizerError(f"id {number} is not a token; ids are below {self.num_tokens}")
+            checked.append(number)
+        return checked
 
     def _visible(self, number: int) -> str:
         token = self.backend.id_to_token(number) or ""
-        if token in self.special:
+        if token in self.special or not set(token) <= _BYTE_OF.keys():  # not byte-level: as it is
             return token
-        if not all(
-            char in _BYTE_OF for char in token
-        ):  # no byte-level vocabulary: show it as it is
-            return token
-        raw = bytes(_BYTE_OF[char] for char in token)
-        text = raw.decode("utf-8", errors="backslashreplace")
+        text = bytes(_BYTE_OF[char] for char in token).decode("utf-8", errors="backslashreplace")
         return "".join(_VISIBLE.get(char, char) for char in text)
 
     def __repr__(self) -> str:
@@ -209,37 +206,35 @@ def _count(backend: tokenizers.Tokenizer) -> int:
     return max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
 
-def _byte_alphabet() -> dict[str, int]:
+def byte_alphabet() -> dict[str, int]:
     """Return the byte that each character of a byte-level token stands for.
 
-    Printable Latin-1 bytes stand for themselves; the others take characters from U+0100 upwards,
-    in order (Radford et al. 2019, GPT-2).
+    Printable Latin-1 characters stand for their own bytes; the other bytes take the characters
+    from U+0100 upwards, in order (Radford et al. 2019, GPT-2).
+
+    >>> byte_alphabet()["A"], byte_alphabet()["Ġ"]  # Ġ stands for the space
+    (65, 32)
     """
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     alphabet = {chr(byte): byte for byte in printable}
-    alphabet |= {chr(256 + place): byte for place, byte in enumerate(others)}
-    return alphabet
+    return alphabet | {chr(256 + number): byte for number, byte in enumerate(others)}
 
 
-_BYTE_OF = _byte_alphabet()
+_BYTE_OF = byte_alphabet()
 
 
 def _chat_template(folder: Path) -> str | None:
-    """Find the template: a file of its own in newer checkpoints, a JSON value in older ones."""
-    if (folder / "chat_template.jinja").is_file():
-        try:
-            return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise TokenizerError(
-                f"{folder / 'chat_template.jinja'} cannot be read: {error}"
-            ) from None
-    if not (folder / "tokenizer_config.json").is_file():
-        return None
+    """Read the template: its own file in newer checkpoints, a JSON value in older ones."""
+    own, settings = folder / "chat_template.jinja", folder / "tokenizer_config.json"
     try:
-        template = read_json_object(folder / "tokenizer_config.json").get("chat_template")
+        if own.is_file():
+            return own.read_text(encoding="utf-8")
+        template = read_json_object(settings).get("chat_template") if settings.is_file() else None
     except ConfigError as error:
         raise TokenizerError(str(error)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokenizerError(f"{own} cannot be read: {error}") from None
     if isinstance(template, list):  # several templates by name
         named = [entry for entry in template if isinstance(entry, dict)]
         template = next((e.get("template") for e in named if e.get("name") == "default"), None)
@@ -247,18 +242,18 @@ def _chat_template(folder: Path) -> str | None:
 
 
 class _Generation(Extension):
-    """Templates may mark what the assistant said, for training; here the mark does nothing."""
+    """Lets templates mark what the assistant said, for training; here the mark does nothing."""
 
     tags = {"generation"}  # noqa: RUF012 (as jinja2 declares it)
 
     def parse(self, parser: Parser) -> list[Node]:
-        """Return what stands between the tags."""
+        """Return what is between the tags."""
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 def _environment() -> jinja2.Environment:
-    """A Jinja sandbox: a template comes with a download and must not run code here."""
+    """Return a Jinja sandbox: a template is downloaded, and must not run code here."""
 
     def refuse(message: str) -> None:
         raise jinja2.TemplateError(message)

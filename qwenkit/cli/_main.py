@@ -1,0 +1,262 @@
+"""The command line: qwenkit doctor | inspect | forward | generate | train | lab."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from qwenkit import __version__
+from qwenkit.checkpoint import Checkpoint
+from qwenkit.cli._reports import doctor, forward, inspect
+from qwenkit.errors import InputError, QwenkitError, SourceError
+from qwenkit.generate import beam_search, stream
+from qwenkit.model import QwenForCausalLM
+from qwenkit.pretrained import load_pretrained, resolve
+from qwenkit.tokenizer import Tokenizer
+from qwenkit.train import train
+
+FILL = "<fill>"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return 0 on success, 1 on an error or a problem found."""
+    warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except QwenkitError as error:
+        print(f"qwenkit: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nqwenkit: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # a reader such as `head` closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    facts, problems = doctor()
+    _print([f"qwenkit      {__version__}", *facts, ""])
+    _print([f"PROBLEM  {problem}" for problem in problems] or ["no problems found"])
+    return 1 if problems else 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    checkpoint = Checkpoint(resolve(options.folder))
+    _print(inspect(checkpoint, options.tensors))
+    problems = checkpoint.problems()
+    _print(["", f"PROBLEMS  {len(problems) or 'none'}", *(f"  {problem}" for problem in problems)])
+    return 1 if problems else 0
+
+
+def _forward(options: argparse.Namespace) -> int:
+    prompt = _prompt(options)
+    model, tokenizer = load_pretrained(options.model, device=options.device, dtype=options.dtype)
+    _print(forward(model, tokenizer, prompt, options.top))
+    return 0
+
+
+def _generate(options: argparse.Namespace) -> int:
+    prompt = _prompt(options)
+    before, after = prompt, ""
+    if options.fim:
+        if prompt.count(FILL) != 1:
+            raise InputError(f"with --fim the prompt must hold {FILL} once, where text is wanted")
+        before, after = prompt.split(FILL)
+    if options.beams:
+        used = [name for name, row in _SAMPLING.items() if getattr(options, name) != row[1]]
+        for name in used + ["stop"] * bool(options.stop):
+            flag = name.replace("_", "-")
+            raise InputError(f"--beams looks for the most likely text; leave out --{flag}")
+    model, tokenizer = load_pretrained(options.model, device=options.device, dtype=options.dtype)
+    stop_ids = model.stop_ids
+    if options.fim:
+        prompt = tokenizer.fim(before, after)
+        stop_ids = (*model.stop_ids, *tokenizer.fim_stop_ids)
+    elif options.chat:
+        before, prompt = "", tokenizer.chat([{"role": "user", "content": prompt}])
+    pieces = _pieces(model, tokenizer, prompt, stop_ids, options)
+    print(before, end="", flush=True)
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print(after)
+    return 0
+
+
+def _pieces(
+    model: QwenForCausalLM,
+    tokenizer: Tokenizer,
+    prompt: str,
+    stop_ids: Collection[int],
+    options: argparse.Namespace,
+) -> Iterable[str]:
+    """Return the new text as it is generated; beam search yields it at once."""
+    end: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, "stop_ids": stop_ids}
+    if options.beams:
+        best = beam_search(model, tokenizer(prompt), num_beams=options.beams, **end)[0]
+        ids = best.ids[:-1] if best.finished else best.ids  # the stop token is not text
+        return [tokenizer.decode(ids, skip_special=True)]
+    sampling: dict[str, Any] = {name: getattr(options, name) for name in _SAMPLING}
+    return stream(model, tokenizer, prompt, stop_strings=options.stop, **sampling, **end)
+
+
+def _train(options: argparse.Namespace) -> int:
+    trainer = train(
+        options.recipe, options.out, text=options.text, resume=options.resume, device=options.device
+    )
+    folder = Path(options.out)
+    _print([f"metrics  {folder / 'metrics.csv'}", f"model    {folder / 'model'}"])
+    done = f"step {trainer.step} of {trainer.settings.steps}"
+    if not trainer.interrupted or trainer.step == trainer.settings.steps:
+        _print([f"ended at {done}: {trainer.stopping or 'all done'}", "try it:"])
+        _print([f"  qwenkit generate 'def main():' --model {shlex.quote(str(folder / 'model'))}"])
+        return 0
+    _print([f"{trainer.stopping} after {done}; all is saved"])
+    text = f" --text {shlex.quote(str(options.text))}" if options.text else ""
+    names = [shlex.quote(str(name)) for name in (options.recipe, options.out)]
+    _print(["go on with:", f"  qwenkit train {names[0]} --out {names[1]}{text} --resume"])
+    return 130
+
+
+def _lab(options: argparse.Namespace) -> int:
+    first = NOTEBOOKS / "00_start_here.ipynb"
+    if not first.is_file():
+        raise SourceError(
+            f"{first} does not exist; the notebooks come with a clone of the repository, "
+            "not with the installed package: clone it and run `make lab` there"
+        )
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={NOTEBOOKS.parent}"]
+    command += [f"--ServerApp.port={options.port}"]
+    command += [f"--LabApp.default_url=/lab/tree/notebooks/{first.name}"]  # in the printed address
+    command += ["--no-browser"] if options.no_browser else []
+    if hasattr(os, "geteuid") and os.geteuid() == 0:  # containers; Jupyter refuses it otherwise
+        command.append("--allow-root")
+    command += options.jupyter
+    if os.name != "posix":
+        return subprocess.call(command)
+    sys.stdout.flush()
+    os.execv(command[0], command)  # become Jupyter: Ctrl-C and signals reach it alone
+
+
+def _prompt(options: argparse.Namespace) -> str:
+    """Return the prompt; "-" reads it from standard input."""
+    prompt = sys.stdin.read() if options.prompt == "-" else str(options.prompt)
+    if not prompt:
+        raise InputError("the prompt is empty; give at least one character")
+    return prompt
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; it must be an integer of at least 1")
+    return int(text)
+
+
+Option = tuple[str, dict[str, Any]]
+Command = Callable[[argparse.Namespace], int]
+
+
+def _option(name: str, text: str, **settings: Any) -> Option:
+    """Return what `add_argument` takes."""
+    return name, {"help": text, **settings}
+
+
+def _switch(name: str, text: str) -> Option:
+    return _option(name, text, action="store_true")
+
+
+_SOURCE = "folder or Hub id (default: $QWENKIT_MODEL, else the embedded tiny-coder)"
+_DEVICE = _option("--device", "auto, cpu, mps (default: auto)", default="auto")
+_MODEL = (
+    _option("prompt", 'the text; "-" reads it from standard input'),
+    _option("--model", _SOURCE, metavar="SOURCE"),
+    _DEVICE,
+    _option("--dtype", "auto, float32, bfloat16, float16, int8", default="auto"),
+)
+# Options of sampling, which beam search does not take: type, default, placeholder, help.
+_SAMPLING: dict[str, tuple[type, object, str, str]] = {
+    "temperature": (float, 0.0, "X", "0: always the most likely token (default)"),
+    "top_k": (int, 0, "K", "only the K most likely (default 0: all)"),
+    "top_p": (float, 1.0, "P", "only the most likely up to probability P (default: 1)"),
+    "min_p": (float, 0.0, "P", "only those at least P times the most likely (default: 0)"),
+    "repetition_penalty": (float, 1.0, "X", "above 1: fewer repetitions (default: 1)"),
+    "seed": (int, None, "N", "same seed, same text"),
+}
+# Name, function, help, examples, options, and options that exclude each other.
+_COMMANDS: list[tuple[str, Command, str, list[str], list[Option], list[Option]]] = [
+    ("doctor", _doctor, "report what this machine has, and what is wrong with it", ["doctor"],
+     [], []),
+    ("inspect", _inspect, "show a checkpoint's config, parameters and tensors, and check them",
+     ["inspect ./my-model", "inspect Qwen/Qwen2.5-Coder-0.5B --tensors"],
+     [_option("folder", _SOURCE, nargs="?"), _switch("--tensors", "one line per tensor")], []),
+    ("forward", _forward, "show the shapes on a prompt's way through the model",
+     ['forward "def fib(n):"', 'forward "import numpy as" --top 10'],
+     [*_MODEL, _option("--top", "how many next tokens (default: 5)", type=_count, default=5)], []),
+    ("generate", _generate, "continue a text, token by token",
+     ['generate "def fib(n):" --max-new-tokens 80',
+      'generate --chat "What is a closure?" --temperature 0.7 --seed 1',
+      f"generate --fim 'def add({FILL}):\\n    return a + b'",
+      'generate "import numpy as" --beams 4 --max-new-tokens 16', "generate - < prompt.py"],
+     [*_MODEL,
+      _option("--max-new-tokens", "(default: 128)", type=_count, default=128, metavar="N"),
+      *(_option(f"--{name.replace('_', '-')}", text, type=kind, default=default, metavar=letter)
+        for name, (kind, default, letter, text) in _SAMPLING.items()),
+      _option("--stop", "end before this text; may be given several times", action="append",
+              default=[], metavar="TEXT"),
+      _option("--beams", "search with N beams for the most likely text; not with the options of "
+              "sampling, nor --stop", type=_count, metavar="N")],
+     [_switch("--chat", "the prompt is a message to an assistant"),
+      _switch("--fim", f"fill in the {FILL} in the prompt")]),
+    ("train", _train, "train a model from a recipe and a folder of text",
+     ["train data/tiny-coder/recipe.toml --out runs/mine",
+      "train my.toml --text ./my-code --out runs/mine",
+      "train my.toml --text ./my-code --out runs/mine --resume"],
+     [_option("recipe", "a TOML file: model, data, training"),
+      _option("--out", "where all results go", required=True, metavar="FOLDER"),
+      _option("--text", "the text; stdlib: Python's own (default: the recipe's)",
+              metavar="FOLDER"),
+      _switch("--resume", "continue from the newest checkpoint in FOLDER"), _DEVICE], []),
+    ("lab", _lab, "open JupyterLab on the first notebook", ["lab", "lab --port 8900 --no-browser"],
+     [_option("--port", "(default: 8888)", type=int, default=8888),
+      _switch("--no-browser", "only start the server"),
+      _option("jupyter", "more options for JupyterLab, after --", nargs="*")], []),
+]  # fmt: skip
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="qwenkit",
+        description="Look inside Qwen2.5-Coder, and run it.",
+        epilog="`qwenkit COMMAND --help` shows each command's options and examples.",
+    )
+    parser.add_argument("--version", action="version", version=f"qwenkit {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, run, text, examples, options, exclusive in _COMMANDS:
+        made = commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog="\n".join(["examples:", *(f"  qwenkit {example}" for example in examples)]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        made.set_defaults(run=run)
+        for option, settings in options:
+            made.add_argument(option, **settings)
+        group = made.add_mutually_exclusive_group() if exclusive else made
+        for option, settings in exclusive:
+            group.add_argument(option, **settings)
+    return parser

@@ -1,0 +1,122 @@
+"""A model with and without its tokenizer: from every kind of source, in every dtype."""
+
+import pytest
+import torch
+from fixtures_toy import copied, plain_checkpoint, random_tensors, same_bits, small_config
+
+import qwenkit as qk
+from qwenkit.checkpoint import Checkpoint
+from qwenkit.errors import CheckpointError, InputError, SourceError, TokenizerError
+from qwenkit.pretrained import _loading as loading
+from qwenkit.pretrained import hub
+
+IDS = torch.arange(12)[None]
+
+
+@pytest.fixture(scope="module")
+def alone(toy, tmp_path_factory):
+    """The toy's folder without its tokenizer."""
+    folder = copied(toy, tmp_path_factory.mktemp("alone") / "model")
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    return folder
+
+
+@pytest.fixture
+def never_read(monkeypatch):
+    """Make reading any weight fail the test."""
+    monkeypatch.setattr(Checkpoint, "load", lambda *_: pytest.fail("weights were read"))
+
+
+def test_a_model_without_a_tokenizer_is_the_same_model(toy, alone):
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json does not exist"):
+        qk.load_pretrained(alone)
+    model, (whole, tokenizer) = qk.load_model(alone), qk.load_pretrained(toy)
+    assert torch.equal(model(IDS), whole(IDS))
+    assert model.num_tokens == model.config.vocab_size > whole.num_tokens == tokenizer.num_tokens
+    assert model.stop_ids == whole.stop_ids
+    assert not model.training
+    assert not any(weight.requires_grad for weight in model.parameters())
+    assert len(list(qk.generate(model, IDS, 3, stop_ids=()))) == 3
+
+
+@pytest.mark.parametrize("embedded", [False, True])
+def test_every_source_is_taken(alone, monkeypatch, embedded):
+    monkeypatch.setenv("QWENKIT_MODEL", "" if embedded else str(alone))
+    monkeypatch.setattr(hub, "EMBEDDED", alone if embedded else alone / "none")
+    monkeypatch.setattr(hub, "_download", lambda name: alone if name == "a/model" else None)
+    want = qk.load_model(alone)(IDS)
+    for source in (None, str(alone), "a/model", Checkpoint(alone)):
+        assert torch.equal(qk.load_model(source)(IDS), want)
+
+
+DTYPES = [
+    (torch.bfloat16, "bfloat16", torch.bfloat16), (torch.bfloat16, "float32", torch.float32),
+    (torch.bfloat16, torch.float16, torch.float16), (torch.bfloat16, "auto", torch.float32),
+    (torch.float16, None, torch.float16), (torch.float32, None, torch.float32),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("stored", "dtype", "want"), DTYPES)
+def test_every_dtype_is_taken_and_none_keeps_each_tensor_as_stored(tmp_path, stored, dtype, want):
+    config = small_config()
+    tensors = random_tensors(config, stored)
+    if dtype is None:
+        tensors["model.norm.weight"] = tensors["model.norm.weight"].float()
+    model = qk.load_model(plain_checkpoint(tmp_path, config, tensors), dtype=dtype, device="cpu")
+    for name, weight in model.state_dict().items():
+        assert same_bits(weight, tensors[name].to(tensors[name].dtype if dtype is None else want))
+
+
+def test_int8_is_made_at_loading_and_read_again(alone, tmp_path):
+    made, want = qk.load_model(alone, dtype="int8"), qk.load_model(alone, dtype="bfloat16")
+    qk.quantize(want)
+    assert torch.equal(made(IDS), want(IDS))
+    qk.save_pretrained(made, tmp_path)
+    for dtype in ("auto", "int8", None):
+        again = qk.load_model(tmp_path, dtype=dtype)
+        assert again.model.layers[0].mlp.up_proj.weight.dtype == torch.int8
+        assert torch.equal(again(IDS), want(IDS))
+    with pytest.raises(InputError, match=f"dtype is 'float32' and {tmp_path} is stored in int8"):
+        qk.load_model(tmp_path, dtype="float32")
+    with pytest.raises(InputError, match=r"dtype is None and .* is stored in int8"):
+        qk.load_pretrained(tmp_path, dtype=None)
+
+
+REFUSED = {
+    "device": (InputError, "device is 'tpu9'", {"device": "tpu9"}),
+    "dtype": (InputError, "dtype is 'int4'", {"dtype": "int4"}),
+    "float64": (InputError, "dtype is 'float64'", {"dtype": torch.float64}),
+    "source": (SourceError, "neither a folder here nor a Hub id", {"source": "nonsense"}),
+}
+
+
+@pytest.mark.parametrize(("error", "message", "change"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize("load", [qk.load_model, qk.load_pretrained])
+def test_what_cannot_be_loaded_is_refused_unread(never_read, toy, load, error, message, change):
+    with pytest.raises(error, match=message):
+        load(**{"source": toy, **change})
+
+
+def test_load_pretrained_refuses_more_unread(never_read, toy, tmp_path):
+    with pytest.raises(InputError, match="dtype is None; it must be 'auto' or one of"):
+        qk.load_pretrained(toy, dtype=None)
+    config = small_config()
+    folder = plain_checkpoint(tmp_path, config, random_tensors(config))
+    qk.Tokenizer(toy).save(folder)
+    wrong = "tokenizer has 1033 tokens, and the model's vocabulary only 8; they do not belong"
+    with pytest.raises(CheckpointError, match=wrong):
+        qk.load_pretrained(folder)
+    folder = copied(toy, tmp_path / "copy")
+    (folder / "generation_config.json").write_text('{"eos_token_id": [99999]}')
+    with pytest.raises(CheckpointError, match=r"eos_token_id is .99999.; it must be token ids"):
+        qk.load_pretrained(folder)
+
+
+def test_the_device_is_chosen_as_for_load_pretrained(alone, monkeypatch):
+    asked, cpu = [], torch.device("cpu")
+    monkeypatch.setattr(loading, "trusted_device", lambda *given: asked.append(given) or cpu)
+    qk.load_model(alone, device="mps", dtype="float16")
+    qk.load_model(alone, dtype=None)
+    qk.load_model(alone, dtype="int8")
+    assert asked == [("mps", "float16"), ("auto", torch.bfloat16), ("auto", torch.bfloat16)]
