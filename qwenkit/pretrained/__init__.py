@@ -1,5 +1,6 @@
 """A trained model, ready to run: find it, forecast its memory, load it, save it again."""
 
+from qwenkit.fast import accelerate
 from qwenkit.pretrained.compare import trusted_device
 from qwenkit.pretrained.hub import EMBEDDED, cached_models, resolve
 from qwenkit.pretrained.loading import load_model, load_pretrained, save_pretrained
@@ -8,6 +9,7 @@ from qwenkit.pretrained.memory import Forecast, forecast, gigabytes
 __all__ = [
     "EMBEDDED",
     "Forecast",
+    "accelerate",
     "cached_models",
     "forecast",
     "gigabytes",

@@ -12,8 +12,7 @@ from qwenkit.errors import InputError
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.tokenizer.bpe import write_tokenizer
 from qwenkit.train import IGNORE, Batches, Document, Mix, read_documents
-from qwenkit.train.batches import pack
-from qwenkit.train.mix import Epoch
+from qwenkit.train._epoch import Epoch, pack
 
 EXAMPLE = 100_000  # ids of examples lie above those of the made-up plain stream
 
@@ -264,7 +263,7 @@ def test_what_is_no_position_is_refused(tokenizer, code, position):
 
 @pytest.mark.parametrize("index", [1, 2, 4_000_000])
 def test_a_position_that_the_text_has_not_is_refused(tokenizer, code, index):
-    with pytest.raises(InputError, match=rf"position {index} is no batch's start .*, 4 in a batch"):
+    with pytest.raises(InputError, match=rf"position {index} does not start a batch .*, 4 in a batch"):
         batches_of(code, tokenizer).seek({"epoch": 0, "index": index})
 
 

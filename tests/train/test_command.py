@@ -10,7 +10,7 @@ import pytest
 from small import content, rows_of, write_recipe
 
 import qwenkit as qk
-from qwenkit.cli import main as cli
+from qwenkit.cli import main
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def trained(tmp_path_factory):
     """A finished training: its folder, and what was printed."""
     folder = tmp_path_factory.mktemp("trained")
     recipe, texts = write_recipe(folder, evaluate_every=6)
-    command = [sys.executable, "-m", "qwenkit.cli", "train", str(recipe), "--text", str(texts)]
+    command = [sys.executable, "-m", "qwenkit.cli.main", "train", str(recipe), "--text", str(texts)]
     done = subprocess.run(
         [*command, "--out", str(folder / "out")], capture_output=True, text=True, timeout=120
     )
@@ -40,7 +40,7 @@ def test_the_command_it_suggests_writes_with_the_new_model(trained, capsys):
     suggested = re.search(r"^ +qwenkit (generate '.*' --model .*)$", done.stdout, re.MULTILINE)[1]
     assert suggested == f"generate 'def main():' --model {folder / 'out' / 'model'}"
     model = str(folder / "out" / "model")
-    assert cli.main(["generate", "def main():", "--max-new-tokens", "9", "--model", model]) == 0
+    assert main(["generate", "def main():", "--max-new-tokens", "9", "--model", model]) == 0
     assert capsys.readouterr().out.startswith("def main():")
     assert qk.Checkpoint(folder / "out" / "model").problems() == []
 
@@ -54,7 +54,7 @@ def test_ctrl_c_saves_and_the_command_it_names_goes_on(trained, tmp_path):
         "import sys, time; from qwenkit import cli; from qwenkit.train import Trainer; "
         "step = Trainer.train_step; "
         "Trainer.train_step = lambda self: (time.sleep(0.3), step(self))[1]; "
-        "sys.exit(cli.main(sys.argv[1:]))"
+        "sys.exit(main(sys.argv[1:]))"
     )
     arguments = ["train", str(recipe), "--text", str(texts), "--out", str(out)]
     running = subprocess.Popen(
@@ -72,7 +72,7 @@ def test_ctrl_c_saves_and_the_command_it_names_goes_on(trained, tmp_path):
     named = printed.strip().splitlines()[-1].strip()
     assert named.startswith("qwenkit train ")
     again = subprocess.run(
-        f"{sys.executable} -m qwenkit.cli {named.removeprefix('qwenkit ')}",
+        f"{sys.executable} -m qwenkit.cli.main {named.removeprefix('qwenkit ')}",
         shell=True, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
@@ -91,7 +91,7 @@ def test_ctrl_c_saves_and_the_command_it_names_goes_on(trained, tmp_path):
 def test_what_cannot_be_done_is_said_in_a_line(tmp_path, capsys, change, words):
     recipe, texts = write_recipe(tmp_path)
     arguments = ["train", str(recipe), "--text", str(texts), "--out", str(tmp_path / "out")]
-    assert cli.main([*arguments, *change]) == 1
+    assert main([*arguments, *change]) == 1
     error = capsys.readouterr().err
     assert words in error
     assert "Traceback" not in error
@@ -101,6 +101,6 @@ def test_a_second_training_in_the_same_folder_is_refused(trained, capsys):
     folder, _ = trained
     before = content(folder / "out")
     arguments = [str(folder / "recipe.toml"), "--text", str(folder / "texts")]
-    assert cli.main(["train", *arguments, "--out", str(folder / "out")]) == 1
+    assert main(["train", *arguments, "--out", str(folder / "out")]) == 1
     assert "--resume" in capsys.readouterr().err
     assert content(folder / "out") == before

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qwenkit.errors import SourceError
-from qwenkit.train.documents import Document, hold_out, matches, read_documents, read_package
+from qwenkit.train.documents import Document, _matches, hold_out, read_documents, read_package
 
 
 def folder_of(tmp_path, files):
@@ -96,8 +96,8 @@ def test_one_string_is_one_pattern(tmp_path):
     """Read letter by letter, "*.py" would hold the pattern "*", which matches everything."""
     found = read_documents(folder_of(tmp_path, TREE), include="*.md")
     assert names(found) == ["notes.md"]
-    assert matches("sub/c.py", "*.py")
-    assert not matches("notes.md", "*.py")
+    assert _matches("sub/c.py", "*.py")
+    assert not _matches("notes.md", "*.py")
 
 
 @pytest.mark.parametrize(
@@ -226,8 +226,8 @@ def test_folders_in_which_nothing_can_match_are_not_entered(
 ):
     files = ("a.py", "json/b.py", "json/tests/c.py", "site-packages/d.py", "xml/dom/e.py")
     folder_of(tmp_path, {name: name for name in files})
-    want = [n for n in files if matches(n, include)]
-    want = [n for n in want if not matches(n, leave_out)]
+    want = [n for n in files if _matches(n, include)]
+    want = [n for n in want if not _matches(n, leave_out)]
     scan, seen = os.scandir, set()
     monkeypatch.setattr(os, "scandir", lambda path: (seen.add(Path(path)), scan(path))[1])
     if want:

@@ -82,7 +82,7 @@ def test_a_checkpoint_holds_the_adapter_and_not_the_frozen_weights(tmp_path):
 
 
 OTHERS = {
-    "other frozen weights": (lambda: lora_model(base=7), "stands beside other frozen weights"),
+    "other frozen weights": (lambda: lora_model(base=7), "belongs to other frozen weights"),
     "another rank": (lambda: lora_model(rank=2), "another rank"),
     "another alpha": (lambda: lora_model(alpha=7), "another alpha"),
     "other targets": (lambda: lora_model(targets=("q_proj",)), "other targets"),

@@ -146,17 +146,17 @@ BAD = {
     "other batch": ((GOOD[1:], {}), r"labels \(2, 7\); labels must have the same batch and length"),
     "flat": ((GOOD.flatten(), {}), r"labels \(21,\)"),
     "as large as logits": ((torch.zeros(B, T, V, dtype=torch.long), {}), r"labels \(3, 7, 11\)"),
-    "floats": ((GOOD.float(), {}), r"labels are torch.float32; they must be ids"),
-    "flags": ((GOOD.bool(), {}), r"labels are torch.bool; they must be ids"),
-    "too large": ((GOOD + V, {}), r"label 11 is no token; labels are from 0 to 10, or -100"),
-    "negative": ((GOOD - 1, {}), r"label -1 is no token; labels are from 0 to 10"),
-    "ignored elsewhere": ((GOOD - 100, {"ignore_index": 0}), r"label -100 is no token.*or 0 where"),
+    "floats": ((GOOD.float(), {}), r"labels are torch.float32; they must be token ids"),
+    "flags": ((GOOD.bool(), {}), r"labels are torch.bool; they must be token ids"),
+    "too large": ((GOOD + V, {}), r"label 11 is not a token id; labels are from 0 to 10, or -100"),
+    "negative": ((GOOD - 1, {}), r"label -1 is not a token id; labels are from 0 to 10"),
+    "ignored elsewhere": ((GOOD - 100, {"ignore_index": 0}), r"label -100 is not a token id.*or 0 where"),
     "nothing counts": ((GOOD + IGNORE, {}), r"every label is ignored; at least one must count"),
     "nothing there": ((GOOD[:, :0], {}), r"logits are"),
     "smoothing of 1": ((GOOD, {"label_smoothing": 1.0}), r"label_smoothing is 1.0; .* below 1"),
     "smoothing below 0": ((GOOD, {"label_smoothing": -0.1}), r"label_smoothing is -0.1"),
     "smoothing of nan": ((GOOD, {"label_smoothing": math.nan}), r"label_smoothing is nan"),
-    "reduction": ((GOOD, {"reduction": "none"}), r"reduction is 'none'; it must be 'mean' or"),
+    "reduction": ((GOOD, {"reduction": "none"}), r"reduction is 'none'; it must be one of mean, sum"),
 }
 
 
@@ -201,5 +201,5 @@ def test_a_guess_among_all_bytes_needs_eight_bits():
 
 @pytest.mark.parametrize("count", [0, -3])
 def test_bits_need_bytes(count):
-    with pytest.raises(InputError, match=f"num_bytes is {count}; .* at least one byte"):
+    with pytest.raises(InputError, match=f"num_bytes is {count}; .* at least 1"):
         bits_per_byte(1.0, count)

@@ -28,7 +28,7 @@ def test_a_row_cut_short_by_a_killed_process_has_no_numbers_there(tmp_path):
 def test_what_is_no_table_of_numbers_is_refused(tmp_path, content):
     path = tmp_path / "metrics.csv"
     path.write_bytes(content)
-    with pytest.raises(SourceError, match="is no table of numbers"):
+    with pytest.raises(SourceError, match="is not a table of numbers"):
         read_metrics(path)
 
 

@@ -10,7 +10,8 @@ from fixtures_toy import ROOT, toy_of
 from qwenkit.errors import InputError
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.train.documents import Document, read_documents
-from qwenkit.train.mix import SHORTEST, Mix, make_epoch
+from qwenkit.train._epoch import SHORTEST, make_epoch
+from qwenkit.train import Mix
 
 PREFIX, SUFFIX, MIDDLE = (f"<|fim_{name}|>" for name in ("prefix", "suffix", "middle"))
 END = "<|endoftext|>"
@@ -226,7 +227,7 @@ def test_no_documents_make_no_epoch(tokenizer):
 @pytest.mark.parametrize("name", ["fim", "repeats"])
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), float("inf"), "0.5", True, None])
 def test_what_is_no_share_is_refused(name, value):
-    with pytest.raises(InputError, match=f"{name} is {value!r}; it must be a share from 0 to 1"):
+    with pytest.raises(InputError, match=f"{name} is {value!r}; it must be a fraction from 0 to 1"):
         Mix(**{name: value})
 
 

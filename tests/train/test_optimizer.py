@@ -47,7 +47,7 @@ def test_frozen_parameters_are_left_out_and_stay_as_they_are():
 
 
 def test_nothing_to_train_is_refused():
-    with pytest.raises(InputError, match=r"requires_grad_\(True\) thaws them"):
+    with pytest.raises(InputError, match=r"requires_grad_\(True\) unfreezes them"):
         make_optimizer(small_model().requires_grad_(False))
 
 

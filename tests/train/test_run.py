@@ -38,7 +38,7 @@ from qwenkit.errors import (
 )
 from qwenkit.pretrained import compare
 from qwenkit.train import checkpoints, evaluate, train
-from qwenkit.train.run import stop_on_signals
+from qwenkit.train.run import _stop_on_signals as stop_on_signals
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = {"steps": 6, "save_every": 2, "evaluate_every": 3, "log_every": 2, "patience": 9}
@@ -215,7 +215,7 @@ def test_a_training_in_another_thread_needs_no_signals(tmp_path, recipe, whole):
 def test_a_new_training_where_one_is_already_is_refused(tmp_path, whole, recipe):
     shutil.copytree(whole, tmp_path / "out")
     before = content(tmp_path / "out")
-    with pytest.raises(CheckpointError, match="out holds a training; go on with --resume, or"):
+    with pytest.raises(CheckpointError, match="out holds a training; continue it with --resume, or"):
         train(recipe[0], tmp_path / "out", text=recipe[1])
     assert content(tmp_path / "out") == before
 
@@ -238,7 +238,7 @@ def more_text(tmp_path):
 
 OTHERS = {
     "settings": (lambda to: changed(to, clip=0.5), "clip of the settings was 1.0 and is 0.5"),
-    "model": (lambda to: changed(to, model={"num_hidden_layers": 1}), "the model's config is anot"),
+    "model": (lambda to: changed(to, model={"num_hidden_layers": 1}), "the model's config differs"),
     "mix": (lambda to: changed(to, data={"fim": 0.0}), "mix of the text was {'fim': 0.25"),
     "text": (more_text, "sha256 of the text was '"),
 }
@@ -434,7 +434,7 @@ def killed_saves():
         whole = checkpoints(folder)
         sound = all(content(path) == want[path.name] for _, path in whole)
         left = len(list(folder.iterdir())) - len(whole)
-        clear_leftovers(folder, FILE.NAME.pattern)
+        clear_leftovers(folder, FILE._NAME.pattern)
         after = len(list(folder.iterdir()))
         found.append([running, [step for step, _ in whole], sound, left, after == len(whole)])
     return found
