@@ -215,7 +215,9 @@ def test_a_training_in_another_thread_needs_no_signals(tmp_path, recipe, whole):
 def test_a_new_training_where_one_is_already_is_refused(tmp_path, whole, recipe):
     shutil.copytree(whole, tmp_path / "out")
     before = content(tmp_path / "out")
-    with pytest.raises(CheckpointError, match="out holds a training; continue it with --resume, or"):
+    with pytest.raises(
+        CheckpointError, match="out holds a training; continue it with --resume, or"
+    ):
         train(recipe[0], tmp_path / "out", text=recipe[1])
     assert content(tmp_path / "out") == before
 
