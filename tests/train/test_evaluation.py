@@ -106,9 +106,7 @@ def test_windows_equal_a_forward_for_each_token(context, stride, batch_size):
 def test_no_gradients_are_kept_and_the_model_stays_in_training():
     model = tiny().requires_grad_(True).train()
     losses = token_losses(model, ids(1, 9)[0], context=4)
-    assert not losses.requires_grad
-    assert losses.dtype == torch.float32
-    assert model.training
+    assert (losses.requires_grad, losses.dtype, model.training) == (False, torch.float32, True)
     assert torch.equal(losses, token_losses(model.eval(), ids(1, 9)[0], context=4))
 
 
@@ -124,16 +122,13 @@ def test_losses_of_a_bfloat16_model_are_not_rounded_to_it():
 
 
 BAD = [
-    ((1,), {}, r"ids are \(1,\); one text of at least"),
-    ((0,), {}, r"ids are \(0,\)"),
-    ((1, 5), {}, r"ids are \(1, 5\); one text"),
+    ((1,), {}, r"ids are \(1,\); one text of at least"), ((0,), {}, r"ids are \(0,\)"),
+    ((1, 5), {}, r"ids are \(1, 5\); one text"), ((5,), {"stride": -1}, "stride is -1"),
     ((5,), {"stride": 0}, "stride is 0; it must be from 1 to the context"),
-    ((5,), {"stride": -1}, "stride is -1"),
     ((5,), {"context": 4, "stride": 5}, "stride is 5; .*context of 4"),
-    ((5,), {"context": 0}, "to the context of 0"),
+    ((5,), {"context": 0}, "to the context of 0"), ((5,), {"batch_size": -8}, "batch_size is -8"),
     ((5,), {"batch_size": 0}, "batch_size is 0; it must be at least 1"),
-    ((5,), {"batch_size": -8}, "batch_size is -8"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("shape", "sizes", "message"), BAD, ids=str)
@@ -179,21 +174,15 @@ def test_a_model_that_knows_nothing_needs_the_same_for_every_token(tmp_path):
     assert found.bits_per_byte == pytest.approx(math.log2(tokenizer.num_tokens))
 
 
-def test_bytes_are_those_of_the_text_as_given(toy):
-    """The tokenizer sees it in NFC, so both give the same tokens and the same nats."""
-    composed, decomposed = "é", "e\u0301"
-    found = evaluate(*toy, [Document(text, text) for text in (composed, decomposed)])
+def test_special_tokens_are_plain_text_and_bytes_those_of_the_text_as_given(toy):
+    """The tokenizer sees it in NFC, so both spellings give the same tokens and the same nats."""
+    composed, decomposed, special = "é", "e\u0301", "<|endoftext|>"
+    found = evaluate(*toy, [Document(text, text) for text in (composed, decomposed, special)])
+    assert found[special].num_tokens == len(toy[1].encode(special, special=False)) > 1
+    assert len(toy[1].encode(special)) == 1  # the switch does not stick
     assert (found[composed].num_bytes, found[decomposed].num_bytes) == (2, 3)
     assert found[composed].nats == found[decomposed].nats
     assert found[composed].num_tokens == found[decomposed].num_tokens
-
-
-def test_special_tokens_in_a_document_are_plain_text(toy):
-    _, tokenizer = toy
-    text = "<|endoftext|>"
-    found = evaluate(*toy, [Document("a", text)])["a"]
-    assert found.num_tokens == len(tokenizer.encode(text, special=False)) > 1
-    assert len(tokenizer.encode(text)) == 1  # the switch does not stick
 
 
 def test_documents_that_cannot_be_evaluated_are_named(toy):
