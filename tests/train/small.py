@@ -103,6 +103,26 @@ class Record(qk.train.Callback):
             trainer.stopping = "the test asked for it"
 
 
+def resumed(folder: Path, make, at: int):
+    """Train in folder/whole, and in folder/parts with a stop; both must give the same.
+
+    `make(folder, record, again)` returns a trainer that saves in folder/checkpoints, with the
+    record as its first callback. Returned are the trainers: of the whole and of the two parts.
+    """
+    whole = make(folder / "whole", Record(), again=False)
+    whole.run()
+    first = make(folder / "parts", Record(until=at), again=False)
+    first.run()
+    then = make(folder / "parts", Record(), again=True)
+    assert qk.train.load_training(folder / "parts" / "checkpoints", then) == at
+    then.run()
+    rows, before, after = (one.callbacks[0].rows for one in (whole, first, then))
+    assert before + after == rows
+    assert len(before) == at
+    assert same_weights(then.model, whole.model)
+    return whole, first, then
+
+
 class At(qk.train.Callback):
     """Does something after one step; None: after each."""
 

@@ -52,34 +52,22 @@ def stateful(folder):
     ids=str,
 )
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, stop, settings):
-    def trainer(run, seed, until=0, **changes):
-        torch.manual_seed(seed)
-        saving = SaveTraining(tmp_path / run / "checkpoints")
-        callbacks = (Record(until), Chance(), *stateful(tmp_path / run), saving)
-        return small_trainer(*callbacks, evaluate=small.held_out_loss, **settings, **changes)
+    def make(folder, record, again):
+        torch.manual_seed(1 + again)  # another process has other random numbers
+        callbacks = (record, Chance(), *stateful(folder), SaveTraining(folder / "checkpoints"))
+        model = small_model(seed=99 * again)
+        return small_trainer(*callbacks, model=model, evaluate=small.held_out_loss, **settings)
 
-    whole = trainer("whole", 1)
-    whole.run()
+    whole, first, then = small.resumed(tmp_path, make, stop)
     assert whole.batches.epoch >= 2  # so that borders of epochs are crossed
-    first = trainer("parts", 1, until=stop)
-    first.run()
-    then = trainer("parts", 2, model=small_model(seed=99))  # another process has other numbers
-    assert load_training(tmp_path / "parts" / "checkpoints", then) == stop
-    then.run()
-
-    (before, drawn), (after, drawn_then), (record, chance) = (
-        one.callbacks[:2] for one in (first, then, whole)
-    )
-    assert before.rows + after.rows == record.rows
-    assert len(after.rows) == 12 - stop
-    assert drawn.drawn + drawn_then.drawn == chance.drawn
-    assert small.same_weights(then.model, whole.model)
-    assert then.tokens == whole.tokens
-    assert then.batches.position == whole.batches.position
-    parts, all_at_once = tmp_path / "parts", tmp_path / "whole"
-    assert small.rows_of(parts / "metrics.csv") == small.rows_of(all_at_once / "metrics.csv")
-    assert content(parts / "model") == content(all_at_once / "model")
-    last = [run / "checkpoints" / "step-000012" for run in (parts, all_at_once)]
+    drawn, before, after = (one.callbacks[1].drawn for one in (whole, first, then))
+    assert before + after == drawn
+    assert (then.tokens, then.batches.position) == (whole.tokens, whole.batches.position)
+    runs = tmp_path / "parts", tmp_path / "whole"
+    metrics, others = (small.rows_of(run / "metrics.csv") for run in runs)
+    assert metrics == others
+    assert content(runs[0] / "model") == content(runs[1] / "model")
+    last = [run / "checkpoints" / "step-000012" for run in runs]
     states = [json.loads((folder / "state.json").read_text()) for folder in last]
     for state in states:
         state["callbacks"].pop("CsvLog")  # holds seconds
@@ -90,43 +78,33 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, stop, settings
 
 
 def test_the_newest_checkpoint_is_taken(tmp_path):
-    trainer = small_trainer()
-    for _ in range(3):
-        trainer.train_step()
-        save_training(tmp_path, trainer, keep=3)
+    small.trained(SaveTraining(tmp_path, keep=3), Record(until=3), save_every=1)
     (tmp_path / "step-000003").rename(tmp_path / "step-1000000")
     state("step", value=1_000_000)(tmp_path / "step-1000000")
     assert steps_in(tmp_path) == [1, 2, 1_000_000]  # by number, not by letters
-    assert load_training(tmp_path, small_trainer()) == 1_000_000
+    assert load_training(tmp_path, small_trainer(save_every=1)) == 1_000_000
 
 
 def test_a_training_that_has_not_begun_can_be_saved(tmp_path):
     save_training(tmp_path, small_trainer())
-    record, whole = Record(), Record()
-    trainer = small_trainer(record, model=small_model(seed=9))
+    trainer = small_trainer(Record(), model=small_model(seed=9))
     assert load_training(tmp_path, trainer) == 0
     trainer.run()
-    small.trained(whole)
-    assert record.rows == whole.rows
+    assert trainer.callbacks[0].rows == small.trained(Record()).callbacks[0].rows
 
 
 def test_frozen_parameters_have_no_moments_and_need_none(tmp_path):
-    def partly():
+    def make(folder, record, again):
         model = small_model().requires_grad_(False)
         model.model.layers[1].requires_grad_(True)
-        return model
+        return small_trainer(record, SaveTraining(folder / "checkpoints"), model=model)
 
-    first, then, whole = Record(until=3), Record(), Record()
-    small.trained(first, SaveTraining(tmp_path), model=partly())
-    names = load_file(tmp_path / "step-000003" / "optimizer.safetensors")
+    small.resumed(tmp_path, make, 3)
+    folder = tmp_path / "parts" / "checkpoints"
+    names = load_file(folder / "step-000003" / "optimizer.safetensors")
     assert {name.split(".")[3] for name in names if name != "random_state"} == {"1"}
-    other = small_trainer(then, model=partly())
-    load_training(tmp_path, other)
-    other.run()
-    small.trained(whole, model=partly())
-    assert first.rows + then.rows == whole.rows
     with pytest.raises(CheckpointError, match="does not fit the parameters that are trained"):
-        load_training(tmp_path, small_trainer())
+        load_training(folder, small_trainer())
 
 
 def saved_at(folder, step):
