@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 
 import torch
-from small import content, small_trainer, steps_in
+from small import Record, content, steps_in, trained
 
 from qwenkit.checkpoint import saving
 from qwenkit.files import clear_leftovers
-from qwenkit.train import checkpoints, save_training, train
+from qwenkit.train import SaveTraining, checkpoints, save_training, train
 from qwenkit.train import loop as loop_file
 from qwenkit.train.checkpoints import _NAME
 
@@ -70,11 +70,9 @@ def killed_trainings():
 
 def killed_saves():
     """Kill saves ever later, until one ends by itself; return what each left."""
-    trainer, start, found = small_trainer(), FOLDER / "start", []
-    for step in (1, 2, 3):
-        trainer.train_step()
-        if step < 3:
-            save_training(start, trainer)
+    start, found = FOLDER / "start", []
+    trainer = trained(SaveTraining(start), Record(until=2), save_every=1)
+    trainer.train_step()
     shutil.copytree(start, FOLDER / "reference")
     save_training(FOLDER / "reference", trainer, keep=3)
     want = {path.name: content(path) for _, path in checkpoints(FOLDER / "reference")}
@@ -124,8 +122,7 @@ def interrupt_twice():
     signal.raise_signal(signal.SIGINT)
 
 
-def limit_files():
-    """Let no file grow as large as the optimizer's."""
+def limit_files():  # the optimizer's is larger
     resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, resource.RLIM_INFINITY))
 
 

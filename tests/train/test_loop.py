@@ -2,8 +2,10 @@
 
 import copy
 import gc
+import itertools
 import math
 from collections import Counter
+from unittest import mock
 
 import pytest
 import small
@@ -16,9 +18,9 @@ from qwenkit.train import IGNORE, Callback, Document, Mix
 from qwenkit.train import loop as loop_file
 
 
-def spy_on_steps(trainer):
-    """Note the gradients and the learning rates that each optimizer step finds."""
-    seen = []
+def spied(**settings):
+    """Return a trainer, its record, and the gradients and learning rates of optimizer steps."""
+    seen, trainer = [], small_trainer(record := Record(), **settings)
     real = trainer.optimizer.step
 
     def step():
@@ -27,7 +29,7 @@ def spy_on_steps(trainer):
         real()
 
     trainer.optimizer.step = step
-    return seen
+    return trainer, record, seen
 
 
 def column(record, number):
@@ -75,23 +77,21 @@ def test_three_steps_equal_three_by_hand(clip):
 
 
 def test_four_batches_of_two_equal_one_of_eight():
-    records, seen = [], []
+    rows, gradients = [], []
     for size, accumulate in ((2, 4), (8, 1)):
         batches = small_batches(batch_size=size, mix=Mix(repeats=0.5))
-        records.append(Record(until=1))
-        trainer = small_trainer(records[-1], batches=batches, accumulate=accumulate)
-        seen.append(spy_on_steps(trainer))
+        trainer, record, seen = spied(batches=batches, accumulate=accumulate)
+        record.until = 1
         trainer.run()
-    one_by_one, at_once = (record.rows[0][:5] for record in records)
-    assert one_by_one == pytest.approx(at_once, rel=1e-5)
-    (four, _), (one, _) = (steps[0] for steps in seen)
-    torch.testing.assert_close(one, four, atol=1e-6, rtol=1e-4)
+        rows.append(record.rows[0][:5])
+        gradients.append(seen[0][0])
+    assert rows[0] == pytest.approx(rows[1], rel=1e-5)
+    torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-4)
 
 
 def test_accumulation_is_not_the_mean_of_the_batches_means():
     sizes = {"batch_size": 2, "mix": Mix(repeats=0.5)}
-    source = small_batches(**sizes)
-    batches = [next(source) for _ in range(4)]
+    batches = list(itertools.islice(small_batches(**sizes), 4))
     counts = [int((batch.labels != IGNORE).sum()) for batch in batches]
     assert len(set(counts)) > 1  # else this proves nothing
     means = [plain_loss(small_model(), batch).item() for batch in batches]
@@ -106,9 +106,7 @@ def test_accumulation_is_not_the_mean_of_the_batches_means():
 
 @pytest.mark.parametrize(("clip", "clips"), [(0.01, True), (1000.0, False), (0.0, False)])
 def test_clipping_cuts_the_norm_down_and_zero_never_does(clip, clips):
-    record = Record(until=4)
-    trainer = small_trainer(record, clip=clip)
-    seen = spy_on_steps(trainer)
+    trainer, record, seen = spied(clip=clip, steps=4)
     trainer.run()
     reported = column(record, 4)  # before clipping
     assert min(reported) > 0.5
@@ -118,9 +116,7 @@ def test_clipping_cuts_the_norm_down_and_zero_never_does(clip, clips):
 
 @pytest.mark.parametrize("kind", ["constant", "linear", "cosine"])
 def test_the_learning_rate_of_each_step_is_the_schedules(kind):
-    record = Record()
-    trainer = small_trainer(record, schedule=kind, steps=6)
-    seen = spy_on_steps(trainer)
+    trainer, record, seen = spied(schedule=kind, steps=6)
     trainer.run()
     rates = [trainer.settings.rates()(step) for step in range(6)]
     assert column(record, 3) == rates
@@ -136,15 +132,13 @@ def test_label_smoothing_reaches_the_loss():
 
 
 def test_autocast_computes_in_bfloat16_and_keeps_weights_in_float32():
-    plain, cast, dtypes = Record(), Record(), set()
+    plain, cast, dtypes, model = Record(), Record(), set(), small_model()
     small.trained(plain)
-    trainer = small_trainer(cast, autocast="bfloat16")
-    trainer.model.model.layers[0].mlp.up_proj.register_forward_hook(
-        lambda module, given, made: dtypes.add(made.dtype)
-    )
-    trainer.run()
+    linear = model.model.layers[0].mlp.up_proj
+    linear.register_forward_hook(lambda module, given, made: dtypes.add(made.dtype))
+    small.trained(cast, model=model, autocast="bfloat16")
     assert dtypes == {torch.bfloat16}
-    assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
     losses, others = column(plain, 2), column(cast, 2)
     assert losses != others
     assert losses[0] == pytest.approx(others[0], abs=0.01)
@@ -165,21 +159,19 @@ def test_a_model_learns_a_repetitive_text():
 
 
 def test_evaluations_are_every_so_often_and_at_the_end_in_evaluation_mode():
-    modes, record = [], Record()
+    modes, record, model = [], Record(), small_model()
 
     def evaluate(model):
         modes.append(model.training)
         return held_out_loss(model)
 
-    trainer = small_trainer(record, evaluate=evaluate, evaluate_every=3, steps=7)
-    trainer.model.register_forward_pre_hook(
+    model.register_forward_pre_hook(
         lambda model, given: None if torch.is_grad_enabled() == model.training else 1 / 0
     )
-    trainer.run()
+    small.trained(record, model=model, evaluate=evaluate, evaluate_every=3, steps=7)
     assert [row[0] for row in record.rows if row[5] is not None] == [3, 6, 7]
-    assert modes == [False] * 3
-    assert not trainer.model.training
-    assert record.rows[-1][5] == held_out_loss(trainer.model)
+    assert (modes, model.training) == ([False] * 3, False)
+    assert record.rows[-1][5] == held_out_loss(model)
 
 
 @pytest.mark.parametrize("every", [0, 2])
@@ -196,7 +188,7 @@ def test_tokens_are_the_labels_that_count():
     small.trained(record, batches=small_batches(mix=Mix(repeats=0.5)), steps=5)
     counts = [int((next(batches).labels != IGNORE).sum()) for _ in range(5)]
     assert min(counts) < 4 * 16
-    assert column(record, 1) == [sum(counts[: i + 1]) for i in range(5)]
+    assert column(record, 1) == list(itertools.accumulate(counts))
 
 
 class Journal(Callback):
@@ -218,8 +210,7 @@ def test_callbacks_are_called_in_order_and_told_of_an_error_instead_of_the_end()
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
     assert notes[-4:] == ["b 1", "a 2", "a error", "b error"]
-    assert trainer.step == 2
-    assert not trainer.model.training
+    assert (trainer.step, trainer.model.training) == (2, False)
 
 
 def test_stopping_ends_the_run_after_the_step():
@@ -230,8 +221,7 @@ def test_stopping_ends_the_run_after_the_step():
     assert trainer.step == 3
     trainer.stopping = None
     trainer.run()
-    assert trainer.step == 12
-    small.trained(whole)
+    assert trainer.step == small.trained(whole).step == 12
     assert record.rows == whole.rows
 
 
@@ -247,29 +237,22 @@ def test_gradients_of_an_interrupted_step_are_forgotten(monkeypatch):
     assert (got.loss, got.gradient_norm) == (want.loss, want.gradient_norm)
 
 
-def test_a_device_that_is_known_to_be_wrong_is_told_and_a_frozen_model_refused(monkeypatch):
-    asked = []
-    monkeypatch.setattr(
-        loop_file, "training_problem", lambda *given: asked.append(given) or "wrong gradients"
-    )
-    with pytest.warns(UserWarning, match=r"wrong gradients\."):
-        trainer = small_trainer()
-    assert asked == [(trainer.model.device, trainer.model.config.vocab_size)]
-    monkeypatch.undo()
+def test_a_device_that_is_known_to_be_wrong_is_told_and_a_frozen_model_refused():
+    problem = mock.Mock(return_value="wrong gradients")
+    with mock.patch.object(loop_file, "training_problem", problem):
+        with pytest.warns(UserWarning, match=r"wrong gradients\."):
+            model = small_trainer().model
+    problem.assert_called_once_with(model.device, model.config.vocab_size)
     with pytest.raises(InputError, match="requires_grad"):
         small_trainer(model=small_model().requires_grad_(False))
 
 
-def test_a_weight_that_is_nan_ends_the_run_and_names_the_step():
-    record = Record()
+def test_nan_and_a_far_too_large_learning_rate_end_the_run_before_the_weights_are_touched():
     spoil = At(3, lambda trainer: trainer.model.model.norm.weight.data[0].fill_(math.nan))
-    trainer = small_trainer(spoil, record)
+    trainer = small_trainer(spoil, record := Record())
     with pytest.raises(TrainingError, match=r"^step 4: the loss is nan"):
         trainer.run()
     assert len(record.rows) == trainer.step == 3
-
-
-def test_a_far_too_large_learning_rate_ends_the_run_before_the_weights_are_touched():
     before = {}
     keep = At(None, lambda trainer: before.update(copy.deepcopy(trainer.model.state_dict())))
     trainer = small_trainer(keep, learning_rate=1e9, steps=50)
@@ -312,10 +295,8 @@ def live_tensors(steps):
 def test_nothing_grows_with_the_steps_and_losses_kept_with_graphs_would_be_noticed(monkeypatch):
     early, late = live_tensors(200)
     assert late <= early + 5
-    kept = []
-    real = loop_file.next_token_loss
-    monkeypatch.setattr(
-        loop_file, "next_token_loss", lambda *a, **k: kept.append(real(*a, **k)) or kept[-1]
-    )
+    kept, real = [], loop_file.next_token_loss
+    keeping = lambda *a, **k: kept.append(real(*a, **k)) or kept[-1]  # noqa: E731
+    monkeypatch.setattr(loop_file, "next_token_loss", keeping)
     early, late = live_tensors(40)
     assert late >= early + 20
