@@ -1,5 +1,6 @@
 """Windows and batches: nothing lost but what is documented, and the same again from a position."""
 
+import functools
 import itertools
 import json
 
@@ -26,8 +27,14 @@ def code(code):
 
 
 @pytest.fixture
-def batches(code, tokenizer):
-    return batches_of(code, tokenizer)
+def make(code, tokenizer):
+    """Make batches of the code."""
+    return functools.partial(batches_of, code, tokenizer)
+
+
+@pytest.fixture
+def batches(make):
+    return make()
 
 
 def whole_epoch(batches):
@@ -101,9 +108,9 @@ def test_every_cut_of_the_stream_comes_up():
 
 
 @pytest.mark.parametrize("mix", [Mix(), Mix(1.0, 0.0), Mix(0.0, 0.5), Mix(0.5, 0.5)])
-def test_a_label_is_the_token_that_follows(tokenizer, code, mix):
+def test_a_label_is_the_token_that_follows(make, mix):
     ignored = 0
-    for inputs, labels in whole_epoch(batches_of(code, tokenizer, mix=mix)):
+    for inputs, labels in whole_epoch(make(mix=mix)):
         assert inputs.shape == labels.shape == (4, 32)
         assert inputs.dtype == labels.dtype == torch.int64
         follows, counted = inputs[:, 1:], labels[:, :-1] != IGNORE
@@ -113,9 +120,9 @@ def test_a_label_is_the_token_that_follows(tokenizer, code, mix):
     assert bool(ignored) == bool(mix.repeats)
 
 
-def test_only_the_first_half_of_a_copy_is_ignored(tokenizer, code):
+def test_only_the_first_half_of_a_copy_is_ignored(make):
     runs = 0
-    for batch in whole_epoch(batches_of(code, tokenizer, mix=Mix(repeats=0.3), context=64)):
+    for batch in whole_epoch(make(mix=Mix(repeats=0.3), context=64)):
         for inputs, labels in zip(*batch, strict=True):
             row = torch.cat([inputs, labels[-1:]])  # the last label is the window's last token
             ignored = (torch.cat([labels[:1] * 0, labels]) == IGNORE).int()
@@ -139,8 +146,8 @@ def windows_of(batches):
     return [tuple(window) for window in torch.cat(seen).tolist()]
 
 
-def test_an_epoch_loses_only_the_ends_and_what_fills_no_batch(tokenizer, code):
-    batches = batches_of(code, tokenizer, mix=Mix())
+def test_an_epoch_loses_only_the_ends_and_what_fills_no_batch(make, tokenizer, code):
+    batches = make(mix=Mix())
     total = sum(map(len, plain_ids(code, tokenizer)))
     for epoch in range(5):
         batches.seek({"epoch": epoch, "index": 0})
@@ -148,9 +155,9 @@ def test_an_epoch_loses_only_the_ends_and_what_fills_no_batch(tokenizer, code):
         assert held <= total <= held + 32 + 32 + 3 * 33
 
 
-def test_each_token_is_in_one_window(tokenizer, code):
+def test_each_token_is_in_one_window(make, tokenizer, code):
     """With batches of one, an epoch is a section of the stream, in another order."""
-    found = windows_of(batches_of(code, tokenizer, mix=Mix(), batch_size=1))
+    found = windows_of(make(mix=Mix(), batch_size=1))
     texts = plain_ids(code, tokenizer)
     order = np.random.default_rng([7, 0]).permutation(len(texts))  # what the seed gives first
     stream = [token for number in order for token in texts[number]]
@@ -161,11 +168,11 @@ def test_each_token_is_in_one_window(tokenizer, code):
     assert found != windows
 
 
-def test_no_window_cuts_an_example(tokenizer, code):
+def test_no_window_cuts_an_example(make, tokenizer):
     fim = [tokenizer.special[f"<|fim_{name}|>"] for name in ("prefix", "suffix", "middle")]
     end = tokenizer.special["<|endoftext|>"]
     count = 0
-    for window in windows_of(batches_of(code, tokenizer, mix=Mix(fim=1.0), context=64)):
+    for window in windows_of(make(mix=Mix(fim=1.0), context=64)):
         found = [token for token in window if token in fim]
         assert found == fim * (len(found) // 3)
         count += len(found) // 3
@@ -175,13 +182,13 @@ def test_no_window_cuts_an_example(tokenizer, code):
     assert count > 50
 
 
-def test_seeds_and_epochs_differ_and_nothing_else_does(tokenizer, code):
-    one, again, other = (batches_of(code, tokenizer, seed=seed) for seed in (1, 1, 2))
+def test_seeds_and_epochs_differ_and_nothing_else_does(make):
+    one = make(seed=1)
     first = whole_epoch(one)
-    assert all(same(a, b) for a, b in zip(first, whole_epoch(again), strict=True))
-    assert not any(same(a, b) for a, b in zip(first, whole_epoch(other), strict=False))
+    assert all(same(a, b) for a, b in zip(first, whole_epoch(make(seed=1)), strict=True))
     one.seek({"epoch": 1, "index": 0})
-    assert not any(same(a, b) for a, b in zip(first, whole_epoch(one), strict=False))
+    for other in (make(seed=2), one):
+        assert not any(same(a, b) for a, b in zip(first, whole_epoch(other), strict=False))
 
 
 def test_a_position_leads_to_the_very_next_batches(tokenizer, code):
@@ -192,9 +199,8 @@ def test_a_position_leads_to_the_very_next_batches(tokenizer, code):
         positions.append(json.loads(json.dumps(batches.position)))
         seen.append(next(batches))
     other = batches_of(documents, tokenizer)
-    rng = np.random.default_rng(0)
-    # Back and forth over the epochs.
-    for place in [0, *rng.permutation(len(seen) - 3)[:20].tolist()]:
+    back_and_forth = np.random.default_rng(0).permutation(len(seen) - 3)[:20].tolist()
+    for place in [0, *back_and_forth]:
         other.seek(positions[place])
         assert other.position == positions[place]
         for wanted in seen[place : place + 3]:
@@ -259,27 +265,22 @@ def test_too_little_text_is_refused_at_once_or_never(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "value"), [("context", 0), ("batch_size", 0), ("seed", -1)])
-def test_sizes_out_of_range_and_no_documents_are_refused(tokenizer, code, name, value):
+def test_sizes_out_of_range_and_no_documents_are_refused(make, tokenizer, name, value):
     with pytest.raises(InputError, match=f"{name} is {value}; it must be at least"):
-        batches_of(code, tokenizer, **{name: value})
+        make(**{name: value})
     with pytest.raises(InputError, match="there are no documents"):
         batches_of([], tokenizer)
 
 
-def test_the_description_tells_other_batches_apart(tokenizer, code, batches, tmp_path):
-    described = batches_of(code, tokenizer).describe()
+def test_the_description_tells_other_batches_apart(make, tokenizer, code, tmp_path):
+    batches, described = make(), make().describe()
     assert described == batches.describe() == json.loads(json.dumps(described))
     name, text = code[0].name, code[0].text
-    texts = [
-        code[1:], [*code[1:], code[0]], [Document("other", text), *code[1:]],
-        [Document(name, text + " "), *code[1:]],
-    ]  # fmt: skip
-    changes = [
-        {"seed": 8}, {"context": 33}, {"batch_size": 5}, {"mix": Mix(0.5, 0.3)},
-        {"mix": Mix(0.4, 0.2)},
-    ]  # fmt: skip
-    others = [batches_of(some, tokenizer) for some in texts]
-    others += [batches_of(code, tokenizer, **change) for change in changes]
+    firsts = [], [Document("other", text)], [Document(name, text + " ")]
+    others = [batches_of([*first, *code[1:]], tokenizer) for first in firsts]
+    others += [make(seed=8), make(context=33), make(batch_size=5)]
+    others += [make(mix=Mix(0.5, 0.3)), make(mix=Mix(0.4, 0.2))]
+    others.append(batches_of([*code[1:], code[0]], tokenizer))
     others.append(batches_of(code, write_tokenizer(tmp_path, [("a", "b")])))
     assert all(described != other.describe() for other in others)
     next(batches)

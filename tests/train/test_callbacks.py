@@ -113,14 +113,14 @@ def test_a_file_that_is_not_a_table_or_of_an_earlier_training_is_replaced(path, 
 
 
 @pytest.mark.parametrize(("where", "name"), [(os, "replace"), (Path, "write_text")])
-def test_a_table_that_cannot_be_replaced_stays_as_it_was(path, monkeypatch, where, name):
+def test_a_full_disk_is_one_clear_error_and_leaves_the_table_as_it_was(
+    path, monkeypatch, where, name
+):
     monkeypatch.setattr(where, name, full)
     with pytest.raises(CheckpointError, match=rf"metrics\.csv{NO_SPACE}"):
         opened(path, step=2)
     assert small.content(path.parent) == {path.name: TABLE.encode()}
-
-
-def test_a_row_that_cannot_be_written_is_one_clear_error(path, monkeypatch):
+    monkeypatch.undo()
     log, trainer = CsvLog(path), small_trainer(log_every=1)
     log.on_start(trainer)
     monkeypatch.setattr(Path, "open", full)
@@ -167,14 +167,11 @@ def test_a_resumed_run_stops_where_an_uninterrupted_one_does(tmp_path, at):
     then = trainer(LOSSES[at:])
     assert qk.train.load_training(tmp_path, then) == at
     then.run()
-    assert then.step == 6
-    assert then.stopping == "the held-out loss has not fallen below 3.0000 in 2 evaluations"
-
-
-@pytest.mark.parametrize("patience", [0, -1])
-def test_patience_below_one_is_refused(patience):
-    with pytest.raises(InputError, match="patience is"):
-        EarlyStop(patience)
+    message = "the held-out loss has not fallen below 3.0000 in 2 evaluations"
+    assert (then.step, then.stopping) == (6, message)
+    for patience in (0, -1):
+        with pytest.raises(InputError, match="patience is"):
+            EarlyStop(patience)
 
 
 def copies():
@@ -246,15 +243,13 @@ def test_a_model_that_cannot_be_written_is_one_clear_error(tmp_path, monkeypatch
     with pytest.raises(CheckpointError, match=rf"model{NO_SPACE} left"):
         trained(keeping(tmp_path / "model"), steps=3)
     assert not list((tmp_path / "model").glob("*.tmp"))
-
-
-def test_a_tokenizer_that_cannot_be_written_is_one_clear_error(tmp_path):
-    (tmp_path / "tokenizer.json").mkdir()  # is in its way
+    monkeypatch.undo()
+    (tmp_path / "tokenizer.json").mkdir()  # is in the tokenizer's way
     with pytest.raises(CheckpointError, match="could not be written"):
         trained(keeping(tmp_path), steps=3)
 
 
-def test_the_bar_shows_loss_rate_and_speed(capsys):
+def test_the_bar_shows_loss_rate_and_speed_and_begins_where_the_run_does(capsys):
     record = Record()
     trained(qk.train.ProgressBar(), record, evaluate=held_out_loss, evaluate_every=6)
     last = capsys.readouterr().err.split("\r")[-1]
@@ -263,10 +258,7 @@ def test_the_bar_shows_loss_rate_and_speed(capsys):
     assert f"loss={loss:.3f}, lr={rate:.1e}, tok/s=" in last
     assert f"held-out bits/byte={found.bits_per_byte:.3f}" in last
     assert last.endswith("\n")
-
-
-def test_the_bar_of_a_resumed_run_begins_where_that_does(capsys):
-    trainer = small_trainer(qk.train.ProgressBar(), Record(until=5))
+    trainer = small_trainer(qk.train.ProgressBar(), Record(until=5))  # as if resumed
     trainer.step = 4
     trainer.run()
     shown = capsys.readouterr().err.split("\r")

@@ -80,12 +80,12 @@ def test_windows_do_not_overlap_unless_asked():
 
 
 @pytest.mark.parametrize("context", [19, 20, 512])
-def test_a_text_of_one_window_is_one_forward(context):
+@pytest.mark.parametrize("stride", [1, 5, None])
+def test_a_text_of_one_window_is_one_forward(context, stride):
     model, text = tiny(), ids(1, 20)
     want = -model(text)[0].log_softmax(-1)[:-1].gather(1, text[0, 1:, None])[:, 0]
-    for stride in (1, 5, None):
-        got = token_losses(model, text[0], context=context, stride=stride)
-        torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+    got = token_losses(model, text[0], context=context, stride=stride)
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -145,8 +145,8 @@ def test_documents_are_predicted_from_their_very_first_token(toy):
         probabilities = model(text)[0].softmax(-1)
     nats = [-math.log(probabilities[place, token]) for place, token in enumerate(text[0, 1:])]
     assert found.nats == pytest.approx(sum(nats), rel=1e-5)
-    assert found.num_tokens == len(nats) == len(tokenizer.encode(CODE))
-    assert found.num_bytes == len(CODE)
+    assert (found.num_tokens, found.num_bytes) == (len(nats), len(CODE))
+    assert len(nats) == len(tokenizer.encode(CODE))
     assert found.loss == pytest.approx(sum(nats) / len(nats), rel=1e-5)
     assert found.perplexity == pytest.approx(math.exp(sum(nats) / len(nats)), rel=1e-4)
     assert found.bits_per_byte == pytest.approx(sum(nats) / math.log(2) / len(CODE), rel=1e-5)
@@ -180,9 +180,9 @@ def test_special_tokens_are_plain_text_and_bytes_those_of_the_text_as_given(toy)
     found = evaluate(*toy, [Document(text, text) for text in (composed, decomposed, special)])
     assert found[special].num_tokens == len(toy[1].encode(special, special=False)) > 1
     assert len(toy[1].encode(special)) == 1  # the switch does not stick
-    assert (found[composed].num_bytes, found[decomposed].num_bytes) == (2, 3)
-    assert found[composed].nats == found[decomposed].nats
-    assert found[composed].num_tokens == found[decomposed].num_tokens
+    one, other = found[composed], found[decomposed]
+    assert (one.num_bytes, other.num_bytes) == (2, 3)
+    assert (one.nats, one.num_tokens) == (other.nats, other.num_tokens)
 
 
 def test_documents_that_cannot_be_evaluated_are_named(toy):
@@ -196,7 +196,6 @@ def test_evaluations_add_up():
     one, other = Evaluation(10.0, 4, 20), Evaluation(5.0, 1, 2)
     both = one + other
     assert both == other + one == Evaluation(15.0, 5, 22)
-    assert both.loss == 3.0
-    assert both.perplexity == pytest.approx(math.e**3)
-    assert both.bits_per_byte == pytest.approx(15 / math.log(2) / 22)
+    found = both.loss, both.perplexity, both.bits_per_byte
+    assert found == pytest.approx((3.0, math.e**3, 15 / math.log(2) / 22))
     assert Evaluation(1e6, 10, 10).perplexity == math.inf
