@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load
 
 import qwenkit as qk
 from qwenkit.tokenizer import learn_merges, write_tokenizer
@@ -104,23 +106,49 @@ class Record(qk.train.Callback):
 
 
 def resumed(folder: Path, make, at: int):
-    """Train in folder/whole, and in folder/parts with a stop; both must give the same.
+    """Train in folder/whole, and in folder/parts with a stop; both must leave the same.
 
-    `make(folder, record, again)` returns a trainer that saves in folder/checkpoints, with the
-    record as its first callback. Returned are the trainers: of the whole and of the two parts.
+    `make(folder, record, again)` returns a trainer that keeps one checkpoint in its folder, and has
+    the record as its first callback. Returned are the whole training's trainer and the last part's.
     """
-    whole = make(folder / "whole", Record(), again=False)
-    whole.run()
-    first = make(folder / "parts", Record(until=at), again=False)
-    first.run()
-    then = make(folder / "parts", Record(), again=True)
+    runs = []
+    for name, until in (("whole", 0), ("parts", at)):
+        torch.manual_seed(1)
+        runs.append(make(folder / name, Record(until), again=False))
+        runs[-1].run()
+    torch.manual_seed(2)  # another process has other random numbers
+    whole, first, then = *runs, make(folder / "parts", Record(), again=True)
     assert qk.train.load_training(folder / "parts" / "checkpoints", then) == at
     then.run()
     rows, before, after = (one.callbacks[0].rows for one in (whole, first, then))
     assert before + after == rows
     assert len(before) == at
     assert same_weights(then.model, whole.model)
-    return whole, first, then
+    assert_same_run(folder / "parts", folder / "whole", unlike=None)
+    return whole, then
+
+
+def assert_same_run(out: Path, whole: Path, unlike: str | None = "random_state") -> None:
+    """Every file is the same to the last bit, but for the seconds that steps took.
+
+    The random numbers of two processes are unlike, for a training takes none of them.
+    """
+    found, want = content(out), content(whole)
+    assert found.keys() == want.keys()
+    for name, pair in {name: (found[name], want[name]) for name in want}.items():
+        if name == "metrics.csv":
+            assert rows_of(out / name) == rows_of(whole / name)
+        elif name.endswith("state.json"):
+            states = [json.loads(one) for one in pair]
+            for state in states:
+                state["callbacks"].get("CsvLog", {"sums": [0] * 3})["sums"].pop(2)  # seconds
+            assert states[0] == states[1]
+        elif name.endswith(("optimizer.safetensors", "adapter_model.safetensors")):
+            tensors, others = (load(one) for one in pair)
+            assert tensors.keys() == others.keys()
+            assert all(t.equal(others[n]) for n, t in tensors.items() if n != unlike)
+        else:
+            assert pair[0] == pair[1], name
 
 
 class At(qk.train.Callback):

@@ -99,12 +99,9 @@ def test_few_examples_are_left_out_and_they_are_spread_over_the_windows():
     assert np.diff(holding).max() <= 4  # there is one for every two or three windows
     assert holding[0] <= 4
     assert holding[-1] >= len(ids) - 5
-
-
-def test_every_cut_of_the_stream_comes_up():
-    epoch = Epoch(np.arange(50), [])
-    firsts = (pack(epoch, 8, np.random.default_rng(seed))[0][0, 0] for seed in range(200))
-    assert set(map(int, firsts)) == set(range(8))
+    alone = Epoch(np.arange(50), [])
+    firsts = (pack(alone, 8, np.random.default_rng(seed))[0][0, 0] for seed in range(200))
+    assert set(map(int, firsts)) == set(range(8))  # every cut of the stream comes up
 
 
 @pytest.mark.parametrize("mix", [Mix(), Mix(1.0, 0.0), Mix(0.0, 0.5), Mix(0.5, 0.5)])
@@ -135,30 +132,22 @@ def test_only_the_first_half_of_a_copy_is_ignored(make):
     assert runs > 20
 
 
-def plain_ids(documents, tokenizer):
-    end = tokenizer.special["<|endoftext|>"]
-    return [[*tokenizer.encode(document.text, special=False), end] for document in documents]
-
-
 def windows_of(batches):
     """Return the windows of the present epoch as tuples of T + 1 ids."""
     seen = [torch.cat([one, labels[:, -1:]], dim=1) for one, labels in whole_epoch(batches)]
     return [tuple(window) for window in torch.cat(seen).tolist()]
 
 
-def test_an_epoch_loses_only_the_ends_and_what_fills_no_batch(make, tokenizer, code):
-    batches = make(mix=Mix())
-    total = sum(map(len, plain_ids(code, tokenizer)))
+def test_an_epoch_loses_only_the_ends_and_holds_each_token_once(make, tokenizer, code):
+    """With batches of one, an epoch is a section of the stream, in another order."""
+    end = tokenizer.special["<|endoftext|>"]
+    texts = [[*tokenizer.encode(document.text, special=False), end] for document in code]
+    batches, total = make(mix=Mix()), sum(map(len, texts))
     for epoch in range(5):
         batches.seek({"epoch": epoch, "index": 0})
         held = 33 * len(windows_of(batches))
         assert held <= total <= held + 32 + 32 + 3 * 33
-
-
-def test_each_token_is_in_one_window(make, tokenizer, code):
-    """With batches of one, an epoch is a section of the stream, in another order."""
     found = windows_of(make(mix=Mix(), batch_size=1))
-    texts = plain_ids(code, tokenizer)
     order = np.random.default_rng([7, 0]).permutation(len(texts))  # what the seed gives first
     stream = [token for number in order for token in texts[number]]
     starts = [start for start in range(33) if tuple(stream[start : start + 33]) in set(found)]

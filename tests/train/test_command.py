@@ -83,16 +83,14 @@ def test_ctrl_c_saves_and_the_command_it_names_resumes(trained, tmp_path):
         (["--text", "nowhere"], "nowhere is not a folder"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_a_line(tmp_path, capsys, change, message):
-    assert main([*command(tmp_path), *change]) == 1
-    error = capsys.readouterr().err
-    assert message in error
-    assert "Traceback" not in error
-
-
-def test_a_second_training_in_the_same_folder_is_refused(trained, capsys):
-    out, *_ = trained
-    before = content(out)
-    assert main(command(out.parent)) == 1
-    assert "--resume" in capsys.readouterr().err
-    assert content(out) == before
+def test_what_cannot_be_done_is_said_in_a_line(trained, tmp_path, capsys, change, message):
+    out, before = trained[0], content(trained[0])
+    for given, said in (
+        ([*command(tmp_path), *change], message),
+        (command(out.parent), "--resume"),
+    ):
+        assert main(given) == 1
+        error = capsys.readouterr().err
+        assert said in error
+        assert "Traceback" not in error
+    assert content(out) == before  # a second training in the same folder is refused

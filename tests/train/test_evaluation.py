@@ -103,14 +103,11 @@ def test_windows_equal_a_forward_for_each_token(context, stride, batch_size):
     torch.testing.assert_close(got, torch.stack(want), atol=1e-5, rtol=1e-5)
 
 
-def test_no_gradients_are_kept_and_the_model_stays_in_training():
+def test_no_gradients_are_kept_and_losses_are_not_rounded_to_the_models_dtype():
     model = tiny().requires_grad_(True).train()
     losses = token_losses(model, ids(1, 9)[0], context=4)
     assert (losses.requires_grad, losses.dtype, model.training) == (False, torch.float32, True)
     assert torch.equal(losses, token_losses(model.eval(), ids(1, 9)[0], context=4))
-
-
-def test_losses_of_a_bfloat16_model_are_not_rounded_to_it():
     text = ids(1, 40)[0]
     exact, rough = (token_losses(tiny(dtype=d), text) for d in (torch.float32, torch.bfloat16))
     assert rough.dtype == torch.float32
@@ -185,14 +182,11 @@ def test_special_tokens_are_plain_text_and_bytes_those_of_the_text_as_given(toy)
     assert (one.nats, one.num_tokens) == (other.nats, other.num_tokens)
 
 
-def test_documents_that_cannot_be_evaluated_are_named(toy):
+def test_documents_that_cannot_be_evaluated_are_named_and_evaluations_add_up(toy):
     with pytest.raises(InputError, match="nothing is in the document 'empty'; leave one out"):
         evaluate(*toy, [Document("a", "a"), Document("empty", "")])
     with pytest.raises(InputError, match="two documents are called 'a'; leave one out"):
         evaluate(*toy, [Document("a", "a"), Document("a", "b")])
-
-
-def test_evaluations_add_up():
     one, other = Evaluation(10.0, 4, 20), Evaluation(5.0, 1, 2)
     both = one + other
     assert both == other + one == Evaluation(15.0, 5, 22)

@@ -60,13 +60,10 @@ def test_ignored_positions_change_nothing_and_any_index_may_mean_ignored(logits,
     assert next_token_loss(logits, labels, label_smoothing=smoothing) == alone
 
 
-def test_a_model_that_knows_nothing_hesitates_among_all_tokens(labels):
+def test_a_model_that_knows_nothing_is_unsure_among_all_tokens_and_large_logits_are_finite(labels):
     loss = next_token_loss(torch.zeros(B, T, V), labels)
     assert loss.item() == pytest.approx(math.log(V))
     assert perplexity(loss.item()) == pytest.approx(V)
-
-
-def test_large_logits_stay_finite():
     logits = torch.zeros(1, 2, V)
     logits[..., 3] = 1e4
     right, wrong = torch.tensor([[3, 3]]), torch.tensor([[4, 4]])

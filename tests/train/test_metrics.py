@@ -24,14 +24,11 @@ def test_columns_come_back_as_numbers(path):
 
 
 @pytest.mark.parametrize("content", [b"step,loss\n10,abc\n", b"step\n\xff\n"])
-def test_what_is_not_a_table_of_numbers_is_refused(path, content):
+def test_what_is_not_a_table_of_numbers_is_refused_and_an_absent_file(path, content):
+    with pytest.raises(SourceError, match="cannot be read"):
+        read_metrics(path)
     path.write_bytes(content)
     with pytest.raises(SourceError, match="is not a table of numbers"):
-        read_metrics(path)
-
-
-def test_an_absent_file_is_refused_and_an_empty_one_has_no_columns(path):
-    with pytest.raises(SourceError, match="cannot be read"):
         read_metrics(path)
     path.write_text("")
     assert read_metrics(path) == {}

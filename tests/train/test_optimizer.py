@@ -47,20 +47,17 @@ def test_frozen_parameters_are_left_out_and_stay_as_they_are():
     assert changed == wanted
 
 
-def test_decay_pulls_matrices_towards_zero_where_no_gradient_does():
+def test_options_reach_adamw_and_decay_pulls_matrices_towards_zero_where_no_gradient_does():
     model = small_model()
     for parameter in model.parameters():
         parameter.data.fill_(2.0)
         parameter.grad = torch.zeros_like(parameter)
-    make_optimizer(model, learning_rate=0.1, weight_decay=0.5).step()
+    optimizer = make_optimizer(model, learning_rate=0.1, weight_decay=0.5, betas=(0.8, 0.7))
+    optimizer.step()
     for name, parameter in model.named_parameters():
         want = 2.0 * (1 - 0.1 * 0.5) if parameter.dim() == 2 else 2.0
         torch.testing.assert_close(parameter, torch.full_like(parameter, want), msg=name)
-
-
-def test_options_reach_torchs_optimizer():
-    optimizer = make_optimizer(small_model(), learning_rate=0.3, betas=(0.8, 0.7))
     assert isinstance(optimizer, torch.optim.AdamW)
     for group in optimizer.param_groups:
-        assert (group["lr"], group["betas"], group["eps"]) == (0.3, (0.8, 0.7), 1e-8)
+        assert (group["lr"], group["betas"], group["eps"]) == (0.1, (0.8, 0.7), 1e-8)
         assert not group["amsgrad"]

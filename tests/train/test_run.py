@@ -17,8 +17,7 @@ import pytest
 import small
 import torch
 from fixtures_toy import ROOT
-from safetensors.torch import load
-from small import Record, content, rows_of, small_trainer, write_recipe
+from small import Record, assert_same_run, content, rows_of, small_trainer, write_recipe
 
 import qwenkit as qk
 from qwenkit.errors import CheckpointError, ConfigError, SourceError, TokenizerError, TrainingError
@@ -64,27 +63,6 @@ def copy(whole, out):
 
 def steps_in(out):
     return small.steps_in(out / "checkpoints")
-
-
-def assert_same_run(out, whole):
-    """Every file is the same to the last bit, but for the seconds that steps took."""
-    found, want = content(out), content(whole)
-    assert found.keys() == want.keys()
-    assert rows_of(out / "metrics.csv") == rows_of(whole / "metrics.csv")
-    for name in want:
-        if name.endswith("state.json"):
-            states = [json.loads(files[name]) for files in (found, want)]
-            for state in states:
-                state["callbacks"]["CsvLog"]["sums"].pop(2)  # seconds
-            assert states[0] == states[1]
-        elif name.endswith("optimizer.safetensors"):
-            moments = [load(files[name]) for files in (found, want)]
-            for tensors in moments:
-                tensors.pop("random_state")  # each process has its own; a training takes nothing
-            assert moments[0].keys() == moments[1].keys()
-            assert all(value.equal(moments[1][moment]) for moment, value in moments[0].items())
-        elif name != "metrics.csv":
-            assert found[name] == want[name], name
 
 
 def test_a_training_leaves_all_that_is_needed(whole, recipe):

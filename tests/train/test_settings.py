@@ -21,8 +21,7 @@ def recipe(tmp_path, text):
 
 def test_the_real_recipe_is_read():
     found = Recipe.from_file(ROOT / "data" / "tiny-coder" / "recipe.toml")
-    assert found.model["hidden_size"] == 256
-    assert found.model["tie_word_embeddings"] is True
+    assert (found.model["hidden_size"], found.model["tie_word_embeddings"]) == (256, True)
     assert (found.data.text, found.data.include) == ("stdlib", ("*.py",))
     assert "site-packages/*" in found.data.leave_out
     assert "bisect.py" in found.data.held_out
@@ -31,11 +30,15 @@ def test_the_real_recipe_is_read():
     rates = found.training.rates()
     assert rates.kind == found.training.schedule == "cosine"
     assert (rates.peak, rates.steps) == (found.training.learning_rate, found.training.steps)
-    assert found.training.autocast == found.training.dtype == "bfloat16"
-    assert found.training.seed == 1
+    training = found.training
+    assert (training.autocast, training.dtype, training.seed) == ("bfloat16", "bfloat16", 1)
 
 
-def test_what_is_not_given_has_a_default_and_line_ends_do_not_matter(tmp_path):
+def test_what_is_not_given_has_a_default_and_a_missing_recipe_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.toml cannot be read: No such file"):
+        Recipe.from_file(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        Recipe.from_file(tmp_path)
     found = recipe(tmp_path, SHORTEST)
     assert found == Recipe({}, DataSettings(), TrainingSettings(steps=5))
     assert found.data.mix() == Mix()
@@ -126,13 +129,6 @@ BAD = [
 def test_a_bad_recipe_is_refused_by_name_and_key(tmp_path, text, message):
     with pytest.raises(ConfigError, match=rf"recipe\.toml.*{message}"):
         recipe(tmp_path, text)
-
-
-def test_a_missing_recipe_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"none\.toml cannot be read: No such file"):
-        Recipe.from_file(tmp_path / "none.toml")
-    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
-        Recipe.from_file(tmp_path)
 
 
 @pytest.mark.parametrize(
