@@ -117,20 +117,13 @@ def signalled(number):
     return forked(lambda: begin(number.name, 4, wait), send)
 
 
-def interrupt_twice():
-    signal.raise_signal(signal.SIGINT)
-    signal.raise_signal(signal.SIGINT)
-
-
-def limit_files():  # the optimizer's is larger
-    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, resource.RLIM_INFINITY))
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
     RECIPE, TEXTS, FOLDER = map(Path, sys.argv[1:])
     ends = {"saves": killed_saves(), "killed": killed_trainings()}
     ends |= {number.name: signalled(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    ends["twice"] = forked(lambda: begin("twice", 4, interrupt_twice))
-    ends["limit"] = forked(lambda: begin("limit", 3, limit_files))
+    twice = lambda: [signal.raise_signal(signal.SIGINT) for _ in range(2)]  # noqa: E731
+    ends["twice"] = forked(lambda: begin("twice", 4, twice))
+    limit = (resource.RLIMIT_FSIZE, (150_000, resource.RLIM_INFINITY))  # the optimizer's is larger
+    ends["limit"] = forked(lambda: begin("limit", 3, lambda: resource.setrlimit(*limit)))
     print(json.dumps(ends))

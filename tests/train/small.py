@@ -19,15 +19,15 @@ from qwenkit.tokenizer import learn_merges, write_tokenizer
 from qwenkit.train import Document, Mix
 
 NAMES = ("width", "height", "depth", "total", "count", "price", "weight", "speed")
-CONTEXT, BATCH = 16, 4
+CONTEXT = 16
 MODEL = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 64, "rope_theta": 10_000.0,
     "rms_norm_eps": 1e-6, "tie_word_embeddings": True,
 }  # fmt: skip
 DATA = {
-    "context": CONTEXT, "batch_size": BATCH, "vocab_size": 300, "held_out": ["held.py"],
-    "fim": 0.25, "repeats": 0.1,
+    "context": CONTEXT, "batch_size": 4, "vocab_size": 300, "held_out": ["held.py"], "fim": 0.25,
+    "repeats": 0.1,
 }  # fmt: skip
 TRAINING = {"steps": 12, "learning_rate": 0.01, "warmup_steps": 2, "log_every": 3, "seed": 5}
 
@@ -62,7 +62,7 @@ def small_model(seed: int = 0, **changes) -> qk.QwenForCausalLM:
 
 def small_batches(**changes) -> qk.train.Batches:
     """Return the texts' batches, with examples of infilling and copying among them."""
-    values = {"context": CONTEXT, "batch_size": BATCH, "seed": 5, "mix": Mix(0.25, 0.1), **changes}
+    values = {"context": CONTEXT, "batch_size": 4, "seed": 5, "mix": Mix(0.25, 0.1), **changes}
     return qk.train.Batches(values.pop("documents", DOCUMENTS), tokenizer(), **values)
 
 

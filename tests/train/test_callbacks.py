@@ -23,11 +23,6 @@ TABLE = "\n".join(ROWS) + "\n"
 NO_SPACE = r" could not be written \(.*No space"
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "metrics.csv"
-
-
 def opened(path, step=0, text=TABLE):
     """Return the lines of a metrics file after a run has begun to log at a step."""
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -204,7 +199,7 @@ def test_the_best_model_is_kept_in_the_dtype_asked_for(tmp_path, dtype):
 @pytest.mark.parametrize("settings", [{}, {"evaluate": held_out_loss, "evaluate_every": 10}])
 def test_without_an_evaluation_the_last_model_is_kept_and_without_a_step_none(tmp_path, settings):
     trainer = trained(Record(until=5), keeping(tmp_path / "model"), **settings)
-    model, _ = qk.load_pretrained(tmp_path / "model", dtype="float32")
+    model = qk.load_model(tmp_path / "model", dtype="float32")
     assert small.same_weights(model, trainer.model)
     assert trainer.step == 5
     trainer = small_trainer(keeping(tmp_path / "none"))
@@ -225,7 +220,7 @@ def test_a_resumed_run_keeps_the_best_of_both_parts(tmp_path, done):
     qk.train.load_training(tmp_path, then)
     for best in (3, 12):
         then.run()
-        kept, _ = qk.load_pretrained(tmp_path / "model", dtype="float32")
+        kept = qk.load_model(tmp_path / "model", dtype="float32")
         assert small.same_weights(kept, models[best])
         then.stopping = None
         then.callbacks[2].until = 0
@@ -249,7 +244,7 @@ def test_a_model_that_cannot_be_written_is_one_clear_error(tmp_path, monkeypatch
         trained(keeping(tmp_path), steps=3)
 
 
-def test_the_bar_shows_loss_rate_and_speed_and_begins_where_the_run_does(capsys):
+def test_the_bar_shows_loss_rate_and_speed_and_begins_where_the_run_does(path, capsys):
     record = Record()
     trained(qk.train.ProgressBar(), record, evaluate=held_out_loss, evaluate_every=6)
     last = capsys.readouterr().err.split("\r")[-1]
@@ -265,12 +260,9 @@ def test_the_bar_shows_loss_rate_and_speed_and_begins_where_the_run_does(capsys)
     assert any("4/12" in text for text in shown)
     assert "5/12" in shown[-1]
     assert "held-out" not in shown[-1]
-
-
-def test_an_error_has_a_line_of_its_own_and_is_not_hidden_before_the_bar_opens(tmp_path, capsys):
     with pytest.raises(KeyboardInterrupt):
-        trained(qk.train.ProgressBar(), At(2, interrupt))
+        trained(qk.train.ProgressBar(), At(2, interrupt))  # an error has a line of its own
     assert capsys.readouterr().err.endswith("\n")
-    (tmp_path / "metrics.csv").mkdir()
+    path.mkdir()
     with pytest.raises(CheckpointError, match=r"metrics\.csv could not be written"):
-        trained(CsvLog(tmp_path / "metrics.csv"), qk.train.ProgressBar())
+        trained(CsvLog(path), qk.train.ProgressBar())  # not hidden before the bar opens

@@ -112,10 +112,20 @@ def test_the_loaded_state_does_not_hold_the_files_open_and_new_callbacks_keep_th
 
 
 @pytest.mark.parametrize(("keep", "left"), [(1, [6]), (2, [5, 6]), (9, [1, 2, 3, 4, 5, 6])])
-def test_the_newest_are_kept(tmp_path, keep, left):
+def test_the_newest_are_kept_and_those_that_cannot_be_deleted(tmp_path, monkeypatch, keep, left):
     small.trained(SaveTraining(tmp_path, keep), steps=6, save_every=1)
     assert steps_in(tmp_path) == left
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"step-{n:06}" for n in left]
+    real = Path.rename
+
+    def rename(path, target):
+        if "tmp" not in path.name:  # an old one on its way out
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    small.trained(SaveTraining(tmp_path / "all", keep), steps=4, save_every=1)
+    assert steps_in(tmp_path / "all") == [1, 2, 3, 4]
 
 
 def test_what_was_just_saved_is_never_removed_and_saving_again_changes_nothing(tmp_path):
@@ -203,19 +213,6 @@ def test_a_disk_that_is_really_full_leaves_the_older_checkpoints(tmp_path):
         assert steps_in(disk) == list(range(1, trainer.step))
         assert len(list(disk.iterdir())) == trainer.step - 1 >= 2
         assert load_training(disk, small_trainer(save_every=1)) == trainer.step - 1
-
-
-def test_a_checkpoint_that_cannot_be_deleted_stays_and_the_training_goes_on(tmp_path, monkeypatch):
-    real = Path.rename
-
-    def rename(path, target):
-        if "tmp" not in path.name:  # an old one on its way out
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return real(path, target)
-
-    monkeypatch.setattr(Path, "rename", rename)
-    small.trained(SaveTraining(tmp_path), steps=4, save_every=1)
-    assert steps_in(tmp_path) == [1, 2, 3, 4]
 
 
 def test_every_file_is_on_the_disk_before_the_folder_has_its_name(tmp_path, monkeypatch):
@@ -321,10 +318,6 @@ def tensors(change, name="optimizer"):
     return spoil
 
 
-def moment(name, value):
-    return tensors(lambda t: t.update({name: value}))
-
-
 NORM = "model.norm.weight"
 KEYS = ("step", "tokens", "position", "settings", "text", "callbacks")
 FILES = {
@@ -351,11 +344,11 @@ TENSORS = {
     "short random state": tensors(lambda t: t.update(random_state=t["random_state"][:9])),
     "random state of zeros": tensors(lambda t: t["random_state"].zero_()),
     "random state of floats": tensors(lambda t: t.update(random_state=t["random_state"].float())),
-    "moment of a wrong shape": moment(f"exp_avg.{NORM}", torch.ones(31)),
-    "moment that would broadcast": moment(f"exp_avg_sq.{NORM}", torch.ones(1)),
-    "moment of a wrong dtype": moment(f"exp_avg.{NORM}", torch.ones(32, dtype=torch.int32)),
-    "step count of two": moment(f"step.{NORM}", torch.ones(2)),
-    "a moment of no parameter": moment("exp_avg.model.extra", torch.ones(2)),
+    "moment of a wrong shape": tensors(lambda t: t.update({f"exp_avg.{NORM}": torch.ones(31)})),
+    "moment that broadcasts": tensors(lambda t: t.update({f"exp_avg_sq.{NORM}": torch.ones(1)})),
+    "moment of a wrong dtype": tensors(lambda t: t.update({f"exp_avg.{NORM}": torch.arange(32)})),
+    "step count of two": tensors(lambda t: t.update({f"step.{NORM}": torch.ones(2)})),
+    "a moment of no parameter": tensors(lambda t: t.update({"exp_avg.model.extra": torch.ones(2)})),
     "weights of another shape": tensors(lambda t: t.update({NORM: t[NORM][:-1].clone()}), "model"),
 }
 DAMAGE = {
@@ -371,46 +364,41 @@ DAMAGE = {
 }
 
 
-def with_states(folder):
-    """Return a trainer whose callbacks all have states."""
-    return small_trainer(*stateful(folder), evaluate=small.held_out_loss, evaluate_every=1)
-
-
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     """A folder with the checkpoints of steps 2 and 3, that a test copies before it breaks them."""
     folder = tmp_path_factory.mktemp("sound")
-    trainer = with_states(folder / "rest")
     saving = SaveTraining(folder / "checkpoints", keep=2)
     early = At(2, lambda trainer: save_training(folder / "checkpoints", trainer))
-    trainer.callbacks = [early, *trainer.callbacks, Record(until=3), saving]
-    trainer.run()
+    callbacks = (early, *stateful(folder / "rest"), Record(until=3), saving)
+    small.trained(*callbacks, evaluate=small.held_out_loss, evaluate_every=1)
     return folder / "checkpoints"
 
 
+@pytest.fixture
+def stateful_trainer(tmp_path):
+    return small_trainer(*stateful(tmp_path), evaluate_every=1)
+
+
 @pytest.mark.parametrize("spoil", DAMAGE.values(), ids=DAMAGE)
-def test_damage_is_named_and_a_way_out_is_told(tmp_path, sound, spoil):
+def test_damage_is_named_and_a_way_out_is_told(tmp_path, sound, stateful_trainer, spoil):
     folder = tmp_path / "checkpoints"
     shutil.copytree(sound, folder)
     newest = folder / "step-000003"
     spoil(newest)
     with pytest.raises(CheckpointError) as caught:
-        load_training(folder, with_states(tmp_path))
+        load_training(folder, stateful_trainer)
     assert str(caught.value).startswith(f"{newest} is damaged (")
     assert str(caught.value).endswith("delete that folder to resume from the one before it")
     assert caught.value.__suppress_context__
 
 
-def test_what_the_table_damages_is_sound_itself(tmp_path, sound):
-    trainer = with_states(tmp_path)
-    assert load_training(sound, trainer) == 3
-    shutil.copytree(sound / "step-000002", tmp_path / "checkpoints" / "step-000002")
-    assert load_training(tmp_path / "checkpoints", with_states(tmp_path)) == 2
-    assert [type(callback.state().get("best")) for callback in trainer.callbacks[1:]] == [float] * 2
-
-
-def other_batches(**changes):
-    return {"batches": lambda: small_batches(**changes)}
+def test_what_the_table_damages_is_sound_itself(tmp_path, sound, stateful_trainer):
+    for step in (2, 3):
+        shutil.copytree(sound / f"step-{step:06}", tmp_path / "checkpoints" / f"step-{step:06}")
+        assert load_training(tmp_path / "checkpoints", stateful_trainer) == step
+    bests = [callback.state().get("best") for callback in stateful_trainer.callbacks[1:]]
+    assert [type(best) for best in bests] == [float] * 2
 
 
 MORE = [*small.DOCUMENTS, Document("x.py", "x = 1\n")]
@@ -418,29 +406,28 @@ OTHERS = [
     ({"learning_rate": 0.02}, "learning_rate of the settings was 0.01 and is 0.02"),
     ({"steps": 20}, "steps of the settings was 12 and is 20"),
     ({"seed": 6, "clip": 2.0}, "clip of the settings was 1.0 and is 2.0; seed of the set"),
-    (other_batches(documents=MORE), "sha256 of the text was '"),
-    (other_batches(context=17), "context of the text was 16 and is 17"),
-    (other_batches(batch_size=2), "batch_size of the text was 4 and is 2"),
-    (other_batches(seed=6), "seed of the text was 5 and is 6"),
-    (other_batches(mix=qk.train.Mix()),
+    ({"batches": {"documents": MORE}}, "sha256 of the text was '"),
+    ({"batches": {"context": 17}}, "context of the text was 16 and is 17"),
+    ({"batches": {"batch_size": 2}}, "batch_size of the text was 4 and is 2"),
+    ({"batches": {"seed": 6}}, "seed of the text was 5 and is 6"),
+    ({"batches": {"mix": qk.train.Mix()}},
      "mix of the text was {'fim': 0.25, 'repeats': 0.1} and is {'fim': 0.0, 'repeats': 0.0}"),
-    ({"model": lambda: small_model(num_hidden_layers=1)}, "the model's config differs"),
-    ({"model": lambda: small_model(rope_theta=5e4)}, "the model's config differs"),
+    ({"model": {"num_hidden_layers": 1}}, "the model's config differs"),
+    ({"model": {"rope_theta": 5e4}}, "the model's config differs"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("changes", "difference"), OTHERS)
-def test_another_trainings_checkpoint_is_refused_and_the_difference_told(
-    tmp_path, changes, difference
-):
+@pytest.mark.parametrize(("changes", "told"), OTHERS)
+def test_another_trainings_checkpoint_is_refused_and_the_difference_told(tmp_path, changes, told):
     saved_at(tmp_path, 2)
-    made = {name: value() if callable(value) else value for name, value in changes.items()}
-    trainer = small_trainer(**made)
+    made = {"batches": small_batches, "model": small_model}
+    given = {name: made[name](**v) if name in made else v for name, v in changes.items()}
+    trainer = small_trainer(**given)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     with pytest.raises(TrainingError) as caught:
         load_training(tmp_path, trainer)
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'step-000002'} belongs to another training: ")
-    assert difference in message
+    assert told in message
     assert trainer.step == 0  # and nothing was taken from it
     assert all(value.equal(before[name]) for name, value in trainer.model.state_dict().items())

@@ -141,10 +141,10 @@ def test_what_makes_no_loss_is_refused(labels, options, message):
         next_token_loss(torch.zeros(B, T, V), labels, **options)
 
 
-@pytest.mark.parametrize("shape", [(), (V,)])
-def test_logits_without_a_length_and_an_empty_batch_are_refused(shape):
-    with pytest.raises(InputError, match="labels must have the same batch and length"):
-        next_token_loss(torch.zeros(shape), torch.tensor(0))
+def test_logits_without_a_length_and_an_empty_batch_are_refused():
+    for shape in ((), (V,)):
+        with pytest.raises(InputError, match="labels must have the same batch and length"):
+            next_token_loss(torch.zeros(shape), torch.tensor(0))
     with pytest.raises(InputError, match="at least one must count"):
         next_token_loss(torch.zeros(0, T, V), GOOD[:0])
 

@@ -8,11 +8,6 @@ from qwenkit.errors import SourceError
 from qwenkit.train import read_metrics
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "metrics.csv"
-
-
 def test_columns_come_back_as_numbers(path):
     path.write_text("step,loss,evaluation_loss\n10,2.5,\n20,2.25,3.5\n")
     found = read_metrics(path)

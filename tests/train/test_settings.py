@@ -1,14 +1,13 @@
 """Recipes: the real one, and tables of those that cannot be followed."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
+from fixtures_toy import ROOT
 
 from qwenkit.errors import ConfigError, InputError
 from qwenkit.train import DataSettings, Mix, Recipe, TrainingSettings
 
-ROOT = Path(__file__).parents[2]
 SHORTEST = "[model]\n[training]\nsteps = 5\n"
 
 
