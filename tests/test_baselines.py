@@ -18,7 +18,7 @@ TEXT = b"abracadabra abracadabra"
 def witten_bell(train, history, byte, order):
     """The formula itself, slowly: counts over the text with order - 1 zero bytes before it."""
     padded = bytes(order - 1) + train
-    chance = 1 / 256
+    probability = 1 / 256
     for n in range(1, order + 1):
         context = history[len(history) - n + 1 :] if n > 1 else b""
         ends = range(order - 1, len(padded))
@@ -26,8 +26,8 @@ def witten_bell(train, history, byte, order):
         if not followers:
             break
         kinds = len(set(followers))
-        chance = (followers.count(byte) + kinds * chance) / (len(followers) + kinds)
-    return chance
+        probability = (followers.count(byte) + kinds * probability) / (len(followers) + kinds)
+    return probability
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 5])
@@ -41,12 +41,12 @@ def test_the_n_gram_model_follows_its_formula(order, text):
     assert ByteNgram([TEXT], order).bits(text) == pytest.approx(expected, rel=1e-9)
 
 
-def test_the_chances_of_all_bytes_add_up_to_one():
+def test_the_probabilities_of_all_bytes_add_up_to_one():
     model = ByteNgram([TEXT, b"something else"], 4)
     for before in (b"", b"abr", b"xyz"):
         known = model.bits(before)
-        chances = [2 ** -(model.bits(before + bytes([b])) - known) for b in range(256)]
-        assert sum(chances) == pytest.approx(1.0, abs=1e-9)
+        found = [2 ** -(model.bits(before + bytes([b])) - known) for b in range(256)]
+        assert sum(found) == pytest.approx(1.0, abs=1e-9)
 
 
 def test_texts_do_not_run_into_one_another():

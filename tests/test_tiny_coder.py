@@ -23,6 +23,11 @@ SAME_PYTHON = platform.python_version().startswith(f"{MEASURED_WITH}.")
 CODE = 'def add(a, b):\n    """Return a + b."""\n    return a + b\n\n\nclass Größe:\n\tpass  # 🙂\n'
 
 
+on_its_python = pytest.mark.skipif(
+    not SAME_PYTHON, reason=f"the held-out files are Python {MEASURED_WITH}'s"
+)
+
+
 @pytest.fixture(scope="module")
 def loaded():
     return tiny_coder.load(EMBEDDED)
@@ -76,8 +81,8 @@ def test_its_recipe_is_the_one_it_was_trained_by():
     )
 
 
-@pytest.mark.skipif(not SAME_PYTHON, reason=f"the held-out files are Python {MEASURED_WITH}'s")
-def test_it_foresees_unseen_files_better_than_xz_and_five_grams(found):
+@on_its_python
+def test_it_predicts_unseen_files_better_than_xz_and_five_grams(found):
     train, held = tiny_coder.texts(EMBEDDED)
     assert not {one.name for one in train} & {one.name for one in held}
     ngram = ByteNgram([one.text.encode() for one in train])
@@ -88,7 +93,7 @@ def test_it_foresees_unseen_files_better_than_xz_and_five_grams(found):
         assert ours < ngram.bits(text) / len(text), one.name
 
 
-@pytest.mark.skipif(not SAME_PYTHON, reason=f"the held-out files are Python {MEASURED_WITH}'s")
+@on_its_python
 def test_the_table_in_its_readme_is_what_is_measured(found):
     rows = re.findall(r"^\| (\S+\.py) \| [\d,]+ \| ([\d.]+) \|", README, re.MULTILINE)
     assert {name for name, _ in rows} == set(found)
@@ -96,8 +101,8 @@ def test_the_table_in_its_readme_is_what_is_measured(found):
         assert found[name].bits_per_byte == pytest.approx(float(stated), abs=0.011), name
 
 
-def test_on_other_pythons_too_it_foresees_their_files(found):
-    total = sum((one for one in found.values()), start=tiny_coder.Evaluation(0.0, 0, 0))
+def test_on_other_pythons_too_it_predicts_their_files(found):
+    total = sum(found.values(), start=tiny_coder.Evaluation(0.0, 0, 0))
     _, held = tiny_coder.texts(EMBEDDED)
     packed = sum(xz_bits(one.text.encode()) for one in held)
     assert total.bits_per_byte <= 0.65 * packed / total.num_bytes
@@ -109,7 +114,7 @@ def test_it_has_a_previous_token_head_and_an_induction_head():
     assert best["induction"][0] >= 0.4
 
 
-def test_its_completions_stand_in_the_readme_and_most_compile():
+def test_its_completions_are_in_the_readme_and_most_compile():
     done = tiny_coder.completions(EMBEDDED)
     assert sum(tiny_coder.compiles(prompt + added) for prompt, added in done) >= 6
     for prompt, _ in done:
@@ -123,7 +128,7 @@ def test_it_fills_a_missing_return_with_a_name_of_the_function():
     assert tiny_coder.compiles(before + filled + after + "    pass\n")
 
 
-@pytest.mark.skipif(not SAME_PYTHON, reason=f"the held-out files are Python {MEASURED_WITH}'s")
+@on_its_python
 def test_held_out_gaps_cost_less_where_what_follows_is_in_sight():
     found = tiny_coder.infilling(EMBEDDED)
     assert found["with what follows"] < 0.95 * found["without"]
@@ -134,12 +139,8 @@ def test_transformers_loads_it_with_the_same_ids_and_logits(loaded):
     theirs = Qwen2ForCausalLM.from_pretrained(EMBEDDED, dtype=torch.float32)
     backend = AutoTokenizer.from_pretrained(EMBEDDED)
     assert theirs.config.architectures == ["Qwen2ForCausalLM"]
-    texts = [
-        CODE,
-        tokenizer.fim("def f(", "):\n"),
-        tokenizer.chat([{"role": "user", "content": "?"}]),
-    ]
-    for text in texts:
+    chat = tokenizer.chat([{"role": "user", "content": "?"}])
+    for text in (CODE, tokenizer.fim("def f(", "):\n"), chat):
         ids = tokenizer(text)
         assert backend(text)["input_ids"] == ids[0].tolist()
         assert backend.decode(ids[0]) == text == tokenizer.decode(ids)

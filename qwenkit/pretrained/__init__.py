@@ -2,12 +2,14 @@
 
 from qwenkit.pretrained._loading import load_model, load_pretrained, save_pretrained
 from qwenkit.pretrained._memory import Forecast, forecast
+from qwenkit.fast import accelerate
 from qwenkit.pretrained.compare import trusted_device
 from qwenkit.pretrained.hub import EMBEDDED, cached_models, resolve
 
 __all__ = [
     "EMBEDDED",
     "Forecast",
+    "accelerate",
     "cached_models",
     "forecast",
     "load_model",

@@ -1,59 +1,24 @@
-"""Training: the text, the loss, the schedule, the loop, and checkpoints to go on from."""
+"""Training: the text, the loss, the schedule, the loop, and checkpoints to resume from."""
 
 from qwenkit.train.batches import Batch, Batches
-from qwenkit.train.callbacks import (
-    CsvLog,
-    EarlyStop,
-    KeepModel,
-    ProgressBar,
-    SaveTraining,
-)
-from qwenkit.train.checkpoints import checkpoints, load_training, save_training
+from qwenkit.train.callbacks import EarlyStop, KeepModel, ProgressBar
+from qwenkit.train.checkpoints import SaveTraining, checkpoints, load_training, save_training
 from qwenkit.train.documents import Document, hold_out, read_documents, read_package
 from qwenkit.train.evaluation import Evaluation, evaluate, token_losses
 from qwenkit.train.initial import init_weights
 from qwenkit.train.loop import Callback, Metrics, Trainer
 from qwenkit.train.losses import IGNORE, bits_per_byte, next_token_loss, perplexity
-from qwenkit.train.metrics import read_metrics
-from qwenkit.train.mix import Mix
+from qwenkit.train.metrics import CsvLog, read_metrics
 from qwenkit.train.optimizer import make_optimizer
 from qwenkit.train.run import read_text, train
 from qwenkit.train.schedules import Schedule
-from qwenkit.train.settings import DataSettings, Recipe, TrainingSettings
+from qwenkit.train.settings import DataSettings, Mix, Recipe, TrainingSettings
 
 __all__ = [
-    "IGNORE",
-    "Batch",
-    "Batches",
-    "Callback",
-    "CsvLog",
-    "DataSettings",
-    "Document",
-    "EarlyStop",
-    "Evaluation",
-    "KeepModel",
-    "Metrics",
-    "Mix",
-    "ProgressBar",
-    "Recipe",
-    "SaveTraining",
-    "Schedule",
-    "Trainer",
-    "TrainingSettings",
-    "bits_per_byte",
-    "checkpoints",
-    "evaluate",
-    "hold_out",
-    "init_weights",
-    "load_training",
-    "make_optimizer",
-    "next_token_loss",
-    "perplexity",
-    "read_documents",
-    "read_metrics",
-    "read_package",
-    "read_text",
-    "save_training",
-    "token_losses",
+    "IGNORE", "Batch", "Batches", "Callback", "CsvLog", "DataSettings", "Document", "EarlyStop",
+    "Evaluation", "KeepModel", "Metrics", "Mix", "ProgressBar", "Recipe", "SaveTraining",
+    "Schedule", "Trainer", "TrainingSettings", "bits_per_byte", "checkpoints", "evaluate",
+    "hold_out", "init_weights", "load_training", "make_optimizer", "next_token_loss", "perplexity",
+    "read_documents", "read_metrics", "read_package", "read_text", "save_training", "token_losses",
     "train",
-]
+]  # fmt: skip

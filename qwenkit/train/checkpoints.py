@@ -1,11 +1,9 @@
-"""Checkpoints of a training: all that it needs to go on as if it had never stopped.
+"""Checkpoints of a training: all that it needs to resume as if it had never stopped.
 
 A checkpoint is a folder, step-000500. It is written under a temporary name and renamed once it is
-whole, so that whatever happens, a folder of that name is a whole checkpoint. Weights and optimizer
-state are safetensors, the rest is JSON: nothing in it can run code.
+complete, so that whatever happens, a folder of that name is a complete checkpoint. Weights and
+optimizer state are safetensors, the rest is JSON: nothing in it can run code.
 """
-
-from __future__ import annotations
 
 import re
 import shutil
@@ -18,18 +16,17 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
 
 from qwenkit.checkpoint import write_tensors
-from qwenkit.errors import CheckpointError, InputError, TrainingError
-from qwenkit.files import read_json_object, temporary_name, to_disk, write_json
-from qwenkit.train.loop import Trainer
-from qwenkit.train.weights import read_weights, save_weights
+from qwenkit.errors import CheckpointError, TrainingError
+from qwenkit.files import clear_leftovers, read_json_object, temporary_name, to_disk, write_json
+from qwenkit.train import _stored
+from qwenkit.train._checks import at_least
+from qwenkit.train.loop import Callback, Metrics, Trainer
 
-NAME = re.compile(r"step-(\d{6,})")
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW remembers of each parameter
-STATE = {"step": int, "tokens": int, "position": dict, "settings": dict, "text": dict,
-         "callbacks": dict}  # fmt: skip
+_NAME = re.compile(r"step-(\d{6,})")
+_STATE = {"step": int, "tokens": int, "position": dict, "settings": dict, "text": dict,
+          "callbacks": dict}  # fmt: skip
 
 
 def save_training(folder: str | Path, trainer: Trainer, keep: int = 2) -> Path:
@@ -42,24 +39,22 @@ def save_training(folder: str | Path, trainer: Trainer, keep: int = 2) -> Path:
 
     Raises:
         CheckpointError: writing fails; the checkpoints that were there are unchanged.
-        TrainingError: the weights are no longer numbers; nothing is written.
+        TrainingError: weights are NaN or infinite; nothing is written.
         InputError: keep is below 1.
     """
-    if keep < 1:
-        raise InputError(f"keep is {keep}; it must be at least 1")
-    refuse_broken_weights(trainer)
+    at_least(1, keep=keep)
+    _stored.refuse_broken_weights(trainer)
     folder = Path(folder)
     final = folder / f"step-{trainer.step:06}"
     temporary = temporary_name(final)
     try:
         temporary.mkdir(parents=True)
-        files = save_weights(temporary, trainer.model)
-        optimizer = temporary / "optimizer.safetensors"
-        write_tensors(optimizer, _optimizer_tensors(trainer))
+        _stored.save_weights(temporary, trainer.model)
+        write_tensors(temporary / "optimizer.safetensors", _stored.optimizer_tensors(trainer))
         write_json(temporary / "state.json", _state(trainer))
-        for path in (*files, temporary / "state.json", temporary):
+        for path in (*temporary.iterdir(), temporary):
             to_disk(path)
-        if not final.exists():  # else the same step once more: after resuming without a step
+        if not final.exists():  # it does where a run was resumed and took no step
             temporary.rename(final)
             to_disk(folder)
     except (OSError, RuntimeError, SafetensorError, CheckpointError) as error:
@@ -76,7 +71,7 @@ def save_training(folder: str | Path, trainer: Trainer, keep: int = 2) -> Path:
 
 
 def load_training(folder: str | Path, trainer: Trainer) -> int:
-    """Give a trainer the newest checkpoint's state, and return the step it goes on from.
+    """Give a trainer the newest checkpoint's state, and return the step it resumes from.
 
     Args:
         folder: holds the checkpoints.
@@ -93,7 +88,7 @@ def load_training(folder: str | Path, trainer: Trainer) -> int:
     with _damage_named(newest):
         state = _read_state(newest / "state.json", step)
         tensors = load_file(newest / "optimizer.safetensors")
-        weights, other = read_weights(newest, trainer.model)
+        weights, other = _stored.read_weights(newest, trainer.model)
     different = _differences(state, trainer) + other
     if different:
         raise TrainingError(
@@ -101,58 +96,65 @@ def load_training(folder: str | Path, trainer: Trainer) -> int:
             "text, or begin a new training in another folder"
         )
     with _damage_named(newest):
-        _check_optimizer(trainer, tensors, step)
+        _stored.check_optimizer(trainer, tensors, step)
         trainer.batches.seek(state["position"])
         for callback in trainer.callbacks:
-            name = type(callback).__name__
-            if name in state["callbacks"]:
+            if (name := type(callback).__name__) in state["callbacks"]:
                 callback.load_state(state["callbacks"][name])
         torch.set_rng_state(tensors.pop("random_state"))
-    with torch.no_grad():
-        present = trainer.model.state_dict()
-        for name, value in weights.items():
-            present[name].copy_(value)
-    _give_optimizer(trainer, tensors)
+    trainer.model.load_state_dict(weights, strict=False)  # with LoRA, the adapter alone
+    _stored.load_optimizer(trainer, tensors)
     trainer.step, trainer.tokens = step, state["tokens"]
     return step
 
 
 def checkpoints(folder: str | Path) -> list[tuple[int, Path]]:
-    """Return (step, folder) of each whole checkpoint, oldest first."""
+    """Return (step, folder) of each complete checkpoint, oldest first."""
     folder = Path(folder)
     if not folder.is_dir():
         return []
-    named = [(NAME.fullmatch(path.name), path) for path in folder.iterdir() if path.is_dir()]
+    named = [(_NAME.fullmatch(path.name), path) for path in folder.iterdir() if path.is_dir()]
     return sorted((int(match[1]), path) for match, path in named if match)
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Say in one clear error what could not be written, and why.
+class SaveTraining(Callback):
+    """Writes a checkpoint every `save_every` steps, and one when the run ends.
+
+    It must be the last callback, so that the states of the others are those after the step.
+
+    Args:
+        folder: holds the checkpoints.
+        keep: how many stay, at least 1.
 
     Raises:
-        CheckpointError: instead of what the writing raised.
+        InputError: keep is below 1.
+        CheckpointError: when a new training starts where another one's checkpoints are.
     """
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, OSError) or type(error) is Exception:  # the latter from tokenizers
-            raise CheckpointError(f"{path} could not be written ({error})") from None
-        raise
 
+    def __init__(self, folder: str | Path, keep: int = 2) -> None:
+        at_least(1, keep=keep)
+        self.folder, self.keep = Path(folder), keep
 
-def refuse_broken_weights(trainer: Trainer) -> None:
-    """Raise rather than let weights that are no longer numbers replace good ones on the disk.
-
-    Raises:
-        TrainingError: a weight is infinite or NaN.
-    """
-    for name, weight in trainer.model.named_parameters():
-        if not bool(weight.isfinite().all()):
-            raise TrainingError(
-                f"step {trainer.step}: {name} holds values that are no numbers, and is not saved; "
-                "the learning rate is probably too large, or the warm-up too short"
+    def on_start(self, trainer: Trainer) -> None:
+        """Remove what a killed run was writing."""
+        clear_leftovers(self.folder, _NAME.pattern)
+        if trainer.step == 0 and checkpoints(self.folder):
+            raise CheckpointError(
+                f"{self.folder} holds the checkpoints of an earlier training; resume that, or take "
+                "another folder"
             )
+
+    def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
+        """Save if it is due."""
+        every = trainer.settings.save_every
+        if every and metrics.step % every == 0:
+            save_training(self.folder, trainer, self.keep)
+
+    def on_end(self, trainer: Trainer) -> None:
+        """Save the last state, unless it is saved already or there was no step."""
+        saved = checkpoints(self.folder)
+        if trainer.step and (not saved or saved[-1][0] != trainer.step):
+            save_training(self.folder, trainer, self.keep)
 
 
 @contextmanager
@@ -164,20 +166,20 @@ def _damage_named(folder: Path) -> Iterator[None]:
     except damage as error:
         what = repr(error) if isinstance(error, KeyError) else error  # a KeyError is a bare name
         raise CheckpointError(
-            f"{folder} is damaged ({what}); delete that folder to go on from the one before it"
+            f"{folder} is damaged ({what}); delete that folder to resume from the one before it"
         ) from None
 
 
 def _read_state(path: Path, step: int) -> dict[str, Any]:
-    """Read state.json, and check all that is taken from it but what its takers check themselves."""
+    """Read state.json, and check what the functions that take its values do not check."""
     state = read_json_object(path)
-    wrong = [name for name, kind in STATE.items() if type(state.get(name)) is not kind]
+    wrong = [name for name, kind in _STATE.items() if type(state.get(name)) is not kind]
+    if not wrong and state["tokens"] < 0:
+        wrong = ["tokens"]
     if wrong:
-        raise CheckpointError(f"{path.name} has no sound {', '.join(wrong)}")
+        raise CheckpointError(f"{path.name} has no valid {', '.join(wrong)}")
     if state["step"] != step:
         raise CheckpointError(f"{path.name} is of step {state['step']}")
-    if state["tokens"] < 0:
-        raise CheckpointError(f"{path.name} has no sound tokens")
     return state
 
 
@@ -187,18 +189,13 @@ def _identity(trainer: Trainer) -> dict[str, dict[str, Any]]:
 
 
 def _state(trainer: Trainer) -> dict[str, Any]:
-    return {
-        **_identity(trainer),
-        "step": trainer.step,
-        "tokens": trainer.tokens,
-        "position": trainer.batches.position,
-        "callbacks": {type(one).__name__: one.state() for one in trainer.callbacks},
-        "torch": torch.__version__,
-    }
+    now = {"step": trainer.step, "tokens": trainer.tokens, "position": trainer.batches.position}
+    callbacks = {type(one).__name__: one.state() for one in trainer.callbacks}
+    return {**_identity(trainer), **now, "callbacks": callbacks, "torch": torch.__version__}
 
 
 def _differences(state: dict[str, Any], trainer: Trainer) -> list[str]:
-    """Say what of the saved training is not as the present one."""
+    """Say how the saved training differs from the present one."""
     return [
         f"{name} of the {part} was {state[part].get(name)!r} and is {value!r}"
         for part, present in _identity(trainer).items()
@@ -207,49 +204,10 @@ def _differences(state: dict[str, Any], trainer: Trainer) -> list[str]:
     ]
 
 
-def _optimizer_tensors(trainer: Trainer) -> dict[str, Tensor]:
-    tensors = {"random_state": torch.get_rng_state()}
-    for name, parameter in trainer.model.named_parameters():
-        for moment, value in trainer.optimizer.state.get(parameter, {}).items():
-            tensors[f"{moment}.{name}"] = value.cpu().contiguous()
-    return tensors
-
-
-def _check_optimizer(trainer: Trainer, tensors: dict[str, Tensor], step: int) -> None:
-    """Refuse moments that are not exactly those of the trained parameters."""
-    random_state = torch.get_rng_state()
-    expected = {"random_state": (random_state.shape, random_state.dtype)}
-    if step:  # a training saved before its first step has none
-        for name, parameter in trainer.model.named_parameters():
-            if parameter.requires_grad:
-                like = (parameter.shape, parameter.dtype)
-                expected |= {f"{moment}.{name}": like for moment in MOMENTS}
-                expected[f"step.{name}"] = (torch.Size(), torch.float32)
-    found = {name: (value.shape, value.dtype) for name, value in tensors.items()}
-    names = expected.keys() | found.keys()
-    wrong = sorted(name for name in names if expected.get(name) != found.get(name))
-    if wrong:
-        raise CheckpointError(
-            f"optimizer.safetensors does not fit the parameters that are trained: {wrong[0]} is "
-            f"missing, too many, or of a wrong shape or dtype ({len(wrong)} such in all)"
-        )
-
-
-def _give_optimizer(trainer: Trainer, tensors: dict[str, Tensor]) -> None:
-    """Hand each parameter its moments, copied: those of the file are mapped, and hold it open."""
-    trainer.optimizer.state.clear()
-    for name, parameter in trainer.model.named_parameters():
-        if f"step.{name}" in tensors:
-            trainer.optimizer.state[parameter] = {
-                moment: tensors[f"{moment}.{name}"].to(parameter.device, copy=True)
-                for moment in MOMENTS
-            }
-
-
 def _remove(folder: Path) -> None:
-    """Delete a checkpoint: renamed first, so that one half deleted never looks whole.
+    """Delete a checkpoint: renamed first, so that a half-deleted one never looks complete.
 
-    One that cannot be deleted stays: it takes room, and the new one is safe already.
+    One that cannot be deleted stays: it takes space, and the new one is safe already.
     """
     doomed = temporary_name(folder)
     with suppress(OSError):

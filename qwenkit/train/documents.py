@@ -1,7 +1,5 @@
 """The text to learn from: a folder's files, and those of them held out for evaluation."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import re
@@ -13,19 +11,14 @@ from pathlib import Path
 
 from qwenkit.errors import SourceError
 
-STDLIB = "stdlib"  # a name for the standard library of the Python that runs
+_STDLIB = "stdlib"  # names the standard library of the running Python
 
 
 @dataclass(frozen=True)
 class Document:
-    """One file's text.
+    """One file's text."""
 
-    Attributes:
-        name: its path from the folder, with "/".
-        text: its content.
-    """
-
-    name: str
+    name: str  # its path from the folder, with "/"
     text: str
 
     @property
@@ -43,25 +36,23 @@ def read_documents(
     """Read the files below a folder, in the order of their names.
 
     Args:
-        folder: or "stdlib": the standard library of the Python that runs.
+        folder: or "stdlib": the standard library of the running Python.
         include: patterns of paths from the folder, one of which must match; "*" matches "/" too.
         leave_out: patterns of which none may match.
 
     Returns:
-        Each file that holds more than blanks. A byte order mark is left out, and CRLF becomes a
-        newline: they are marks of an editor, not text to learn.
+        Each file that holds more than whitespace. A byte order mark is left out, and CRLF becomes a
+        newline: editors put them there, and they are not text to learn.
 
     Raises:
         SourceError: no such folder, no such file, or one that cannot be read or is not UTF-8.
     """
-    root = Path(sysconfig.get_path("stdlib")) if folder == STDLIB else Path(folder).expanduser()
+    root = Path(sysconfig.get_path("stdlib")) if folder == _STDLIB else Path(folder).expanduser()
     if not root.is_dir():
         raise SourceError(f"{root} is not a folder; name one that holds the text to train on")
     documents = []
     for name in sorted(_names(root, include, leave_out)):
         file = root / name
-        if not file.is_file():
-            continue
         try:
             text = file.read_bytes().decode("utf-8").removeprefix("\ufeff")
         except OSError as error:
@@ -73,7 +64,7 @@ def read_documents(
         if text.strip():
             documents.append(Document(name, text.replace("\r\n", "\n")))
     if not documents:
-        raise SourceError(f"{root} holds no text that matches {', '.join(_several(include))}")
+        raise SourceError(f"{root} holds no text that matches {', '.join(_as_list(include))}")
     return documents
 
 
@@ -81,70 +72,64 @@ def read_package(name: str, *, leave_out: Sequence[str] = ()) -> list[Document]:
     """Read the Python files of an installed package, in the order of their names.
 
     Args:
-        name: as it is imported, such as "numpy". It is found, and not imported.
-        leave_out: patterns of paths of which none may match; they begin with the package's name.
-
-    Returns:
-        Each file, its name beginning with the package's.
+        name: as it is imported, such as "numpy". The package is found, but not imported. Each
+            document's name begins with it.
+        leave_out: patterns of names of which none may match.
 
     Raises:
-        SourceError: no such package, or as of `read_documents`.
+        SourceError: no such package, or as in `read_documents`.
     """
     found = importlib.util.find_spec(name) if name.isidentifier() else None
     if found is None or not found.submodule_search_locations:
         raise SourceError(f"no package {name!r} is installed here; install it, or leave it out")
-    root = found.submodule_search_locations[0]
-    documents = (
-        Document(f"{name}/{one.name}", one.text) for one in read_documents(root, include=("*.py",))
-    )
-    return [one for one in documents if not matches(one.name, leave_out)]
+    files = read_documents(found.submodule_search_locations[0], include=("*.py",))
+    documents = [Document(f"{name}/{file.name}", file.text) for file in files]
+    return [one for one in documents if not _matches(one.name, leave_out)]
 
 
 def hold_out(
     documents: Sequence[Document], patterns: Sequence[str]
 ) -> tuple[list[Document], list[Document]]:
-    """Part documents into those to train on and those whose names match a pattern.
+    """Split documents into those to train on and those whose names match a pattern.
 
     Raises:
-        SourceError: a pattern that matches nothing: what it means to hold out would be trained on.
+        SourceError: a pattern matches nothing (its text would be trained on), or none are left.
     """
-    for pattern in _several(patterns):
-        if not any(fnmatchcase(document.name, pattern) for document in documents):
+    for pattern in _as_list(patterns):
+        if not any(_matches(document.name, pattern) for document in documents):
             raise SourceError(
                 f"nothing matches {pattern!r}, which was to be held out; "
                 "patterns are of paths from the folder"
             )
-    kept = [document for document in documents if not matches(document.name, patterns)]
-    held = [document for document in documents if matches(document.name, patterns)]
+    held = [document for document in documents if _matches(document.name, patterns)]
+    kept = [document for document in documents if not _matches(document.name, patterns)]
     if not kept:
         raise SourceError("every document is held out; none is left to train on")
     return kept, held
 
 
-def matches(name: str, patterns: Sequence[str]) -> bool:
-    """Say whether a path matches one of the patterns."""
-    return any(fnmatchcase(name, pattern) for pattern in _several(patterns))
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    """Tell whether a path matches one of the patterns."""
+    return any(fnmatchcase(name, pattern) for pattern in _as_list(patterns))
 
 
 def _names(root: Path, include: Sequence[str], leave_out: Sequence[str]) -> Iterator[str]:
-    """Yield the names below a folder that match; folders where none can are not entered.
+    """Yield the names below a folder that match, without entering folders where none can."""
+    starts = [re.split(r"[*?[]", pattern, maxsplit=1)[0] for pattern in _as_list(include)]
+    whole = [pattern for pattern in _as_list(leave_out) if pattern.endswith("*")]
 
-    A library's folder holds thousands of files, and most patterns mean a few.
-    """
-    starts = [re.split(r"[*?[]", pattern, maxsplit=1)[0] for pattern in _several(include)]
-    whole = [pattern for pattern in _several(leave_out) if pattern.endswith("*")]
-
-    def may_hold(folder: str) -> bool:
+    def may_match(folder: str) -> bool:
         reached = any(s.startswith(folder) or folder.startswith(s) for s in starts)
-        return reached and not matches(folder, whole)
+        return reached and not _matches(folder, whole)
 
     for path, folders, files in os.walk(root):
         here = "" if Path(path) == root else f"{Path(path).relative_to(root).as_posix()}/"
-        folders[:] = [folder for folder in folders if may_hold(f"{here}{folder}/")]
+        folders[:] = [folder for folder in folders if may_match(f"{here}{folder}/")]
         names = (f"{here}{file}" for file in files)
-        yield from (n for n in names if matches(n, include) and not matches(n, leave_out))
+        wanted = (n for n in names if _matches(n, include) and not _matches(n, leave_out))
+        yield from (name for name in wanted if (root / name).is_file())
 
 
-def _several(patterns: Sequence[str]) -> Sequence[str]:
-    """Take one string for one pattern: read letter by letter, its "*" would match everything."""
+def _as_list(patterns: Sequence[str]) -> Sequence[str]:
+    """Take one string as one pattern; read by letters, its "*" would match everything."""
     return (patterns,) if isinstance(patterns, str) else patterns

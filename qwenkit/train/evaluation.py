@@ -1,9 +1,8 @@
-"""How well a model foresees a text it has not learned from."""
-
-from __future__ import annotations
+"""How well a model predicts a text that it has not learned from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +12,7 @@ from torch import Tensor
 from qwenkit.errors import InputError
 from qwenkit.model import QwenForCausalLM
 from qwenkit.tokenizer import Tokenizer
+from qwenkit.train._checks import at_least, require
 from qwenkit.train.documents import Document
 from qwenkit.train.losses import bits_per_byte, perplexity
 
@@ -23,9 +23,9 @@ class Evaluation:
 
     Attributes:
         nats: summed over its tokens.
-        num_tokens: how many tokens were foreseen.
-        num_bytes: how many bytes of text these are, in UTF-8 and as the text came: the tokenizer
-            normalises to NFC before it cuts, and may so see fewer.
+        num_tokens: how many tokens were predicted.
+        num_bytes: how many bytes of text these are, in UTF-8 and as given: the tokenizer
+            normalizes to NFC before it splits, and so may see fewer.
     """
 
     nats: float
@@ -34,7 +34,7 @@ class Evaluation:
 
     @property
     def loss(self) -> float:
-        """Mean loss a token, in nats."""
+        """Mean loss per token, in nats."""
         return self.nats / self.num_tokens
 
     @property
@@ -44,16 +44,13 @@ class Evaluation:
 
     @property
     def bits_per_byte(self) -> float:
-        """Bits for each byte of text."""
+        """Bits per byte of text."""
         return bits_per_byte(self.nats, self.num_bytes)
 
-    def __add__(self, other: Evaluation) -> Evaluation:
+    def __add__(self, other: Self) -> Self:
         """Return the evaluation of both texts together."""
-        return Evaluation(
-            self.nats + other.nats,
-            self.num_tokens + other.num_tokens,
-            self.num_bytes + other.num_bytes,
-        )
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return type(self)(*(one + more for one, more in pairs))
 
 
 def evaluate(
@@ -67,7 +64,7 @@ def evaluate(
 ) -> dict[str, Evaluation]:
     """Return each document's evaluation by its name.
 
-    Every token of a document is foreseen exactly once, the first one from `<|endoftext|>`.
+    Every token of a document is predicted exactly once, the first one from `<|endoftext|>`.
 
     Args:
         model: in training or not; gradients are not computed.
@@ -75,11 +72,11 @@ def evaluate(
         documents: texts that the model should not have learned from.
         context: how many tokens a window holds.
         stride: windows start this far apart, so that all but a document's first tokens see at least
-            context − stride tokens before them; None: context, the fastest and least favourable.
+            context − stride tokens before them; None: context, the fastest and least favorable.
         batch_size: windows in one forward.
 
     Raises:
-        InputError: an empty document, two of one name, or sizes that make no windows.
+        InputError: an empty document, two of the same name, or sizes that make no windows.
     """
     end = tokenizer.special_id("<|endoftext|>")
     found: dict[str, Evaluation] = {}
@@ -105,34 +102,35 @@ def token_losses(
     """Return the loss of each token but the first, in nats, on the CPU.
 
     Args:
-        model: gives the probabilities.
+        model: predicts the tokens.
         ids: (N + 1,) one text.
-        context: tokens in a window.
-        stride: distance of the windows' starts, at most the context; None: the context.
-        batch_size: windows in one forward.
+        context: as in `evaluate`.
+        stride: as in `evaluate`; at most the context.
+        batch_size: as in `evaluate`.
 
     Raises:
         InputError: a text of fewer than two tokens, or sizes that make no windows.
     """
     stride = context if stride is None else stride
-    if not 1 <= stride <= context:
-        raise InputError(f"stride is {stride}; it must be from 1 to the context of {context}")
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; it must be at least 1")
+    require(1 <= stride <= context, "stride", stride, f"from 1 to the context of {context}")
+    at_least(1, batch_size=batch_size)
     if ids.dim() != 1 or len(ids) < 2:
         raise InputError(f"ids are {tuple(ids.shape)}; one text of at least two tokens is needed")
-    count = len(ids) - 1  # tokens to foresee
+    count = len(ids) - 1  # tokens to predict
+    longest = min(context, count)
     losses = torch.empty(count)
-    starts = list(range(0, max(count - context, 0) + stride, stride))
+    starts = range(0, max(count - context, 0) + stride, stride)
     for first in range(0, len(starts), batch_size):
         some = starts[first : first + batch_size]
-        longest = min(context, count)
         begins = [min(start, count - longest) for start in some]  # the last window reaches back
+        # A token's loss comes from the first window that holds it: skip those seen before.
+        seen = [start + context - stride if start else 0 for start in some]
+        keep = max(b + longest - s for b, s in zip(begins, seen, strict=True))
         windows = torch.stack([ids[b : b + longest + 1] for b in begins]).to(model.device)
-        logits = model(windows[:, :-1]).float()  # (b, T, V)
-        loss = F.cross_entropy(logits.transpose(1, 2), windows[:, 1:], reduction="none").cpu()
-        for row, (start, begin) in enumerate(zip(some, begins, strict=True)):
-            # A token's loss comes from the first window that holds it: skip the one before's.
-            done = 0 if start == 0 else start + context - stride - begin
-            losses[begin + done : begin + longest] = loss[row, done:]
+        logits = model(windows[:, :-1], logits_to_keep=keep).float()  # (b, keep, V)
+        labels = windows[:, -keep:]  # (b, keep)
+        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").cpu()
+        for row, begin, done in zip(loss.view(-1, keep), begins, seen, strict=True):
+            end = begin + longest
+            losses[done:end] = row[keep - (end - done) :]
     return losses

@@ -1,6 +1,4 @@
-"""The weights a training starts from."""
-
-from __future__ import annotations
+"""The weights that training starts from."""
 
 import math
 
@@ -15,14 +13,10 @@ def init_weights(model: QwenForCausalLM, seed: int = 0) -> None:
     Matrices and the embedding are normal with the config's `initializer_range`, biases zero, norm
     weights one. What writes to the residual stream (o_proj, down_proj) is smaller by √(2 × layers),
     so that the stream does not grow with depth (Radford et al. 2019, section 2.3).
-
-    Args:
-        model: any Qwen2 model.
-        seed: of the random numbers.
     """
     generator = torch.Generator().manual_seed(seed)
-    spread = model.config.initializer_range
-    smaller = spread / math.sqrt(2 * model.config.num_hidden_layers)
+    std = model.config.initializer_range
+    smaller = std / math.sqrt(2 * model.config.num_hidden_layers)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name:
@@ -32,4 +26,4 @@ def init_weights(model: QwenForCausalLM, seed: int = 0) -> None:
             else:
                 writes = name.endswith(("o_proj.weight", "down_proj.weight"))
                 values = torch.randn(parameter.shape, generator=generator)
-                parameter.copy_(values * (smaller if writes else spread))
+                parameter.copy_(values * (smaller if writes else std))

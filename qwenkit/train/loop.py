@@ -1,11 +1,11 @@
-"""The training loop: foresee, compare, follow the gradient, again."""
+"""The training loop: predict, compare, follow the gradient, again."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
@@ -22,25 +22,15 @@ from qwenkit.train.settings import TrainingSettings
 
 @dataclass(frozen=True)
 class Metrics:
-    """What one step gave.
+    """What one step gave."""
 
-    Attributes:
-        step: counted from 1, as a reader counts.
-        tokens: labels that counted since the training began.
-        loss: mean of the step's labels, in nats, before the step.
-        learning_rate: of the step.
-        gradient_norm: before clipping.
-        tokens_per_second: input tokens of this step by its time.
-        evaluation: of the held-out text after the step, where one was due.
-    """
-
-    step: int
-    tokens: int
-    loss: float
-    learning_rate: float
-    gradient_norm: float
-    tokens_per_second: float
-    evaluation: Evaluation | None = None
+    step: int  # counted from 1
+    tokens: int  # labels that counted since the training began
+    loss: float  # mean of the step's labels, in nats, before the step
+    learning_rate: float  # of the step
+    gradient_norm: float  # before clipping
+    tokens_per_second: float  # input tokens of this step by its time
+    evaluation: Evaluation | None = None  # of the held-out text after the step, where one was due
 
 
 class Callback:
@@ -63,9 +53,10 @@ class Callback:
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take back what `state` returned."""
+        """Restore what `state` returned."""
 
 
+@dataclass(eq=False, repr=False)
 class Trainer:
     """Trains a model.
 
@@ -73,7 +64,7 @@ class Trainer:
         step: how many steps are done.
         tokens: how many labels counted so far.
         stopping: why the run ends before its last step; None: it does not.
-        interrupted: whether that came from outside (Ctrl-C) and the training may go on.
+        interrupted: whether that came from outside (Ctrl-C) and the training may be resumed.
 
     Args:
         model: its parameters must require gradients.
@@ -87,32 +78,26 @@ class Trainer:
         InputError: nothing to train.
     """
 
-    def __init__(
-        self,
-        model: QwenForCausalLM,
-        batches: Batches,
-        settings: TrainingSettings,
-        *,
-        evaluate: Callable[[QwenForCausalLM], Evaluation] | None = None,
-        callbacks: Sequence[Callback] = (),
-    ) -> None:
-        problem = training_problem(model.device, model.config.vocab_size)
+    model: QwenForCausalLM
+    batches: Batches
+    settings: TrainingSettings
+    _: KW_ONLY
+    evaluate: Callable[[QwenForCausalLM], Evaluation] | None = None
+    callbacks: Sequence[Callback] = ()
+
+    def __post_init__(self) -> None:
+        problem = training_problem(self.model.device, self.model.config.vocab_size)
         if problem:
             warn(f"{problem}.")
-        self.model = model
-        self.batches = batches
-        self.settings = settings
-        self.evaluate = evaluate
-        self.callbacks = list(callbacks)
-        self.schedule = settings.rates()
+        self.callbacks = list(self.callbacks)
+        self.schedule = self.settings.rates()
         self.optimizer = make_optimizer(
-            model,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            betas=(0.9, settings.beta2),
+            self.model,
+            learning_rate=self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
+            betas=(0.9, self.settings.beta2),
         )
-        self.step = 0
-        self.tokens = 0
+        self.step = self.tokens = 0
         self.stopping: str | None = None
         self.interrupted = False
 
@@ -120,7 +105,7 @@ class Trainer:
         """Train from the present step to the last, or until `stopping` is set.
 
         Raises:
-            TrainingError: the loss or the gradient is no longer a number; the weights are those
+            TrainingError: the loss or the gradient is NaN or infinite; the weights are those
                 before that step.
         """
         self.model.train()
@@ -161,27 +146,21 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         synchronize(self.model.device)
-        took = time.perf_counter() - began
+        speed = sum(b.input_ids.numel() for b in batches) / (time.perf_counter() - began)
         self.step += 1
         self.tokens += counted
-        read = sum(batch.input_ids.numel() for batch in batches)
-        return Metrics(self.step, self.tokens, loss, rate, norm, read / took, self._evaluation())
+        return Metrics(self.step, self.tokens, loss, rate, norm, speed, self._evaluation())
 
     def _gradients(self, batches: Sequence[Batch], counted: int) -> float:
         """Add up the batches' gradients as if they were one batch, and return its mean loss."""
-        device = self.model.device
+        device, settings = self.model.device, self.settings
         total = torch.zeros((), device=device)
         for batch in batches:
-            with torch.autocast(
-                device.type, torch.bfloat16, enabled=self.settings.autocast == "bfloat16"
-            ):
+            bfloat16 = settings.autocast == "bfloat16"
+            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
                 logits = self.model(batch.input_ids.to(device))  # (B, T, V)
-            loss = next_token_loss(
-                logits,
-                batch.labels.to(device),
-                label_smoothing=self.settings.label_smoothing,
-                reduction="sum",
-            )
+            labels, smoothing = batch.labels.to(device), settings.label_smoothing
+            loss = next_token_loss(logits, labels, label_smoothing=smoothing, reduction="sum")
             # Divided by all labels of the step: the mean of means would weigh them unequally.
             loss = loss / counted
             loss.backward()  # type: ignore[no-untyped-call]

@@ -1,6 +1,4 @@
-"""The training loss, and the units it is read in."""
-
-from __future__ import annotations
+"""The training loss, and the units it is reported in."""
 
 import math
 
@@ -10,8 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from qwenkit.errors import InputError
+from qwenkit.train._checks import at_least, one_of, require
 
-IGNORE = -100  # a label that counts for nothing, as in transformers
+IGNORE = -100  # a label that is not counted, as in transformers
 
 
 def next_token_loss(
@@ -22,19 +21,23 @@ def next_token_loss(
     label_smoothing: float = 0.0,
     reduction: str = "mean",
 ) -> Float[Tensor, ""]:
-    """Return the cross-entropy of the next token, in nats: −log of the probability it was given.
+    """Return the cross-entropy of the next token, in nats: −log of its predicted probability.
+
+    >>> knows_nothing, labels = torch.zeros(1, 3, 50), torch.tensor([[7, 8, IGNORE]])
+    >>> round(next_token_loss(knows_nothing, labels).item(), 2), round(math.log(50), 2)
+    (3.91, 3.91)
 
     Args:
-        logits: what the model says after each token.
-        labels: the token that does follow each, so the inputs moved one to the left.
+        logits: the model's prediction at each position.
+        labels: the token that follows each position: the inputs moved one to the left.
         ignore_index: positions with this label count neither in the sum nor in the mean.
-        label_smoothing: this share of the target is spread evenly over the vocabulary (Szegedy et
-            al. 2016, section 7); 0: the plain loss.
+        label_smoothing: this fraction of the target is spread evenly over the vocabulary (Szegedy
+            et al. 2016, section 7); 0: the plain loss.
         reduction: "mean" over the counted positions, or their "sum".
 
     Raises:
-        InputError: shapes that do not fit, labels that are no whole numbers or outside the
-            vocabulary, nothing to count.
+        InputError: shapes that do not fit, labels that are not integers or not in the vocabulary,
+            or nothing to count.
     """
     if logits.dim() < 2 or logits.shape[:-1] != labels.shape:
         raise InputError(
@@ -42,11 +45,10 @@ def next_token_loss(
             "labels must have the same batch and length"
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise InputError(f"labels are {labels.dtype}; they must be ids, so whole numbers")
-    if not 0.0 <= label_smoothing < 1.0:
-        raise InputError(f"label_smoothing is {label_smoothing}; it must be from 0 to below 1")
-    if reduction not in ("mean", "sum"):
-        raise InputError(f"reduction is {reduction!r}; it must be 'mean' or 'sum'")
+        raise InputError(f"labels are {labels.dtype}; they must be token ids, so integers")
+    fits = 0.0 <= label_smoothing < 1.0
+    require(fits, "label_smoothing", label_smoothing, "from 0 to below 1")
+    one_of(("mean", "sum"), reduction=reduction)
     counted = labels != ignore_index
     if not counted.any():
         raise InputError("every label is ignored; at least one must count")
@@ -54,8 +56,8 @@ def next_token_loss(
     wrong = counted & ((labels < 0) | (labels >= vocabulary))
     if wrong.any():
         raise InputError(
-            f"label {int(labels[wrong][0])} is no token; labels are from 0 to {vocabulary - 1}, "
-            f"or {ignore_index} where nothing counts"
+            f"label {int(labels[wrong][0])} is not a token id; labels are from 0 to "
+            f"{vocabulary - 1}, or {ignore_index} where nothing counts"
         )
     return F.cross_entropy(
         logits.float().flatten(0, -2),  # (B·T, V); bfloat16 would lose the small probabilities
@@ -67,10 +69,9 @@ def next_token_loss(
 
 
 def perplexity(loss: float) -> float:
-    """Return e^loss: among how many equally likely tokens the model hesitates on average.
+    """Return e^loss, of a mean loss per token in nats.
 
-    Args:
-        loss: mean loss a token, in nats.
+    A model with this perplexity is on average as unsure as among so many equally likely tokens.
     """
     try:
         return math.exp(loss)
@@ -79,9 +80,13 @@ def perplexity(loss: float) -> float:
 
 
 def bits_per_byte(nats: float, num_bytes: int) -> float:
-    """Return how many bits the model needs for each byte of text.
+    """Return how many bits the model needs per byte of text.
 
-    Unlike perplexity it does not depend on the vocabulary, so models, and compressors, compare.
+    Unlike perplexity it does not depend on the vocabulary, so that models, and compressors, can be
+    compared.
+
+    >>> round(bits_per_byte(nats=10 * math.log(256), num_bytes=10), 6)  # any byte may come next
+    8.0
 
     Args:
         nats: the summed loss of a text's tokens.
@@ -90,6 +95,5 @@ def bits_per_byte(nats: float, num_bytes: int) -> float:
     Raises:
         InputError: no bytes.
     """
-    if num_bytes < 1:
-        raise InputError(f"num_bytes is {num_bytes}; a text of at least one byte is needed")
+    at_least(1, num_bytes=num_bytes)
     return nats / math.log(2) / num_bytes

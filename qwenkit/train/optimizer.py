@@ -1,7 +1,5 @@
 """AdamW with the usual groups: matrices decay, biases and norms do not."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 
@@ -22,9 +20,9 @@ def make_optimizer(
 
     Args:
         model: parameters with `requires_grad` False are left out.
-        learning_rate: the schedule sets it anew at each step.
+        learning_rate: the schedule sets it again at each step.
         weight_decay: strength of the pull.
-        betas: how slowly the gradient's mean and mean square follow it.
+        betas: decay rates of the means of the gradient and of its square.
 
     Raises:
         InputError: nothing to train.
@@ -33,7 +31,7 @@ def make_optimizer(
     if not trained:
         raise InputError(
             "no parameter requires a gradient; loaded weights are frozen, "
-            "model.requires_grad_(True) thaws them"
+            "model.requires_grad_(True) unfreezes them"
         )
     groups = [
         {"params": [p for p in trained if p.dim() >= 2], "weight_decay": weight_decay},

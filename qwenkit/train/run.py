@@ -1,12 +1,11 @@
 """A whole training from a recipe: text to tokenizer to model, in one folder.
 
 It holds recipe.toml (what was followed), metrics.csv (the curve), tokenizer/ (learned from the
-text), checkpoints/ (to go on from) and model/ (the best so far, as a Hugging Face checkpoint).
+text), checkpoints/ (to resume from) and model/ (the best so far, as a Hugging Face checkpoint).
 """
 
-from __future__ import annotations
-
 import functools
+import operator
 import shutil
 import signal
 from collections.abc import Iterator
@@ -20,15 +19,17 @@ from qwenkit.device import DTYPES
 from qwenkit.errors import CheckpointError, ConfigError, SourceError
 from qwenkit.files import clear_leftovers
 from qwenkit.model import QwenForCausalLM
-from qwenkit.pretrained import trusted_device
+from qwenkit.pretrained import accelerate, trusted_device
 from qwenkit.tokenizer import Tokenizer, learn_merges, write_tokenizer
+from qwenkit.train._stored import writing
 from qwenkit.train.batches import Batches
-from qwenkit.train.callbacks import CsvLog, EarlyStop, KeepModel, ProgressBar, SaveTraining
-from qwenkit.train.checkpoints import checkpoints, load_training, writing
+from qwenkit.train.callbacks import EarlyStop, KeepModel, ProgressBar
+from qwenkit.train.checkpoints import SaveTraining, checkpoints, load_training
 from qwenkit.train.documents import Document, hold_out, read_documents, read_package
 from qwenkit.train.evaluation import Evaluation, evaluate
 from qwenkit.train.initial import init_weights
 from qwenkit.train.loop import Trainer
+from qwenkit.train.metrics import CsvLog
 from qwenkit.train.settings import DataSettings, Recipe
 
 
@@ -46,72 +47,67 @@ def train(
         recipe: a TOML file; see `Recipe`.
         out: the training's folder.
         text: folder of the text; None: the one the recipe names.
-        resume: go on from the newest checkpoint in `out`.
+        resume: continue from the newest checkpoint in `out`.
         device: "auto": MPS where there is one and its numbers are right, else the CPU.
 
     Raises:
         ConfigError: a recipe that cannot be followed.
         SourceError: no text.
-        CheckpointError: nothing to resume, something there already, or writing fails.
-        TrainingError: the loss is no longer a number, or the checkpoint is another training's.
+        CheckpointError: nothing to resume, a training already there, or writing fails.
+        TrainingError: the loss is NaN or infinite, or the checkpoint is another training's.
     """
-    out, recipe = Path(out).expanduser(), Path(recipe).expanduser()
-    steps = Recipe.from_file(recipe)
+    out, path = Path(out).expanduser(), Path(recipe).expanduser()
+    steps = Recipe.from_file(path)
     there = bool(checkpoints(out / "checkpoints"))
-    if there and not resume:
-        raise CheckpointError(
-            f"{out} holds a training; go on with --resume, or choose another --out"
-        )
-    if resume and not there:
-        raise CheckpointError(f"{out} holds no checkpoint to resume; begin without --resume")
+    if there != resume:
+        full = "a training; continue it with --resume, or choose another --out"
+        empty = "no checkpoint to resume; begin without --resume"
+        raise CheckpointError(f"{out} holds {full if there else empty}")
     kept, held = read_text(steps.data, text)
     if not resume:
-        merges = learn_merges((one.text for one in kept), steps.data.vocab_size)
-        clear_leftovers(out / "tokenizer", r"\w+\.json")
-        with writing(out):
-            write_tokenizer(out / "tokenizer", merges)
-            with suppress(shutil.SameFileError):  # the recipe may lie there already
-                shutil.copyfile(recipe, out / "recipe.toml")
-    tokenizer = Tokenizer(out / "tokenizer")
-    where = trusted_device(device, steps.training.autocast)  # the dtype of its products
-    model = new_model(steps, tokenizer).to(where)
-    trainer = Trainer(
-        model,
-        Batches(
-            kept,
-            tokenizer,
-            context=steps.data.context,
-            batch_size=steps.data.batch_size,
-            seed=steps.training.seed,
-            mix=steps.data.mix(),
-        ),
-        steps.training,
-    )
-    if held:
-        trainer.evaluate = functools.partial(
-            _held_out, tokenizer=tokenizer, documents=held, data=steps.data
-        )
-    stops = [EarlyStop(steps.training.patience)] if steps.training.patience else []
-    trainer.callbacks = [
-        ProgressBar(),
-        CsvLog(out / "metrics.csv"),
-        *stops,
-        KeepModel(out / "model", tokenizer, DTYPES[steps.training.dtype]),
-        SaveTraining(out / "checkpoints"),
-    ]
+        _begin(out, path, steps, kept)
+    trainer = _new_trainer(steps, out, kept, held, device)
     if resume:
         load_training(out / "checkpoints", trainer)
-    with stop_on_signals(trainer):
+    with _stop_on_signals(trainer):
         trainer.run()
     return trainer
 
 
-def new_model(recipe: Recipe, tokenizer: Tokenizer) -> QwenForCausalLM:
-    """Return an untrained model of the recipe's shape and the tokenizer's vocabulary.
+def _begin(out: Path, path: Path, recipe: Recipe, documents: list[Document]) -> None:
+    """Learn a tokenizer, and write it and the recipe into the training's folder."""
+    merges = learn_merges((one.text for one in documents), recipe.data.vocab_size)
+    clear_leftovers(out / "tokenizer", r"\w+\.json")
+    with writing(out):
+        write_tokenizer(out / "tokenizer", merges)
+        with suppress(shutil.SameFileError):  # the recipe may be there already
+            shutil.copyfile(path, out / "recipe.toml")
 
-    Raises:
-        ConfigError: a shape that no Qwen2 model can have.
-    """
+
+def _new_trainer(
+    recipe: Recipe, out: Path, kept: list[Document], held: list[Document], device: str
+) -> Trainer:
+    """Return a trainer of an untrained model that evaluates what is held out, and saves."""
+    tokenizer, data, training = Tokenizer(out / "tokenizer"), recipe.data, recipe.training
+    where = trusted_device(device, training.autocast)  # the dtype of its products
+    model = accelerate(_new_model(recipe, tokenizer).to(where))
+    sizes = {"context": data.context, "batch_size": data.batch_size}
+    batches = Batches(kept, tokenizer, **sizes, seed=training.seed, mix=data.mix())
+
+    def held_out(model: QwenForCausalLM) -> Evaluation:
+        found = evaluate(model, tokenizer, held, **sizes).values()
+        return functools.reduce(operator.add, found)
+
+    stops = [EarlyStop(training.patience)] if training.patience else []
+    keep = KeepModel(out / "model", tokenizer, DTYPES[training.dtype])
+    log, save = CsvLog(out / "metrics.csv"), SaveTraining(out / "checkpoints")
+    callbacks = [ProgressBar(), log, *stops, keep, save]
+    evaluation = held_out if held else None
+    return Trainer(model, batches, training, evaluate=evaluation, callbacks=callbacks)
+
+
+def _new_model(recipe: Recipe, tokenizer: Tokenizer) -> QwenForCausalLM:
+    """Return an untrained model of the recipe's shape and the tokenizer's vocabulary."""
     end = tokenizer.special_id("<|endoftext|>")
     fixed = {
         "model_type": "qwen2",
@@ -130,10 +126,10 @@ def new_model(recipe: Recipe, tokenizer: Tokenizer) -> QwenForCausalLM:
 
 
 @contextmanager
-def stop_on_signals(trainer: Trainer) -> Iterator[None]:
-    """Let Ctrl-C and a polite kill end a run after the present step; a second Ctrl-C at once.
+def _stop_on_signals(trainer: Trainer) -> Iterator[None]:
+    """Let Ctrl-C or SIGTERM end a run after the present step; a second Ctrl-C at once.
 
-    Outside the main thread Python gives no signals, and nothing changes.
+    Outside the main thread Python delivers no signals, and nothing changes.
     """
     if current_thread() is not main_thread():
         yield
@@ -155,14 +151,10 @@ def stop_on_signals(trainer: Trainer) -> Iterator[None]:
 def read_text(
     data: DataSettings, text: str | Path | None = None
 ) -> tuple[list[Document], list[Document]]:
-    """Return the documents to train on, and those held out.
-
-    Args:
-        data: says which.
-        text: a folder in place of the recipe's own.
+    """Return the documents to train on, and those held out; `text` replaces the recipe's folder.
 
     Raises:
-        SourceError: no text, or as of `read_documents`, `read_package` and `hold_out`.
+        SourceError: no text, or as in `read_documents`, `read_package` and `hold_out`.
     """
     folder = text or data.text
     if not folder:
@@ -171,12 +163,3 @@ def read_text(
     for package in data.packages:
         found += read_package(package, leave_out=data.leave_out)
     return hold_out(found, data.held_out)
-
-
-def _held_out(
-    model: QwenForCausalLM, *, tokenizer: Tokenizer, documents: list[Document], data: DataSettings
-) -> Evaluation:
-    found = evaluate(
-        model, tokenizer, documents, context=data.context, batch_size=data.batch_size
-    ).values()
-    return functools.reduce(lambda a, b: a + b, found)

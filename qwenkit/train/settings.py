@@ -1,45 +1,62 @@
 """A recipe: everything that decides what a training gives, in one TOML file."""
 
-from __future__ import annotations
-
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from qwenkit.device import DTYPES
 from qwenkit.errors import ConfigError, InputError
 from qwenkit.tokenizer.bpe import SMALLEST
-from qwenkit.train.mix import Mix
+from qwenkit.train._checks import at_least, check_types, one_of, require
 from qwenkit.train.schedules import KINDS, Schedule
 
-IN_WORDS = {"int": "a whole number", "float": "a finite number", "str": "a text in quotes"}
+
+@dataclass(frozen=True)
+class Mix:
+    """How much of the text is also shown as examples.
+
+    Args:
+        fim: fraction of the text that is shown once more as fill-in-the-middle examples (Bavarian
+            et al. 2022, "Efficient Training of Language Models to Fill in the Middle"), in Qwen's
+            order prefix, suffix, middle.
+        repeats: tokens of copying examples per token of text: random tokens, then the same again.
+            Only the second half counts in the loss, because the first cannot be predicted. They
+            teach the model to look back for what came before (Olsson et al. 2022).
+    """
+
+    fim: float = 0.0
+    repeats: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("fim", self.fim), ("repeats", self.repeats)):
+            fits = type(value) in (int, float) and 0.0 <= value <= 1.0
+            require(fits, name, value, "a fraction from 0 to 1")
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to train, whatever the model and the text.
+    """How to train; independent of the model and the text.
 
     Args:
         steps: optimizer steps.
         learning_rate: the schedule's peak.
         schedule: "constant", "linear" or "cosine".
         warmup_steps: steps until the peak.
-        final: last learning rate as a share of the peak.
+        final: last learning rate as a fraction of the peak.
         weight_decay: of the matrices.
-        beta2: AdamW's memory of squared gradients.
-        clip: the gradient's norm is cut down to this; 0: never.
-        accumulate: batches whose gradients are added up before a step.
-        label_smoothing: share of the target that is spread evenly.
+        beta2: decay of AdamW's mean of squared gradients.
+        clip: the largest gradient norm; a larger gradient is scaled down. 0: never.
+        accumulate: batches whose gradients are summed for one step.
+        label_smoothing: fraction of the target that is spread evenly.
         seed: of the initial weights, the order of the text, and the mix.
-        autocast: "bfloat16": matrix products in bfloat16, weights and sums in float32, which pays
-            where the machine has such products; "float32": no.
-        evaluate_every: steps between evaluations of what is held out; 0: never.
-        patience: stop after so many evaluations in a row without a better one; 0: never.
+        autocast: "bfloat16": matrix products in bfloat16, weights and sums in float32, which is
+            faster where the machine has such products; "float32": everything in float32.
+        evaluate_every: steps between evaluations of the held-out text; 0: never.
+        patience: stop after this many evaluations in a row without a better one; 0: never.
         save_every: steps between checkpoints; 0: only at the end.
-        log_every: steps between rows of metrics.
+        log_every: steps between rows of metrics.csv.
         dtype: of the finished model's weights; the training itself is in float32.
     """
 
@@ -62,26 +79,18 @@ class TrainingSettings:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        _check_types(self, "training")
-        least = {"steps": 1, "accumulate": 1, "log_every": 1, "clip": 0, "weight_decay": 0}
-        least |= {"evaluate_every": 0, "patience": 0, "save_every": 0, "seed": 0}
-        _check_least(self, least)
-        if self.seed >= 2**63:
-            raise InputError(f"seed is {self.seed}; it must be below 2^63")
-        if self.learning_rate <= 0:
-            raise InputError(f"learning_rate is {self.learning_rate}; it must be above 0")
-        if self.schedule not in KINDS:
-            raise InputError(f"schedule is {self.schedule!r}; it must be one of {', '.join(KINDS)}")
-        if not 0.0 <= self.label_smoothing < 1.0:
-            raise InputError(
-                f"label_smoothing is {self.label_smoothing}; it must be from 0 to below 1"
-            )
-        if not 0.0 <= self.beta2 < 1.0:
-            raise InputError(f"beta2 is {self.beta2}; it must be from 0 to below 1")
-        if self.autocast not in ("float32", "bfloat16"):
-            raise InputError(f"autocast is {self.autocast!r}; it must be float32 or bfloat16")
-        if self.dtype not in DTYPES:
-            raise InputError(f"dtype is {self.dtype!r}; it must be one of {', '.join(DTYPES)}")
+        check_types(self, "training.")
+        at_least(1, steps=self.steps, accumulate=self.accumulate, log_every=self.log_every)
+        at_least(0, clip=self.clip, weight_decay=self.weight_decay, seed=self.seed)
+        at_least(0, evaluate_every=self.evaluate_every, save_every=self.save_every)
+        at_least(0, patience=self.patience)
+        require(self.seed < 2**63, "seed", self.seed, "below 2^63")
+        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        for name, value in (("label_smoothing", self.label_smoothing), ("beta2", self.beta2)):
+            require(0.0 <= value < 1.0, name, value, "from 0 to below 1")
+        one_of(KINDS, schedule=self.schedule)
+        one_of(("float32", "bfloat16"), autocast=self.autocast)
+        one_of(DTYPES, dtype=self.dtype)
         if self.patience and not self.evaluate_every:
             raise InputError("patience counts evaluations; set evaluate_every too")
         self.rates()
@@ -95,17 +104,17 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which text, and how it is cut.
+    """Which text, and how it is cut into windows.
 
     Args:
         context: tokens in a window.
         batch_size: windows in a batch.
         vocab_size: of the tokenizer that is learned from the text.
-        text: a folder, or "stdlib"; empty: the command names it.
+        text: a folder, or "stdlib"; empty: named when the training starts.
         packages: installed packages whose Python files are read as well.
         include: patterns of the folder's files to read.
-        leave_out: patterns of those not to read; a package's files begin with its name.
-        held_out: patterns of those to evaluate on and never to train on.
+        leave_out: patterns of files not to read; a package's files begin with its name.
+        held_out: patterns of files to evaluate on and never to train on.
         fim: see `Mix`.
         repeats: see `Mix`.
     """
@@ -122,8 +131,9 @@ class DataSettings:
     repeats: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_types(self, "data")
-        _check_least(self, {"context": 1, "batch_size": 1, "vocab_size": SMALLEST})
+        check_types(self, "data.")
+        at_least(1, context=self.context, batch_size=self.batch_size)
+        at_least(SMALLEST, vocab_size=self.vocab_size)
         if not self.include:
             raise InputError("include is empty; it must hold the patterns of the files to read")
         self.mix()
@@ -135,24 +145,18 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What `qwenkit train` follows.
+    """What `qwenkit train` follows."""
 
-    Attributes:
-        model: config.json's keys; the vocabulary's size and the special ids come from the text.
-        data: the text.
-        training: how.
-    """
-
-    model: Mapping[str, Any]
+    model: Mapping[str, Any]  # config.json's keys; vocabulary and special ids come from the text
     data: DataSettings
     training: TrainingSettings
 
     @classmethod
-    def from_file(cls, path: str | Path) -> Recipe:
+    def from_file(cls, path: str | Path) -> Self:
         """Read a recipe with the tables [model], [data] and [training].
 
         Raises:
-            ConfigError: no such file, no TOML, or keys and values that no recipe has.
+            ConfigError: no such file, invalid TOML, or keys or values that a recipe cannot have.
         """
         path = Path(path).expanduser()
         try:
@@ -161,16 +165,15 @@ class Recipe:
             raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not valid TOML: {error}") from None
-        unknown = sorted(found.keys() - {"model", "data", "training"})
-        absent = [name for name in ("model", "training") if name not in found]
-        no_tables = [name for name, value in found.items() if not isinstance(value, dict)]
-        kinds = (("unknown", unknown), ("missing", absent), ("not a table", no_tables))
-        wrong = [f"{kind}: {', '.join(names)}" for kind, names in kinds if names]
+        kinds = {
+            "unknown": sorted(found.keys() - {"model", "data", "training"}),
+            "missing": [name for name in ("model", "training") if name not in found],
+            "not a table": [name for name, value in found.items() if not isinstance(value, dict)],
+        }
+        wrong = [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
         if wrong:
-            raise ConfigError(
-                f"{path}: a recipe has the tables [model], [data] and [training]; "
-                + "; ".join(wrong)
-            )
+            expected = "a recipe has the tables [model], [data] and [training]"
+            raise ConfigError(f"{path}: {expected}; {'; '.join(wrong)}")
         try:
             data = _build(DataSettings, found.get("data", {}), "[data]")
             training = _build(TrainingSettings, found["training"], "[training]")
@@ -193,27 +196,3 @@ def _build(kind: Any, values: dict[str, Any], table: str) -> Any:
         raise ConfigError(f"{table} needs steps")
     given = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
     return kind(**given)
-
-
-def _check_types(settings: Any, where: str) -> None:
-    """Refuse "100" for 100, true for 1, 0.5 where a whole number is wanted, and nan."""
-    for field in fields(settings):
-        value = getattr(settings, field.name)
-        if field.type == "int":
-            right = type(value) is int
-        elif field.type == "float":
-            right = type(value) in (int, float) and math.isfinite(value)
-        elif field.type == "str":
-            right = isinstance(value, str)
-        else:
-            right = isinstance(value, tuple) and all(isinstance(one, str) for one in value)
-        if not right:
-            wanted = IN_WORDS.get(str(field.type), "a list of texts")
-            raise InputError(f"{where}.{field.name} is {value!r}; it must be {wanted}")
-
-
-def _check_least(settings: Any, least: Mapping[str, int]) -> None:
-    """Refuse numbers below their least."""
-    for name, low in least.items():
-        if getattr(settings, name) < low:
-            raise InputError(f"{name} is {getattr(settings, name)}; it must be at least {low}")

@@ -1,6 +1,9 @@
 """`qwenkit train` as a user types it."""
 
+import contextlib
+import io
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,53 +15,50 @@ from train.small import content, rows_of, write_recipe
 import qwenkit as qk
 from qwenkit.cli import main
 
+# Steps that take their time, so that a signal falls between the first and the last.
+SLOW = """
+import sys, time, torch
+from qwenkit.cli import main
+from qwenkit.train import Trainer
+torch.set_num_threads(1)
+step = Trainer.train_step
+Trainer.train_step = lambda self: (time.sleep(0.3), step(self))[1]
+sys.exit(main(sys.argv[1:]))
+"""
 
-def train_in(folder, **training):
-    """Write a recipe and texts into a folder; return the command that trains with them there."""
-    recipe, texts = write_recipe(folder, **training)
+
+def command(folder, **settings):
+    recipe, texts = write_recipe(folder, **settings)
     return ["train", str(recipe), "--text", str(texts), "--out", str(folder / "out")]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A finished training run: its folder, and what was printed."""
-    folder = tmp_path_factory.mktemp("trained")
-    command = [sys.executable, "-m", "qwenkit.cli", *train_in(folder, evaluate_every=6)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return folder, done
+def trained(tmp_path_factory, one_thread):
+    """A finished training: its folder, what was printed, and its progress bar."""
+    folder, printed, bar = tmp_path_factory.mktemp("trained"), io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(bar):
+        assert main(command(folder, evaluate_every=6)) == 0
+    return folder / "out", printed.getvalue(), bar.getvalue()
 
 
-def test_it_trains_and_says_where_the_results_are(trained):
-    folder, done = trained
-    assert "ended at step 12 of 12: all done" in done.stdout
-    assert f"model    {folder / 'out' / 'model'}" in done.stdout
-    assert "tok/s=" in done.stderr  # the bar
-    assert "held-out bits/byte=" in done.stderr
-    assert [row["step"] for row in rows_of(folder / "out" / "metrics.csv")] == ["3", "6", "9", "12"]
-
-
-def test_the_command_it_suggests_writes_with_the_new_model(trained, capsys):
-    folder, done = trained
-    suggested = re.search(r"^ +qwenkit (generate '.*' --model .*)$", done.stdout, re.MULTILINE)[1]
-    assert suggested == f"generate 'def main():' --model {folder / 'out' / 'model'}"
-    model = str(folder / "out" / "model")
-    assert main(["generate", "def main():", "--max-new-tokens", "9", "--model", model]) == 0
+def test_it_trains_and_the_command_it_suggests_writes_with_the_new_model(trained, capsys):
+    out, printed, bar = trained
+    assert "ended at step 12 of 12: all done" in printed
+    assert f"model    {out / 'model'}" in printed
+    assert "tok/s=" in bar
+    assert "held-out bits/byte=" in bar
+    assert [row["step"] for row in rows_of(out / "metrics.csv")] == ["3", "6", "9", "12"]
+    suggested = re.search(r"^ +qwenkit (generate '.*' --model .*)$", printed, re.MULTILINE)[1]
+    assert suggested == f"generate 'def main():' --model {out / 'model'}"
+    assert main([*shlex.split(suggested), "--max-new-tokens", "9"]) == 0
     assert capsys.readouterr().out.startswith("def main():")
-    assert qk.Checkpoint(folder / "out" / "model").problems() == []
+    assert qk.Checkpoint(out / "model").problems() == []
 
 
-def test_ctrl_c_saves_and_the_command_it_names_goes_on(trained, tmp_path):
-    (finished, _), out = trained, tmp_path / "a folder" / "out"
-    # A step that takes its time, so that the signal comes between the first and the last.
-    slow = (
-        "import sys, time; from qwenkit import cli; from qwenkit.train import Trainer; "
-        "step = Trainer.train_step; "
-        "Trainer.train_step = lambda self: (time.sleep(0.3), step(self))[1]; "
-        "sys.exit(cli.main(sys.argv[1:]))"
-    )
-    command = [sys.executable, "-c", slow, *train_in(tmp_path / "a folder", evaluate_every=6)]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def test_ctrl_c_saves_and_the_command_it_names_resumes(trained, tmp_path):
+    out = tmp_path / "a folder" / "out"
+    given = [sys.executable, "-c", SLOW, *command(out.parent, evaluate_every=6)]
+    running = subprocess.Popen(given, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not (out / "metrics.csv").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -68,14 +68,12 @@ def test_ctrl_c_saves_and_the_command_it_names_goes_on(trained, tmp_path):
     assert running.returncode == 130
     step = int(re.search(r"stopped by SIGINT after step (\d+) of 12; all is saved", printed)[1])
     assert 1 <= step < 12
-    named = printed.strip().splitlines()[-1].strip()
-    assert named.startswith("qwenkit train ")
-    command = f"{sys.executable} -m qwenkit.cli {named.removeprefix('qwenkit ')}"
-    again = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120)
-    assert again.returncode == 0, again.stderr
+    qwenkit, *named = shlex.split(printed.strip().splitlines()[-1])
+    assert (qwenkit, named[0]) == ("qwenkit", "train")
+    assert main(named) == 0
     weights = "model/model.safetensors"
-    assert content(out)[weights] == content(finished / "out")[weights]
-    assert rows_of(out / "metrics.csv") == rows_of(finished / "out" / "metrics.csv")
+    assert content(out)[weights] == content(trained[0])[weights]
+    assert rows_of(out / "metrics.csv") == rows_of(trained[0] / "metrics.csv")
 
 
 @pytest.mark.parametrize(
@@ -85,16 +83,14 @@ def test_ctrl_c_saves_and_the_command_it_names_goes_on(trained, tmp_path):
         (["--text", "nowhere"], "nowhere is not a folder"),
     ],
 )
-def test_what_cannot_be_done_is_reported_in_a_line(tmp_path, capsys, change, message):
-    assert main([*train_in(tmp_path), *change]) == 1
-    error = capsys.readouterr().err
-    assert message in error
-    assert "Traceback" not in error
-
-
-def test_a_second_run_in_the_same_folder_is_refused(trained, capsys):
-    folder, _ = trained
-    before = content(folder / "out")
-    assert main(train_in(folder, evaluate_every=6)) == 1
-    assert "--resume" in capsys.readouterr().err
-    assert content(folder / "out") == before
+def test_what_cannot_be_done_is_said_in_a_line(trained, tmp_path, capsys, change, message):
+    out, before = trained[0], content(trained[0])
+    for given, said in (
+        ([*command(tmp_path), *change], message),
+        (command(out.parent), "--resume"),
+    ):
+        assert main(given) == 1
+        error = capsys.readouterr().err
+        assert said in error
+        assert "Traceback" not in error
+    assert content(out) == before  # a second training in the same folder is refused

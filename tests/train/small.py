@@ -1,6 +1,7 @@
 """A tiny training for tests: made-up Python texts, a model of two layers, and a recipe of both."""
 
 import csv
+import errno
 import functools
 import itertools
 import json
@@ -10,33 +11,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load
 
-from qwenkit.config import QwenConfig
-from qwenkit.model import QwenForCausalLM
-from qwenkit.tokenizer import Tokenizer
-from qwenkit.tokenizer.bpe import learn_merges, write_tokenizer
-from qwenkit.train import (
-    Batches,
-    Callback,
-    Document,
-    Evaluation,
-    Mix,
-    Trainer,
-    TrainingSettings,
-    evaluate,
-    init_weights,
-)
+import qwenkit as qk
+from qwenkit.tokenizer import learn_merges, write_tokenizer
+from qwenkit.train import Document, Mix
 
 NAMES = ("width", "height", "depth", "total", "count", "price", "weight", "speed")
-CONTEXT, BATCH = 16, 4
+CONTEXT = 16
 MODEL = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 64, "rope_theta": 10_000.0,
     "rms_norm_eps": 1e-6, "tie_word_embeddings": True,
 }  # fmt: skip
 DATA = {
-    "context": CONTEXT, "batch_size": BATCH, "vocab_size": 300, "held_out": ["held.py"],
-    "fim": 0.25, "repeats": 0.1,
+    "context": CONTEXT, "batch_size": 4, "vocab_size": 300, "held_out": ["held.py"], "fim": 0.25,
+    "repeats": 0.1,
 }  # fmt: skip
 TRAINING = {"steps": 12, "learning_rate": 0.01, "warmup_steps": 2, "log_every": 3, "seed": 5}
 
@@ -55,43 +46,52 @@ HELD_OUT = [Document(name, text) for name, text in HELD.items()]
 
 
 @functools.cache
-def tokenizer() -> Tokenizer:
+def tokenizer() -> qk.Tokenizer:
     """Return a tokenizer learned from the texts."""
     with tempfile.TemporaryDirectory() as folder:
         return write_tokenizer(folder, learn_merges(TEXTS.values(), DATA["vocab_size"]))
 
 
-def small_model(seed: int = 0, **changes) -> QwenForCausalLM:
+def small_model(seed: int = 0, **changes) -> qk.QwenForCausalLM:
     """Return an untrained model."""
     values = {"model_type": "qwen2", "vocab_size": tokenizer().num_tokens, **MODEL, **changes}
-    model = QwenForCausalLM(QwenConfig.from_dict(values))
-    init_weights(model, seed)
+    model = qk.QwenForCausalLM(qk.QwenConfig.from_dict(values))
+    qk.train.init_weights(model, seed)
     return model
 
 
-def small_batches(**changes) -> Batches:
+def small_batches(**changes) -> qk.train.Batches:
     """Return the texts' batches, with examples of infilling and copying among them."""
-    values = {"context": CONTEXT, "batch_size": BATCH, "seed": 5, "mix": Mix(0.25, 0.1), **changes}
-    return Batches(values.pop("documents", DOCUMENTS), tokenizer(), **values)
+    values = {"context": CONTEXT, "batch_size": 4, "seed": 5, "mix": Mix(0.25, 0.1), **changes}
+    return qk.train.Batches(values.pop("documents", DOCUMENTS), tokenizer(), **values)
 
 
-def small_trainer(*callbacks, model=None, batches=None, evaluate=None, **settings) -> Trainer:
+def small_trainer(
+    *callbacks, model=None, batches=None, evaluate=None, **settings
+) -> qk.train.Trainer:
     """Return a trainer that has done no step."""
-    return Trainer(
+    return qk.train.Trainer(
         small_model() if model is None else model,
         small_batches() if batches is None else batches,
-        TrainingSettings(**{**TRAINING, **settings}),
+        qk.train.TrainingSettings(**{**TRAINING, **settings}),
         evaluate=evaluate,
         callbacks=callbacks,
     )
 
 
-def held_out_loss(model: QwenForCausalLM) -> Evaluation:
+def trained(*callbacks, **settings) -> qk.train.Trainer:
+    """Return a trainer that has run."""
+    trainer = small_trainer(*callbacks, **settings)
+    trainer.run()
+    return trainer
+
+
+def held_out_loss(model: qk.QwenForCausalLM) -> qk.train.Evaluation:
     """Evaluate the text that is held out."""
-    return evaluate(model, tokenizer(), HELD_OUT, context=CONTEXT)["held.py"]
+    return qk.train.evaluate(model, tokenizer(), HELD_OUT, context=CONTEXT)["held.py"]
 
 
-class Record(Callback):
+class Record(qk.train.Callback):
     """Keeps what each step gave, without the time it took; ends the run after step `until`."""
 
     def __init__(self, until: int = 0) -> None:
@@ -99,12 +99,77 @@ class Record(Callback):
         self.rows = []
 
     def on_step(self, trainer, metrics):
-        self.rows.append(
-            (metrics.step, metrics.tokens, metrics.loss, metrics.learning_rate,
-             metrics.gradient_norm, metrics.evaluation)
-        )  # fmt: skip
+        row = (metrics.step, metrics.tokens, metrics.loss, metrics.learning_rate)
+        self.rows.append((*row, metrics.gradient_norm, metrics.evaluation))
         if metrics.step == self.until:
             trainer.stopping = "the test asked for it"
+
+
+def resumed(folder: Path, make, at: int):
+    """Train in folder/whole, and in folder/parts with a stop; both must leave the same.
+
+    `make(folder, record, again)` returns a trainer that keeps one checkpoint in its folder, and has
+    the record as its first callback. Returned are the whole training's trainer and the last part's.
+    """
+    runs = []
+    for name, until in (("whole", 0), ("parts", at)):
+        torch.manual_seed(1)
+        runs.append(make(folder / name, Record(until), again=False))
+        runs[-1].run()
+    torch.manual_seed(2)  # another process has other random numbers
+    whole, first, then = *runs, make(folder / "parts", Record(), again=True)
+    assert qk.train.load_training(folder / "parts" / "checkpoints", then) == at
+    then.run()
+    rows, before, after = (one.callbacks[0].rows for one in (whole, first, then))
+    assert before + after == rows
+    assert len(before) == at
+    assert same_weights(then.model, whole.model)
+    assert_same_run(folder / "parts", folder / "whole", unlike=None)
+    return whole, then
+
+
+def assert_same_run(out: Path, whole: Path, unlike: str | None = "random_state") -> None:
+    """Every file is the same to the last bit, but for the seconds that steps took.
+
+    The random numbers of two processes are unlike, for a training takes none of them.
+    """
+    found, want = content(out), content(whole)
+    assert found.keys() == want.keys()
+    for name, pair in {name: (found[name], want[name]) for name in want}.items():
+        if name == "metrics.csv":
+            assert rows_of(out / name) == rows_of(whole / name)
+        elif name.endswith("state.json"):
+            states = [json.loads(one) for one in pair]
+            for state in states:
+                state["callbacks"].get("CsvLog", {"sums": [0] * 3})["sums"].pop(2)  # seconds
+            assert states[0] == states[1]
+        elif name.endswith(("optimizer.safetensors", "adapter_model.safetensors")):
+            tensors, others = (load(one) for one in pair)
+            assert tensors.keys() == others.keys()
+            assert all(t.equal(others[n]) for n, t in tensors.items() if n != unlike)
+        else:
+            assert pair[0] == pair[1], name
+
+
+class At(qk.train.Callback):
+    """Does something after one step; None: after each."""
+
+    def __init__(self, step, work) -> None:
+        self.step, self.work = step, work
+
+    def on_step(self, trainer, metrics):
+        if self.step in (metrics.step, None):
+            self.work(trainer)
+
+
+def interrupt(*_, **__):
+    """End a run with an error, as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def full(*args, **kwargs):
+    """Fail as what writes to a full disk does."""
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def same_weights(one, other) -> bool:
@@ -122,6 +187,11 @@ def rows_of(path: Path) -> list[dict[str, str]]:
     return rows
 
 
+def steps_in(folder: Path) -> list[int]:
+    """Return the steps of the checkpoints in a folder."""
+    return [step for step, _ in qk.train.checkpoints(folder)]
+
+
 def content(folder: Path) -> dict[str, bytes]:
     """Return the bytes of every file below a folder by its path."""
     files = (path for path in folder.rglob("*") if path.is_file())
@@ -134,13 +204,9 @@ def write_recipe(folder: Path, *, model=(), data=(), **training) -> tuple[Path, 
     texts.mkdir(parents=True, exist_ok=True)
     for name, text in {**TEXTS, **HELD}.items():
         (texts / name).write_text(text, encoding="utf-8")
-    tables = {
-        "model": {**MODEL, **dict(model)},
-        "data": {**DATA, **dict(data)},
-        "training": {**TRAINING, **training},
-    }
+    tables = {"model": {**MODEL, **dict(model)}, "data": {**DATA, **dict(data)}}
     lines = []
-    for table, values in tables.items():
+    for table, values in {**tables, "training": {**TRAINING, **training}}.items():
         lines.append(f"[{table}]")
         lines += [f"{name} = {json.dumps(value)}" for name, value in values.items()]
     recipe = folder / "recipe.toml"
@@ -154,11 +220,9 @@ def small_disk(folder: Path):
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        pytest.skip(f"NO REAL FULL DISK WAS TRIED: there is no mount here ({error})")
-    if done.returncode:
-        pytest.skip(f"NO REAL FULL DISK WAS TRIED: a disk cannot be mounted ({done.stderr})")
+        subprocess.run(command, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"NO REAL FULL DISK WAS TRIED: a disk cannot be mounted here ({error})")
     try:
         yield folder
     finally:

@@ -1,36 +1,40 @@
-"""Windows and batches: nothing lost but what is said to be, and the same again from a position."""
+"""Windows and batches: nothing lost but what is documented, and the same again from a position."""
 
+import functools
 import itertools
 import json
 
 import numpy as np
 import pytest
 import torch
-from fixtures_toy import ROOT, toy_of
 
 from qwenkit.errors import InputError
-from qwenkit.tokenizer import Tokenizer
-from qwenkit.tokenizer.bpe import write_tokenizer
-from qwenkit.train import IGNORE, Batches, Document, Mix, read_documents
-from qwenkit.train.batches import pack
-from qwenkit.train.mix import Epoch
+from qwenkit.tokenizer import write_tokenizer
+from qwenkit.train import IGNORE, Batches, Document, Mix
+from qwenkit.train._epoch import Epoch, pack
 
 EXAMPLE = 100_000  # ids of examples lie above those of the made-up plain stream
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    return Tokenizer(toy_of(tmp_path_factory))
-
-
-@pytest.fixture(scope="module")
-def code():
-    return read_documents(ROOT / "qwenkit", include=["config/_[a-z]*.py", "trace.py"])
 
 
 def batches_of(documents, tokenizer, **changes):
     values = {"context": 32, "batch_size": 4, "seed": 7, "mix": Mix(0.5, 0.2)}
     return Batches(documents, tokenizer, **{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def code(code):
+    return code[4:9]
+
+
+@pytest.fixture
+def make(code, tokenizer):
+    """Make batches of the code."""
+    return functools.partial(batches_of, code, tokenizer)
+
+
+@pytest.fixture
+def batches(make):
+    return make()
 
 
 def whole_epoch(batches):
@@ -42,11 +46,8 @@ def same(one, other):
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-# --- packing ---
-
-
 def made_up(rng, plain, examples, longest):
-    """Return an epoch of recognisable ids: example k begins with the id EXAMPLE × k."""
+    """Return an epoch of recognizable ids: example k begins with the id EXAMPLE × k."""
     made = []
     for number in range(1, examples + 1):
         ids = EXAMPLE * number + np.arange(rng.integers(2, longest + 1))
@@ -83,44 +84,30 @@ def test_windows_hold_the_text_in_order_and_whole_examples(plain, examples, long
         assert plain - 1 - text[-1] < length
     else:
         assert plain < 2 * length
-    if not examples:
-        # The cut at the start may cost one window, never more.
+    if not examples:  # the cut at the start may cost one window, never more
         assert len(ids) in (plain // length - 1, plain // length) if plain >= length else not text
 
 
-def test_few_examples_are_left_out():
+def test_few_examples_are_left_out_and_they_are_spread_over_the_windows():
     for seed in range(10):
         rng = np.random.default_rng(seed)
-        epoch = made_up(rng, plain=5_000, examples=300, longest=10)
-        ids, _ = pack(epoch, 20, rng)
+        ids, _ = pack(made_up(rng, plain=5_000, examples=300, longest=10), 20, rng)
         assert len(set((ids // EXAMPLE).ravel().tolist()) - {0}) >= 0.98 * 300
-
-
-def test_examples_are_spread_over_the_windows():
     rng = np.random.default_rng(0)
     ids, _ = pack(made_up(rng, 5_000, 100, 10), 20, rng)
     holding = np.flatnonzero((ids >= EXAMPLE).any(1))
     assert np.diff(holding).max() <= 4  # there is one for every two or three windows
     assert holding[0] <= 4
     assert holding[-1] >= len(ids) - 5
-
-
-def test_every_cut_of_the_stream_comes_up():
-    starts = {
-        int(pack(Epoch(np.arange(50), []), 8, np.random.default_rng(seed))[0][0, 0])
-        for seed in range(200)
-    }
-    assert starts == set(range(8))
-
-
-# --- batches ---
+    alone = Epoch(np.arange(50), [])
+    firsts = (pack(alone, 8, np.random.default_rng(seed))[0][0, 0] for seed in range(200))
+    assert set(map(int, firsts)) == set(range(8))  # every cut of the stream comes up
 
 
 @pytest.mark.parametrize("mix", [Mix(), Mix(1.0, 0.0), Mix(0.0, 0.5), Mix(0.5, 0.5)])
-def test_a_label_is_the_token_that_follows(tokenizer, code, mix):
-    batches = batches_of(code, tokenizer, mix=mix)
+def test_a_label_is_the_token_that_follows(make, mix):
     ignored = 0
-    for inputs, labels in whole_epoch(batches):
+    for inputs, labels in whole_epoch(make(mix=mix)):
         assert inputs.shape == labels.shape == (4, 32)
         assert inputs.dtype == labels.dtype == torch.int64
         follows, counted = inputs[:, 1:], labels[:, :-1] != IGNORE
@@ -130,91 +117,67 @@ def test_a_label_is_the_token_that_follows(tokenizer, code, mix):
     assert bool(ignored) == bool(mix.repeats)
 
 
-def test_only_the_first_time_of_a_copy_is_ignored(tokenizer, code):
-    batches = batches_of(code, tokenizer, mix=Mix(repeats=0.3), context=64)
+def test_only_the_first_half_of_a_copy_is_ignored(make):
     runs = 0
-    for batch in whole_epoch(batches):
+    for batch in whole_epoch(make(mix=Mix(repeats=0.3), context=64)):
         for inputs, labels in zip(*batch, strict=True):
             row = torch.cat([inputs, labels[-1:]])  # the last label is the window's last token
             ignored = (torch.cat([labels[:1] * 0, labels]) == IGNORE).int()
             edges = torch.diff(ignored, prepend=torch.zeros(1), append=torch.zeros(1))
             starts, stops = (torch.nonzero(edges == sign).flatten() for sign in (1, -1))
             for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
-                if start > 1:  # a window's very first token is no label, so its run seems shorter
+                if start > 1:  # a window's very first token is not a label: its run seems shorter
                     assert torch.equal(row[start:stop], row[stop : 2 * stop - start])
                     runs += 1
     assert runs > 20
 
 
-def plain_ids(documents, tokenizer):
-    end = tokenizer.special["<|endoftext|>"]
-    return [[*tokenizer.encode(document.text, special=False), end] for document in documents]
-
-
-def rows_of(batches):
+def windows_of(batches):
     """Return the windows of the present epoch as tuples of T + 1 ids."""
     seen = [torch.cat([one, labels[:, -1:]], dim=1) for one, labels in whole_epoch(batches)]
-    return [tuple(row) for row in torch.cat(seen).tolist()]
+    return [tuple(window) for window in torch.cat(seen).tolist()]
 
 
-def test_an_epoch_loses_only_the_ends_and_what_fills_no_batch(tokenizer, code):
-    batches = batches_of(code, tokenizer, mix=Mix())
-    total = sum(map(len, plain_ids(code, tokenizer)))
+def test_an_epoch_loses_only_the_ends_and_holds_each_token_once(make, tokenizer, code):
+    """With batches of one, an epoch is a section of the stream, in another order."""
+    end = tokenizer.special["<|endoftext|>"]
+    texts = [[*tokenizer.encode(document.text, special=False), end] for document in code]
+    batches, total = make(mix=Mix()), sum(map(len, texts))
     for epoch in range(5):
         batches.seek({"epoch": epoch, "index": 0})
-        held = 33 * len(rows_of(batches))
+        held = 33 * len(windows_of(batches))
         assert held <= total <= held + 32 + 32 + 3 * 33
-
-
-def test_each_token_is_in_one_window(tokenizer, code):
-    """With batches of one, an epoch is a piece of the stream, in another order."""
-    batches = batches_of(code, tokenizer, mix=Mix(), batch_size=1)
-    rows = rows_of(batches)
-    texts = plain_ids(code, tokenizer)
+    found = windows_of(make(mix=Mix(), batch_size=1))
     order = np.random.default_rng([7, 0]).permutation(len(texts))  # what the seed gives first
-    stream = [number for place in order for number in texts[place]]
-    starts = [start for start in range(33) if tuple(stream[start : start + 33]) in set(rows)]
+    stream = [token for number in order for token in texts[number]]
+    starts = [start for start in range(33) if tuple(stream[start : start + 33]) in set(found)]
     assert len(starts) == 1
-    pieces = [tuple(stream[at : at + 33]) for at in range(starts[0], len(stream) - 32, 33)]
-    assert sorted(rows) == sorted(pieces)
-    assert rows != pieces
+    windows = [tuple(stream[at : at + 33]) for at in range(starts[0], len(stream) - 32, 33)]
+    assert sorted(found) == sorted(windows)
+    assert found != windows
 
 
-def test_no_window_cuts_an_example(tokenizer, code):
-    marks = [tokenizer.special[f"<|fim_{name}|>"] for name in ("prefix", "suffix", "middle")]
+def test_no_window_cuts_an_example(make, tokenizer):
+    fim = [tokenizer.special[f"<|fim_{name}|>"] for name in ("prefix", "suffix", "middle")]
     end = tokenizer.special["<|endoftext|>"]
     count = 0
-    for row in rows_of(batches_of(code, tokenizer, mix=Mix(fim=1.0), context=64)):
-        found = [number for number in row if number in marks]
-        assert found == marks * (len(found) // 3)
+    for window in windows_of(make(mix=Mix(fim=1.0), context=64)):
+        found = [token for token in window if token in fim]
+        assert found == fim * (len(found) // 3)
         count += len(found) // 3
         if found:
-            first = row.index(marks[0])
-            assert row[first:].count(end) == len(found) // 3  # each example has its end
-            assert row[-1] == end
+            assert window[window.index(fim[0]) :].count(end) == len(found) // 3  # one each
+            assert window[-1] == end
     assert count > 50
 
 
-def test_seeds_and_epochs_differ_and_nothing_else_does(tokenizer, code):
-    one, again, other = (batches_of(code, tokenizer, seed=seed) for seed in (1, 1, 2))
+def test_seeds_and_epochs_differ_and_nothing_else_does(make):
+    one = make(seed=1)
     first = whole_epoch(one)
-    assert all(same(a, b) for a, b in zip(first, whole_epoch(again), strict=True))
-    assert not any(same(a, b) for a, b in zip(first, whole_epoch(other), strict=False))
+    assert all(same(a, b) for a, b in zip(first, whole_epoch(make(seed=1)), strict=True))
     one.seek({"epoch": 1, "index": 0})
-    assert not any(same(a, b) for a, b in zip(first, whole_epoch(one), strict=False))
-
-
-def test_a_batch_belongs_to_its_taker(tokenizer, code):
-    batches = batches_of(code, tokenizer)
-    batch = next(batches)
-    before = batch.input_ids.clone()
-    batch.input_ids.zero_()
-    batch.labels.zero_()
-    batches.seek({"epoch": 0, "index": 0})
-    assert torch.equal(next(batches).input_ids, before)
-
-
-# --- positions ---
+    for other in (make(seed=2), one):
+        assert not any(same(a, b) for a, b in zip(first, whole_epoch(other), strict=False))
 
 
 def test_a_position_leads_to_the_very_next_batches(tokenizer, code):
@@ -225,9 +188,8 @@ def test_a_position_leads_to_the_very_next_batches(tokenizer, code):
         positions.append(json.loads(json.dumps(batches.position)))
         seen.append(next(batches))
     other = batches_of(documents, tokenizer)
-    rng = np.random.default_rng(0)
-    # Back and forth over the epochs.
-    for place in [0, *rng.permutation(len(seen) - 3)[:20].tolist()]:
+    back_and_forth = np.random.default_rng(0).permutation(len(seen) - 3)[:20].tolist()
+    for place in [0, *back_and_forth]:
         other.seek(positions[place])
         assert other.position == positions[place]
         for wanted in seen[place : place + 3]:
@@ -236,14 +198,24 @@ def test_a_position_leads_to_the_very_next_batches(tokenizer, code):
     assert borders >= 2
 
 
-def test_positions_count_windows(tokenizer, code):
-    batches = batches_of(code, tokenizer)
+def test_positions_count_windows_and_the_end_of_an_epoch_is_one(batches):
     assert iter(batches) is batches
     assert batches.position == {"epoch": 0, "index": 0}
-    next(batches)
+    batch = next(batches)
     assert batches.position == {"epoch": 0, "index": 4}
+    before = batch.input_ids.clone()
+    batch.input_ids.zero_()  # a batch belongs to its taker
+    batch.labels.zero_()
+    batches.seek({"epoch": 0, "index": 0})
+    assert torch.equal(next(batches).input_ids, before)
     batches.seek({"epoch": 5, "index": 8})
     assert batches.position == {"epoch": 5, "index": 8}
+    batches.seek({"epoch": 0, "index": 0})
+    whole_epoch(batches)
+    position = batches.position
+    following = next(batches)
+    batches.seek(position)
+    assert same(next(batches), following)
 
 
 @pytest.mark.parametrize(
@@ -254,8 +226,7 @@ def test_positions_count_windows(tokenizer, code):
         {"epoch": -1, "index": 0}, {"epoch": 0, "index": -4},
     ],
 )  # fmt: skip
-def test_what_is_no_position_is_refused(tokenizer, code, position):
-    batches = batches_of(code, tokenizer)
+def test_what_is_not_a_position_is_refused(batches, position):
     next(batches)
     with pytest.raises(InputError, match=r"position is .*; it must hold an epoch and an index"):
         batches.seek(position)
@@ -263,29 +234,16 @@ def test_what_is_no_position_is_refused(tokenizer, code, position):
 
 
 @pytest.mark.parametrize("index", [1, 2, 4_000_000])
-def test_a_position_that_the_text_has_not_is_refused(tokenizer, code, index):
-    with pytest.raises(InputError, match=rf"position {index} is no batch's start .*, 4 in a batch"):
-        batches_of(code, tokenizer).seek({"epoch": 0, "index": index})
-
-
-def test_the_end_of_an_epoch_is_a_position(tokenizer, code):
-    batches = batches_of(code, tokenizer)
-    whole_epoch(batches)
-    position = batches.position
-    following = next(batches)
-    batches.seek(position)
-    assert same(next(batches), following)
-
-
-# --- too little ---
+def test_a_position_that_the_text_does_not_have_is_refused(batches, index):
+    with pytest.raises(InputError, match=rf"position {index} does not start a .*, 4 in a batch"):
+        batches.seek({"epoch": 0, "index": index})
 
 
 def test_too_little_text_is_refused_at_once_or_never(tmp_path):
     """Epochs differ by a window, so what is enough for the first must be enough for them all."""
-    tokenizer = write_tokenizer(tmp_path, [])  # a token a letter
+    tokenizer = write_tokenizer(tmp_path, [])  # one token per letter
     sizes = {"context": 9, "batch_size": 3, "mix": Mix()}
-    # What is surely enough: three windows of ten, and nine tokens before the first one's cut. The
-    # end of the text is a token too.
+    # Enough: three windows of ten, nine tokens before the first one's cut, and the text's end.
     for letters in range(1, 38):
         with pytest.raises(InputError, match="windows of 9 tokens, fewer than one batch of 3"):
             batches_of([Document("a", "x" * letters)], tokenizer, **sizes)
@@ -295,43 +253,26 @@ def test_too_little_text_is_refused_at_once_or_never(tmp_path):
             assert next(batches).input_ids.shape == (3, 9)
 
 
-@pytest.mark.parametrize("change", [{"context": 0}, {"batch_size": 0}, {"seed": -1}])
-def test_sizes_out_of_range_are_refused(tokenizer, code, change):
-    ((name, value),) = change.items()
+@pytest.mark.parametrize(("name", "value"), [("context", 0), ("batch_size", 0), ("seed", -1)])
+def test_sizes_out_of_range_and_no_documents_are_refused(make, tokenizer, name, value):
     with pytest.raises(InputError, match=f"{name} is {value}; it must be at least"):
-        batches_of(code, tokenizer, **change)
-
-
-def test_no_documents_are_refused(tokenizer):
+        make(**{name: value})
     with pytest.raises(InputError, match="there are no documents"):
         batches_of([], tokenizer)
 
 
-# --- what tells batches apart ---
-
-
-def test_the_description_tells_other_batches_apart(tokenizer, code, tmp_path):
-    described = batches_of(code, tokenizer).describe()
-    assert described == batches_of(code, tokenizer).describe() == json.loads(json.dumps(described))
-    text = code[0].text
-    others = [
-        batches_of(code[1:], tokenizer),
-        batches_of([*code[1:], code[0]], tokenizer),
-        batches_of([Document("other", text), *code[1:]], tokenizer),
-        batches_of([Document(code[0].name, text + " "), *code[1:]], tokenizer),
-        batches_of(code, write_tokenizer(tmp_path, [("a", "b")])),
-        batches_of(code, tokenizer, seed=8),
-        batches_of(code, tokenizer, context=33),
-        batches_of(code, tokenizer, batch_size=5),
-        batches_of(code, tokenizer, mix=Mix(0.5, 0.3)),
-        batches_of(code, tokenizer, mix=Mix(0.4, 0.2)),
-    ]
+def test_the_description_tells_other_batches_apart(make, tokenizer, code, tmp_path):
+    batches, described = make(), make().describe()
+    assert described == batches.describe() == json.loads(json.dumps(described))
+    name, text = code[0].name, code[0].text
+    firsts = [], [Document("other", text)], [Document(name, text + " ")]
+    others = [batches_of([*first, *code[1:]], tokenizer) for first in firsts]
+    others += [make(seed=8), make(context=33), make(batch_size=5)]
+    others += [make(mix=Mix(0.5, 0.3)), make(mix=Mix(0.4, 0.2))]
+    others.append(batches_of([*code[1:], code[0]], tokenizer))
+    others.append(batches_of(code, write_tokenizer(tmp_path, [("a", "b")])))
     assert all(described != other.describe() for other in others)
-    moved = batches_of(code, tokenizer)
-    next(moved)
-    assert moved.describe() == described  # where it stands is no part of it
-
-
-def test_a_file_name_of_odd_bytes_is_described(tokenizer, code):
-    odd = Document(b"caf\xe9.py".decode("utf-8", "surrogateescape"), code[0].text)
+    next(batches)
+    assert batches.describe() == described  # the position is not part of it
+    odd = Document(b"caf\xe9.py".decode("utf-8", "surrogateescape"), text)
     assert batches_of([odd], tokenizer).describe()["sha256"]

@@ -10,7 +10,7 @@ from reference import VOCAB, ids, tiny
 import qwenkit as qk
 from qwenkit.errors import InputError
 from qwenkit.model import QwenForCausalLM
-from qwenkit.tokenizer.bpe import write_tokenizer
+from qwenkit.tokenizer import write_tokenizer
 from qwenkit.train import Document, Evaluation, evaluate, token_losses
 
 CODE = "def f(x):\n    return x ** 2\n\n\nprint(f(3))\n"
@@ -18,15 +18,14 @@ CODE = "def f(x):\n    return x ** 2\n\n\nprint(f(3))\n"
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    """The toy checkpoint's tokenizer and model."""
-    folder = toy_of(tmp_path_factory)
-    return qk.Tokenizer(folder), qk.load_model(folder, dtype="float32")
+    """The toy checkpoint's model and tokenizer."""
+    return qk.load_pretrained(toy_of(tmp_path_factory), device="cpu", dtype="float32")
 
 
-class Places:
-    """No model: its loss of a token tells at which place of which window the token stands.
+class Positions:
+    """Not a model: its loss of a token tells at which position of its window the token is.
 
-    Of two tokens the first always comes, and it is given the less the later it stands.
+    The vocabulary has two tokens. The first always comes, and its probability falls with position.
     """
 
     device = torch.device("cpu")
@@ -34,15 +33,16 @@ class Places:
     def __init__(self):
         self.batches = []
 
-    def __call__(self, input_ids):
+    def __call__(self, input_ids, logits_to_keep):
         self.batches.append(len(input_ids))
-        places = torch.arange(input_ids.shape[1]) * torch.ones(len(input_ids), 1)  # (B, T)
-        return torch.stack([torch.zeros_like(places), 10 * places + 10], dim=-1)  # (B, T, 2)
+        at = torch.arange(input_ids.shape[1]) * torch.ones(len(input_ids), 1)  # (B, T)
+        logits = torch.stack([torch.zeros_like(at), 10 * at + 10], dim=-1)  # (B, T, 2)
+        return logits[:, -logits_to_keep:]
 
 
-def places(count, **sizes):
-    """Return the place in its window of each of the tokens to foresee, and the batches' sizes."""
-    model = Places()
+def positions(count, **sizes):
+    """Return each predicted token's position in its window, and the batches' sizes."""
+    model = Positions()
     losses = token_losses(model, torch.zeros(count + 1, dtype=torch.long), **sizes)
     assert losses.shape == (count,)
     return (losses / 10 - 1).round().long().tolist(), model.batches
@@ -58,35 +58,34 @@ def window_starts(count, context, stride):
 
 @pytest.mark.parametrize("context", [1, 2, 7])
 @pytest.mark.parametrize("batch_size", [1, 2, 100])
-def test_each_token_is_foreseen_in_the_first_window_that_holds_it(context, batch_size):
+def test_each_token_is_predicted_in_the_first_window_that_holds_it(context, batch_size):
     for count in range(1, 3 * context + 2):
         for stride in range(1, context + 1):
             sizes = {"context": context, "stride": stride, "batch_size": batch_size}
-            found, batches = places(count, **sizes)
+            found, batches = positions(count, **sizes)
             starts = window_starts(count, context, stride)
-            for token, place in enumerate(found):
+            for token, position in enumerate(found):
                 first = next(start for start in starts if token < start + context)
-                assert place == token - first
-                assert place >= min(token, context - stride)  # what it sees is no less
+                assert position == token - first
+                assert position >= min(token, context - stride)  # it sees at least these
             assert sum(batches) == len(starts)
             assert max(batches) <= batch_size
 
 
 def test_windows_do_not_overlap_unless_asked():
-    assert places(10, context=4) == ([0, 1, 2, 3, 0, 1, 2, 3, 2, 3], [3])
-    assert places(10, context=4) == places(10, context=4, stride=4)
-    assert places(8, context=4) == ([0, 1, 2, 3, 0, 1, 2, 3], [2])
-    assert places(8, context=4, stride=1)[0] == [0, 1, 2, 3, 3, 3, 3, 3]
+    assert positions(10, context=4) == ([0, 1, 2, 3, 0, 1, 2, 3, 2, 3], [3])
+    assert positions(10, context=4) == positions(10, context=4, stride=4)
+    assert positions(8, context=4) == ([0, 1, 2, 3, 0, 1, 2, 3], [2])
+    assert positions(8, context=4, stride=1)[0] == [0, 1, 2, 3, 3, 3, 3, 3]
 
 
 @pytest.mark.parametrize("context", [19, 20, 512])
-def test_a_text_of_one_window_is_one_forward(context):
+@pytest.mark.parametrize("stride", [1, 5, None])
+def test_a_text_of_one_window_is_one_forward(context, stride):
     model, text = tiny(), ids(1, 20)
-    logits = model(text)[0]
-    want = -logits.log_softmax(-1)[:-1].gather(1, text[0, 1:, None])[:, 0]
-    for stride in (1, 5, None):
-        got = token_losses(model, text[0], context=context, stride=stride)
-        torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+    want = -model(text)[0].log_softmax(-1)[:-1].gather(1, text[0, 1:, None])[:, 0]
+    got = token_losses(model, text[0], context=context, stride=stride)
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -104,74 +103,65 @@ def test_windows_equal_a_forward_for_each_token(context, stride, batch_size):
     torch.testing.assert_close(got, torch.stack(want), atol=1e-5, rtol=1e-5)
 
 
-def test_no_gradients_are_kept_and_the_model_stays_in_training():
+def test_no_gradients_are_kept_and_losses_are_not_rounded_to_the_models_dtype():
     model = tiny().requires_grad_(True).train()
     losses = token_losses(model, ids(1, 9)[0], context=4)
-    assert not losses.requires_grad
-    assert losses.dtype == torch.float32
-    assert model.training
+    assert (losses.requires_grad, losses.dtype, model.training) == (False, torch.float32, True)
     assert torch.equal(losses, token_losses(model.eval(), ids(1, 9)[0], context=4))
-
-
-def test_losses_of_a_bfloat16_model_are_not_rounded_to_it():
     text = ids(1, 40)[0]
     exact, rough = (token_losses(tiny(dtype=d), text) for d in (torch.float32, torch.bfloat16))
     assert rough.dtype == torch.float32
     assert rough.mean().item() == pytest.approx(exact.mean().item(), rel=0.05)
     assert not torch.equal(rough, rough.bfloat16().float())
+    # a model of one token would prove little
+    assert exact.std() > 0.5
+    assert exact.mean() > 0.5 * math.log(VOCAB)
 
 
-BAD = {
-    "one token": (torch.zeros(1, dtype=torch.long), {}, r"ids are \(1,\); one text of at least"),
-    "no token": (torch.zeros(0, dtype=torch.long), {}, r"ids are \(0,\)"),
-    "a batch": (torch.zeros(1, 5, dtype=torch.long), {}, r"ids are \(1, 5\); one text"),
-    "stride 0": (torch.zeros(5), {"stride": 0}, "stride is 0; it must be from 1 to the context"),
-    "stride below 0": (torch.zeros(5), {"stride": -1}, "stride is -1"),
-    "a wide stride": (torch.zeros(5), {"context": 4, "stride": 5}, "stride is 5; .*context of 4"),
-    "context 0": (torch.zeros(5), {"context": 0}, "to the context of 0"),
-    "batch 0": (torch.zeros(5), {"batch_size": 0}, "batch_size is 0; it must be at least 1"),
-    "batch below 0": (torch.zeros(5), {"batch_size": -8}, "batch_size is -8"),
-}
+BAD = [
+    ((1,), {}, r"ids are \(1,\); one text of at least"), ((0,), {}, r"ids are \(0,\)"),
+    ((1, 5), {}, r"ids are \(1, 5\); one text"), ((5,), {"stride": -1}, "stride is -1"),
+    ((5,), {"stride": 0}, "stride is 0; it must be from 1 to the context"),
+    ((5,), {"context": 4, "stride": 5}, "stride is 5; .*context of 4"),
+    ((5,), {"context": 0}, "to the context of 0"), ((5,), {"batch_size": -8}, "batch_size is -8"),
+    ((5,), {"batch_size": 0}, "batch_size is 0; it must be at least 1"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "sizes", "message"), BAD.values(), ids=BAD)
-def test_what_makes_no_windows_is_refused(text, sizes, message):
+@pytest.mark.parametrize(("shape", "sizes", "message"), BAD, ids=str)
+def test_what_makes_no_windows_is_refused(shape, sizes, message):
     with pytest.raises(InputError, match=message):
-        token_losses(Places(), text, **sizes)
+        token_losses(Positions(), torch.zeros(shape, dtype=torch.long), **sizes)
 
 
-# --- documents ---
-
-
-def test_documents_are_foreseen_from_their_very_first_token(toy):
-    tokenizer, model = toy
+def test_documents_are_predicted_from_their_very_first_token(toy):
+    model, tokenizer = toy
     (found,) = evaluate(model, tokenizer, [Document("a.py", CODE)]).values()
     text = torch.tensor([[tokenizer.special["<|endoftext|>"], *tokenizer.encode(CODE)]])
     with torch.no_grad():
-        shares = model(text)[0].softmax(-1)
-    nats = [-math.log(shares[place, token]) for place, token in enumerate(text[0, 1:])]
+        probabilities = model(text)[0].softmax(-1)
+    nats = [-math.log(probabilities[place, token]) for place, token in enumerate(text[0, 1:])]
     assert found.nats == pytest.approx(sum(nats), rel=1e-5)
-    assert found.num_tokens == len(nats) == len(tokenizer.encode(CODE))
-    assert found.num_bytes == len(CODE)
+    assert (found.num_tokens, found.num_bytes) == (len(nats), len(CODE))
+    assert len(nats) == len(tokenizer.encode(CODE))
     assert found.loss == pytest.approx(sum(nats) / len(nats), rel=1e-5)
     assert found.perplexity == pytest.approx(math.exp(sum(nats) / len(nats)), rel=1e-4)
     assert found.bits_per_byte == pytest.approx(sum(nats) / math.log(2) / len(CODE), rel=1e-5)
 
 
 def test_documents_do_not_see_one_another(toy):
-    tokenizer, model = toy
     documents = [Document("b", CODE), Document("a", "x = 1\n" * 30), Document("c", "é")]
     sizes = {"context": 16, "stride": 4, "batch_size": 3}
-    found = evaluate(model, tokenizer, documents, **sizes)
+    found = evaluate(*toy, documents, **sizes)
     assert list(found) == ["b", "a", "c"]
     for document in documents:
-        alone = evaluate(model, tokenizer, [document], **sizes)
+        alone = evaluate(*toy, [document], **sizes)
         assert alone == {document.name: found[document.name]}
-    assert evaluate(model, tokenizer, []) == {}
+    assert evaluate(*toy, []) == {}
 
 
 def test_a_model_that_knows_nothing_needs_the_same_for_every_token(tmp_path):
-    tokenizer = write_tokenizer(tmp_path, [])  # a token a byte
+    tokenizer = write_tokenizer(tmp_path, [])  # one token per byte
     model = QwenForCausalLM(small_config(vocab_size=tokenizer.num_tokens))
     for parameter in model.parameters():
         torch.nn.init.zeros_(parameter)
@@ -181,47 +171,25 @@ def test_a_model_that_knows_nothing_needs_the_same_for_every_token(tmp_path):
     assert found.bits_per_byte == pytest.approx(math.log2(tokenizer.num_tokens))
 
 
-def test_bytes_are_those_of_the_text_as_it_came(toy):
-    """The tokenizer sees it in NFC, so both give the same tokens and the same nats."""
-    tokenizer, model = toy
-    composed, apart = (Document(text, text) for text in ("é", "e\u0301"))
-    found = evaluate(model, tokenizer, [composed, apart])
-    assert (found["é"].num_bytes, found["e\u0301"].num_bytes) == (2, 3)
-    assert found["é"].nats == found["e\u0301"].nats
-    assert found["é"].num_tokens == found["e\u0301"].num_tokens
+def test_special_tokens_are_plain_text_and_bytes_those_of_the_text_as_given(toy):
+    """The tokenizer sees it in NFC, so both spellings give the same tokens and the same nats."""
+    composed, decomposed, special = "é", "e\u0301", "<|endoftext|>"
+    found = evaluate(*toy, [Document(text, text) for text in (composed, decomposed, special)])
+    assert found[special].num_tokens == len(toy[1].encode(special, special=False)) > 1
+    assert len(toy[1].encode(special)) == 1  # the switch does not stick
+    one, other = found[composed], found[decomposed]
+    assert (one.num_bytes, other.num_bytes) == (2, 3)
+    assert (one.nats, one.num_tokens) == (other.nats, other.num_tokens)
 
 
-def test_special_tokens_in_a_document_are_letters(toy):
-    tokenizer, model = toy
-    text = "<|endoftext|>"
-    found = evaluate(model, tokenizer, [Document("a", text)])["a"]
-    assert found.num_tokens == len(tokenizer.encode(text, special=False)) > 1
-    assert len(tokenizer.encode(text)) == 1  # the switch does not stick
-
-
-def test_documents_that_cannot_be_evaluated_are_named(toy):
-    tokenizer, model = toy
+def test_documents_that_cannot_be_evaluated_are_named_and_evaluations_add_up(toy):
     with pytest.raises(InputError, match="nothing is in the document 'empty'; leave one out"):
-        evaluate(model, tokenizer, [Document("a", "a"), Document("empty", "")])
+        evaluate(*toy, [Document("a", "a"), Document("empty", "")])
     with pytest.raises(InputError, match="two documents are called 'a'; leave one out"):
-        evaluate(model, tokenizer, [Document("a", "a"), Document("a", "b")])
-
-
-def test_evaluations_add_up():
+        evaluate(*toy, [Document("a", "a"), Document("a", "b")])
     one, other = Evaluation(10.0, 4, 20), Evaluation(5.0, 1, 2)
     both = one + other
     assert both == other + one == Evaluation(15.0, 5, 22)
-    assert both.loss == 3.0
-    assert both.perplexity == pytest.approx(math.e**3)
-    assert both.bits_per_byte == pytest.approx(15 / math.log(2) / 22)
-
-
-def test_a_hopeless_model_has_an_infinite_perplexity():
+    found = both.loss, both.perplexity, both.bits_per_byte
+    assert found == pytest.approx((3.0, math.e**3, 15 / math.log(2) / 22))
     assert Evaluation(1e6, 10, 10).perplexity == math.inf
-
-
-def test_the_reference_is_no_model_of_one_token():
-    """Or the comparisons above would prove little."""
-    losses = token_losses(tiny(), ids(1, 50)[0])
-    assert losses.std() > 0.5
-    assert losses.mean() > 0.5 * math.log(VOCAB)

@@ -1,4 +1,4 @@
-"""The weights a training starts from."""
+"""The weights that training starts from."""
 
 import math
 
@@ -9,42 +9,32 @@ from small import same_weights, small_model
 from qwenkit.train import init_weights
 
 WIDE = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 8}
+FULL = ("embed_tokens", "lm_head", "q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
+ENDINGS = [(f"{name}.weight", False) for name in FULL]
+ENDINGS += [(f"{name}.weight", True) for name in ("o_proj", "down_proj")]
 
 
-def spreads(model, ending):
-    return [p.std().item() for name, p in model.named_parameters() if name.endswith(ending)]
+@pytest.mark.parametrize("std", [0.02, 0.5])
+@pytest.mark.parametrize(("ending", "smaller"), ENDINGS)
+def test_standard_deviations(std, ending, smaller):
+    model = small_model(**WIDE, initializer_range=std, tie_word_embeddings=False)
+    found = [p.std().item() for name, p in model.named_parameters() if name.endswith(ending)]
+    want = std / math.sqrt(2 * 8) if smaller else std
+    assert found == pytest.approx([want] * (8 if "proj" in ending else 1), rel=0.06)
 
 
-@pytest.mark.parametrize("spread", [0.02, 0.5])
-@pytest.mark.parametrize(
-    ("ending", "count", "smaller"),
-    [
-        ("embed_tokens.weight", 1, False),
-        ("lm_head.weight", 1, False),
-        ("q_proj.weight", 8, False),
-        ("k_proj.weight", 8, False),
-        ("v_proj.weight", 8, False),
-        ("gate_proj.weight", 8, False),
-        ("up_proj.weight", 8, False),
-        ("o_proj.weight", 8, True),
-        ("down_proj.weight", 8, True),
-    ],
-)
-def test_standard_deviations(spread, ending, count, smaller):
-    model = small_model(**WIDE, initializer_range=spread, tie_word_embeddings=False)
-    want = spread / math.sqrt(2 * 8) if smaller else spread
-    assert spreads(model, ending) == pytest.approx([want] * count, rel=0.06)
-
-
-def test_matrices_are_normal_around_zero():
+def test_matrices_are_normal_around_zero_and_no_two_hold_the_same_values():
     values = small_model(hidden_size=64, initializer_range=1.0).model.embed_tokens.weight.flatten()
     assert abs(values.mean()) < 0.03
-    for bound, share in ((1.0, 0.6827), (2.0, 0.9545), (3.0, 0.9973)):
-        assert (values.abs() < bound).float().mean().item() == pytest.approx(share, abs=0.01)
+    for bound, fraction in ((1.0, 0.6827), (2.0, 0.9545), (3.0, 0.9973)):
+        assert (values.abs() < bound).float().mean().item() == pytest.approx(fraction, abs=0.01)
+    firsts = [p.flatten()[0].item() for p in small_model().parameters() if p.dim() == 2]
+    assert len(set(firsts)) == len(firsts)
 
 
-def test_norms_are_one_and_biases_zero():
+def test_norms_are_one_biases_zero_and_frozen_stays_frozen():
     model = small_model()
+    model.model.norm.requires_grad_(False)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(7.0)  # whatever was there before
@@ -55,32 +45,17 @@ def test_norms_are_one_and_biases_zero():
         want = 1.0 if "norm" in name else 0.0
         assert (parameter == want).all(), name
     assert all((p != 7.0).all() for p in model.parameters())
+    assert [n for n, p in model.named_parameters() if not p.requires_grad] == ["model.norm.weight"]
+    assert all(p.grad_fn is None for p in model.parameters())
 
 
 def test_a_seed_always_gives_the_same_weights_and_another_seed_others():
-    assert same_weights(small_model(seed=3), small_model(seed=3))
-    one, other = small_model(seed=3), small_model(seed=4)
-    for (name, p), q in zip(one.named_parameters(), other.parameters(), strict=True):
-        assert torch.equal(p, q) == (p.dim() == 1), name
-
-
-def test_no_two_matrices_hold_the_same_numbers():
-    firsts = [p.flatten()[0].item() for p in small_model().parameters() if p.dim() == 2]
-    assert len(set(firsts)) == len(firsts)
-
-
-def test_the_global_random_numbers_play_no_part():
     model = small_model(seed=3)
     torch.manual_seed(99)
     before = torch.get_rng_state()
     init_weights(model, 3)
-    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.get_rng_state(), before)  # global random numbers play no part
     assert same_weights(model, small_model(seed=3))
-
-
-def test_frozen_stays_frozen_and_trained_stays_trained():
-    model = small_model()
-    model.model.norm.requires_grad_(False)
-    init_weights(model)
-    assert [n for n, p in model.named_parameters() if not p.requires_grad] == ["model.norm.weight"]
-    assert all(p.grad_fn is None for p in model.parameters())
+    other = small_model(seed=4)
+    for (name, p), q in zip(model.named_parameters(), other.parameters(), strict=True):
+        assert torch.equal(p, q) == (p.dim() == 1), name

@@ -1,72 +1,63 @@
-"""The loop: each step is the one that a hand would take, and nothing else happens."""
+"""The loop: each step is the one computed by hand, and nothing else happens."""
 
 import copy
 import gc
+import itertools
 import math
 from collections import Counter
+from unittest import mock
 
 import pytest
+import small
 import torch
 import torch.nn.functional as F
-from small import (
-    Record,
-    held_out_loss,
-    same_weights,
-    small_batches,
-    small_model,
-    small_trainer,
-    tokenizer,
-)
+from small import At, Record, held_out_loss, interrupt, small_batches, small_model, small_trainer
 
 from qwenkit.errors import InputError, TrainingError
 from qwenkit.train import IGNORE, Callback, Document, Mix
 from qwenkit.train import loop as loop_file
 
 
-def spy_on_steps(trainer):
-    """Note the gradients' norm and the learning rates that each optimizer step finds."""
-    seen = []
+def spied(**settings):
+    """Return a trainer, its record, and the gradients and learning rates of optimizer steps."""
+    seen, trainer = [], small_trainer(record := Record(), **settings)
     real = trainer.optimizer.step
 
     def step():
-        gradients = [p.grad.flatten() for p in trainer.model.parameters()]
         rates = {group["lr"] for group in trainer.optimizer.param_groups}
-        seen.append((torch.cat(gradients).norm().item(), rates))
+        seen.append((torch.cat([p.grad.flatten() for p in trainer.model.parameters()]), rates))
         real()
 
     trainer.optimizer.step = step
-    return seen
+    return trainer, record, seen
 
 
-# --- a step by hand ---
+def column(record, number):
+    return [row[number] for row in record.rows]
 
 
 def by_hand(model, batches, rates, decay, beta2, clip):
     """Train by the formulas: clipping, and AdamW (Loshchilov and Hutter 2019, algorithm 2)."""
     beta1 = 0.9
-    memory = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in weights_of(model)}
+    parameters = list(model.parameters())
+    moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
     losses = []
     for t, rate in enumerate(rates, start=1):
-        batch = next(batches)
-        loss = F.cross_entropy(
-            model(batch.input_ids).flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORE
-        )
+        loss = plain_loss(model, next(batches))
         losses.append(loss.item())
-        gradients = torch.autograd.grad(loss, [p for _, p in weights_of(model)])
+        gradients = torch.autograd.grad(loss, parameters)
         norm = math.sqrt(sum(g.double().square().sum().item() for g in gradients))
-        for (name, p), g in zip(weights_of(model), gradients, strict=True):
+        for p, g, (mean, square) in zip(parameters, gradients, moments, strict=True):
             g = g * min(1.0, clip / norm)
-            mean, square = memory[name]
             mean.mul_(beta1).add_((1 - beta1) * g)
             square.mul_(beta2).add_((1 - beta2) * g * g)
             change = mean / (1 - beta1**t) / ((square / (1 - beta2**t)).sqrt() + 1e-8)
-            with torch.no_grad():
-                p.sub_(rate * (change + (decay if p.dim() == 2 else 0.0) * p))
+            p.data.sub_(rate * (change + (decay if p.dim() == 2 else 0.0) * p))
     return losses
 
 
-def weights_of(model):
-    return list(model.named_parameters())
+def plain_loss(model, batch, **options):
+    return F.cross_entropy(model(batch.input_ids).flatten(0, 1), batch.labels.flatten(), **options)
 
 
 @pytest.mark.parametrize("clip", [1.0, 100.0])
@@ -77,341 +68,223 @@ def test_three_steps_equal_three_by_hand(clip):
     trainer.run()
     rates = [trainer.settings.rates()(step) for step in range(3)]
     losses = by_hand(model, small_batches(), rates, decay=0.3, beta2=0.9, clip=clip)
-    assert [row[2] for row in record.rows] == pytest.approx(losses, abs=1e-5)
-    for (name, got), (_, want) in zip(weights_of(trainer.model), weights_of(model), strict=True):
-        torch.testing.assert_close(got, want, atol=2e-5, rtol=1e-4, msg=lambda m, n=name: n + m)
+    assert column(record, 2) == pytest.approx(losses, abs=1e-5)
     start = small_model().state_dict()
-    assert not any(p.equal(start[name]) for name, p in weights_of(trainer.model))
-
-
-# --- accumulation ---
+    for name, got in trainer.model.named_parameters():
+        want = model.get_parameter(name)
+        torch.testing.assert_close(got, want, atol=2e-5, rtol=1e-4, msg=lambda m, n=name: n + m)
+        assert not got.equal(start[name])
 
 
 def test_four_batches_of_two_equal_one_of_eight():
-    mix = Mix(repeats=0.5)
-    record, other = Record(until=1), Record(until=1)
-    small = small_trainer(record, batches=small_batches(batch_size=2, mix=mix), accumulate=4)
-    large = small_trainer(other, batches=small_batches(batch_size=8, mix=mix))
-    gradients = []
-    for trainer in (small, large):
-        real = trainer.optimizer.step
-
-        def step(trainer=trainer, real=real):
-            gradients.append([p.grad.clone() for p in trainer.model.parameters()])
-            real()
-
-        trainer.optimizer.step = step
+    rows, gradients = [], []
+    for size, accumulate in ((2, 4), (8, 1)):
+        batches = small_batches(batch_size=size, mix=Mix(repeats=0.5))
+        trainer, record, seen = spied(batches=batches, accumulate=accumulate)
+        record.until = 1
         trainer.run()
-    assert record.rows[0][:5] == pytest.approx(other.rows[0][:5], rel=1e-5)
-    for one, four in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, four, atol=1e-6, rtol=1e-4)
+        rows.append(record.rows[0][:5])
+        gradients.append(seen[0][0])
+    assert rows[0] == pytest.approx(rows[1], rel=1e-5)
+    torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-4)
 
 
-def test_accumulation_is_not_the_mean_of_the_batches_means():
-    source = small_batches(batch_size=2, mix=Mix(repeats=0.5))
-    batches = [next(source) for _ in range(4)]
+def test_accumulation_weighs_batches_by_the_labels_that_count():
+    sizes = {"batch_size": 2, "mix": Mix(repeats=0.5)}
+    batches = list(itertools.islice(small_batches(**sizes), 4))
     counts = [int((batch.labels != IGNORE).sum()) for batch in batches]
     assert len(set(counts)) > 1  # else this proves nothing
-    model = small_model()
-    with torch.no_grad():
-        means = [
-            F.cross_entropy(model(b.input_ids).flatten(0, 1), b.labels.flatten()).item()
-            for b in batches
-        ]
+    means = [plain_loss(small_model(), batch).item() for batch in batches]
     record = Record(until=1)
-    source = small_batches(batch_size=2, mix=Mix(repeats=0.5))
-    small_trainer(record, model=model, batches=source, accumulate=4).run()
+    small.trained(record, batches=small_batches(**sizes), accumulate=4)
     _, tokens, loss, *_ = record.rows[0]
     assert tokens == sum(counts)
     weighed = sum(mean * count for mean, count in zip(means, counts, strict=True)) / tokens
     assert loss == pytest.approx(weighed, abs=1e-5)
     assert abs(loss - sum(means) / 4) > 1e-4
-
-
-# --- settings that reach the step ---
+    sizes["batch_size"] = 4
+    small.trained(record := Record(), batches=small_batches(**sizes), steps=5)
+    batches = itertools.islice(small_batches(**sizes), 5)
+    counts = [int((batch.labels != IGNORE).sum()) for batch in batches]
+    assert min(counts) < 4 * 16
+    assert column(record, 1) == list(itertools.accumulate(counts))
 
 
 @pytest.mark.parametrize(("clip", "clips"), [(0.01, True), (1000.0, False), (0.0, False)])
 def test_clipping_cuts_the_norm_down_and_zero_never_does(clip, clips):
-    record = Record(until=4)
-    trainer = small_trainer(record, clip=clip)
-    seen = spy_on_steps(trainer)
+    trainer, record, seen = spied(clip=clip, steps=4)
     trainer.run()
-    reported = [row[4] for row in record.rows]  # before clipping
+    reported = column(record, 4)  # before clipping
     assert min(reported) > 0.5
     want = [0.01] * 4 if clips else reported
-    assert [norm for norm, _ in seen] == pytest.approx(want, rel=1e-4)
+    assert [gradient.norm().item() for gradient, _ in seen] == pytest.approx(want, rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["constant", "linear", "cosine"])
 def test_the_learning_rate_of_each_step_is_the_schedules(kind):
-    record = Record()
-    trainer = small_trainer(record, schedule=kind, steps=6)
-    seen = spy_on_steps(trainer)
+    trainer, record, seen = spied(schedule=kind, steps=6)
     trainer.run()
     rates = [trainer.settings.rates()(step) for step in range(6)]
-    assert [row[3] for row in record.rows] == rates
+    assert column(record, 3) == rates
     assert [used for _, used in seen] == [{rate} for rate in rates]
     assert rates[:2] == [0.005, 0.01]
 
 
 def test_label_smoothing_reaches_the_loss():
-    batch = next(small_batches())
-    with torch.no_grad():
-        logits = small_model()(batch.input_ids).flatten(0, 1)
-    want = F.cross_entropy(logits, batch.labels.flatten(), label_smoothing=0.3).item()
-    assert abs(want - F.cross_entropy(logits, batch.labels.flatten()).item()) > 1e-4
+    model, batch = small_model(), next(small_batches())
+    want = plain_loss(model, batch, label_smoothing=0.3).item()
+    assert abs(want - plain_loss(model, batch).item()) > 1e-4
     assert small_trainer(label_smoothing=0.3).train_step().loss == pytest.approx(want, abs=1e-5)
 
 
 def test_autocast_computes_in_bfloat16_and_keeps_weights_in_float32():
-    plain, cast = Record(), Record()
-    small_trainer(plain).run()
-    trainer = small_trainer(cast, autocast="bfloat16")
-    dtypes = set()
-    trainer.model.model.layers[0].mlp.up_proj.register_forward_hook(
-        lambda module, given, made: dtypes.add(made.dtype)
-    )
-    trainer.run()
+    plain, cast, dtypes, model = Record(), Record(), set(), small_model()
+    small.trained(plain)
+    linear = model.model.layers[0].mlp.up_proj
+    linear.register_forward_hook(lambda module, given, made: dtypes.add(made.dtype))
+    small.trained(cast, model=model, autocast="bfloat16")
     assert dtypes == {torch.bfloat16}
-    assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
-    losses, others = ([row[2] for row in record.rows] for record in (plain, cast))
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    losses, others = column(plain, 2), column(cast, 2)
     assert losses != others
     assert losses[0] == pytest.approx(others[0], abs=0.01)
     assert losses == pytest.approx(others, abs=0.2)  # small differences grow with the steps
 
 
-# --- learning ---
-
-
 def test_a_model_learns_a_repetitive_text():
     text = "def double(number):\n    return number + number\n\n\n"
-    ids = tokenizer().encode(text)
-    shares = [count / len(ids) for count in Counter(ids).values()]
-    unigram = -sum(share * math.log(share) for share in shares)
-    batches = small_batches(documents=[Document("double.py", text * 40)], mix=Mix())
-    record = Record()
-    small_trainer(record, batches=batches, steps=60).run()
-    losses = [row[2] for row in record.rows]
+    ids = small.tokenizer().encode(text)
+    frequencies = [count / len(ids) for count in Counter(ids).values()]
+    unigram = -sum(frequency * math.log(frequency) for frequency in frequencies)
+    record, documents = Record(), [Document("double.py", text * 40)]
+    small.trained(record, batches=small_batches(documents=documents, mix=Mix()), steps=60)
+    losses = column(record, 2)
     assert losses[0] > 5.0  # about ln(300): it knows nothing yet
     assert 1.5 < unigram < losses[0]
     assert max(losses[-5:]) < unigram / 2
 
 
-# --- evaluation, callbacks, the end ---
-
-
 def test_evaluations_are_every_so_often_and_at_the_end_in_evaluation_mode():
-    modes = []
+    modes, record, model = [], Record(), small_model()
 
     def evaluate(model):
         modes.append(model.training)
         return held_out_loss(model)
 
-    record = Record()
-    trainer = small_trainer(record, evaluate=evaluate, evaluate_every=3, steps=7)
-    trainer.model.register_forward_pre_hook(
+    model.register_forward_pre_hook(
         lambda model, given: None if torch.is_grad_enabled() == model.training else 1 / 0
     )
-    trainer.run()
+    small.trained(record, model=model, evaluate=evaluate, evaluate_every=3, steps=7)
     assert [row[0] for row in record.rows if row[5] is not None] == [3, 6, 7]
-    assert modes == [False] * 3
-    assert not trainer.model.training
-    assert record.rows[-1][5] == held_out_loss(trainer.model)
-
-
-@pytest.mark.parametrize("every", [0, 2])
-def test_evaluations_do_not_change_the_training(every):
-    plain, record = Record(), Record()
-    one = small_trainer(plain, steps=5)
-    other = small_trainer(record, evaluate=held_out_loss, evaluate_every=every, steps=5)
-    one.run()
-    other.run()
-    assert [row[:5] for row in plain.rows] == [row[:5] for row in record.rows]
-    assert same_weights(one.model, other.model)
-
-
-def test_tokens_are_the_labels_that_count():
-    record = Record()
-    small_trainer(record, batches=small_batches(mix=Mix(repeats=0.5)), steps=5).run()
-    batches = small_batches(mix=Mix(repeats=0.5))
-    counts = [int((next(batches).labels != IGNORE).sum()) for _ in range(5)]
-    assert min(counts) < 4 * 16
-    assert [row[1] for row in record.rows] == [sum(counts[: i + 1]) for i in range(5)]
+    assert (modes, model.training) == ([False] * 3, False)
+    assert record.rows[-1][5] == held_out_loss(model)
+    for every in (0, 2):  # evaluations do not change the training
+        other = Record()
+        trainer = small.trained(other, evaluate=held_out_loss, evaluate_every=every, steps=7)
+        assert [row[:5] for row in other.rows] == [row[:5] for row in record.rows]
+        assert small.same_weights(trainer.model, model)
 
 
 class Journal(Callback):
     """Notes what is called."""
 
-    def __init__(self, name, notes, fails_at=0):
-        self.name, self.notes, self.fails_at = name, notes, fails_at
-
-    def on_start(self, trainer):
-        self.notes.append(f"{self.name} start")
-
-    def on_step(self, trainer, metrics):
-        self.notes.append(f"{self.name} {metrics.step}")
-        if metrics.step == self.fails_at:
-            raise KeyboardInterrupt
-
-    def on_end(self, trainer):
-        self.notes.append(f"{self.name} end")
-
-    def on_error(self, trainer):
-        self.notes.append(f"{self.name} error")
+    def __init__(self, name, notes):
+        self.on_start = lambda trainer: notes.append(f"{name} start")
+        self.on_step = lambda trainer, metrics: notes.append(f"{name} {metrics.step}")
+        self.on_end = lambda trainer: notes.append(f"{name} end")
+        self.on_error = lambda trainer: notes.append(f"{name} error")
 
 
-def test_callbacks_are_called_in_order():
+def test_callbacks_are_called_in_order_and_told_of_an_error_instead_of_the_end():
     notes = []
-    small_trainer(Journal("a", notes), Journal("b", notes), steps=2, warmup_steps=0).run()
+    small.trained(Journal("a", notes), Journal("b", notes), steps=2, warmup_steps=0)
     assert notes == ["a start", "b start", "a 1", "b 1", "a 2", "b 2", "a end", "b end"]
-
-
-def test_an_error_is_told_to_every_callback_instead_of_the_end():
-    notes = []
-    trainer = small_trainer(Journal("a", notes, fails_at=2), Journal("b", notes), steps=4)
+    fails = At(2, interrupt)
+    trainer = small_trainer(Journal("a", notes), fails, Journal("b", notes), steps=4)
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
     assert notes[-4:] == ["b 1", "a 2", "a error", "b error"]
-    assert trainer.step == 2
-    assert not trainer.model.training
+    assert (trainer.step, trainer.model.training) == (2, False)
 
 
 def test_stopping_ends_the_run_after_the_step():
-    record = Record(until=3)
-    trainer = small_trainer(record)
-    trainer.run()
+    record, whole = Record(until=3), Record()
+    trainer = small.trained(record)
     assert (trainer.step, trainer.stopping) == (3, "the test asked for it")
     trainer.run()  # it stays stopped
     assert trainer.step == 3
     trainer.stopping = None
     trainer.run()
-    assert trainer.step == 12
-    whole = Record()
-    small_trainer(whole).run()
+    assert trainer.step == small.trained(whole).step == 12
     assert record.rows == whole.rows
 
 
 def test_gradients_of_an_interrupted_step_are_forgotten(monkeypatch):
-    trainer, calls = small_trainer(accumulate=2), []
-    real = loop_file.next_token_loss
-
-    def interrupted(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(loop_file, "next_token_loss", interrupted)
+    trainer, losses = small_trainer(accumulate=2), [loop_file.next_token_loss, interrupt]
+    monkeypatch.setattr(loop_file, "next_token_loss", lambda *a, **k: losses.pop(0)(*a, **k))
     with pytest.raises(KeyboardInterrupt):
         trainer.train_step()
+    monkeypatch.undo()
     assert trainer.model.model.norm.weight.grad is not None
     trainer.batches.seek({"epoch": 0, "index": 0})
     got, want = trainer.train_step(), small_trainer(accumulate=2).train_step()
     assert (got.loss, got.gradient_norm) == (want.loss, want.gradient_norm)
 
 
-def test_a_device_that_is_known_to_be_wrong_is_told(monkeypatch):
-    asked = []
-    monkeypatch.setattr(
-        loop_file, "training_problem", lambda *given: asked.append(given) or "wrong gradients"
-    )
-    with pytest.warns(UserWarning, match=r"wrong gradients\."):
-        trainer = small_trainer()
-    assert asked == [(trainer.model.device, trainer.model.config.vocab_size)]
-
-
-def test_a_frozen_model_has_nothing_to_train():
+def test_a_device_that_is_known_to_be_wrong_is_told_and_a_frozen_model_refused():
+    problem = mock.Mock(return_value="wrong gradients")
+    with mock.patch.object(loop_file, "training_problem", problem):
+        with pytest.warns(UserWarning, match=r"wrong gradients\."):
+            model = small_trainer().model
+    problem.assert_called_once_with(model.device, model.config.vocab_size)
     with pytest.raises(InputError, match="requires_grad"):
         small_trainer(model=small_model().requires_grad_(False))
 
 
-# --- numbers that are none ---
-
-
-class Spoil(Callback):
-    """Sets one weight to nan after a step."""
-
-    def __init__(self, after):
-        self.after = after
-
-    def on_step(self, trainer, metrics):
-        self.before = copy.deepcopy(trainer.model)
-        if metrics.step == self.after:
-            with torch.no_grad():
-                trainer.model.model.norm.weight[0] = math.nan
-
-
-def test_a_weight_that_is_no_number_ends_the_run_and_names_the_step():
-    record = Record()
-    trainer = small_trainer(Spoil(after=3), record)
+def test_nan_and_a_far_too_large_learning_rate_end_the_run_before_the_weights_are_touched():
+    spoil = At(3, lambda trainer: trainer.model.model.norm.weight.data[0].fill_(math.nan))
+    trainer = small_trainer(spoil, record := Record())
     with pytest.raises(TrainingError, match=r"^step 4: the loss is nan"):
         trainer.run()
     assert len(record.rows) == trainer.step == 3
-
-
-def test_a_far_too_large_learning_rate_ends_the_run_before_the_weights_are_touched():
-    record, spoil = Record(), Spoil(after=0)
-    trainer = small_trainer(spoil, record, learning_rate=1e9, steps=50)
+    before = {}
+    keep = At(None, lambda trainer: before.update(copy.deepcopy(trainer.model.state_dict())))
+    trainer = small_trainer(keep, learning_rate=1e9, steps=50)
     with pytest.raises(TrainingError, match=r"learning rate of 1e\+09 is probably too large") as e:
         trainer.run()
     assert str(e.value).startswith(f"step {trainer.step + 1}: ")
     assert 1 <= trainer.step < 50
     left = trainer.model.state_dict()
-    assert all(left[n].allclose(v, equal_nan=True) for n, v in spoil.before.state_dict().items())
+    assert all(left[name].allclose(value, equal_nan=True) for name, value in before.items())
 
 
-def test_a_gradient_that_overflows_ends_the_run(monkeypatch):
+def test_a_gradient_that_overflows_ends_the_run():
     trainer = small_trainer()
-    real = torch.nn.utils.clip_grad_norm_
-
-    def overflowing(parameters, most):
-        parameters = list(parameters)
-        parameters[0].grad.fill_(1e30)  # its square is beyond float32
-        return real(parameters, most)
-
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", overflowing)
+    weight = next(trainer.model.parameters())
+    weight.register_hook(lambda gradient: torch.full_like(gradient, 1e30))  # squared: infinite
     with pytest.raises(TrainingError, match=r"step 1: .*the gradient's norm inf"):
         trainer.train_step()
-    assert same_weights(trainer.model, small_model())
+    assert small.same_weights(trainer.model, small_model())
 
 
-# --- memory ---
-
-
-def live_tensors(trainer, steps):
+def live_tensors(steps):
     """Return how many tensors are alive after 20 steps and after the last."""
     counts = []
 
-    class Count(Callback):
-        def on_step(self, trainer, metrics):
-            if metrics.step in (20, steps):
-                gc.collect()
-                counts.append(sum(issubclass(type(one), torch.Tensor) for one in gc.get_objects()))
+    def count(trainer):
+        gc.collect()
+        counts.append(sum(issubclass(type(one), torch.Tensor) for one in gc.get_objects()))
 
-    trainer.callbacks.append(Count())
-    trainer.run()
+    model, batches = small_model(num_hidden_layers=1), small_batches(batch_size=1)
+    small.trained(At(20, count), At(steps, count), model=model, batches=batches, steps=steps)
     return counts
 
 
-def tiny_trainer(steps):
-    model = small_model(num_hidden_layers=1)
-    return small_trainer(model=model, batches=small_batches(batch_size=1), steps=steps)
-
-
-def test_nothing_grows_with_the_steps():
-    early, late = live_tensors(tiny_trainer(200), 200)
+def test_nothing_grows_with_the_steps_and_losses_kept_with_graphs_would_be_noticed(monkeypatch):
+    early, late = live_tensors(200)
     assert late <= early + 5
-
-
-def test_losses_kept_with_their_graphs_would_be_noticed(monkeypatch):
-    kept = []
-    real = loop_file.next_token_loss
-
-    def keeping(*args, **kwargs):
-        kept.append(real(*args, **kwargs))
-        return kept[-1]
-
+    kept, real = [], loop_file.next_token_loss
+    keeping = lambda *a, **k: kept.append(real(*a, **k)) or kept[-1]  # noqa: E731
     monkeypatch.setattr(loop_file, "next_token_loss", keeping)
-    early, late = live_tensors(tiny_trainer(40), 40)
+    early, late = live_tensors(40)
     assert late >= early + 20

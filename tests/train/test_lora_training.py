@@ -1,75 +1,54 @@
-"""Training LoRA: going on is as never having stopped, and only the adapter is stored."""
+"""Training LoRA: a resumed training equals an uninterrupted one, and stores only the adapter."""
 
 import pytest
+import small
 import torch
-from safetensors.torch import load, load_file
-from small import (
-    Record,
-    content,
-    held_out_loss,
-    same_weights,
-    small_model,
-    small_trainer,
-    tokenizer,
-)
+from safetensors.torch import load_file
+from small import held_out_loss, small_model, small_trainer
 
 import qwenkit as qk
 from qwenkit.errors import TrainingError
+from qwenkit.fast import swap
 from qwenkit.lora import lora_layers
 from qwenkit.train import KeepModel, SaveTraining, load_training, save_training
 
 ALL = ("q_proj", "v_proj", "down_proj")
 
 
-def lora_model(seed=0, base=0, **settings):
-    """Return a model with LoRA; `seed` is that of A, `base` that of the weights beside it."""
+def lora_model(seed=0, base=0, fast=False, **settings):
+    """Return a model with LoRA; `seed` is that of A, `base` that of the frozen weights."""
     model = small_model(seed=base)
+    if fast:
+        swap(model)
     torch.manual_seed(seed)
     qk.add_lora(model, **{"rank": 3, "alpha": 6, "dropout": 0.2, "targets": ALL, **settings})
     return model
 
 
-def whole_set(folder, until=0):
-    record = Record(until)
-    kept = KeepModel(folder / "model", tokenizer())
-    return record, [record, kept, SaveTraining(folder / "checkpoints")]
+@pytest.mark.parametrize("fast", [False, True], ids=["as taught", "accelerated"])
+def test_a_resumed_training_equals_an_uninterrupted_one_and_keeps_the_adapter(tmp_path, fast):
+    def make(folder, record, again):
+        keep = KeepModel(folder / "model", small.tokenizer())
+        callbacks = (record, keep, SaveTraining(folder / "checkpoints", keep=1))
+        options = {"model": lora_model(99 * again, fast=fast), "evaluate_every": 2}
+        return small_trainer(*callbacks, evaluate=held_out_loss, **options)
 
-
-def test_a_resumed_training_equals_an_uninterrupted_one_and_keeps_the_adapter(tmp_path):
-    settings = {"evaluate": held_out_loss, "evaluate_every": 2, "steps": 10}
-    torch.manual_seed(1)
-    record, callbacks = whole_set(tmp_path / "whole")
-    untouched = small_model()
-    whole = small_trainer(*callbacks, model=lora_model(), **settings)
-    whole.run()
-    assert record.rows[-1][2] < record.rows[0][2]
-    for name, weight in untouched.named_parameters():
+    whole, _ = small.resumed(tmp_path, make, 5)
+    rows = whole.callbacks[0].rows
+    assert rows[-1][2] < rows[0][2]
+    for name, weight in small_model().named_parameters():
         assert torch.equal(whole.model.get_parameter(name), weight), name
-
-    first, callbacks = whole_set(tmp_path / "parts", until=5)
-    small_trainer(*callbacks, model=lora_model(), **settings).run()
-    then, callbacks = whole_set(tmp_path / "parts")
-    trainer = small_trainer(*callbacks, model=lora_model(seed=99), **settings)
-    assert load_training(tmp_path / "parts" / "checkpoints", trainer) == 5
-    trainer.run()
-    assert first.rows + then.rows == record.rows
-    assert same_weights(trainer.model, whole.model)
-    models = [content(tmp_path / run / "model") for run in ("parts", "whole")]
-    tensors = [load(files.pop("adapter_model.safetensors")) for files in models]
-    assert models[0] == models[1]
-    assert list(models[0]) == ["adapter_config.json"]
-    assert tensors[0].keys() == tensors[1].keys()
-    assert all(torch.equal(value, tensors[1][name]) for name, value in tensors[0].items())
-
+    names = {"adapter_config.json", "adapter_model.safetensors"}
+    assert {path.name for path in (tmp_path / "parts" / "model").iterdir()} == names
     best = small_model()
     qk.load_adapter(best, tmp_path / "whole" / "model")
-    found = min(row[5].loss for row in record.rows if row[5])
+    found = min(row[5].loss for row in rows if row[5])
     assert held_out_loss(best.eval()).loss == pytest.approx(found, rel=1e-6)
 
 
 def test_a_checkpoint_holds_the_adapter_and_not_the_frozen_weights(tmp_path):
-    trainer = small_trainer(Record(until=2), model=lora_model())
-    trainer.run()
+    trainer = small_trainer(model=lora_model())
+    trainer.train_step()
     folder = save_training(tmp_path, trainer)
     assert {file.name for file in folder.iterdir()} == {
         "adapter_config.json", "adapter_model.safetensors", "base.json", "optimizer.safetensors",
@@ -82,7 +61,7 @@ def test_a_checkpoint_holds_the_adapter_and_not_the_frozen_weights(tmp_path):
 
 
 OTHERS = {
-    "other frozen weights": (lambda: lora_model(base=7), "stands beside other frozen weights"),
+    "other frozen weights": (lambda: lora_model(base=7), "belongs to other frozen weights"),
     "another rank": (lambda: lora_model(rank=2), "another rank"),
     "another alpha": (lambda: lora_model(alpha=7), "another alpha"),
     "other targets": (lambda: lora_model(targets=("q_proj",)), "other targets"),
@@ -90,22 +69,15 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("case", OTHERS)
+@pytest.mark.parametrize("case", [*OTHERS, "LoRA"])
 def test_another_model_is_refused_and_unchanged(tmp_path, case):
-    make, words = OTHERS[case]
-    trainer = small_trainer(Record(until=2), model=lora_model())
-    trainer.run()
+    swapped = (lora_model, "it trained all weights, this one trains LoRA")
+    make, message = OTHERS.get(case, swapped)
+    trainer = small_trainer(model=lora_model() if case in OTHERS else small_model())
+    trainer.train_step()
     save_training(tmp_path, trainer)
     other = small_trainer(model=make())
     before = {name: value.clone() for name, value in other.model.state_dict().items()}
-    with pytest.raises(TrainingError, match=words):
+    with pytest.raises(TrainingError, match=message):
         load_training(tmp_path, other)
     assert all(torch.equal(v, before[n]) for n, v in other.model.state_dict().items())
-
-
-def test_whole_weights_are_not_resumed_with_lora(tmp_path):
-    trainer = small_trainer(Record(until=2))
-    trainer.run()
-    save_training(tmp_path, trainer)
-    with pytest.raises(TrainingError, match="it trained all weights, this one trains LoRA"):
-        load_training(tmp_path, small_trainer(model=lora_model()))

@@ -1,4 +1,4 @@
-"""AdamW's groups: who decays, who does not, and who is left out."""
+"""AdamW's groups: which parameters decay, which do not, and which are left out."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from qwenkit.train import make_optimizer
 
 
 def groups(model, **options):
-    """Return the names of each weight decay's parameters; each may stand in one group only."""
+    """Return the names of each weight decay's parameters; each may be in one group only."""
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
     found = {}
     for group in make_optimizer(model, **options).param_groups:
@@ -22,19 +22,20 @@ def groups(model, **options):
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_matrices_decay_and_biases_and_norms_do_not(tied):
-    model = small_model(tie_word_embeddings=tied)
     layers = [f"model.layers.{i}" for i in range(2)]
     matrices = {"model.embed_tokens.weight"} | (set() if tied else {"lm_head.weight"})
     matrices |= {f"{at}.self_attn.{x}_proj.weight" for at in layers for x in "qkvo"}
     matrices |= {f"{at}.mlp.{x}_proj.weight" for at in layers for x in ("gate", "up", "down")}
-    others = {"model.norm.weight"}
-    others |= {f"{at}.self_attn.{x}_proj.bias" for at in layers for x in "qkv"}
+    others = {f"{at}.self_attn.{x}_proj.bias" for at in layers for x in "qkv"}
     others |= {f"{at}.{x}_layernorm.weight" for at in layers for x in ("input", "post_attention")}
-    assert groups(model, weight_decay=0.1) == {0.1: matrices, 0.0: others}
+    found = groups(small_model(tie_word_embeddings=tied), weight_decay=0.1)
+    assert found == {0.1: matrices, 0.0: others | {"model.norm.weight"}}
 
 
 def test_frozen_parameters_are_left_out_and_stay_as_they_are():
     model = small_model().requires_grad_(False)
+    with pytest.raises(InputError, match=r"requires_grad_\(True\) unfreezes them"):
+        make_optimizer(model)
     model.model.layers[1].mlp.requires_grad_(True)
     wanted = {f"model.layers.1.mlp.{x}_proj.weight" for x in ("gate", "up", "down")}
     assert groups(model, weight_decay=0.1) == {0.1: wanted}  # and no empty group
@@ -46,27 +47,17 @@ def test_frozen_parameters_are_left_out_and_stay_as_they_are():
     assert changed == wanted
 
 
-def test_nothing_to_train_is_refused():
-    with pytest.raises(InputError, match=r"requires_grad_\(True\) thaws them"):
-        make_optimizer(small_model().requires_grad_(False))
-
-
-def test_decay_pulls_matrices_towards_zero_where_no_gradient_does():
+def test_options_reach_adamw_and_decay_pulls_matrices_towards_zero_where_no_gradient_does():
     model = small_model()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.fill_(2.0)
     for parameter in model.parameters():
+        parameter.data.fill_(2.0)
         parameter.grad = torch.zeros_like(parameter)
-    make_optimizer(model, learning_rate=0.1, weight_decay=0.5).step()
+    optimizer = make_optimizer(model, learning_rate=0.1, weight_decay=0.5, betas=(0.8, 0.7))
+    optimizer.step()
     for name, parameter in model.named_parameters():
         want = 2.0 * (1 - 0.1 * 0.5) if parameter.dim() == 2 else 2.0
         torch.testing.assert_close(parameter, torch.full_like(parameter, want), msg=name)
-
-
-def test_options_reach_torchs_optimizer():
-    optimizer = make_optimizer(small_model(), learning_rate=0.3, betas=(0.8, 0.7))
     assert isinstance(optimizer, torch.optim.AdamW)
     for group in optimizer.param_groups:
-        assert (group["lr"], group["betas"], group["eps"]) == (0.3, (0.8, 0.7), 1e-8)
+        assert (group["lr"], group["betas"], group["eps"]) == (0.1, (0.8, 0.7), 1e-8)
         assert not group["amsgrad"]

@@ -1,44 +1,30 @@
 """A whole training in a folder: what it leaves there, and that no way of ending it loses anything.
 
-The runs that are killed, interrupted or kept from writing are children of one other process, which
-forks them; they are resumed here, and must end as a run that nobody disturbed.
+The runs that are killed, interrupted or kept from writing are children of one other process
+(forks.py); they are resumed here, and must end as a run that nobody disturbed.
 """
 
+import functools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import small
 import torch
 from fixtures_toy import ROOT
-from safetensors.torch import load
-from small import (
-    DATA,
-    HELD_OUT,
-    Record,
-    content,
-    rows_of,
-    small_disk,
-    small_trainer,
-    tokenizer,
-    write_recipe,
-)
+from small import Record, assert_same_run, content, rows_of, small_trainer, write_recipe
 
 import qwenkit as qk
-from qwenkit.errors import (
-    CheckpointError,
-    ConfigError,
-    SourceError,
-    TokenizerError,
-    TrainingError,
-)
+from qwenkit.errors import CheckpointError, ConfigError, SourceError, TokenizerError, TrainingError
+from qwenkit.fast import FastLinear, swap
 from qwenkit.pretrained import compare
-from qwenkit.train import checkpoints, evaluate, train
-from qwenkit.train.run import stop_on_signals
+from qwenkit.train import run as run_file
+from qwenkit.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = {"steps": 6, "save_every": 2, "evaluate_every": 3, "log_every": 2, "patience": 9}
@@ -58,44 +44,25 @@ def whole(tmp_path_factory, recipe):
     return out
 
 
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def follow(recipe, out):
+    """Train in `out` by the recipe."""
+    return functools.partial(train, recipe[0], out, text=recipe[1])
+
+
+@pytest.fixture
+def copy(whole, out):
+    """Put a copy of the undisturbed run into `out`; return its content."""
+    return content(shutil.copytree(whole, out))
+
+
 def steps_in(out):
-    return [step for step, _ in checkpoints(out / "checkpoints")]
-
-
-def assert_same_run(out, whole):
-    """Every file is the same to the last bit, but for the seconds that steps took."""
-    found, want = content(out), content(whole)
-    assert found.keys() == want.keys()
-    assert rows_of(out / "metrics.csv") == rows_of(whole / "metrics.csv")
-    for name in want:
-        if name.endswith("state.json"):
-            states = [json.loads(files[name]) for files in (found, want)]
-            for state in states:
-                state["callbacks"]["CsvLog"]["sums"].pop(2)  # seconds
-            assert states[0] == states[1]
-        elif name.endswith("optimizer.safetensors"):
-            moments = [load(files[name]) for files in (found, want)]
-            for tensors in moments:
-                tensors.pop("random_state")  # each process has its own; a training takes nothing
-            assert moments[0].keys() == moments[1].keys()
-            assert all(value.equal(moments[1][moment]) for moment, value in moments[0].items())
-        elif name != "metrics.csv":
-            assert found[name] == want[name], name
-
-
-def test_a_single_bit_makes_another_run(tmp_path, whole):
-    """So that the tests below can fail."""
-    shutil.copytree(whole, tmp_path / "out")
-    assert_same_run(tmp_path / "out", whole)
-    weights = tmp_path / "out" / "checkpoints" / "step-000006" / "model.safetensors"
-    found = bytearray(weights.read_bytes())
-    found[-1] ^= 1
-    weights.write_bytes(found)
-    with pytest.raises(AssertionError, match=r"step-000006/model\.safetensors"):
-        assert_same_run(tmp_path / "out", whole)
-
-
-# --- what a training leaves ---
+    return small.steps_in(out / "checkpoints")
 
 
 def test_a_training_leaves_all_that_is_needed(whole, recipe):
@@ -104,382 +71,187 @@ def test_a_training_leaves_all_that_is_needed(whole, recipe):
     assert steps_in(whole) == [4, 6]
     rows = rows_of(whole / "metrics.csv")
     assert [row["step"] for row in rows] == ["2", "3", "4", "6"]
-    model, words = qk.load_pretrained(whole / "model", dtype="float32")
-    found = evaluate(model, words, HELD_OUT, context=DATA["context"])["held.py"]
+    model, tokenizer = qk.load_pretrained(whole / "model", dtype="float32")
     best = min(float(row["evaluation_loss"]) for row in rows if row["evaluation_loss"])
-    assert found.loss == pytest.approx(best, abs=1e-4)
-    assert words.num_tokens == model.config.vocab_size == tokenizer().num_tokens
-    end = words.special["<|endoftext|>"]
-    assert model.stop_ids == (end, words.special["<|im_end|>"])
+    assert small.held_out_loss(model).loss == pytest.approx(best, abs=1e-4)
+    assert tokenizer.num_tokens == model.config.vocab_size == small.tokenizer().num_tokens
+    end = tokenizer.special["<|endoftext|>"]
+    assert model.stop_ids == (end, tokenizer.special["<|im_end|>"])
     assert model.config.pad_token_id == model.config.bos_token_id == end
 
 
-def test_the_same_recipe_gives_the_same_bits(tmp_path, whole, recipe):
+def test_the_same_recipe_gives_the_same_bits(out, whole, follow):
     torch.manual_seed(123)
-    trainer = train(recipe[0], tmp_path / "out", text=recipe[1], device="cpu")
-    assert_same_run(tmp_path / "out", whole)
+    trainer = follow(device="cpu")
+    assert_same_run(out, whole)
     assert (trainer.step, trainer.stopping, trainer.interrupted) == (6, None, False)
+    weights = out / "checkpoints" / "step-000006" / "model.safetensors"
+    found = bytearray(weights.read_bytes())
+    found[-1] ^= 1  # a single bit makes another run
+    weights.write_bytes(found)
+    with pytest.raises(AssertionError, match=r"step-000006/model\.safetensors"):
+        assert_same_run(out, whole)
 
 
-def test_a_device_with_wrong_numbers_is_left_for_the_cpu(tmp_path, recipe, monkeypatch):
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    monkeypatch.setattr(torch, "__version__", "2.8.0")
-    with pytest.warns(UserWarning, match=r"torch 2\.8 on MPS.*Using the CPU") as said:
-        trainer = train(recipe[0], tmp_path / "out", text=recipe[1])
-    assert trainer.model.device.type == "cpu"
-    assert said[0].filename == __file__
+def test_an_accelerated_model_is_trained_and_resumed_as_well(out, whole, follow, monkeypatch):
+    monkeypatch.setattr(run_file, "accelerate", swap)  # the CPU leaves small models as they are
+    model = follow().model
+    assert isinstance(model.model.layers[0].mlp.up_proj, FastLinear)
+    plain, _ = qk.load_pretrained(whole / "model", dtype="float32")
+    for name, weight in qk.load_model(out / "model", dtype="float32").named_parameters():
+        torch.testing.assert_close(weight, plain.get_parameter(name), atol=1e-3, rtol=1e-3)
+    undisturbed = shutil.copytree(out, out.parent / "undisturbed")
+    shutil.rmtree(out / "checkpoints" / "step-000006")
+    assert isinstance(follow(resume=True).model.model.layers[0].mlp.up_proj, FastLinear)
+    assert steps_in(out) == [4, 6]
+    assert_same_run(out, undisturbed)
 
 
 @pytest.mark.parametrize("autocast", ["float32", "bfloat16"])
-def test_a_device_is_tried_in_the_dtype_of_the_products(tmp_path, monkeypatch, autocast):
+def test_a_device_is_tried_in_the_dtype_of_products_and_a_wrong_one_left_for_the_cpu(
+    tmp_path, out, monkeypatch, autocast
+):
     tried = []
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    recipe, text = write_recipe(tmp_path, steps=1, warmup_steps=0, autocast=autocast)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "__version__", "2.8.0")
+        with pytest.warns(UserWarning, match=r"torch 2\.8 on MPS.*Using the CPU") as said:
+            trainer = train(recipe, tmp_path / "first", text=text)
+    assert trainer.model.device.type == "cpu"
+    assert said[0].filename == __file__
     monkeypatch.setattr(compare, "known_problem", lambda device: None)
     monkeypatch.setattr(compare, "disagreement", lambda *given: tried.append(given) or "wrong")
-    recipe, text = write_recipe(tmp_path, steps=1, warmup_steps=0, autocast=autocast)
     with pytest.warns(UserWarning, match=r"wrong\. Using the CPU"):
-        train(recipe, tmp_path / "out", text=text)
+        train(recipe, out, text=text)
     assert tried == [(torch.device("mps"), getattr(torch, autocast))]
 
 
-def test_the_recipe_may_name_the_text_and_hold_nothing_out(tmp_path):
-    texts = tmp_path / "texts"
-    recipe, _ = write_recipe(
-        tmp_path, data={"text": str(texts), "held_out": []}, steps=3, dtype="bfloat16"
-    )
-    trainer = train(recipe, tmp_path / "out")
+def test_the_recipe_may_name_the_text_and_hold_nothing_out(tmp_path, out):
+    data = {"text": str(tmp_path / "texts"), "held_out": []}
+    recipe, texts = write_recipe(tmp_path, data=data, steps=3, dtype="bfloat16")
+    trainer = train(recipe, out)
     assert trainer.evaluate is None
     assert len(trainer.batches.documents) == len(list(texts.iterdir()))
-    checkpoint = qk.Checkpoint(tmp_path / "out" / "model")
+    checkpoint = qk.Checkpoint(out / "model")
     assert checkpoint.dtype == torch.bfloat16
     last = {name: p.bfloat16() for name, p in trainer.model.state_dict().items()}
     assert all(value.equal(last[name]) for name, value in checkpoint.load().items())
 
 
-def test_a_recipe_in_the_trainings_own_folder_is_left_there(tmp_path):
-    (tmp_path / "out").mkdir()
-    recipe, texts = write_recipe(tmp_path / "out", steps=3)
-    before = recipe.read_bytes()
-    train(recipe, tmp_path / "out", text=texts)
-    assert recipe.read_bytes() == before
-
-
-def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+def test_a_tilde_is_home_and_a_recipe_in_the_trainings_own_folder_stays(tmp_path, out, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     write_recipe(tmp_path, steps=3)
-    train("~/recipe.toml", "~/out", text="~/texts")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == LEFT
+    out.mkdir()
+    (tmp_path / "recipe.toml").rename(out / "recipe.toml")
+    before = (out / "recipe.toml").read_bytes()
+    train("~/out/recipe.toml", "~/out", text="~/texts")
+    assert {path.name for path in out.iterdir()} == LEFT
+    assert (out / "recipe.toml").read_bytes() == before
 
 
-def test_patience_ends_the_run_and_a_resumed_one_at_once(tmp_path):
-    recipe, texts = write_recipe(
-        tmp_path, steps=40, evaluate_every=1, patience=2, learning_rate=1.0, warmup_steps=0
-    )
-    trainer = train(recipe, tmp_path / "out", text=texts)
+def test_patience_ends_the_run_and_a_resumed_one_at_once(tmp_path, out):
+    settings = {"steps": 40, "evaluate_every": 1, "patience": 2, "warmup_steps": 0}
+    recipe, texts = write_recipe(tmp_path, learning_rate=1.0, **settings)
+    trainer = train(recipe, out, text=texts)
     assert 2 < trainer.step < 40
     assert "in 2 evaluations" in trainer.stopping
     assert not trainer.interrupted
-    assert steps_in(tmp_path / "out") == [trainer.step]
-    again = train(recipe, tmp_path / "out", text=texts, resume=True)
+    assert steps_in(out) == [trainer.step]
+    again = train(recipe, out, text=texts, resume=True)
     assert (again.step, again.stopping) == (trainer.step, trainer.stopping)
 
 
-def test_resuming_a_finished_training_changes_nothing(tmp_path, whole, recipe):
-    shutil.copytree(whole, tmp_path / "out")
-    before = content(tmp_path / "out")
-    trainer = train(recipe[0], tmp_path / "out", text=recipe[1], resume=True)
-    assert trainer.step == 6
-    assert content(tmp_path / "out") == before
+def test_resuming_a_finished_training_and_beginning_it_again_change_nothing(copy, out, follow):
+    assert follow(resume=True).step == 6
+    assert content(out) == copy
+    with pytest.raises(CheckpointError, match="out holds a training; continue it with --resume"):
+        follow()
+    assert content(out) == copy
+    shutil.rmtree(out / "tokenizer")
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json does not exist"):
+        follow(resume=True)
 
 
-def test_a_training_in_another_thread_needs_no_signals(tmp_path, recipe, whole):
-    errors = []
-
-    def work():
-        try:
-            train(recipe[0], tmp_path / "out", text=recipe[1])
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert errors == []
-    assert_same_run(tmp_path / "out", whole)
-
-
-# --- what is refused ---
-
-
-def test_a_new_training_where_one_is_already_is_refused(tmp_path, whole, recipe):
-    shutil.copytree(whole, tmp_path / "out")
-    before = content(tmp_path / "out")
-    with pytest.raises(CheckpointError, match="out holds a training; go on with --resume, or"):
-        train(recipe[0], tmp_path / "out", text=recipe[1])
-    assert content(tmp_path / "out") == before
-
-
-def test_nothing_to_resume_is_refused(tmp_path, recipe):
-    with pytest.raises(CheckpointError, match="holds no checkpoint to resume; begin without"):
-        train(recipe[0], tmp_path / "out", text=recipe[1], resume=True)
-    assert not (tmp_path / "out").exists()
-
-
-def changed(tmp_path, **changes):
-    return write_recipe(tmp_path / "other", **{**SETTINGS, **changes})
-
-
-def more_text(tmp_path):
-    recipe, texts = changed(tmp_path)
-    (texts / "more.py").write_text("x = 1\n")
-    return recipe, texts
+def test_a_training_in_another_thread_needs_no_signals(out, follow, whole):
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(follow).result()
+    assert_same_run(out, whole)
 
 
 OTHERS = {
-    "settings": (lambda to: changed(to, clip=0.5), "clip of the settings was 1.0 and is 0.5"),
-    "model": (lambda to: changed(to, model={"num_hidden_layers": 1}), "the model's config is anot"),
-    "mix": (lambda to: changed(to, data={"fim": 0.0}), "mix of the text was {'fim': 0.25"),
-    "text": (more_text, "sha256 of the text was '"),
+    "settings": ({"clip": 0.5}, "clip of the settings was 1.0 and is 0.5"),
+    "model": ({"model": {"num_hidden_layers": 1}}, "the model's config differs"),
+    "mix": ({"data": {"fim": 0.0}}, "mix of the text was {'fim': 0.25"),
+    "text": ({}, "sha256 of the text was '"),
 }
 
 
-@pytest.mark.parametrize(("make", "words"), OTHERS.values(), ids=OTHERS)
-def test_resuming_with_another_recipe_is_refused(tmp_path, whole, make, words):
-    shutil.copytree(whole, tmp_path / "out")
-    before = content(tmp_path / "out")
-    recipe, texts = make(tmp_path)
+@pytest.mark.parametrize(("changes", "difference"), OTHERS.values(), ids=OTHERS)
+def test_resuming_with_another_recipe_is_refused(tmp_path, copy, out, changes, difference):
+    recipe, texts = write_recipe(tmp_path / "other", **{**SETTINGS, **changes})
+    if not changes:
+        (texts / "more.py").write_text("x = 1\n")
     with pytest.raises(TrainingError) as caught:
-        train(recipe, tmp_path / "out", text=texts, resume=True)
-    assert words in str(caught.value)
-    assert content(tmp_path / "out") == before
+        train(recipe, out, text=texts, resume=True)
+    assert difference in str(caught.value)
+    assert content(out) == copy
 
 
-def test_what_cannot_be_followed_is_refused_before_anything_is_written(tmp_path, recipe):
+def test_what_cannot_be_followed_is_refused_before_anything_is_written(tmp_path, out, recipe):
     path, texts = recipe
-    out = tmp_path / "out"
-    with pytest.raises(SourceError, match="no text to train on"):
-        train(path, out)
-    with pytest.raises(SourceError, match="is not a folder"):
-        train(path, out, text=tmp_path / "absent")
-    with pytest.raises(ConfigError, match=r"absent\.toml cannot be read"):
-        train(tmp_path / "absent.toml", out, text=texts)
     other, _ = write_recipe(tmp_path / "small", data={"vocab_size": 100})
-    with pytest.raises(ConfigError, match="vocab_size is 100"):
-        train(other, out, text=texts)
+    for given, options, error, message in (
+        (path, {}, SourceError, "no text to train on"),
+        (path, {"text": tmp_path / "absent"}, SourceError, "is not a folder"),
+        (tmp_path / "absent.toml", {"text": texts}, ConfigError, r"absent\.toml cannot be read"),
+        (other, {"text": texts}, ConfigError, "vocab_size is 100"),
+        (path, {"text": texts, "resume": True}, CheckpointError,
+         "holds no checkpoint to resume; begin without"),
+    ):  # fmt: skip
+        with pytest.raises(error, match=message):
+            train(given, out, **options)
     assert not out.exists()
-
-
-@pytest.mark.parametrize("name", ["vocab_size", "bos_token_id", "eos_token_id", "model_type"])
-def test_a_recipe_must_not_set_what_comes_from_the_text(tmp_path, name):
-    recipe, texts = write_recipe(tmp_path, model={name: 5})
-    with pytest.raises(ConfigError, match=rf"\[model\] sets {name}; that comes from the text"):
-        train(recipe, tmp_path / "out", text=texts)
-
-
-def test_a_model_that_cannot_be_is_refused(tmp_path):
-    recipe, texts = write_recipe(tmp_path, model={"num_key_value_heads": 3})
-    with pytest.raises(ConfigError, match=r"\[model\]: num_attention_heads is 4; it must be div"):
-        train(recipe, tmp_path / "out", text=texts)
-
-
-def test_a_file_in_the_folders_place_is_one_clear_error(tmp_path, recipe):
-    (tmp_path / "out").write_text("mine")
+    out.write_text("mine")
     with pytest.raises(CheckpointError, match="out could not be written"):
-        train(recipe[0], tmp_path / "out", text=recipe[1])
-    assert (tmp_path / "out").read_text() == "mine"
+        train(path, out, text=texts)
+    assert out.read_text() == "mine"
 
 
-def test_a_resumed_training_whose_tokenizer_is_gone_is_one_clear_error(tmp_path, whole, recipe):
-    shutil.copytree(whole, tmp_path / "out")
-    shutil.rmtree(tmp_path / "out" / "tokenizer")
-    with pytest.raises(TokenizerError, match=r"tokenizer\.json does not exist"):
-        train(recipe[0], tmp_path / "out", text=recipe[1], resume=True)
+TAKEN = ("vocab_size", "bos_token_id", "eos_token_id", "model_type")
+MODELS = {name: f"sets {name}; that comes from the text" for name in TAKEN}
+MODELS["num_key_value_heads"] = "num_attention_heads is 4; it must be div"
 
 
-# --- signals ---
+@pytest.mark.parametrize(("name", "message"), MODELS.items(), ids=MODELS)
+def test_a_recipe_of_a_model_that_cannot_be_is_refused(tmp_path, out, name, message):
+    recipe, texts = write_recipe(tmp_path, model={name: 3})
+    with pytest.raises(ConfigError, match=rf"\[model\].* {message}"):
+        train(recipe, out, text=texts)
 
 
-class Signal(Record):
-    """Sends signals to its own process during one step."""
-
-    def __init__(self, at, *numbers):
-        super().__init__()
-        self.at, self.numbers = at, numbers
-
-    def on_step(self, trainer, metrics):
-        super().on_step(trainer, metrics)
-        if metrics.step == self.at:
-            for number in self.numbers:
-                signal.raise_signal(number)
-
-
-@pytest.fixture
-def handlers():
-    """The handlers that must be back after a run."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.getsignal(number) for number in numbers]
-    yield before
-    assert [signal.getsignal(number) for number in numbers] == before
+def signalled(*numbers):
+    """Return a trainer and its record after signals to this process in the third step."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    work = small.At(3, lambda trainer: [signal.raise_signal(number) for number in numbers])
+    trainer = small_trainer(record := Record(), work)
+    try:
+        with run_file._stop_on_signals(trainer):
+            assert signal.getsignal(signal.SIGINT) != before[0]
+            trainer.run()
+    finally:
+        assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    return trainer, record
 
 
-@pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_after_the_step(number):
-    record = Signal(3, number)
-    trainer = small_trainer(record)
-    with stop_on_signals(trainer):
-        trainer.run()
+def test_a_signal_ends_the_run_after_the_step_and_a_second_ctrl_c_at_once(number):
+    trainer, record = signalled(number)
     assert (trainer.step, len(record.rows), trainer.interrupted) == (3, 3, True)
     assert trainer.stopping == f"stopped by {number.name}"
-
-
-@pytest.mark.usefixtures("handlers")
-def test_a_second_ctrl_c_ends_the_run_at_once():
-    trainer = small_trainer(Signal(3, signal.SIGINT, signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt), stop_on_signals(trainer):
-        trainer.run()
-
-
-def test_signals_are_as_before_when_a_training_has_failed(handlers):
-    def fail():
-        with stop_on_signals(small_trainer()):
-            assert signal.getsignal(signal.SIGINT) != handlers[0]
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail()
-
-
-# --- runs that are ended by force ---
-
-# Forks children that train, or save, and comes to an end of each in a way of its own.
-FORKS = """
-import errno, json, os, pathlib, resource, shutil, signal, sys, traceback
-import torch
-torch.set_num_threads(1)
-from small import content, small_trainer
-from qwenkit.checkpoint import _saving as saving
-from qwenkit.files import clear_leftovers
-from qwenkit.train import checkpoints, save_training, train
-FILE, LOOP = (sys.modules["qwenkit.train." + name] for name in ("checkpoints", "loop"))
-recipe, texts, base = map(pathlib.Path, sys.argv[1:])
-
-def forked(work, *arguments):
-    child = os.fork()
-    if child:
-        return child
-    sys.stderr = open(os.devnull, "w")  # no bars
-    try:
-        work(*arguments)
-    except BaseException as error:
-        print(type(error).__name__ + ":", error, flush=True)
-        os._exit(1)
-    os._exit(0)
-
-def die(path=None):
-    if path:  # as if the file were half written
-        pathlib.Path(path).write_bytes(b"half")
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def arm(at):
-    "Kill this process at its at-th step towards the disk; return the count of steps."
-    count = [0]
-    def deadly(function, writes=False):
-        def wrapped(*args, **kwargs):
-            count[0] += 1
-            if count[0] == at:
-                die(args[1] if writes else None)
-            return function(*args, **kwargs)
-        return wrapped
-    saving.save_file = deadly(saving.save_file, writes=True)
-    for where, name in ((os, "fsync"), (os, "replace"), (shutil, "rmtree")):
-        setattr(where, name, deadly(getattr(where, name)))
-    for name in ("rename", "mkdir", "write_text"):
-        setattr(pathlib.Path, name, deadly(getattr(pathlib.Path, name)))
-    return count
-
-def train_and_die(out, at):
-    arm(at)
-    train(recipe, out, text=texts)
-
-def killed_trainings():
-    at, found = 1, {}
-    while True:
-        out = base / f"killed-{at}"
-        _, status = os.waitpid(forked(train_and_die, out, at), 0)
-        if not os.WIFSIGNALED(status):
-            return found
-        found[out.name] = os.WTERMSIG(status)
-        at += 5
-
-def killed_saves():
-    trainer, start, want, found = small_trainer(), base / "start", {}, []
-    for step in (1, 2, 3):
-        trainer.train_step()
-        if step < 3:
-            save_training(start, trainer)
-    shutil.copytree(start, base / "reference")
-    save_training(base / "reference", trainer, keep=3)
-    want = {path.name: content(path) for _, path in checkpoints(base / "reference")}
-    running, at = True, 0
-    while running:
-        at += 1
-        folder = base / "saves" / str(at)
-        shutil.copytree(start, folder)
-        def save():
-            arm(at)
-            save_training(folder, trainer)
-        running = os.WIFSIGNALED(os.waitpid(forked(save), 0)[1])
-        whole = checkpoints(folder)
-        sound = all(content(path) == want[path.name] for _, path in whole)
-        left = len(list(folder.iterdir())) - len(whole)
-        clear_leftovers(folder, FILE.NAME.pattern)
-        after = len(list(folder.iterdir()))
-        found.append([running, [step for step, _ in whole], sound, left, after == len(whole)])
-    return found
-
-def at_step(number, work):
-    "Do something in the middle of a step."
-    real, count = LOOP.next_token_loss, [0]
-    def loss(*args, **kwargs):
-        count[0] += 1
-        if count[0] == number:
-            work()
-        return real(*args, **kwargs)
-    LOOP.next_token_loss = loss
-
-def train_and_wait(out, ready, go):
-    at_step(4, lambda: (os.write(ready, b"."), os.read(go, 1)))
-    trainer = train(recipe, out, text=texts)
-    print(trainer.stopping, trainer.interrupted, trainer.step, flush=True)
-
-def signalled(name, number):
-    (listen, ready), (go, tell) = os.pipe(), os.pipe()
-    sys.stdout.flush()
-    child = forked(train_and_wait, base / name, ready, go)
-    os.read(listen, 1)
-    os.kill(child, number)
-    os.write(tell, b".")
-    _, status = os.waitpid(child, 0)
-    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
-
-def train_and_stop_at_once(out):
-    at_step(4, lambda: (signal.raise_signal(signal.SIGINT), signal.raise_signal(signal.SIGINT)))
-    train(recipe, out, text=texts)
-
-def train_with_a_limit(out):
-    limit = (150_000, resource.RLIM_INFINITY)  # the optimizer's file is larger
-    at_step(3, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
-    train(recipe, out, text=texts)
-
-found = {"saves": killed_saves(), "killed": killed_trainings()}
-found["SIGINT"] = signalled("SIGINT", signal.SIGINT)
-found["SIGTERM"] = signalled("SIGTERM", signal.SIGTERM)
-found["twice"] = os.WEXITSTATUS(os.waitpid(forked(train_and_stop_at_once, base / "twice"), 0)[1])
-found["limit"] = os.WEXITSTATUS(os.waitpid(forked(train_with_a_limit, base / "limit"), 0)[1])
-print(json.dumps(found))
-"""
+    with pytest.raises(KeyboardInterrupt):
+        signalled(number, signal.SIGINT)
 
 
 @pytest.fixture(scope="module")
@@ -488,23 +260,19 @@ def forks(tmp_path_factory, recipe):
     if not hasattr(os, "fork"):
         pytest.skip("this system cannot fork")
     base = tmp_path_factory.mktemp("forks")
-    tests = ROOT / "tests"
     environment = {
-        **os.environ, "PYTHONPATH": f"{ROOT}:{tests}:{tests / 'train'}", "PYTHONWARNINGS": "ignore",
+        **os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PYTHONWARNINGS": "ignore",
         "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", FORKS, *map(str, (*recipe, base))],
-        capture_output=True, text=True, env=environment, timeout=1200, check=False,
-    )  # fmt: skip
+    command = [sys.executable, str(ROOT / "tests" / "train" / "forks.py"), *map(str, recipe), base]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1200)
     assert done.returncode == 0, done.stderr
     *said, last = done.stdout.splitlines()
     return base, json.loads(last), said
 
 
 def test_a_killed_save_leaves_whole_checkpoints_only(forks):
-    _, found, _ = forks
-    running, steps, sound, left, cleared = zip(*found["saves"], strict=True)
+    running, steps, sound, left, cleared = zip(*forks[1]["saves"], strict=True)
     assert list(running) == [True] * (len(running) - 1) + [False]
     assert len(running) > 12
     states = [[1, 2], [1, 2, 3], [2, 3]]
@@ -518,14 +286,14 @@ def test_a_killed_save_leaves_whole_checkpoints_only(forks):
 def test_a_killed_training_goes_on_as_if_it_had_not_been(forks, whole, recipe):
     base, found, _ = forks
     assert len(found["killed"]) >= 10
-    assert set(found["killed"].values()) == {signal.SIGKILL}
+    assert set(found["killed"].values()) == {-signal.SIGKILL}
     begun = set()
     for name in found["killed"]:
         out = base / name
         there = steps_in(out)
         begun.add(there[-1] if there else 0)
         names = {"config.json", "model.safetensors", "optimizer.safetensors", "state.json"}
-        for _, folder in checkpoints(out / "checkpoints"):
+        for _, folder in qk.train.checkpoints(out / "checkpoints"):
             assert {path.name for path in folder.iterdir()} == names, folder
         train(recipe[0], out, text=recipe[1], resume=bool(there))
         if there == [2, 4, 6]:  # killed before the oldest was removed, with nothing left to save
@@ -534,52 +302,39 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(forks, whole, recipe):
     assert begun >= {0, 2, 4}
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_an_interrupted_training_saves_the_step_and_goes_on_from_it(forks, whole, recipe, name):
+@pytest.mark.parametrize(
+    ("name", "code", "printed", "steps"),
+    [
+        ("SIGINT", 0, "stopped by SIGINT True 4", [2, 4]),
+        ("SIGTERM", 0, "stopped by SIGTERM True 4", [2, 4]),
+        ("twice", 1, "KeyboardInterrupt: ", [2]),  # at once: the last checkpoint is kept
+        ("limit", 1, "CheckpointError: no checkpoint could be written to {} (", [2]),
+    ],
+)
+def test_an_interrupted_training_goes_on_from_what_it_saved(
+    forks, whole, recipe, name, code, printed, steps
+):
     base, found, said = forks
-    assert found[name] == 0
-    assert f"stopped by {name} True 4" in said
-    assert steps_in(base / name) == [2, 4]
+    assert found[name] == code
+    printed = printed.format(base / name / "checkpoints")
+    (line,) = [line for line in said if line.startswith(printed)]
+    assert name != "limit" or "File too large" in line
+    assert steps_in(base / name) == steps
+    assert len(list((base / name / "checkpoints").iterdir())) == len(steps)
     train(recipe[0], base / name, text=recipe[1], resume=True)
     assert_same_run(base / name, whole)
 
 
-def test_a_second_ctrl_c_keeps_the_last_checkpoint(forks, whole, recipe):
-    base, found, said = forks
-    assert found["twice"] == 1
-    assert "KeyboardInterrupt: " in said
-    assert steps_in(base / "twice") == [2]
-    train(recipe[0], base / "twice", text=recipe[1], resume=True)
-    assert_same_run(base / "twice", whole)
-
-
-def test_a_file_that_the_system_will_not_let_grow_is_one_clear_error(forks, whole, recipe):
-    base, found, said = forks
-    assert found["limit"] == 1
-    (line,) = [line for line in said if "File too large" in line]
-    assert line.startswith(
-        f"CheckpointError: no checkpoint could be written to {base / 'limit' / 'checkpoints'} ("
-    )
-    assert steps_in(base / "limit") == [2]
-    assert len(list((base / "limit" / "checkpoints").iterdir())) == 1
-    train(recipe[0], base / "limit", text=recipe[1], resume=True)
-    assert_same_run(base / "limit", whole)
-
-
-# --- a disk that is full ---
-
-
 def test_a_training_on_a_full_disk_fails_clearly_and_goes_on_later(tmp_path, whole, recipe):
     """The disk has a megabyte, too little for three checkpoints, and here still less."""
-    had = []
-    with small_disk(tmp_path / "disk") as disk:
+    had, copy = [], tmp_path / "copy"
+    with small.small_disk(tmp_path / "disk") as disk:
         for filled in (0, 300_000, 600_000, 850_000, 1_030_000):
-            out, copy = disk / "out", tmp_path / "copy"
             (disk / "filler").write_bytes(bytes(filled))
             with pytest.raises(CheckpointError, match=r"No space left on device|os error 28"):
-                train(recipe[0], out, text=recipe[1])
+                train(recipe[0], disk / "out", text=recipe[1])
             (disk / "filler").unlink()
-            shutil.move(out, copy)
+            shutil.move(disk / "out", copy)
             had.append(steps_in(copy))
             train(recipe[0], copy, text=recipe[1], resume=bool(had[-1]))
             assert_same_run(copy, whole)

@@ -1,14 +1,13 @@
 """Recipes: the real one, and tables of those that cannot be followed."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
+from fixtures_toy import ROOT
 
 from qwenkit.errors import ConfigError, InputError
 from qwenkit.train import DataSettings, Mix, Recipe, TrainingSettings
 
-ROOT = Path(__file__).parents[2]
 SHORTEST = "[model]\n[training]\nsteps = 5\n"
 
 
@@ -19,15 +18,10 @@ def recipe(tmp_path, text):
     return Recipe.from_file(file)
 
 
-# --- what is read ---
-
-
 def test_the_real_recipe_is_read():
     found = Recipe.from_file(ROOT / "data" / "tiny-coder" / "recipe.toml")
-    assert found.model["hidden_size"] == 256
-    assert found.model["tie_word_embeddings"] is True
-    assert found.data.text == "stdlib"
-    assert found.data.include == ("*.py",)
+    assert (found.model["hidden_size"], found.model["tie_word_embeddings"]) == (256, True)
+    assert (found.data.text, found.data.include) == ("stdlib", ("*.py",))
     assert "site-packages/*" in found.data.leave_out
     assert "bisect.py" in found.data.held_out
     assert (found.data.context, found.data.batch_size, found.data.vocab_size) == (512, 16, 2048)
@@ -35,14 +29,24 @@ def test_the_real_recipe_is_read():
     rates = found.training.rates()
     assert rates.kind == found.training.schedule == "cosine"
     assert (rates.peak, rates.steps) == (found.training.learning_rate, found.training.steps)
-    assert found.training.autocast == found.training.dtype == "bfloat16"
-    assert found.training.seed == 1
+    training = found.training
+    assert (training.autocast, training.dtype, training.seed) == ("bfloat16", "bfloat16", 1)
 
 
-def test_what_is_not_said_has_a_default(tmp_path):
+def test_what_is_not_given_has_a_default_and_a_missing_recipe_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.toml cannot be read: No such file"):
+        Recipe.from_file(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        Recipe.from_file(tmp_path)
     found = recipe(tmp_path, SHORTEST)
     assert found == Recipe({}, DataSettings(), TrainingSettings(steps=5))
     assert found.data.mix() == Mix()
+    assert recipe(tmp_path, SHORTEST.replace("\n", "\r\n")) == found
+    found = recipe(
+        tmp_path, SHORTEST + "final = 0\nevaluate_every = 2\n[data]\nfim = 1\nheld_out = ['a']"
+    )
+    assert (found.training.final, found.data.fim) == (0, 1)  # integers serve as fractions
+    assert found.training.evaluate_every == 2
 
 
 def test_every_key_is_read(tmp_path):
@@ -62,123 +66,76 @@ def test_every_key_is_read(tmp_path):
     assert recipe(tmp_path, "\n".join(lines)) == Recipe({"hidden_size": 8}, data, training)
 
 
-def test_a_whole_number_serves_as_a_share(tmp_path):
-    found = recipe(tmp_path, SHORTEST + "final = 0\n[data]\nfim = 1\n")
-    assert (found.training.final, found.data.fim) == (0, 1)
+FILES = [
+    ("", "missing: model, training"), ("steps: 5\n", "not valid TOML"),
+    (b"[model]\n# caf\xe9\n", "not valid TOML"), (SHORTEST + "steps = 6", "not valid TOML"),
+    ("[training]\nsteps = 5\n", "missing: model$"), ("[model]\n", "missing: training$"),
+    (SHORTEST + "[Data]\n", r"\[data\] and \[training\]; unknown: Data"),
+    ("steps = 5\n" + SHORTEST, "unknown: steps"), ("data = 'x'\n" + SHORTEST, "not a table: data"),
+    ("model = 3\n[training]\nsteps = 5\n", "not a table: model"),
+    ("[model]\n[[training]]\nsteps = 5\n", "not a table: training"),
+    ("[model]\n[training]\nseed = 1\n", r"\[training\] needs steps"),
+    ("[model]\n[training]\nsteps = 0\n", "steps is 0; it must be at least 1"),
+    (SHORTEST + "evaluate_every = 2", "evaluate_every needs text to evaluate on"),
+]  # fmt: skip
+TRAINING = [
+    ("lr = 0.1", r"\[training\]: unknown: lr; known: accumulate, .*steps"),
+    ("context = 8", r"\[training\]: unknown: context"),
+    ("seed = '1'", "training.seed is '1'; it must be an integer"),
+    ("accumulate = true", "training.accumulate is True"),
+    ("patience = 2.0", "training.patience is 2.0"),
+    ("clip = true", "training.clip is True; it must be a finite"),
+    ("beta2 = '0.9'", "training.beta2 is '0.9'; it must be a finite"),
+    ("dtype = 32", "training.dtype is 32; it must be a string"),
+    ("log_every = [1]", r"training.log_every is \(1,\)"), ("log_every = 0", "log_every is 0"),
+    ("accumulate = 0", "accumulate is 0; it must be at least 1"),
+    ("clip = -1", "clip is -1; it must be at least 0"), ("save_every = -1", "save_every is -1"),
+    ("clip = nan", "clip is nan; it must be a finite number"), ("seed = -1", "seed is -1"),
+    ("weight_decay = -0.1", "weight_decay is -0.1"), ("weight_decay = inf", "weight_decay is inf"),
+    (f"seed = {2**63}", "seed is .*; it must be below 2"), ("patience = -1", "patience is -1"),
+    ("evaluate_every = -1", "evaluate_every is -1"),
+    ("patience = 3", "patience counts evaluations; set evaluate_every"),
+    ("learning_rate = 0", "learning_rate is 0; it must be above 0"),
+    ("learning_rate = nan", "learning_rate is nan"),
+    ("schedule = 'step'", "schedule is 'step'; .* constant, linear, cosine"),
+    ("warmup_steps = 5", "warmup_steps is 5; .* below the 5 steps"),
+    ("final = 2.0", "final is 2.0; it must be a fraction of the peak"),
+    ("beta2 = 1.0", "beta2 is 1.0; it must be from 0 to below 1"),
+    ("label_smoothing = 1.0", "label_smoothing is 1.0; it must be from 0"),
+    ("autocast = 'float16'", "autocast is 'float16'; it must be one of float32, bfloat16"),
+    ("dtype = 'int8'", "dtype is 'int8'; it must be one of float32, bfloat16"),
+]  # fmt: skip
+DATA = [
+    ("seed = 1", r"\[data\]: unknown: seed; known: batch_size"),
+    ("text = 2020-01-01", "data.text is datetime.date"), ("context = true", "data.context is True"),
+    ("include = '*.py'", r"data.include is '\*.py'; it must be a list of strings"),
+    ("leave_out = [1]", r"data.leave_out is \(1,\); it must be a list of strings"),
+    ("held_out = [['a']]", "data.held_out is"), ("fim = true", "data.fim is True"),
+    ("context = 0", "context is 0; it must be at least 1"), ("context = -8", "context is -8"),
+    ("batch_size = 0", "batch_size is 0; it must be at least 1"), ("fim = nan", "fim is nan"),
+    ("vocab_size = 264", "vocab_size is 264; it must be at least 265"),
+    ("fim = 1.5", "fim is 1.5; it must be a fraction from 0 to 1"),
+    ("repeats = -0.1", "repeats is -0.1"), ("include = []", "include is empty"),
+]  # fmt: skip
+BAD = [
+    *FILES,
+    *((SHORTEST + line, message) for line, message in TRAINING),
+    *((f"{SHORTEST}[data]\n{line}", message) for line, message in DATA),
+]
 
 
-def test_line_ends_of_windows_do_no_harm(tmp_path):
-    assert recipe(tmp_path, SHORTEST.replace("\n", "\r\n")) == recipe(tmp_path, SHORTEST)
-
-
-# --- what is refused ---
-
-
-def training(line):
-    return SHORTEST + line
-
-
-def data(line):
-    return SHORTEST + "[data]\n" + line
-
-
-BAD = {
-    # the file
-    "empty": ("", "missing: model, training"),
-    "no TOML": ("steps: 5\n", "not valid TOML"),
-    "a key twice": (training("steps = 6"), "not valid TOML"),
-    "not UTF-8": (b"[model]\n# caf\xe9\n", "not valid TOML"),
-    # the tables
-    "no model": ("[training]\nsteps = 5\n", "missing: model$"),
-    "no training": ("[model]\n", "missing: training$"),
-    "unknown table": (SHORTEST + "[Data]\n", r"\[data\] and \[training\]; unknown: Data"),
-    "key before the tables": ("steps = 5\n" + SHORTEST, "unknown: steps"),
-    "model is no table": ("model = 3\n[training]\nsteps = 5\n", "not a table: model"),
-    "data is no table": ("data = 'x'\n" + SHORTEST, "not a table: data"),
-    "training is no table": ("[model]\n[[training]]\nsteps = 5\n", "not a table: training"),
-    # keys and types
-    "no steps": ("[model]\n[training]\nseed = 1\n", r"\[training\] needs steps"),
-    "unknown key": (training("lr = 0.1"), r"\[training\]: unknown: lr; known: accumulate, .*steps"),
-    "key of data": (training("context = 8"), r"\[training\]: unknown: context"),
-    "key of training": (data("seed = 1"), r"\[data\]: unknown: seed; known: batch_size"),
-    "str for int": (training("seed = '1'"), "training.seed is '1'; it must be a whole number"),
-    "bool for int": (training("accumulate = true"), "training.accumulate is True"),
-    "float for int": (training("patience = 2.0"), "training.patience is 2.0"),
-    "bool for float": (training("clip = true"), "training.clip is True; it must be a finite"),
-    "str for float": (training("beta2 = '0.9'"), "training.beta2 is '0.9'; it must be a finite"),
-    "int for str": (training("dtype = 32"), "training.dtype is 32; it must be a text in quotes"),
-    "list for int": (training("log_every = [1]"), r"training.log_every is \(1,\)"),
-    "date for str": (data("text = 2020-01-01"), "data.text is datetime.date"),
-    "str for list": (data("include = '*.py'"), r"data.include is '\*.py'; it must be a list of te"),
-    "ints in a list": (data("leave_out = [1]"), r"data.leave_out is \(1,\); it must be a list of"),
-    "lists in a list": (data("held_out = [['a']]"), "data.held_out is"),
-    "bool for share": (data("fim = true"), "data.fim is True"),
-    "bool for size": (data("context = true"), "data.context is True"),
-    # ranges of [training]
-    "steps 0": ("[model]\n[training]\nsteps = 0\n", "steps is 0; it must be at least 1"),
-    "accumulate 0": (training("accumulate = 0"), "accumulate is 0; it must be at least 1"),
-    "log_every 0": (training("log_every = 0"), "log_every is 0"),
-    "clip below 0": (training("clip = -1"), "clip is -1; it must be at least 0"),
-    "clip nan": (training("clip = nan"), "clip is nan; it must be a finite number"),
-    "decay below 0": (training("weight_decay = -0.1"), "weight_decay is -0.1"),
-    "decay inf": (training("weight_decay = inf"), "weight_decay is inf"),
-    "seed below 0": (training("seed = -1"), "seed is -1"),
-    "seed too large": (training(f"seed = {2**63}"), "seed is .*; it must be below 2"),
-    "evaluate below 0": (training("evaluate_every = -1"), "evaluate_every is -1"),
-    "save below 0": (training("save_every = -1"), "save_every is -1"),
-    "patience below 0": (training("patience = -1"), "patience is -1"),
-    "patience alone": (training("patience = 3"), "patience counts evaluations; set evaluate_every"),
-    "rate 0": (training("learning_rate = 0"), "learning_rate is 0; it must be above 0"),
-    "rate nan": (training("learning_rate = nan"), "learning_rate is nan"),
-    "schedule": (training("schedule = 'step'"), "schedule is 'step'; .* constant, linear, cosine"),
-    "warm-up": (training("warmup_steps = 5"), "warmup_steps is 5; .* below the 5 steps"),
-    "final": (training("final = 2.0"), "final is 2.0; it must be a share of the peak"),
-    "beta2": (training("beta2 = 1.0"), "beta2 is 1.0; it must be from 0 to below 1"),
-    "smoothing": (training("label_smoothing = 1.0"), "label_smoothing is 1.0; it must be from 0"),
-    "autocast": (training("autocast = 'float16'"), "autocast is 'float16'; it must be float32 or"),
-    "dtype": (training("dtype = 'int8'"), "dtype is 'int8'; it must be one of float32, bfloat16"),
-    # ranges of [data]
-    "context 0": (data("context = 0"), "context is 0; it must be at least 1"),
-    "context below 0": (data("context = -8"), "context is -8"),
-    "batch 0": (data("batch_size = 0"), "batch_size is 0; it must be at least 1"),
-    "vocabulary": (data("vocab_size = 264"), "vocab_size is 264; it must be at least 265"),
-    "no patterns": (data("include = []"), "include is empty"),
-    "fim": (data("fim = 1.5"), "fim is 1.5; it must be a share from 0 to 1"),
-    "fim nan": (data("fim = nan"), "fim is nan"),
-    "repeats": (data("repeats = -0.1"), "repeats is -0.1"),
-}
-
-
-@pytest.mark.parametrize(("text", "message"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize(("text", "message"), BAD)
 def test_a_bad_recipe_is_refused_by_name_and_key(tmp_path, text, message):
     with pytest.raises(ConfigError, match=rf"recipe\.toml.*{message}"):
         recipe(tmp_path, text)
 
 
-def test_a_missing_recipe_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"none\.toml cannot be read: No such file"):
-        Recipe.from_file(tmp_path / "none.toml")
-    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
-        Recipe.from_file(tmp_path)
-
-
 @pytest.mark.parametrize(
-    "values", [{"context": 0}, {"batch_size": -1}, {"vocab_size": 100}, {"include": ["*.py"]}]
+    ("name", "value"),
+    [("context", 0), ("batch_size", -1), ("vocab_size", 100), ("include", ["*.py"])],
 )
-def test_settings_made_in_code_are_checked_too(values):
-    with pytest.raises(InputError, match=next(iter(values))):
-        DataSettings(**values)
-
-
-def test_the_smallest_sizes_are_taken():
+def test_settings_made_in_code_are_checked_too_and_the_smallest_are_accepted(name, value):
+    with pytest.raises(InputError, match=name):
+        DataSettings(**{name: value})
     assert DataSettings(context=1, batch_size=1, vocab_size=265).context == 1
     assert TrainingSettings(steps=1, seed=2**63 - 1, clip=0, weight_decay=0, beta2=0).steps == 1
-
-
-def test_evaluations_without_held_out_text_are_refused(tmp_path):
-    path = tmp_path / "recipe.toml"
-    path.write_text("[model]\nhidden_size = 8\n[training]\nsteps = 5\nevaluate_every = 2\n")
-    with pytest.raises(ConfigError, match="evaluate_every needs text to evaluate on"):
-        Recipe.from_file(path)
-    path.write_text(path.read_text() + '[data]\nheld_out = ["a.py"]\n')
-    assert Recipe.from_file(path).training.evaluate_every == 2

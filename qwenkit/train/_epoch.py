@@ -1,0 +1,168 @@
+"""One pass over the text: the plain stream, examples of infilling and copying, and windows of both.
+
+An example is a list of ids with a flag for each: whether the loss counts it.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from qwenkit.errors import InputError
+from qwenkit.tokenizer import Tokenizer
+from qwenkit.train.documents import Document
+from qwenkit.train.settings import Mix
+
+SHORTEST = 8  # characters or tokens: nothing shorter is worth an example
+_WORD_EDGE = re.compile(r"\b")
+_IN_BRACKETS = re.compile(r"(?<=[(\[{])[^()\[\]{}\n]+(?=[)\]}])")  # innermost ones, in a line
+_FIM = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|endoftext|>")
+_Example = tuple[np.ndarray, np.ndarray]
+
+
+class Epoch(NamedTuple):
+    """One pass over the text."""
+
+    plain: np.ndarray  # ids of the whole text in one stream; may be cut anywhere
+    examples: list[_Example]  # must not be cut
+
+
+def make_epoch(
+    documents: Sequence[Document],
+    tokenizer: Tokenizer,
+    mix: Mix,
+    context: int,
+    rng: np.random.Generator,
+) -> Epoch:
+    """Shuffle the documents, and draw examples from them of at most `context` tokens.
+
+    Raises:
+        InputError: no documents, or copying examples that cannot fit the context.
+    """
+    if not documents:
+        raise InputError("there are no documents; at least one is needed")
+    if mix.repeats and context < 2 * SHORTEST:
+        raise InputError(
+            f"context is {context}; copying examples take at least {2 * SHORTEST} tokens, "
+            "so set repeats to 0 or the context higher"
+        )
+    end = np.array([tokenizer.special_id("<|endoftext|>")], dtype=np.int32)
+    shuffled = [documents[number].text for number in rng.permutation(len(documents))]
+    plain = np.concatenate([part for ids in _encode(shuffled, tokenizer) for part in (ids, end)])
+    parts: list[str] = []  # prefix, suffix, middle; prefix, suffix, middle; ...
+    for text in shuffled:
+        for chunk in _chunks(text, context, rng) if mix.fim else ():
+            if rng.random() < mix.fim and len(chunk) >= 2 * SHORTEST:
+                parts += _split(chunk, rng)
+    examples = _fim_examples(_encode(parts, tokenizer), tokenizer, context)
+    examples += _repeats(int(mix.repeats * len(plain)), tokenizer, context, rng)
+    return Epoch(plain, [examples[i] for i in rng.permutation(len(examples))])
+
+
+def _encode(texts: list[str], tokenizer: Tokenizer) -> list[np.ndarray]:
+    """Return the ids of many texts at once; special tokens in them are read as plain text."""
+    tokenizer.backend.encode_special_tokens = True
+    found = tokenizer.backend.encode_batch_fast(texts, add_special_tokens=False)
+    return [np.array(one.ids, dtype=np.int32) for one in found]
+
+
+def _chunks(text: str, context: int, rng: np.random.Generator) -> list[str]:
+    """Cut a text at line ends into chunks that make examples of many lengths.
+
+    Lengths are log-uniform: what is asked of a model is often a few lines.
+    """
+    shortest, longest = 4 * SHORTEST, max(context, 4 * SHORTEST)
+    chunks = []
+    chunk, wanted = "", 0.0
+    for line in text.splitlines(keepends=True):
+        if not chunk:
+            wanted = shortest * (longest / shortest) ** rng.random()
+        chunk += line
+        if len(chunk) >= wanted:
+            chunks.append(chunk)
+            chunk = ""
+    return [*chunks, chunk] if chunk else chunks
+
+
+def _split(chunk: str, rng: np.random.Generator) -> tuple[str, str, str]:
+    """Return prefix, suffix and middle; the middle is of a kind that a person would ask for.
+
+    A third of the middles are the inside of brackets, a third are within a line, most of them up to
+    its end, and a third go over several lines. Three in four of the latter two begin and end at
+    word edges.
+    """
+    kind = int(rng.integers(3))
+    inside = [found.span() for found in _IN_BRACKETS.finditer(chunk)] if kind == 0 else []
+    if inside:
+        start, stop = inside[int(rng.integers(len(inside)))]
+        return chunk[:start], chunk[stop:], chunk[start:stop]
+    cuts = np.arange(1, len(chunk))
+    edges = [edge.start() for edge in _WORD_EDGE.finditer(chunk, 1, len(chunk) - 1)]
+    if rng.random() < 0.75 and len(edges) > 1:
+        cuts = np.array(edges)
+    start = int(rng.choice(cuts[:-1]))
+    later = cuts[cuts > start]
+    line_end = chunk.find("\n", start)
+    if kind < 2 and line_end > start:
+        within = later[later < line_end]
+        to_end = rng.random() < 0.6 or not len(within)
+        stop = line_end if to_end else int(rng.choice(within))
+    else:
+        stop = int(rng.choice(later))
+    return chunk[:start], chunk[stop:], chunk[start:stop]
+
+
+def _fim_examples(parts: list[np.ndarray], tokenizer: Tokenizer, context: int) -> list[_Example]:
+    before, after, fill, end = (np.array([tokenizer.special[n]], dtype=np.int32) for n in _FIM)
+    examples = []
+    for prefix, suffix, middle in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+        ids = np.concatenate([before, prefix, after, suffix, fill, middle, end])
+        if len(ids) <= context:  # a chunk of many rare characters may be too long
+            examples.append((ids, np.ones(len(ids), dtype=bool)))
+    return examples
+
+
+def _repeats(
+    tokens: int, tokenizer: Tokenizer, context: int, rng: np.random.Generator
+) -> list[_Example]:
+    ordinary = np.setdiff1d(np.arange(tokenizer.num_tokens), list(tokenizer.special.values()))
+    examples = []
+    while tokens > 0:
+        length = int(rng.integers(SHORTEST, max(context // 4, SHORTEST) + 1))
+        once = rng.choice(ordinary, size=length).astype(np.int32)
+        examples.append((np.concatenate([once, once]), np.repeat([False, True], length)))
+        tokens -= 2 * length
+    return examples
+
+
+def pack(epoch: Epoch, length: int, rng: np.random.Generator) -> _Example:
+    """Fill windows: plain text first, cut at a random start, then a proportion of the examples.
+
+    Returns:
+        (N, length) ids and whether the loss counts each. What does not fill a window is left out:
+        less than a window of plain text at each end, and the examples that no window had room for.
+    """
+    plain = epoch.plain[int(rng.integers(0, min(length, len(epoch.plain)))) :]
+    total = len(plain) + sum(len(ids) for ids, _ in epoch.examples)
+    per_window = len(epoch.examples) / max(total / length, 1.0)
+    windows, flags = [], []
+    start, used, due = 0, 0, 0.0
+    while True:
+        due += per_window
+        first, room = used, length
+        while due >= 1.0 and used < len(epoch.examples):
+            if len(epoch.examples[used][0]) > room:
+                break
+            room -= len(epoch.examples[used][0])
+            used += 1
+            due -= 1.0
+        if start + room > len(plain):
+            break
+        chosen = epoch.examples[first:used]
+        windows.append(np.concatenate([plain[start : start + room], *(ids for ids, _ in chosen)]))
+        flags.append(np.concatenate([np.ones(room, dtype=bool), *(flag for _, flag in chosen)]))
+        start += room
+    if not windows:
+        return np.zeros((0, length), np.int32), np.zeros((0, length), bool)
+    return np.stack(windows), np.stack(flags)
