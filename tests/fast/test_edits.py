@@ -39,7 +39,10 @@ from qwenkit.model import norm as norm_file
 from qwenkit.model import qwen as qwen_file
 from qwenkit.model import rope as rope_file
 
-pytestmark = pytest.mark.skipif(kernels_problem() is not None, reason=str(kernels_problem()))
+pytestmark = [
+    pytest.mark.skipif(kernels_problem() is not None, reason=str(kernels_problem())),
+    pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta"),
+]
 PROMPT, LENGTH = 5, 8
 TOKENS = ids(1, LENGTH)
 NEAR = {"float32": 1e-4, "bfloat16": 0.06, "int8": 0.06}  # bfloat16 rounds to 8 bits
@@ -325,7 +328,7 @@ FLOAT_MODULES = {
     "a transposed weight": lambda m: renew(attn(m).o_proj, lambda w: (w * -2).T.contiguous().T),
     "one row for all": lambda m: renew(attn(m).o_proj, lambda w: w[:1].expand_as(w)),
     "a sign to come": lambda m: renew(down(m), torch._neg_view),
-    "a sparse weight": lambda m: renew(m.float() and down(m), lambda w: (w * -1).to_sparse()),
+    "a sparse weight": lambda m: renew(m.float() and down(m), lambda w: (w * -1).to_sparse_csr()),
     "a subclass of Parameter": lambda m: renew(down(m), kind=type("Own", (nn.Parameter,), {})),
     "one value as bias": lambda m: put(attn(m).v_proj, bias=parameter(
         torch.full((1,), 2.0).to(m.dtype))),
