@@ -35,7 +35,7 @@ def buffers(cache):
     return cache.keys + cache.values
 
 
-@pytest.mark.parametrize("trace", [None, "open"])
+@pytest.mark.parametrize("trace", [None, "eager"])
 @PADDING
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("variant", ["gqa", "mqa", "mha", "yarn", "sliding"])
