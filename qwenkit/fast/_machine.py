@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from qwenkit._deprecated import renamed
 from qwenkit.errors import warn
 
 # Numba's own threads may only be started by one thread at a time, unless its layer allows more.
 _one_at_a_time = threading.Lock()
+# The process whose threads they are: a fork of it has none, and would be ended for using them.
+_started: set[int] = set()
 
 
 def plain_process() -> bool:
@@ -25,9 +28,33 @@ def plain_process() -> bool:
     return os.environ.get("QWENKIT_PLAIN", "") not in ("", "0")
 
 
-@functools.cache
+def watched() -> str | None:
+    """Say what torch does with every call at present: then each of them must be made."""
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return "torch compiles or traces the model"
+    if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack():
+        return "a mode of torch watches every call"
+    if torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
+        return "a transform of torch.func, or forward-mode differentiation, is on"
+    return "autocast is on" if torch.is_autocast_enabled("cpu") else None
+
+
+def is_ordinary(tensor: Tensor) -> bool:
+    """Tell whether a tensor is memory of the CPU and nothing else: not sparse, not a subclass."""
+    own = type(tensor) in (Tensor, nn.Parameter) and tensor.is_cpu
+    return own and tensor.layout == torch.strided and not tensor.is_neg()
+
+
 def kernels_problem() -> str | None:
-    """Say why the compiled kernels do not run here; None: they do.
+    """Say why the compiled kernels do not run here and now; None: they do."""
+    if _started and os.getpid() not in _started:
+        return "this process was forked from one that had run the kernels"
+    return problem_here()
+
+
+@functools.cache
+def problem_here() -> str | None:
+    """Say why the compiled kernels do not run on this machine; None: they do.
 
     They were measured on x86-64, and run on all cores through OpenMP or TBB. Where numba finds
     neither, its own threads and torch's get in each other's way, and torch's products are faster.
@@ -41,6 +68,7 @@ def kernels_problem() -> str | None:
 
         from qwenkit.fast.kernels import skinny_matmul
 
+        _started.add(os.getpid())
         skinny_matmul(np.ones((4, 8), np.uint16), np.ones((1, 8), np.float32), np.empty((1, 4)))
         layer = str(numba.threading_layer())
         torch.set_num_threads(threads)  # where both use OpenMP, numba has set its own number

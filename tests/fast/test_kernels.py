@@ -1,14 +1,15 @@
 """The compiled kernels: their numbers, for each dtype they read, and where they run."""
 
 import os
-import subprocess
 import sys
 import threading
+import warnings
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from fixtures_toy import python
 from torch import nn
 
 from qwenkit.fast import _machine
@@ -141,9 +142,9 @@ def test_rounding_to_bfloat16_is_torchs():
 @pytest.fixture
 def asked_again():
     """Let `kernels_problem` look again, in the test and after it."""
-    kernels_problem.cache_clear()
+    _machine.problem_here.cache_clear()
     yield
-    kernels_problem.cache_clear()
+    _machine.problem_here.cache_clear()
 
 
 def test_torch_keeps_its_number_of_threads():
@@ -152,11 +153,7 @@ def test_torch_keeps_its_number_of_threads():
         "from qwenkit.fast._machine import kernels_problem; "
         "assert kernels_problem() is None; print(before, torch.get_num_threads())"
     )
-    one = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=one
-    )
-    assert done.stdout.split() == ["1", "1"]
+    assert python(code, OMP_NUM_THREADS="1").stdout.split() == ["1", "1"]
 
 
 @pytest.mark.usefixtures("asked_again")
@@ -165,6 +162,17 @@ def test_where_numba_fails_a_warning_says_so_and_torch_multiplies(monkeypatch):
     with pytest.warns(UserWarning, match="slower than it could be"):
         assert "numba says" in kernels_problem()
     assert linear(torch.ones(1, 2), torch.ones(3, 2)).tolist() == [[2.0, 2.0, 2.0]]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_forked_process_leaves_the_kernels_alone():
+    """Numba's threads stay in the parent, and its OpenMP ends a child that asks for them."""
+    with warnings.catch_warnings(action="ignore"):  # this process has other threads too
+        child = os.fork()
+    if child == 0:
+        os._exit(0 if "was forked" in str(kernels_problem()) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert kernels_problem() is None
 
 
 @pytest.mark.usefixtures("asked_again")

@@ -5,8 +5,11 @@ import threading
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torch.autograd import forward_ad
 
 from qwenkit.fast import linear as linear_file
+from qwenkit.fast.int8 import FastInt8Linear, Int8Linear, quantize_rows
 from qwenkit.fast.linear import (
     LARGE,
     FastLinear,
@@ -18,6 +21,7 @@ from qwenkit.fast.linear import (
     upcast_in_chunks,
 )
 
+FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
 SHAPES = [(1, 1), (7, 3), (64, 48), (1031, 1030)]  # the last: large, and a prime of rows
 
 
@@ -32,28 +36,16 @@ def operands(out_features, in_features, dtype, tokens=(1,), seed=0):
 @pytest.mark.parametrize(
     ("way", "dtype", "tokens"),
     [
-        (by_slices, torch.float32, (1,)),
-        (by_slices, torch.float32, (1, 1)),
-        (by_slices, torch.float32, (2, 3)),
-        (by_vector, torch.bfloat16, (1,)),
-        (by_vector, torch.bfloat16, (1, 1)),
-        (by_vector, torch.float32, ()),
-        (from_the_left, torch.float32, (5,)),
-        (from_the_left, torch.bfloat16, (2, 3)),
-        (from_the_left, torch.bfloat16, (1,)),
-        (upcast_in_chunks, torch.bfloat16, (5,)),
-        (upcast_in_chunks, torch.bfloat16, (2, 3)),
-        (upcast_in_chunks, torch.bfloat16, (2, 600)),
-        (by_kernel, torch.float32, (1, 1)),
-        (by_kernel, torch.float32, (3,)),
-        (by_kernel, torch.bfloat16, (1, 1)),
-        (by_kernel, torch.bfloat16, (2, 4)),
-        (linear, torch.float32, (1, 1)),
-        (linear, torch.bfloat16, (1, 1)),
-        (linear, torch.bfloat16, (2, 9)),
-        (linear, torch.float16, (1, 1)),
+        (by_slices, FLOAT32, (1,)), (by_slices, FLOAT32, (1, 1)), (by_slices, FLOAT32, (2, 3)),
+        (by_vector, BFLOAT16, (1,)), (by_vector, BFLOAT16, (1, 1)), (by_vector, FLOAT32, ()),
+        (from_the_left, FLOAT32, (5,)), (from_the_left, BFLOAT16, (2, 3)),
+        (from_the_left, BFLOAT16, (1,)), (upcast_in_chunks, BFLOAT16, (5,)),
+        (upcast_in_chunks, BFLOAT16, (2, 3)), (upcast_in_chunks, BFLOAT16, (2, 600)),
+        (by_kernel, FLOAT32, (1, 1)), (by_kernel, FLOAT32, (3,)), (by_kernel, BFLOAT16, (1, 1)),
+        (by_kernel, BFLOAT16, (2, 4)), (linear, FLOAT32, (1, 1)), (linear, BFLOAT16, (1, 1)),
+        (linear, BFLOAT16, (2, 9)), (linear, torch.float16, (1, 1)),
     ],
-)
+)  # fmt: skip
 def test_each_way_is_as_near_to_the_exact_product_as_f_linear(
     way, dtype, tokens, out_features, in_features, bias
 ):
@@ -116,7 +108,6 @@ def test_a_second_thread_has_a_buffer_of_its_own():
     assert seen[0][1] != buffer()
 
 
-FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
 BIG, SMALL = (1024, 1024), (64, 64)
 ABLE, KERNEL, STAYS = "multiplies bfloat16", "has the kernel", "may stay transposed"
 WAYS = {  # tokens, dtype, the weight's size, what else holds -> the way
@@ -204,3 +195,32 @@ def test_gradients_pass_through_the_module():
     module(x).sum().backward()
     torch.testing.assert_close(x.grad, module.weight.sum(0, keepdim=True))
     torch.testing.assert_close(module.bias.grad, torch.ones(4))
+
+
+def tangent(function, x):
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(function(forward_ad.make_dual(x, x * 2))).tangent
+
+
+TRANSFORMS = {
+    "vmap": lambda f, x: torch.func.vmap(f)(x),
+    "jvp": lambda f, x: torch.func.jvp(f, (x,), (x * 2,))[1],
+    "forward mode": tangent,
+    "jit.trace": lambda f, x: torch.jit.trace(f, x * 0, check_trace=False)(x),
+}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_what_follows_each_product_sees_it(name, int8):
+    x, w, b = operands(8, 64, FLOAT32, (1, 1))
+    taught, fast = [], []
+    for kind, found in ((Int8Linear, taught), (FastInt8Linear, fast)):
+        module = kind(*quantize_rows(w), b)
+        if not int8:
+            module = (nn.Linear if kind is Int8Linear else FastLinear)(64, 8)
+            module.load_state_dict({"weight": w, "bias": b})
+        with torch.no_grad():
+            found.append(TRANSFORMS[name](module, x))
+    torch.testing.assert_close(fast, taught, rtol=0, atol=0)

@@ -13,9 +13,14 @@ def _one_thread(one_thread):
 
 
 @pytest.fixture(scope="session")
-def toy(tmp_path_factory):
+def folders(tmp_path_factory):
+    return {name: toy_of(tmp_path_factory, tied=name == "tied") for name in ("tied", "untied")}
+
+
+@pytest.fixture(scope="session")
+def toy(folders):
     """The untied toy: a tied one of random weights repeats its last token for ever."""
-    return qk.load_pretrained(toy_of(tmp_path_factory, tied=False), dtype="float32")
+    return qk.load_pretrained(folders["untied"], dtype="float32")
 
 
 @pytest.fixture(scope="session")

@@ -23,13 +23,10 @@ def says(model, monkeypatch, ids):
 def fed_to(model):
     """Collect the shape of everything a model is fed."""
     shapes = []
-    hook = model.register_forward_hook(lambda module, args, out: shapes.append(args[0].shape))
-    try:
+    with model.register_forward_hook(lambda module, args, out: shapes.append(args[0].shape)):
         yield shapes
-    finally:
-        hook.remove()
 
 
-def tokens(model, ids, **settings):
+def tokens(model, ids, max_new_tokens=64, **settings):
     """Return the new tokens of a single generation."""
-    return [step.token_id for step in generate(model, ids, **settings)]
+    return [step.token_id for step in generate(model, ids, max_new_tokens, **settings)]

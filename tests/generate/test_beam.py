@@ -35,10 +35,7 @@ def test_beams_equal_those_of_transformers(variant, seed, num_beams, length_pena
         eos_token_id=list(stop_ids) or None, pad_token_id=1, return_dict_in_generate=True,
         output_scores=True,
     )  # fmt: skip
-    beams = beam_search(
-        ours, prompt, num_beams=num_beams, max_new_tokens=LENGTH, length_penalty=length_penalty,
-        stop_ids=stop_ids,
-    )  # fmt: skip
+    beams = searched(ours, prompt, num_beams, length_penalty, stop_ids)
     assert len(beams) == num_beams
     for beam, sequence, score in zip(beams, want.sequences, want.sequences_scores, strict=True):
         assert list(beam.ids) == sequence[6 : 6 + len(beam.ids)].tolist()
@@ -47,26 +44,32 @@ def test_beams_equal_those_of_transformers(variant, seed, num_beams, length_pena
         assert len(beam.ids) == LENGTH or beam.finished
 
 
+def searched(model, prompt, num_beams=4, length_penalty=1.0, stop_ids=None, length=LENGTH):
+    return beam_search(
+        model, prompt, num_beams=num_beams, max_new_tokens=length, length_penalty=length_penalty,
+        stop_ids=stop_ids,
+    )  # fmt: skip
+
+
+def greedy_text(model, prompt):
+    return tokens(model, prompt, LENGTH, stop_ids=())
+
+
 def stops_of(model, prompt, places):
-    greedy = tokens(model, prompt, max_new_tokens=LENGTH, stop_ids=())
-    return tuple({greedy[place] for place in places})
+    return tuple({greedy_text(model, prompt)[place] for place in places})
 
 
 def test_these_settings_give_finished_and_unfinished_beams_and_other_texts_than_greedy():
     """Or the comparison above would prove little."""
     model, prompt = tiny(**VARIANTS["tied"], seed=1), ids(1, 6, seed=1)
     found = [
-        beam_search(
-            model, prompt, num_beams=number, max_new_tokens=LENGTH, length_penalty=penalty,
-            stop_ids=stops_of(model, prompt, places),
-        )
+        searched(model, prompt, number, penalty, stops_of(model, prompt, places))
         for number, penalty, places in SETTINGS
-    ]  # fmt: skip
+    ]
     assert {beam.finished for beams in found for beam in beams} == {True, False}
     assert len({beams[0].ids for beams in found}) >= 3
-    greedy = tokens(model, prompt, max_new_tokens=LENGTH, stop_ids=())
-    likelier = log_probabilities(model, [*prompt[0].tolist(), *greedy])[0, 5:].sum().item() + 0.1
-    assert found[-1][0].score > likelier
+    text = [*prompt[0].tolist(), *greedy_text(model, prompt)]
+    assert found[-1][0].score > log_probabilities(model, text)[0, 5:].sum().item() + 0.1
 
 
 def every_text(vocab, stop, length):
@@ -86,10 +89,7 @@ def test_with_enough_beams_it_is_an_exhaustive_search(length_penalty):
     given = log_probabilities(model, rows)[:, len(prompt) - 1 :]  # (B, 4)
     scores = [row[: len(text)].sum().item() for row, text in zip(given, texts, strict=True)]
     normal = [s / len(text) ** length_penalty for s, text in zip(scores, texts, strict=True)]
-    beams = beam_search(
-        model, prompt, num_beams=400, max_new_tokens=4, length_penalty=length_penalty,
-        stop_ids=(stop,),
-    )  # fmt: skip
+    beams = searched(model, prompt, 400, length_penalty, (stop,), length=4)
     assert len(beams) == len(texts) == 4**4 + 1 + 4 + 16 + 64
     assert {beam.ids for beam in beams} == set(texts)
     assert [beam.normalized_score for beam in beams] == pytest.approx(
@@ -107,25 +107,25 @@ def test_one_beam_is_greedy(stop_ids):
     model = tiny()
     for seed in range(3):
         prompt = ids(1, 5, seed=seed)
-        (beam,) = beam_search(model, prompt, num_beams=1, max_new_tokens=8, stop_ids=stop_ids)
-        assert list(beam.ids) == tokens(model, prompt, max_new_tokens=8, stop_ids=stop_ids)
+        (beam,) = searched(model, prompt, 1, stop_ids=stop_ids)
+        assert list(beam.ids) == tokens(model, prompt, LENGTH, stop_ids=stop_ids)
 
 
 def test_a_score_is_the_sum_of_the_log_probabilities():
     model, prompt = tiny(), [5, 6, 7]
-    beams = beam_search(model, prompt, num_beams=4, max_new_tokens=8, length_penalty=0.6)
+    beams = searched(model, prompt, length_penalty=0.6)
     for beam in beams:
         given = log_probabilities(model, [*prompt, *beam.ids])[0, 2:]
         assert beam.score == pytest.approx(given.sum().item(), abs=1e-4)
         assert beam.normalized_score == pytest.approx(beam.score / len(beam.ids) ** 0.6, rel=1e-6)
     scores = [beam.normalized_score for beam in beams]
     assert scores == sorted(scores, reverse=True)
-    assert beam_search(model, prompt, num_beams=4, max_new_tokens=8, length_penalty=0.6) == beams
+    assert searched(model, prompt, length_penalty=0.6) == beams
 
 
 def test_the_prompt_is_read_once_and_each_beam_feeds_one_token():
     with fed_to(model := tiny()) as shapes:
-        beam_search(model, ids(1, 6), num_beams=3, max_new_tokens=5, stop_ids=())
+        searched(model, ids(1, 6), 3, stop_ids=(), length=5)
     assert shapes == [(1, 6), (3, 1), (3, 1), (3, 1), (3, 1)]
 
 
@@ -133,7 +133,7 @@ def test_it_ends_when_nothing_better_can_come():
     model = tiny()
     every = tuple(range(61))  # each text is finished after one token
     with fed_to(model) as shapes:
-        beams = beam_search(model, ids(1, 6), num_beams=3, max_new_tokens=50, stop_ids=every)
+        beams = searched(model, ids(1, 6), 3, stop_ids=every, length=50)
     assert shapes == [(1, 6)]
     best = model(ids(1, 6))[0, -1].log_softmax(-1).topk(3)
     assert [beam.ids for beam in beams] == [(token,) for token in best.indices.tolist()]
@@ -142,30 +142,21 @@ def test_it_ends_when_nothing_better_can_come():
 
 def test_padding_rows_of_the_vocabulary_are_never_chosen():
     model = tiny()
-    free = beam_search(model, ids(1, 6), max_new_tokens=10, stop_ids=())
-    assert max(max(beam.ids) for beam in free) >= 20
-    model.num_tokens = 20
-    beams = beam_search(model, ids(1, 6), max_new_tokens=10, stop_ids=())
-    assert max(max(beam.ids) for beam in beams) < 20
-    few = beam_search(model, ids(1, 6), num_beams=50, max_new_tokens=1, stop_ids=())
+    for model.num_tokens in (61, 20):
+        beams = searched(model, ids(1, 6), stop_ids=(), length=10)
+        assert (max(max(beam.ids) for beam in beams) < 20) == (model.num_tokens == 20)
+    few = searched(model, ids(1, 6), 50, stop_ids=(), length=1)
     assert len(few) == 20  # no more texts than there are
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"input_ids": []}, "input_ids"),
-        ({"input_ids": [[1], [2]]}, "input_ids"),
-        ({"num_beams": 0}, "num_beams"),
-        ({"num_beams": 2.0}, "num_beams"),
-        ({"num_beams": True}, "num_beams"),
-        ({"max_new_tokens": 0}, "max_new_tokens"),
-        ({"length_penalty": "1"}, "length_penalty"),
-        ({"length_penalty": float("nan")}, "length_penalty"),
-        ({"length_penalty": None}, "length_penalty"),
-        ({"stop_ids": 3}, "stop_ids"),
-    ],
-)
-def test_bad_arguments_are_refused(settings, words):
-    with pytest.raises(InputError, match=words):
-        beam_search(tiny(), **{"input_ids": [1, 2], "max_new_tokens": 3, **settings})
+BAD = {
+    "input_ids": ([], [[1], [2]]),
+    "num_beams": (0, 2.0, True),
+    "length_penalty": ("1", float("nan"), None),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, v) for name in BAD for v in BAD[name]])
+def test_bad_arguments_are_refused(name, value):
+    with pytest.raises(InputError, match=name):
+        beam_search(tiny(), **{"input_ids": [1, 2], "max_new_tokens": 3, name: value})

@@ -37,7 +37,7 @@ def test_they_are_those_that_generation_had():
 
 def test_a_likely_text_scores_above_an_unlikely_one():
     model, prompt = tiny(), [3, 1, 4]
-    likely = log_probabilities(model, [*prompt, *tokens(model, prompt, max_new_tokens=5)]).sum()
+    likely = log_probabilities(model, [*prompt, *tokens(model, prompt, 5)]).sum()
     assert likely > log_probabilities(model, [*prompt, 60, 60, 60, 60, 60]).sum() + 5
 
 
@@ -53,18 +53,18 @@ def test_each_token_of_a_text_with_its_score(toy):
     model, tokenizer = toy
     text = "def f(x):\n    return x"
     scores = score_text(model, tokenizer, text)
-    numbers = tokenizer.encode(text)
-    assert [score.token_id for score in scores] == numbers
-    assert [score.token for score in scores] == tokenizer.token_strings(numbers)
+    encoded = tokenizer.encode(text)
+    assert [score.token_id for score in scores] == encoded
+    assert [score.token for score in scores] == tokenizer.token_strings(encoded)
     assert scores[0].log_probability is None
     got = [score.log_probability for score in scores[1:]]
-    assert got == pytest.approx(log_probabilities(model, numbers)[0].tolist())
+    assert got == pytest.approx(log_probabilities(model, encoded)[0].tolist())
     assert all(value < 0 for value in got)
     token, number, _ = scores[0]
-    assert (token, number) == ("def", numbers[0])
+    assert (token, number) == ("def", encoded[0])
 
 
-def test_tiny_coder_foresees_code_better_than_noise(coder):
+def test_tiny_coder_predicts_code_better_than_noise(coder):
     code = score_text(*coder, "def add(a, b):\n    return a + b\n")
     noise = score_text(*coder, "b( +add):a\n\n de,a   rnf b ret)")
 
@@ -79,7 +79,7 @@ def test_tiny_coder_foresees_code_better_than_noise(coder):
     [[], [1], [[1], [2]], torch.zeros(2, 1).long(), torch.zeros(1, 3), [[1, 2], [3]], "ab", 3,
      [1, 61], [1, -1], torch.zeros(1, 2, 3).long(), None],
 )  # fmt: skip
-def test_what_are_no_texts_are_refused(wrong):
+def test_what_is_not_a_text_is_refused(wrong):
     with pytest.raises(InputError, match="input_ids"):
         log_probabilities(tiny(), wrong)
 

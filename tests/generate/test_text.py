@@ -1,11 +1,12 @@
-"""Stop strings, wherever the borders of the tokens lie, and filling in."""
+"""Whole characters, stop strings wherever the borders of the tokens lie, and filling in."""
 
 import itertools
 import random
 
 import pytest
 import torch
-from speaking import fed_to, says
+from qwenkit.tokenizer.tokenizer import _BYTE_OF
+from speaking import fed_to, says, tokens
 
 from qwenkit.errors import InputError, TokenizerError
 from qwenkit.generate import complete, fill, stream
@@ -65,13 +66,10 @@ def test_the_text_ends_before_a_stop_string(name):
     assert writer.stopped == (not name.startswith(("never", "none")))
 
 
-def test_it_ends_with_the_token_that_completes_it():
+def test_it_ends_with_the_token_that_completes_it_and_only_a_possible_start_is_kept_back():
     assert write(["a", "b\n\nc", "d"], ["\n\n"])[0] == ["a", "b"]
     assert write(["a", "E", "N", "D", "x"], ["END"])[0] == ["a", "", "", ""]
     assert write(["a", b"]\xf0\x9f", b"\x99\x82"], ["]"])[0] == ["a", ""]  # no wait for the letter
-
-
-def test_only_what_may_still_be_a_start_is_kept_back():
     out, rest, _ = write(["a", "E", "N", "E", "b", "EN"], ["END"])
     assert out == ["a", "", "", "EN", "Eb", ""]
     assert rest == "EN"
@@ -106,23 +104,79 @@ def test_the_result_is_the_same_however_the_text_is_cut_into_tokens(seed):
 # --- stream and complete ---
 
 
-def test_generation_ends_as_soon_as_a_stop_string_is_complete(toy, monkeypatch):
-    model, tokenizer = toy
-    ids = tokenizer.encode("x = 1\n\ndef f():\n    pass\n")
-    says(model, monkeypatch, ids)
-    place = next(i for i in range(len(ids)) if "\n\n" in tokenizer.decode(ids[: i + 1]))
-    with fed_to(model) as shapes:
-        pieces = list(stream(*toy, "a", stop_strings=["\n\n"], max_new_tokens=len(ids)))
+@pytest.fixture
+def said(toy, monkeypatch):
+    """Return a function: the pieces of a text whose tokens are dictated."""
+
+    def pieces(ids, prompt="x", **options):
+        says(toy[0], monkeypatch, ids)
+        return list(stream(*toy, prompt, **options))
+
+    return pieces
+
+
+TEXTS = [
+    "plain words and code()\n", "é", "naïve café — “quotes”", "面積は幅×高さ", "🙂🧑🏽‍🚀🏳️‍🌈!",
+    "a🙂b面c", "\t\r\n  \n", "  leading spaces", "e\u0301 is normalized", "ends within 🙂",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_pieces_are_whole_characters_and_join_to_the_text(toy, said, monkeypatch, text):
+    ids = toy[1].encode(text)
+    pieces = said(ids, max_new_tokens=len(ids), stop_ids=())
+    assert "".join(pieces) == toy[1].decode(ids)
+    assert all(pieces)
+    assert not any("\ufffd" in piece for piece in pieces)
+    if len(text) > 9:
+        assert len(pieces) > 3  # it did stream
+    says(toy[0], monkeypatch, ids)
+    assert complete(*toy, "x", len(ids), stop_ids=()) == toy[1].decode(ids)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_a_character_cut_short_shows_at_the_end(toy, said, count):
+    ids = toy[1].encode("a🙂")
+    assert len(ids) == 5  # the toy's vocabulary has no emoji: one token per byte
+    pieces = said(ids, max_new_tokens=count, stop_ids=())
+    assert pieces[0] == "a"
+    assert "".join(pieces) == toy[1].decode(ids[:count])
+    assert pieces[-1].startswith("\ufffd")
+
+
+@pytest.mark.parametrize("broken", [[0xE9, 0x61], [0x80, 0x80, 0x61], [0xF0, 0x9F, 0x61, 0x62]])
+def test_broken_bytes_in_the_middle_join_to_what_decode_says(toy, said, broken):
+    alphabet = {raw: char for char, raw in _BYTE_OF.items()}
+    ids = [toy[1].backend.token_to_id(alphabet[byte]) for byte in broken]
+    ids += toy[1].encode(" and so on")
+    out = "".join(said(ids, max_new_tokens=len(ids), stop_ids=()))
+    assert out == toy[1].decode(ids)
+    assert out.endswith(("a and so on", "ab and so on"))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_pieces_of_random_tokens_join_to_complete(toy, seed):
+    settings = {"max_new_tokens": 60, "temperature": 1.5, "seed": seed, "stop_ids": ()}
+    want = toy[1].decode(tokens(toy[0], toy[1]("def "), **settings), skip_special=True)
+    assert "".join(stream(*toy, "def ", **settings)) == want
+    assert complete(*toy, "def ", **settings) == want
+
+
+def test_special_and_stop_tokens_are_not_text_and_let_out_what_was_kept_back(toy, said):
+    one, two, held = map(toy[1].encode, ("one", "two", "one EN"))
+    end, start = toy[1].special["<|im_end|>"], toy[1].special["<|im_start|>"]
+    assert "".join(said([*one, start, *two, end])) == "onetwo"
+    assert "".join(said([*held, end], stop_strings=["END"])) == "one EN"
+
+
+def test_generation_ends_as_soon_as_a_stop_string_is_complete(toy, said):
+    ids = toy[1].encode("x = 1\n\ndef f():\n    pass\n")
+    place = next(i for i in range(len(ids)) if "\n\n" in toy[1].decode(ids[: i + 1]))
+    with fed_to(toy[0]) as shapes:
+        pieces = said(ids, stop_strings=["\n\n"], max_new_tokens=len(ids))
     assert "".join(pieces) == "x = 1"
     assert all(pieces)
     assert len(shapes) == place + 1
-
-
-def test_a_stop_token_ends_the_text_and_lets_out_what_was_kept_back(toy, monkeypatch):
-    model, tokenizer = toy
-    ids = [*tokenizer.encode("one EN"), tokenizer.special["<|im_end|>"]]
-    says(model, monkeypatch, ids)
-    assert complete(*toy, "x", stop_strings=["END"]) == "one EN"
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -130,26 +184,24 @@ def test_random_texts_end_where_their_full_text_says(toy, seed):
     settings = {"max_new_tokens": 40, "temperature": 1.0, "seed": seed, "stop_ids": ()}
     full = complete(*toy, "def ", **settings)
     stops = [full[12:15], full[20:22]]
-    got = list(stream(*toy, "def ", stop_strings=stops, **settings))
-    assert "".join(got) == letter_by_letter(full, stops)
-    assert len("".join(got)) <= 12
+    got = "".join(stream(*toy, "def ", stop_strings=stops, **settings))
+    assert got == letter_by_letter(full, stops)
+    assert len(got) <= 12
 
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ("\n", "must be a list of texts"),
+        *((wrong, "must be a list of texts") for wrong in ("\n", [1], None, 3, b"ab")),
         (["a", ""], "none of them empty"),
-        ([1], "must be a list of texts"),
-        (None, "must be a list of texts"),
-        (3, "must be a list of texts"),
-        (b"ab", "must be a list of texts"),
         (["<|im_end|>"], "a special token, which is not text; put its id"),
     ],
 )
-def test_wrong_stop_strings_are_refused_at_the_call(toy, wrong, words):
+def test_wrong_stop_strings_and_no_prompt_are_refused_at_the_call(toy, wrong, words):
     with pytest.raises(InputError, match=f"stop_strings .*{words}"):
         stream(*toy, "x", stop_strings=wrong)
+    with pytest.raises(InputError, match="input_ids"):
+        stream(*toy, "")
 
 
 # --- fill ---
@@ -159,32 +211,32 @@ def test_fill_asks_as_the_model_was_trained_and_ends_at_the_next_file(toy, monke
     model, tokenizer = toy
     says(model, monkeypatch, [*tokenizer.encode("a, b"), tokenizer.special["<|file_sep|>"], 0, 0])
     asked = []
-    hook = model.register_forward_pre_hook(lambda module, args: asked.append(args[0]))
-    assert fill(*toy, "def add(", "):\n    return a + b\n") == "a, b"
-    hook.remove()
+    with model.register_forward_pre_hook(lambda module, args: asked.append(args[0])):
+        assert fill(*toy, "def add(", "):\n    return a + b\n") == "a, b"
     assert torch.equal(asked[0], tokenizer(tokenizer.fim("def add(", "):\n    return a + b\n")))
     assert asked[0][0, 0] == tokenizer.special["<|fim_prefix|>"]
 
 
 @pytest.mark.parametrize("name", ["<|endoftext|>", "<|im_end|>", "<|fim_pad|>", "<|fim_prefix|>"])
 def test_fill_ends_at_the_models_own_stop_tokens_and_at_those_of_fim(toy, monkeypatch, name):
-    model, tokenizer = toy
-    says(model, monkeypatch, [*tokenizer.encode("one"), tokenizer.special[name], 40, 41])
+    says(toy[0], monkeypatch, [*toy[1].encode("one"), toy[1].special[name], 40, 41])
     assert fill(*toy, "a", "b") == "one"
 
 
-def test_fill_takes_other_stops_beside_those_of_fim(toy, monkeypatch):
-    model, tokenizer = toy
-    end, pad = tokenizer.special["<|im_end|>"], tokenizer.special["<|fim_pad|>"]
-    one, two = tokenizer.encode("one"), tokenizer.encode("two")
-    says(model, monkeypatch, [*one, end, *two, pad, 40])
-    assert fill(*toy, "a", "b", stop_ids=()) == "onetwo"  # the model's own no longer end it
-    says(model, monkeypatch, [*one, *two])
-    assert fill(*toy, "a", "b", stop_ids=(two[0],)) == "one"
-    says(model, monkeypatch, [*one, *two])
-    assert fill(*toy, "a", "b", stop_strings=["et"]) == "on"
-    says(model, monkeypatch, one)
-    assert fill(*toy, "a", "b", len(one)) == "one"
+def test_fill_takes_other_stops_in_addition_to_those_of_fim(toy, monkeypatch):
+    def filled(ids, *count, **options):
+        says(toy[0], monkeypatch, ids)
+        return fill(*toy, "a", "b", *count, **options)
+
+    one, two, special = toy[1].encode("one"), toy[1].encode("two"), toy[1].special
+    # the model's own stop tokens no longer end it
+    ids = [*one, special["<|im_end|>"], *two, special["<|fim_pad|>"], 40]
+    assert filled(ids, stop_ids=()) == "onetwo"
+    assert filled([*one, *two], stop_ids=(two[0],)) == "one"
+    assert filled([*one, *two], stop_strings=["et"]) == "on"
+    assert filled(one, len(one)) == "one"
+    with pytest.raises(TokenizerError, match=r"no <\|fim_prefix"):
+        fill(toy[0], Pieces([]), "a", "b")
 
 
 def test_tiny_coder_fills_in_as_complete_does(coder):
@@ -193,12 +245,3 @@ def test_tiny_coder_fills_in_as_complete_does(coder):
     stops = (*model.stop_ids, *tokenizer.fim_stop_ids)
     want = complete(*coder, tokenizer.fim(before, after), 16, stop_ids=stops)
     assert fill(*coder, before, after, 16) == want
-
-
-def test_bad_arguments_of_fill_are_refused(toy):
-    with pytest.raises(InputError, match="stop_ids is 3"):
-        fill(*toy, "a", "b", stop_ids=3)
-    with pytest.raises(InputError, match="max_new_tokens"):
-        fill(*toy, "a", "b", 0)
-    with pytest.raises(TokenizerError, match=r"no <\|fim_prefix"):
-        fill(toy[0], Pieces([]), "a", "b")

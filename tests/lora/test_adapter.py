@@ -2,9 +2,11 @@
 
 import json
 import os
+from unittest import mock
 
 import pytest
 import torch
+from learned import learned
 from peft import LoraConfig, PeftModel, get_peft_model
 from reference import ids, pair, relative_error, tiny
 from safetensors.torch import load_file, save_file
@@ -18,20 +20,16 @@ from qwenkit.lora.adapter import CONFIG, WEIGHTS
 TEXT = ids(2, 9)
 
 
-def learned(model, seed=5):
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if ".lora_" in name:
-                weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
-    return model
+def with_lora(model=None, seed=5, **options):
+    """Return a model with LoRA that has learned something."""
+    model = tiny() if model is None else model
+    qk.add_lora(model, **{"rank": 3, "alpha": 5, **options})
+    return learned(model, seed)
 
 
 @pytest.fixture
 def saved(tmp_path):
-    model = tiny()
-    qk.add_lora(model, rank=3, alpha=5, dropout=0.1)
-    qk.save_adapter(learned(model), tmp_path)
+    qk.save_adapter(with_lora(dropout=0.1), tmp_path)
     return tmp_path
 
 
@@ -41,8 +39,7 @@ def saved(tmp_path):
 @pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("down_proj", "k_proj", "lm_head")])
 def test_peft_reads_what_is_saved(tmp_path, targets):
     theirs, ours = pair()
-    qk.add_lora(ours, rank=3, alpha=5, targets=targets)
-    learned(ours)
+    with_lora(ours, targets=targets)
     qk.save_adapter(ours, tmp_path)
     assert sorted(os.listdir(tmp_path)) == [CONFIG, WEIGHTS]
     peft = PeftModel.from_pretrained(theirs, str(tmp_path)).eval()
@@ -75,29 +72,24 @@ def test_what_peft_saves_is_read_and_read_again_when_saved_here(tmp_path, case):
 
 
 def test_saved_and_loaded_the_logits_are_the_same_bits_merged_or_not(tmp_path):
-    model = tiny()
-    qk.add_lora(model, rank=3, alpha=5)
-    learned(model)
+    model = with_lora()
     want = model(TEXT)
-    qk.save_adapter(model, tmp_path / "open")
+    qk.save_adapter(model, tmp_path / "separate")
     qk.merge_lora(model)
     qk.save_adapter(model, tmp_path / "merged")
-    for name in ("open", "merged"):
+    for name in ("separate", "merged"):
         other = tiny()
         qk.load_adapter(other, tmp_path / name, trainable=True)
         assert torch.equal(other(TEXT), want)
         assert all(p.requires_grad == (".lora_" in n) for n, p in other.named_parameters())
 
 
-def test_a_frozen_adapter_stays_frozen_through_a_merge(saved):
+def test_an_adapter_is_small_and_stays_frozen_through_a_merge(saved):
     model = tiny()
     qk.load_adapter(model, saved)
     qk.merge_lora(model)
     qk.unmerge_lora(model)
     assert not any(p.requires_grad for p in model.parameters())
-
-
-def test_an_adapter_is_small(saved):
     assert (saved / WEIGHTS).stat().st_size < 12_000  # 3 layers × (q: 3 × 64, v: 3 × 48) × 4 bytes
     assert json.loads((saved / CONFIG).read_text())["target_modules"] == ["q_proj", "v_proj"]
     assert (saved / WEIGHTS).stat().st_mode == (saved / CONFIG).stat().st_mode  # for all to read
@@ -108,39 +100,25 @@ def test_an_adapter_is_small(saved):
 
 def test_a_failed_save_leaves_the_old_adapter(saved, monkeypatch):
     before = {file.name: file.read_bytes() for file in saved.iterdir()}
-    model = tiny()
-    qk.add_lora(model, rank=2, alpha=9)
-    learned(model, seed=8)
-
-    def full(*_arguments, **_more):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(saving, "to_disk", full)  # the last thing before the file takes its name
-        with pytest.raises(CheckpointError, match=r"no adapter could be written .*No space left"):
-            qk.save_adapter(model, saved)
+    full = mock.Mock(side_effect=OSError(28, "No space left on device"))
+    monkeypatch.setattr(saving, "to_disk", full)  # the last thing before the file takes its name
+    with pytest.raises(CheckpointError, match=r"no adapter could be written .*No space left"):
+        qk.save_adapter(with_lora(rank=2, alpha=9, seed=8), saved)
     assert {file.name: file.read_bytes() for file in saved.iterdir()} == before
 
 
 @pytest.mark.parametrize(("rank", "alpha"), [(2, 5), (3, 9)])
 def test_files_of_two_adapters_never_pass_for_one(saved, rank, alpha, monkeypatch):
-    model = tiny()
-    qk.add_lora(model, rank=rank, alpha=alpha)
-
-    def killed(*_arguments):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(adapter, "write_json", killed)  # after the weights, before the config
-        with pytest.raises(KeyboardInterrupt):
-            qk.save_adapter(model, saved)
+    killed = mock.Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr(adapter, "write_json", killed)  # after the weights, before the config
+    with pytest.raises(KeyboardInterrupt):
+        qk.save_adapter(with_lora(rank=rank, alpha=alpha), saved)
     with pytest.raises(CheckpointError, match=f"its (ranks are|alpha is) .*{CONFIG} has"):
         qk.load_adapter(tiny(), saved)
 
 
-def test_values_that_are_no_numbers_are_neither_saved_nor_loaded(saved):
-    model = tiny()
-    qk.add_lora(model)
+def test_values_that_are_not_finite_are_neither_saved_nor_loaded(saved):
+    model = with_lora()
     next(iter(lora_layers(model).values())).lora_B.weight.data[0, 0] = float("nan")
     before = (saved / WEIGHTS).read_bytes()
     with pytest.raises(CheckpointError, match="lora_B holds values that are not finite"):
@@ -160,16 +138,24 @@ CONFIGS = {
     "dora": ({"use_dora": True}, "use_dora is True, which plain LoRA does not have"),
     "biases": ({"bias": "all"}, "bias is 'all'"),
     "more parts": ({"modules_to_save": ["lm_head"]}, "modules_to_save is"),
-    "turned": ({"fan_in_fan_out": True}, "fan_in_fan_out is True"),
+    "transposed": ({"fan_in_fan_out": True}, "fan_in_fan_out is True"),
     "alphas": ({"alpha_pattern": {"q_proj": 3}}, "alpha_pattern is"),
     "pissa": ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa'"),
     "of tomorrow": ({"use_tomorrow": True}, "use_tomorrow is True"),
     "no alpha": ({"lora_alpha": None}, "alpha is None; it must be a number"),
     "alpha below 0": ({"lora_alpha": -1}, "alpha is -1"),
-    "a wild dropout": ({"lora_dropout": 2}, "dropout is 2"),
+    "a dropout above 1": ({"lora_dropout": 2}, "dropout is 2"),
     "another rank": ({"r": 4}, "its ranks are [3], and adapter_config.json has 4"),
     "another alpha": ({"lora_alpha": 6}, "its alpha is 5, and adapter_config.json has 6"),
 }
+
+
+def refused(folder, words):
+    model = tiny()
+    with pytest.raises(CheckpointError) as caught:
+        qk.load_adapter(model, folder)
+    assert words in str(caught.value)
+    assert not lora_layers(model)
 
 
 @pytest.mark.parametrize("case", CONFIGS)
@@ -177,11 +163,7 @@ def test_a_config_that_asks_for_more_or_makes_no_sense_is_refused(saved, case):
     change, words = CONFIGS[case]
     config = json.loads((saved / CONFIG).read_text())
     (saved / CONFIG).write_text(json.dumps({**config, **change}))
-    model = tiny()
-    with pytest.raises(CheckpointError) as caught:
-        qk.load_adapter(model, saved)
-    assert words in str(caught.value)
-    assert not lora_layers(model)
+    refused(saved, words)
 
 
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -209,7 +191,7 @@ FILES = {
     "a wrong shape": (with_(A=torch.zeros(3, 31)), "has A (3, 31) and B (32, 3)"),
     "no matrix": (with_(A=torch.zeros(())), "has A ()"),
     "rank 0": (with_(A=torch.zeros(0, 32), B=torch.zeros(32, 0)), "has A (0, 32)"),
-    "whole numbers": (with_(A=torch.zeros(3, 32, dtype=torch.int64)), "is I64"),
+    "integers": (with_(A=torch.zeros(3, 32, dtype=torch.int64)), "is I64"),
     "nothing": (lambda _tensors: {}, "it holds no tensor"),
 }
 
@@ -218,25 +200,18 @@ FILES = {
 def test_tensors_that_do_not_fit_the_model_are_refused(saved, case):
     change, words = FILES[case]
     save_file(change(load_file(saved / WEIGHTS)), saved / WEIGHTS)
-    model = tiny()
-    with pytest.raises(CheckpointError) as caught:
-        qk.load_adapter(model, saved)
-    assert words in str(caught.value)
-    assert not lora_layers(model)
+    refused(saved, words)
 
 
 def test_damaged_and_missing_files_are_named(saved, tmp_path):
     (saved / WEIGHTS).write_bytes((saved / WEIGHTS).read_bytes()[:-5])
-    with pytest.raises(CheckpointError, match="not a valid safetensors file"):
-        qk.load_adapter(tiny(), saved)
+    refused(saved, "not a valid safetensors file")
     (saved / WEIGHTS).unlink()
-    with pytest.raises(CheckpointError, match=WEIGHTS):
-        qk.load_adapter(tiny(), saved)
+    refused(saved, WEIGHTS)
     (saved / CONFIG).write_text("{")
-    with pytest.raises(ConfigError, match=CONFIG):
-        qk.load_adapter(tiny(), saved)
-    with pytest.raises(ConfigError, match=CONFIG):
-        qk.load_adapter(tiny(), tmp_path / "nowhere")
+    for folder in (saved, tmp_path / "nowhere"):
+        with pytest.raises(ConfigError, match=CONFIG):
+            qk.load_adapter(tiny(), folder)
 
 
 def test_a_model_that_cannot_take_it_is_refused(saved):

@@ -1,4 +1,4 @@
-"""Attention: the grouping of heads, the scale, the open and the fused path."""
+"""Attention: the grouping of heads, the scale, the eager and the fused path."""
 
 import math
 
@@ -19,15 +19,12 @@ def qkv(queries, keys, heads=4, kv_heads=2, batch=2, dtype=torch.float32):
     return q, k, v
 
 
-def test_shapes_are_checked_in_tests():
-    with pytest.raises(jaxtyping.TypeCheckError):
-        repeat_kv(torch.zeros(2, 3, 4), 2)
-
-
-def test_kv_heads_are_repeated_in_runs():
+def test_kv_heads_are_repeated_consecutively():
     x = torch.tensor([10.0, 20.0]).view(1, 2, 1, 1)
     assert repeat_kv(x, 3).flatten().tolist() == [10, 10, 10, 20, 20, 20]  # never 10, 20, 10, …
     assert repeat_kv(x, 1).flatten().tolist() == [10, 20]
+    with pytest.raises(jaxtyping.TypeCheckError):  # shapes are checked in tests
+        repeat_kv(torch.zeros(2, 3, 4), 2)
 
 
 @pytest.mark.parametrize("attend", PATHS)
@@ -35,7 +32,7 @@ def test_kv_heads_are_repeated_in_runs():
 @pytest.mark.parametrize(("heads", "kv_heads"), [(6, 3), (6, 2), (4, 1), (3, 3)])
 def test_head_h_reads_kv_head_h_over_groups(attend, queries, heads, kv_heads):
     q, k, v = qkv(queries, 5, heads, kv_heads)
-    v = torch.arange(kv_heads).float().view(1, -1, 1, 1).expand(v.shape)  # each its own number
+    v = torch.arange(kv_heads).float().view(1, -1, 1, 1).expand(v.shape)  # each its own value
     z = attend(q, k, v)
     for head in range(heads):
         want = torch.full_like(z[:, head], head // (heads // kv_heads))
@@ -44,7 +41,7 @@ def test_head_h_reads_kv_head_h_over_groups(attend, queries, heads, kv_heads):
 
 @pytest.mark.parametrize("attend", PATHS)
 def test_by_hand(attend):
-    """D is 4, so scores are halved: the second query scores 0 and ln 3, and reads 1:3."""
+    """D is 4, so scores are halved: the second query scores 0 and ln 3: weights 1:3."""
     q = torch.tensor([[5.0, 5, 5, 5], [2 * math.log(3), 0, 0, 0]]).view(1, 1, 2, 4)
     k = torch.tensor([[0.0, 1, 0, 0], [1.0, 0, 0, 0]]).view(1, 1, 2, 4)
     v = torch.tensor([[4.0, 0, 0, 0], [0.0, 8, 0, 0]]).view(1, 1, 2, 4)
@@ -56,7 +53,7 @@ LENGTHS = [(1, 1), (5, 5), (1, 6), (3, 7)]
 
 
 def plainly(q, k, v, allowed):
-    """Attention once more, one number after another; `allowed` is (B, T, S)."""
+    """Attention once more, one position after another; `allowed` is (B, T, S)."""
     z = torch.zeros_like(q)
     for b, h, t in torch.cartesian_prod(*map(torch.arange, q.shape[:3])).tolist():
         seen = allowed[b, t].nonzero().flatten()
@@ -83,9 +80,8 @@ def test_both_paths_equal_plain_loops(attend, queries, keys, kv_heads, kind):
     torch.testing.assert_close(z, plainly(q, k, v, seen.expand(2, queries, keys)))
 
 
-@pytest.mark.parametrize("path", ["open", "fused"])
-def test_a_chunk_after_a_cache_reads_all_of_it(path):
-    attend = {"open": eager_attention, "fused": fused_attention}[path]
+@pytest.mark.parametrize("attend", PATHS)
+def test_a_chunk_after_a_cache_reads_all_of_it(attend):
     q, k, v = qkv(6, 6)
     torch.testing.assert_close(attend(q[:, :, 4:], k, v), attend(q, k, v)[:, :, 4:])
 
@@ -100,22 +96,17 @@ def test_softmax_is_taken_in_float32():
     assert torch.equal(pattern, scores.softmax(-1).bfloat16())
 
 
-def test_biases_stand_on_q_k_v_and_not_on_o():
-    attention = tiny().model.layers[0].self_attn
-    for name in ("q_proj", "k_proj", "v_proj"):
-        assert getattr(attention, name).bias.abs().min() > 0
-    assert attention.o_proj.bias is None
-
-
 @pytest.mark.parametrize("point", ["q", "k", "v"])
-def test_biases_are_added(point):
+def test_q_k_and_v_have_biases_which_are_added_and_o_does_not(point):
     model = tiny()
     attention = model.model.layers[0].self_attn
     projection = getattr(attention, f"{point}_proj")
+    assert projection.bias.abs().min() > 0
+    assert attention.o_proj.bias is None
     trace = Trace(keep=("attn_norm", f"attn.{point}"))
     model(ids(1, 3), trace=trace)
     x = trace["layers.0.attn_norm"][0]
-    got = trace[f"layers.0.attn.{point}"][0].transpose(0, 1).flatten(1)  # heads side by side
+    got = trace[f"layers.0.attn.{point}"][0].transpose(0, 1).flatten(1)  # heads next to each other
     torch.testing.assert_close(got, x @ projection.weight.T + projection.bias)
 
 

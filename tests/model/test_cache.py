@@ -11,10 +11,7 @@ from qwenkit.model import KVCache
 from qwenkit.trace import Trace
 
 TOTAL = 14
-
-
-def ones(total):
-    return [1] * total
+PADDING = pytest.mark.parametrize("lengths", [None, (5, 9)], ids=["unpadded", "left-padded"])
 
 
 def random_chunks(total):
@@ -24,48 +21,47 @@ def random_chunks(total):
     return chunks
 
 
-def prompt_first(total):
-    return [total - 4, 1, 1, 1, 1]
+SPLITS = {"ones": [1] * TOTAL, "random": random_chunks(TOTAL), "prompt": [TOTAL - 4, 1, 1, 1, 1]}
 
 
-def run_cached(model, tokens, chunks, mask=None, cache=None, trace=None):
-    """Feed the tokens chunk by chunk; return the logits of all."""
-    cache = cache or KVCache(model.config, len(tokens), max_length=tokens.shape[1])
-    logits = []
-    for size in chunks:
-        begin = cache.length
-        end = begin + size
-        seen = None if mask is None else mask[:, :end]
-        chunk = tokens[:, begin:end]
-        logits.append(model(chunk, cache=cache, attention_mask=seen, trace=trace))
-        assert cache.length == end
-    return torch.cat(logits, dim=1)
+def filled(model, tokens, max_length=8, mask=None):
+    """Return a cache of some tokens."""
+    cache = KVCache(model.config, len(tokens), max_length)
+    model(tokens, cache=cache, attention_mask=mask)
+    return cache
 
 
-@pytest.mark.parametrize("trace", [None, "open"])
-@pytest.mark.parametrize("padding", [None, [14, 5, 9]], ids=["unpadded", "left-padded"])
-@pytest.mark.parametrize("split", [ones, random_chunks, prompt_first])
+def buffers(cache):
+    return cache.keys + cache.values
+
+
+@pytest.mark.parametrize("trace", [None, "eager"])
+@PADDING
+@pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("variant", ["gqa", "mqa", "mha", "yarn", "sliding"])
-def test_cached_decoding_equals_the_full_forward(variant, split, padding, trace):
+def test_cached_decoding_equals_the_full_forward(variant, split, lengths, trace):
     model, tokens = tiny(**VARIANTS[variant]), ids(3, TOTAL)
-    mask = None if padding is None else left_padding(padding, TOTAL)
+    mask = lengths and left_padding([TOTAL, *lengths], TOTAL)
     real = torch.ones(3, TOTAL).bool() if mask is None else mask.bool()
     trace = trace and Trace(keep="attn.pattern")
-    want = model(tokens, attention_mask=mask)
-    got = run_cached(model, tokens, split(TOTAL), mask, trace=trace)
+    cache, parts = KVCache(model.config, 3, TOTAL), []
+    for size in SPLITS[split]:
+        begin, end = cache.length, cache.length + size
+        seen = None if mask is None else mask[:, :end]
+        parts.append(model(tokens[:, begin:end], cache=cache, attention_mask=seen, trace=trace))
+        assert cache.length == end
+    got, want = torch.cat(parts, dim=1), model(tokens, attention_mask=mask)
     assert got.isfinite().all()
     assert relative_error(got[real], want[real]) < 1e-5
 
 
 def test_the_cache_is_read():
     model, tokens = tiny(), ids(1, 6)
-    cache = KVCache(model.config, max_length=6)
-    model(tokens[:, :5], cache=cache)
-    with_past = model(tokens[:, 5:], cache=cache)
+    with_past = model(tokens[:, 5:], cache=filled(model, tokens[:, :5]))
     assert (with_past - model(tokens[:, 5:])).abs().max() > 1e-2
 
 
-def test_it_stores_unrepeated_turned_keys_and_values():
+def test_it_stores_unrepeated_rotated_keys_and_values():
     model, tokens = tiny(num_attention_heads=4, num_key_value_heads=2), ids(2, 5)
     cache = KVCache(model.config, batch_size=2, max_length=9)
     trace = Trace(keep=("attn.k_rot", "attn.v"))
@@ -80,46 +76,36 @@ def test_it_stores_unrepeated_turned_keys_and_values():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_bytes_are_exact(variant, dtype):
     model = tiny(**VARIANTS[variant], dtype=dtype)
-    cache = KVCache(model.config, batch_size=3, max_length=20)
-    assert cache.nbytes == 0
-    model(ids(3, 2), cache=cache)
     config = model.config
+    assert KVCache(config, batch_size=3, max_length=20).nbytes == 0
+    cache = filled(model, ids(3, 2), 20)
     values = 2 * LAYERS * 3 * config.num_key_value_heads * 20 * config.head_dim
     assert cache.nbytes == values * dtype.itemsize
     name = str(dtype).removeprefix("torch.")
     assert cache.nbytes == 3 * 20 * config.kv_bytes_per_token(name)
-    assert all(buffer.dtype == dtype for buffer in cache.keys + cache.values)
+    assert all(buffer.dtype == dtype for buffer in buffers(cache))
+    assert repr(cache) == f"KVCache(2 of 20 tokens, batch 3, {cache.nbytes:,} bytes)"
 
 
-def test_it_is_written_in_place():
+def test_it_is_written_in_place_and_its_length_advances_once_a_forward():
     model, tokens = tiny(), ids(1, 8)
-    cache = KVCache(model.config, max_length=8)
-    model(tokens[:, :3], cache=cache)
-    before = [buffer.data_ptr() for buffer in cache.keys + cache.values]
-    kept = cache.keys[0][:, :, :3].clone()
-    model(tokens[:, 3:4], cache=cache)
-    model(tokens[:, 4:], cache=cache)
-    assert [buffer.data_ptr() for buffer in cache.keys + cache.values] == before
+    cache = filled(model, tokens[:, :3])
+    before = [buffer.data_ptr() for buffer in buffers(cache)]
+    kept, lengths = cache.keys[0][:, :, :3].clone(), [cache.length]
+    for chunk in (tokens[:, 3:4], tokens[:, 4:]):
+        model(chunk, cache=cache)
+        lengths.append(cache.length)
+    assert lengths == [3, 4, 8]
+    assert [buffer.data_ptr() for buffer in buffers(cache)] == before
     assert torch.equal(cache.keys[0][:, :, :3], kept)
     view, _ = cache.update(0, *torch.zeros(2, 1, 2, 0, 8))
     assert view.data_ptr() == before[0]  # what attention reads is a view, not a copy
 
 
-def test_length_advances_once_a_forward():
-    model = tiny()
-    cache = KVCache(model.config, max_length=9)
-    lengths = []
-    for size in (4, 1, 3):
-        model(ids(1, size), cache=cache)
-        lengths.append(cache.length)
-    assert lengths == [4, 5, 8]
-
-
 @pytest.mark.parametrize("keep", [0, 1, 5, 8])
 def test_after_trim_it_continues_like_a_fresh_run(keep):
     model, tokens, other = tiny(), ids(1, 8), ids(1, 12, seed=7)
-    cache = KVCache(model.config, max_length=12)
-    model(tokens, cache=cache)
+    cache = filled(model, tokens, 12)
     cache.trim(keep)
     assert cache.length == keep
     mixed = torch.cat([tokens[:, :keep], other[:, keep:]], dim=1)
@@ -128,12 +114,11 @@ def test_after_trim_it_continues_like_a_fresh_run(keep):
 
 
 @pytest.mark.parametrize("rows", [[2, 0, 1], [1, 1, 0], [2], [0, 0, 0, 0, 2]])
-@pytest.mark.parametrize("padding", [None, [8, 3, 6]], ids=["unpadded", "left-padded"])
-def test_after_reorder_each_row_goes_on_from_the_row_it_was(rows, padding):
+@PADDING
+def test_after_reorder_each_row_goes_on_from_the_row_it_was(rows, lengths):
     model, tokens = tiny(), ids(3, 8)
-    mask = None if padding is None else left_padding(padding, 12)
-    cache = KVCache(model.config, batch_size=3, max_length=12)
-    model(tokens, cache=cache, attention_mask=None if mask is None else mask[:, :8])
+    mask = lengths and left_padding([8, 3, 6], 12)
+    cache = filled(model, tokens, 12, None if mask is None else mask[:, :8])
     cache.reorder(rows)
     assert (cache.batch_size, cache.length) == (len(rows), 8)
     more = ids(len(rows), 4, seed=7)
@@ -147,55 +132,48 @@ def test_after_reorder_each_row_goes_on_from_the_row_it_was(rows, padding):
 
 def test_rows_that_come_twice_are_copies():
     model = tiny()
-    cache = KVCache(model.config, batch_size=2, max_length=6)
-    model(ids(2, 4), cache=cache)
+    cache = filled(model, ids(2, 4), 6)
     cache.reorder([1, 1])
-    kept = [buffer.clone() for buffer in cache.keys + cache.values]
+    kept = [buffer.clone() for buffer in buffers(cache)]
     assert torch.equal(cache.keys[0][0], cache.keys[0][1])
     model(torch.tensor([[1, 2], [3, 4]]), cache=cache)
-    for buffer, before in zip(cache.keys + cache.values, kept, strict=True):
+    for buffer, before in zip(buffers(cache), kept, strict=True):
         assert torch.equal(buffer[:, :, :4], before[:, :, :4])
     assert not torch.equal(cache.keys[0][0], cache.keys[0][1])
 
 
-def test_an_empty_cache_can_be_reordered():
+def test_an_empty_cache_can_be_reordered_and_a_full_one_reset():
     model = tiny()
     cache = KVCache(model.config, batch_size=1, max_length=4)
     cache.reorder([0, 0])
     assert torch.equal(model(ids(2, 4), cache=cache), model(ids(2, 4)))
+    cache.reset()
+    assert cache.length == 0
+    assert torch.equal(model(ids(2, 3, seed=5), cache=cache), model(ids(2, 3, seed=5)))
+
+
+# --- what is refused ---
 
 
 @pytest.mark.parametrize("rows", [[], [3], [-1], [0, 1, 5], [True]])
 def test_rows_that_are_not_there_are_refused(rows):
     model = tiny()
-    cache = KVCache(model.config, batch_size=3, max_length=4)
-    model(ids(3, 2), cache=cache)
+    cache = filled(model, ids(3, 2), 4)
     with pytest.raises(InputError, match="row numbers from 0 to 2"):
         cache.reorder(rows)
     assert (cache.batch_size, cache.length) == (3, 2)
 
 
-def test_after_reset_nothing_is_remembered():
-    model, tokens = tiny(), ids(1, 6)
-    cache = KVCache(model.config, max_length=8)
-    model(ids(1, 8, seed=5), cache=cache)
-    cache.reset()
-    assert cache.length == 0
-    assert torch.equal(model(tokens, cache=cache), model(tokens))
-
-
 def test_a_full_cache_refuses_with_advice_and_stays_as_it_was():
     model, tokens = tiny(), ids(1, 6)
-    cache = KVCache(model.config, max_length=7)
-    model(tokens, cache=cache)
-    before = [buffer.clone() for buffer in cache.keys + cache.values]
-    trace = Trace()
+    cache = filled(model, tokens, 7)
+    before = [buffer.clone() for buffer in buffers(cache)]
     with pytest.raises(CacheFullError) as caught:
-        model(tokens[:, :3], cache=cache, trace=trace)
+        model(tokens[:, :3], cache=cache, trace=Trace())
     for fragment in ("6 of 7", "3 more", "max_length=9", "reset()", "trim("):
         assert fragment in str(caught.value)
     assert cache.length == 6
-    assert all(map(torch.equal, cache.keys + cache.values, before))
+    assert all(map(torch.equal, buffers(cache), before))
     model(tokens[:, :1], cache=cache)  # there was room for one
     assert cache.length == 7
 
@@ -234,15 +212,12 @@ def test_gradients_are_refused_and_inference_is_not():
         model(tokens, cache=cache)
     assert cache.length == 0
     with torch.no_grad():
-        want = model(tokens)
-        assert torch.equal(model(tokens, cache=cache), want)
+        assert torch.equal(model(tokens, cache=cache), model(tokens))
 
 
 @pytest.mark.parametrize("length", [-1, 4])
 def test_trim_beyond_what_is_there_is_refused(length):
-    model = tiny()
-    cache = KVCache(model.config, max_length=8)
-    model(ids(1, 3), cache=cache)
+    cache = filled(tiny(), ids(1, 3))
     with pytest.raises(InputError, match=f"length is {length}; it must lie between 0 and 3"):
         cache.trim(length)
     assert cache.length == 3
@@ -253,10 +228,3 @@ def test_trim_beyond_what_is_there_is_refused(length):
 def test_sizes_below_one_are_refused(name, value):
     with pytest.raises(InputError, match=f"{name} is {value}; .*integer of at least 1"):
         KVCache(tiny().config, **{name: value})
-
-
-def test_its_repr_tells_how_full_it_is():
-    model = tiny()
-    cache = KVCache(model.config, batch_size=2, max_length=8)
-    model(ids(2, 3), cache=cache)
-    assert repr(cache) == f"KVCache(3 of 8 tokens, batch 2, {cache.nbytes:,} bytes)"

@@ -1,4 +1,4 @@
-"""The decoder layer: what is normalised, and what is added to what."""
+"""The decoder layer: what is normalized, and what is added to what."""
 
 import torch
 from reference import tiny

@@ -19,8 +19,8 @@ def config(theta=1_000_000.0, head_dim=4, **rope):
     return QwenConfig.from_dict(raw.to_dict()), raw
 
 
-def turn(x, position, theta=1_000_000.0):
-    """Turn x, (..., D), as if it stood at `position`."""
+def rotated(x, position, theta=1_000_000.0):
+    """Return x, (..., D), rotated for its position."""
     rotary = RotaryEmbedding(config(theta, x.shape[-1])[0])
     return apply_rope(x.reshape(1, 1, 1, -1), *rotary(torch.tensor([[position]]))).flatten()
 
@@ -31,36 +31,38 @@ def test_frequencies_follow_theta(theta, second):
     torch.testing.assert_close(got, torch.tensor([1.0, second]))
 
 
-def test_dimension_i_pairs_with_i_plus_half():
-    x = torch.tensor([1.0, 0.0, 0.0, 0.0])
-    want = torch.tensor([math.cos(1), 0.0, math.sin(1), 0.0])  # interleaved: sin at index 1
-    torch.testing.assert_close(turn(x, 1), want)
-    x = torch.tensor([0.0, 0.0, 0.0, 1.0])  # the second pair's other half, a slow turn
-    want = torch.tensor([0.0, -math.sin(0.2), 0.0, math.cos(0.2)])
-    torch.testing.assert_close(turn(x, 200), want)
+@pytest.mark.parametrize(
+    ("x", "position", "want"),
+    [
+        ([1.0, 0, 0, 0], 1, [math.cos(1), 0, math.sin(1), 0]),  # interleaved: sin at index 1
+        ([0.0, 0, 0, 1], 200, [0, -math.sin(0.2), 0, math.cos(0.2)]),  # the second pair is slow
+    ],
+)
+def test_dimension_i_pairs_with_i_plus_half(x, position, want):
+    torch.testing.assert_close(rotated(torch.tensor(x), position), torch.tensor(want))
 
 
 def test_position_zero_is_the_identity_and_lengths_are_kept():
     x = torch.randn(8)
-    torch.testing.assert_close(turn(x, 0), x)
-    torch.testing.assert_close(turn(x, 77).norm(), x.norm())
+    torch.testing.assert_close(rotated(x, 0), x)
+    torch.testing.assert_close(rotated(x, 77).norm(), x.norm())
 
 
 def test_scores_depend_on_the_distance_alone():
     q, k = torch.randn(2, 16)
-    score = turn(q, 9) @ turn(k, 4)
-    torch.testing.assert_close(turn(q, 109) @ turn(k, 104), score, rtol=1e-4, atol=1e-4)
-    assert abs(turn(q, 10) @ turn(k, 4) - score) > 1e-2
-    assert abs(turn(q, 4) @ turn(k, 9) - score) > 1e-2  # and on its sign
+    score = rotated(q, 9) @ rotated(k, 4)
+    torch.testing.assert_close(rotated(q, 109) @ rotated(k, 104), score, rtol=1e-4, atol=1e-4)
+    assert abs(rotated(q, 10) @ rotated(k, 4) - score) > 1e-2
+    assert abs(rotated(q, 4) @ rotated(k, 9) - score) > 1e-2  # and on its sign
 
 
-def test_each_head_and_token_is_turned_by_its_own_position():
+def test_each_head_and_token_is_rotated_by_its_own_position():
     rotary = RotaryEmbedding(config()[0])
     x = torch.randn(2, 3, 2, 4)
     places = torch.tensor([[0, 5], [7, 2]])
     got = apply_rope(x, *rotary(places))
     for b, h, t in [(0, 0, 0), (0, 2, 1), (1, 1, 0), (1, 0, 1)]:
-        torch.testing.assert_close(got[b, h, t], turn(x[b, h, t], int(places[b, t])))
+        torch.testing.assert_close(got[b, h, t], rotated(x[b, h, t], int(places[b, t])))
 
 
 def test_angles_are_float32_in_a_bfloat16_model():
@@ -70,13 +72,13 @@ def test_angles_are_float32_in_a_bfloat16_model():
     exact = place * 1e6 ** (-torch.arange(8, dtype=torch.float64) / 8)
     cos, sin = rotary(torch.tensor([[place]]), torch.bfloat16)
     assert cos.dtype == sin.dtype == torch.bfloat16
-    # float32 angles err by 30000 × 2^-24, the result's rounding by 2^-9; bfloat16 angles by turns
+    # float32 angles err by 30000 × 2^-24, the result's rounding by 2^-9; bfloat16 angles by radians
     torch.testing.assert_close(cos[0, 0, :8].double(), exact.cos(), rtol=0, atol=8e-3)
     torch.testing.assert_close(sin[0, 0, 8:].double(), exact.sin(), rtol=0, atol=8e-3)
     assert rotary.frequencies(torch.device("cpu")).dtype == torch.float32
 
 
-def test_bfloat16_model_turns_queries_by_float32_angles():
+def test_bfloat16_model_rotates_queries_by_float32_angles():
     _, model = pair(dtype=torch.bfloat16, max_position_embeddings=1024)
     trace = Trace(keep=("attn.q", "attn.q_rot"))
     tokens = torch.full((1, 700), 5)
@@ -84,7 +86,7 @@ def test_bfloat16_model_turns_queries_by_float32_angles():
         model(tokens, trace=trace)
     q = trace["layers.0.attn.q"][0, 0, 699].float()
     got = trace["layers.0.attn.q_rot"][0, 0, 699].float()
-    torch.testing.assert_close(got, turn(q, 699), rtol=0, atol=0.03 * q.abs().max().item())
+    torch.testing.assert_close(got, rotated(q, 699), rtol=0, atol=0.03 * q.abs().max().item())
 
 
 def test_it_holds_nothing_that_a_checkpoint_or_a_cast_could_change():
@@ -98,7 +100,7 @@ def test_it_holds_nothing_that_a_checkpoint_or_a_cast_could_change():
         assert torch.equal(got, want)
 
 
-# --- YaRN -----------------------------------------------------------------------------------------
+# --- YaRN ---
 
 
 def test_yarn_keeps_fast_pairs_slows_slow_ones_and_blends_between():
