@@ -11,6 +11,10 @@ OUT ?= runs/tiny-coder
 # to run (lax). Without, every stored output is compared (strict).
 NBVAL := $(if $(QWENKIT_MODEL),--nbval-lax,--nbval)
 
+# Tests run in several processes with one thread each; such a model fits into memory only once.
+WORKERS ?= $(if $(QWENKIT_MODEL),0,2)
+PYTEST = $(if $(filter-out 0 1,$(WORKERS)),OMP_NUM_THREADS=1) $(BIN)/python -m pytest -n $(WORKERS)
+
 # Said by the Python itself, in words that any version of it understands.
 NEW_ENOUGH := -c "import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit('qwenkit needs \
 	Python 3.11 or newer, and %s is %d.%d. Install a newer one and name it: \
@@ -21,10 +25,11 @@ NEW_ENOUGH := -c "import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit
 
 help:
 	@echo "make lab        open JupyterLab on the first notebook (ARGS=\"--port 8900 --no-browser\")"
-	@echo "make test       all that checks: lint, unit, notebooks"
+	@echo "make test       all that checks: lint, unit (with QWENKIT_MODEL also notebooks)"
 	@echo "make lint       ruff and mypy"
-	@echo "make unit       the tests in tests/"
-	@echo "make notebooks  run every notebook and compare its outputs with the stored ones"
+	@echo "make unit       the tests in tests/, in two processes (WORKERS=4 for more); they run every"
+	@echo "                notebook in JupyterLab, and compare its outputs with the stored ones"
+	@echo "make notebooks  only the notebooks, without a browser (with QWENKIT_MODEL only run)"
 	@echo "make bench      times beside transformers; needs QWENKIT_MODEL"
 	@echo "make tiny-coder train the embedded model anew into runs/ (an hour and a half; ARGS=--resume goes on)"
 	@echo "make clean      remove caches and build products (not .venv)"
@@ -34,7 +39,7 @@ lab: $(READY)
 	$(BIN)/qwenkit lab $(ARGS)
 
 test: $(READY)
-	@for part in lint unit notebooks; do \
+	@for part in lint unit $(if $(QWENKIT_MODEL),notebooks); do \
 		start=$$(date +%s); \
 		$(MAKE) --no-print-directory $$part || exit 1; \
 		echo "== $$part: $$(($$(date +%s) - start)) s"; \
@@ -46,10 +51,10 @@ lint: $(READY)
 	$(BIN)/mypy
 
 unit: $(READY)
-	$(BIN)/python -m pytest tests
+	$(PYTEST) --dist worksteal tests
 
 notebooks: $(READY)
-	$(BIN)/python -m pytest $(NBVAL) --nbval-current-env --nbval-cell-timeout=120 \
+	$(PYTEST) --dist loadfile $(NBVAL) --nbval-current-env --nbval-cell-timeout=120 \
 		-p no:cacheprovider notebooks/
 
 bench: $(READY)
