@@ -46,7 +46,7 @@ def test_every_class_is_the_readers_own(written):
 
 @torch.no_grad()
 def off(kind, folder, ids=None, **changed):
-    """Return how far a class's logits are from the package's, as a share of the largest."""
+    """Return how far a class's logits are from the package's, divided by the largest."""
     theirs, tokenizer = qk.load_pretrained(folder, dtype="float32", device="cpu")
     ids = tokenizer(CODE) if ids is None else ids
     expected = theirs(ids)
@@ -63,7 +63,7 @@ def test_tiny_coder(written):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_toy_with_loud_biases_tied_and_untied(written, tied, tmp_path):
+def test_a_toy_with_large_biases_tied_and_untied(written, tied, tmp_path):
     folder = write_toy_checkpoint(tmp_path, tied=tied)
     ids = torch.randint(300, (2, 40))
     assert off(written["QwenForCausalLM"], folder, ids) <= 1e-5

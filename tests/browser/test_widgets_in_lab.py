@@ -63,27 +63,24 @@ def run(page, number):
     return outputs
 
 
-def drawn(page, case):
-    """Return what the widget says that it draws."""
-    find = "const qk = document.querySelector('.qk').qk"
-    return page.evaluate(f"() => {{ {find}; return ({case.drawn}); }}")
+def script(case, expression):
+    """Return JavaScript that computes something of a `value` and of what the widget has `drawn`."""
+    find = f"const qk = document.querySelector('.qk').qk, drawn = ({case.drawn});"
+    return f"(value) => {{ {find} return {expression}; }}"
 
 
 def wait_until_chosen(page, case, wanted):
     """Wait until the page has drawn what `wanted` names; return the seconds that it took."""
     start = time.perf_counter()
-    chosen = f"""(wanted) => {{
-      const qk = document.querySelector('.qk').qk, state = ({case.drawn}).state;
-      return Object.entries(wanted).every(
-        ([name, value]) => JSON.stringify(state[name]) === JSON.stringify(value));
-    }}"""
+    same = "JSON.stringify(drawn.state[name]) === JSON.stringify(one)"
+    chosen = script(case, f"Object.entries(value).every(([name, one]) => {same})")
     page.wait_for_function(chosen, arg=wanted)
     return time.perf_counter() - start
 
 
 def check(page, case, widget, **wanted):
     """Compare everything that is drawn with the view-model of the same state."""
-    shown = drawn(page, case)
+    shown = page.evaluate(script(case, "drawn"))
     state = shown.pop("state")
     assert {name: state[name] for name in wanted} == wanted
     widget.choose(**state)
@@ -150,9 +147,11 @@ def test_a_widget_shows_answers_and_is_quick(notebook, name):
     check(page, case, widget, **case.after(widget.view, QUICK))
     kernel_knows(page, shows + 1, widget)
 
-    before = drawn(page, case)["state"]
+    before = page.evaluate(script(case, "drawn.state"))
     page.locator(case.click).first.click()
-    page.wait_for_timeout(300)
+    changed = script(case, "JSON.stringify(drawn.state) !== JSON.stringify(value)")
+    page.wait_for_function(changed, arg=before)
+    page.wait_for_timeout(150)  # a kernel's answer may draw once more
     assert check(page, case, widget) != before
     kernel_knows(page, shows + 1, widget)
     assert errors == []
