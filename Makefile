@@ -11,7 +11,11 @@ OUT ?= runs/tiny-coder
 # to run (lax). Without, every stored output is compared (strict).
 NBVAL := $(if $(QWENKIT_MODEL),--nbval-lax,--nbval)
 
-# Said by the Python itself, in words that any version of it understands.
+# Tests run in several processes with one thread each; such a model fits into memory only once.
+WORKERS ?= $(if $(QWENKIT_MODEL),0,2)
+PYTEST = $(if $(filter-out 0 1,$(WORKERS)),OMP_NUM_THREADS=1) $(BIN)/python -m pytest -n $(WORKERS)
+
+# Said by the Python itself, in syntax that any version of it understands.
 NEW_ENOUGH := -c "import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit('qwenkit needs \
 	Python 3.11 or newer, and %s is %d.%d. Install a newer one and name it: \
 	make lab PYTHON=python3.12' % ((sys.executable,) + v))"
@@ -21,12 +25,13 @@ NEW_ENOUGH := -c "import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit
 
 help:
 	@echo "make lab        open JupyterLab on the first notebook (ARGS=\"--port 8900 --no-browser\")"
-	@echo "make test       all that checks: lint, unit, notebooks"
+	@echo "make test       all that checks: lint, unit (with QWENKIT_MODEL also notebooks)"
 	@echo "make lint       ruff, mypy and import-linter"
-	@echo "make unit       the tests in tests/"
-	@echo "make notebooks  run every notebook and compare its outputs with the stored ones"
-	@echo "make bench      times beside transformers; needs QWENKIT_MODEL"
-	@echo "make tiny-coder train the embedded model anew into runs/ (an hour and a half; ARGS=--resume goes on)"
+	@echo "make unit       the tests in tests/, in two processes (WORKERS=4 for more); they run every"
+	@echo "                notebook in JupyterLab and compare its outputs with the stored ones"
+	@echo "make notebooks  only the notebooks, with nbval (with QWENKIT_MODEL: only that every cell runs)"
+	@echo "make bench      times next to transformers'; needs QWENKIT_MODEL"
+	@echo "make tiny-coder train the embedded model again into runs/ (an hour and a half; ARGS=--resume resumes)"
 	@echo "make clean      remove caches and build products (not .venv)"
 	@echo "The first of them sets up .venv; PYTHON=python3.12 names the Python it is made with."
 
@@ -34,7 +39,7 @@ lab: $(READY)
 	$(BIN)/qwenkit lab $(ARGS)
 
 test: $(READY)
-	@for part in lint unit notebooks; do \
+	@for part in lint unit $(if $(QWENKIT_MODEL),notebooks); do \
 		start=$$(date +%s); \
 		$(MAKE) --no-print-directory $$part || exit 1; \
 		echo "== $$part: $$(($$(date +%s) - start)) s"; \
@@ -47,10 +52,10 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-cache
 
 unit: $(READY)
-	$(BIN)/python -m pytest tests
+	$(PYTEST) --dist worksteal tests
 
 notebooks: $(READY)
-	$(BIN)/python -m pytest $(NBVAL) --nbval-current-env --nbval-cell-timeout=120 \
+	$(PYTEST) --dist loadfile $(NBVAL) --nbval-current-env --nbval-cell-timeout=120 \
 		-p no:cacheprovider notebooks/
 
 bench: $(READY)

@@ -1,22 +1,19 @@
 """The form that every notebook has: the order of its parts, words before code, checked outputs."""
 
-import copy
 import re
 import statistics
 from itertools import pairwise
-from pathlib import Path
 
 import nbformat
 import pytest
+from notebook_cells import FOLDER, NOTEBOOKS, read, tagged, tags
 
-FOLDER = Path(__file__).parents[1] / "notebooks"
-NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 TAGS = re.compile(r"nbval-ignore-output|raises-exception|(exercise|solution|check)-\d+")
 MOST_LINES, MEDIAN_LINES = 25, 6
 LEAST_WORDS, MOST_WORDS = 20, 60
-MOST_IGNORED = 3  # outputs a notebook that nbval does not compare
+MOST_IGNORED = 3  # cells per notebook whose outputs are not compared
 LARGEST = 500_000
-# Folders of one machine; a word may stand before the slash, as in "and/or", but then it is no path.
+# Folders of one machine; after a word, as in "and/or", it is not a path.
 MACHINE = re.compile(r"(?<![\w.~-])(?:/(?:tmp|var|home|root|Users|private|mnt|opt)/|[A-Z]:\\)")
 
 
@@ -25,14 +22,6 @@ def words(markdown):
     text = re.sub(r"<details>.*?</details>|```.*?```", " ", markdown, flags=re.DOTALL)
     lines = [line for line in text.splitlines() if not re.match(r"\s*(#|\|)", line)]
     return len(re.findall(r"[^\W_]+", " ".join(lines)))
-
-
-def tags(cell):
-    return cell.metadata.get("tags", [])
-
-
-def tagged(notebook, tag):
-    return next((number for number, cell in enumerate(notebook.cells) if tag in tags(cell)), None)
 
 
 def wrong_parts(notebook, number):
@@ -47,16 +36,13 @@ def wrong_parts(notebook, number):
     order = [("title", place(rf"^# {number:02} · \w")), ("you are here", place("^## You are here"))]
     if number:
         order.append(("shape table", place("^### Shape table")))
-    order += [("exercise", tagged(notebook, "exercise-1")), ("check", tagged(notebook, "check-1"))]
+    order += [(part, tagged(notebook, part).get(1)) for part in ("exercise", "check")]
     order.append(("recap", place("^## Recap")))
     missing = [name for name, at in order if at is None]
     if missing:
         return [f"has no {name}" for name in missing]
-    found = [
-        f"{after[0]} stands before {before[0]}"
-        for before, after in pairwise(order)
-        if after[1] < before[1]
-    ]
+    pairs = [(one, other) for one, other in pairwise(order) if other[1] < one[1]]
+    found = [f"{other} comes before {one}" for (one, _), (other, _) in pairs]
     if order[0][1] != 0:
         found.append("does not begin with its title")
     for phrase in ("you will be able to", "**Time:**", "**Before this:**"):
@@ -75,15 +61,14 @@ def wrong_parts(notebook, number):
 def wrong_exercises(notebook):
     """Say what an exercise lacks: minutes, difficulty, hint, solution or check."""
     found = []
-    headings = re.compile(r"^### Exercise (\d+): .+ · \d+ minutes · (easy|medium|hard)$", re.M)
-    numbers = [n for cell in notebook.cells for n, _ in headings.findall(cell.source)]
-    stubs = [tag for cell in notebook.cells for tag in tags(cell) if tag.startswith("exercise-")]
-    if stubs != [f"exercise-{n}" for n in numbers]:
+    headings = re.compile(r"^### Exercise (\d+): .+ · \d+ minutes · (?:easy|medium|hard)$", re.M)
+    numbers = [int(n) for cell in notebook.cells for n in headings.findall(cell.source)]
+    parts = [tagged(notebook, part) for part in ("exercise", "solution", "check")]
+    if list(parts[0]) != numbers:
+        stubs = list(parts[0])
         found.append(f"its stubs are {stubs}, its headings (minutes, difficulty) name {numbers}")
     for number in numbers:
-        stub, solution, check = (
-            tagged(notebook, f"{part}-{number}") for part in ("exercise", "solution", "check")
-        )
+        stub, solution, check = (part.get(number) for part in parts)
         if None in (stub, solution, check):
             found.append(f"exercise {number} lacks a stub, a solution or a check")
             continue
@@ -147,7 +132,7 @@ def wrong_outputs(notebook):
             if output.get("name") == "stderr":
                 found.append(f"cell {number} wrote to stderr")
             if "image/svg+xml" in data or "image/jpeg" in data:
-                found.append(f"cell {number} has a picture that is no PNG")
+                found.append(f"cell {number} has a picture that is not a PNG")
             alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
             if "image/png" in data and (len(alt.split()) < 5 or data.get("text/plain") != alt):
                 found.append(f"cell {number} has a figure without an alt text")
@@ -172,19 +157,15 @@ def test_names_are_numbered_in_the_order_of_reading():
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_form(path):
-    assert problems(nbformat.read(path, as_version=4), int(path.stem[:2])) == []
+def test_form_and_links(path):
+    notebook = read(path)
+    assert problems(notebook, int(path.stem[:2])) == []
     assert path.stat().st_size < LARGEST
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_links_to_other_notebooks_lead_somewhere(path):
-    notebook = nbformat.read(path, as_version=4)
     links = [t for c in notebook.cells for t in re.findall(r"\]\(([\w./-]+)\)", c.source)]
     assert [link for link in links if not (FOLDER / link).exists()] == []
 
 
-# --- the test tested: each breach is found in a notebook that is otherwise sound ---
+# --- each breach is found in a notebook that is otherwise correct ---
 
 
 def _edit(number, change):
@@ -200,6 +181,10 @@ def _drop(heading):
             cell.source = cell.source.replace(heading, "## Something else")
 
     return apply
+
+
+def _first(notebook, part):
+    return notebook.cells[tagged(notebook, part)[1]]
 
 
 def _first_figure(notebook):
@@ -235,21 +220,15 @@ BREACHES = {
         cell.metadata.update(tags=["nbval-ignore-output"]) for cell in nb.cells[-20:]
     ],
     "has the tags ['nbval-skip']": _edit(1, lambda c: c.metadata.update(tags=["nbval-skip"])),
-    "stubs are": lambda nb: nb.cells[tagged(nb, "exercise-1")].metadata.pop("tags"),
-    "lacks a stub, a solution or a check": (
-        lambda nb: nb.cells[tagged(nb, "check-1")].metadata.pop("tags")
-    ),
-    "still empty": lambda nb: nb.cells[tagged(nb, "check-1")].update(outputs=[]),
-    "has no <summary>Hint</summary>": (
-        lambda nb: nb.cells[tagged(nb, "solution-1")].update(
-            source=nb.cells[tagged(nb, "solution-1")].source.replace("Hint", "Help")
-        )
-    ),
+    "stubs are": lambda nb: _first(nb, "exercise").metadata.pop("tags"),
+    "lacks a stub, a solution or a check": lambda nb: _first(nb, "check").metadata.pop("tags"),
+    "still empty": lambda nb: _first(nb, "check").update(outputs=[]),
+    "has no <summary>Hint</summary>": _drop("<summary>Hint</summary>"),
 }
 
 
 @pytest.mark.parametrize("words_expected", BREACHES)
 def test_a_breach_is_found(words_expected):
-    notebook = copy.deepcopy(nbformat.read(NOTEBOOKS[1], as_version=4))
+    notebook = read(NOTEBOOKS[1])
     BREACHES[words_expected](notebook)
     assert any(words_expected in problem for problem in problems(notebook, 1))

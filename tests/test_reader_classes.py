@@ -5,16 +5,16 @@ import os
 import textwrap
 from pathlib import Path
 
-import nbformat
 import pytest
 import torch
+from notebook_cells import FOLDER, code_cells, read, tags
 from test_real import why_not
 from toy import write_toy_checkpoint
 
 import qwenkit as qk
 from qwenkit.pretrained import EMBEDDED
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "09_whole_model.ipynb"
+NOTEBOOK = FOLDER / "09_whole_model.ipynb"
 CLASSES = {"RMSNorm", "Attention", "MLP", "DecoderLayer", "QwenModel", "QwenForCausalLM"}
 CODE = Path(textwrap.__file__).read_text(encoding="utf-8")[:600]
 
@@ -30,9 +30,8 @@ def defines(node):
 def written():
     """Return name -> what the notebook's cells define; the rest of them is not run."""
     found = {"__name__": "notebook_09"}
-    for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
-        tags = cell.metadata.get("tags", [])
-        if cell.cell_type == "code" and not any(tag.startswith("exercise") for tag in tags):
+    for cell in code_cells(read(NOTEBOOK)):
+        if not any(tag.startswith("exercise") for tag in tags(cell)):
             nodes = [node for node in ast.parse(cell.source).body if defines(node)]
             exec(compile(ast.Module(nodes, type_ignores=[]), str(NOTEBOOK), "exec"), found)
     return found
@@ -47,7 +46,7 @@ def test_every_class_is_the_readers_own(written):
 
 @torch.no_grad()
 def off(kind, folder, ids=None, **changed):
-    """Return how far a class's logits are from the package's, as a share of the largest."""
+    """Return how far a class's logits are from the package's, divided by the largest."""
     theirs, tokenizer = qk.load_pretrained(folder, dtype="float32", device="cpu")
     ids = tokenizer(CODE) if ids is None else ids
     expected = theirs(ids)
@@ -64,7 +63,7 @@ def test_tiny_coder(written):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_toy_with_loud_biases_tied_and_untied(written, tied, tmp_path):
+def test_a_toy_with_large_biases_tied_and_untied(written, tied, tmp_path):
     folder = write_toy_checkpoint(tmp_path, tied=tied)
     ids = torch.randint(300, (2, 40))
     assert off(written["QwenForCausalLM"], folder, ids) <= 1e-5

@@ -88,7 +88,7 @@ def test_a_promise_is_judged_by_the_median_and_its_bounds_belong_to_it():
     }  # fmt: skip
 
 
-def test_speed_is_their_time_beside_ours():
+def test_speed_is_their_time_divided_by_ours():
     rows = {"decode after 128, s a token, int8": {"qwenkit": [0.1], "transformers": [0.3]}}
     (promise,) = promises(rows, Sizes())
     assert promise.what == "int8 decode, times transformers' speed in float32"
@@ -137,7 +137,7 @@ def test_both_sides_of_a_small_run_give_the_same_logits(run):
     assert run[1]["rows"]["max |logit difference|"]["values"]["qwenkit"][0] < 1e-3
 
 
-def test_transformers_stands_beside_what_it_can_do_too(run):
+def test_transformers_is_compared_wherever_it_does_the_same(run):
     rows = run[1]["rows"]
     beside = [name for name, row in rows.items() if "transformers" in row["values"]]
     for start in ("import", "load float32", "loaded, one token", "all of it, float32", "trace"):

@@ -1,47 +1,39 @@
 """A real JupyterLab and a real Chromium for the tests in this folder."""
 
+import os
 import shutil
-import subprocess
 import sys
+from functools import partial
 
 import pytest
-from lab_server import FLAGS, NOTEBOOKS, chromium_path, free_port, isolated, stop, wait_for
+from lab_server import FLAGS, LAB, chromium_path, free_port, open_in_lab, serving
+from notebook_cells import FOLDER
 from pages import opened
 
 
 @pytest.fixture(scope="session")
 def lab_root(tmp_path_factory: pytest.TempPathFactory):
     """Give the folder that JupyterLab shows: copies of the notebooks, and what tests write."""
-    root = tmp_path_factory.mktemp("lab")
-    for notebook in NOTEBOOKS.glob("*.ipynb"):
-        shutil.copy(notebook, root)
-    return root
+    return shutil.copytree(FOLDER, tmp_path_factory.mktemp("lab"), dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="session")
-def lab(lab_root, tmp_path_factory: pytest.TempPathFactory):
-    """Start JupyterLab on copies of the notebooks; give its address."""
-    port = free_port()
-    command = [
-        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root",
-        "--ServerApp.token=", "--ServerApp.password=", f"--ServerApp.port={port}",
-        "--ServerApp.port_retries=0", "--ServerApp.ip=127.0.0.1",
-        f"--ServerApp.root_dir={lab_root}", "--LabApp.expose_app_in_browser=True",
-    ]  # fmt: skip
-    state = tmp_path_factory.mktemp("jupyter")
-    with (state / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=isolated(state), stdout=log, stderr=log)
-        try:
-            wait_for(f"http://127.0.0.1:{port}/api", process)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            stop(process)
+def in_lab(browser, lab_root, tmp_path_factory: pytest.TempPathFactory):
+    """Start JupyterLab once for all tests; give `open_in_lab` for names and notebooks."""
+    port, state = free_port(), tmp_path_factory.mktemp("jupyter")
+    own = (f"--ServerApp.port={port}", f"--ServerApp.root_dir={lab_root}")
+    address = f"http://127.0.0.1:{port}"
+    with serving([sys.executable, *LAB, *own], f"{address}/api", state):
+        yield partial(open_in_lab, browser, address, lab_root)
 
 
 @pytest.fixture(scope="session")
 def browser():
-    """Start Chromium once for all tests."""
+    """Start Chromium once for all tests, or skip loudly; in CI its absence is a failure."""
     path = chromium_path()
+    if path is None:
+        stop = pytest.fail if os.environ.get("QWENKIT_REQUIRE_BROWSER") else pytest.skip
+        stop("NO BROWSER: Chromium is not installed, the browser tests do not run")
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=path, args=list(FLAGS))

@@ -1,35 +1,42 @@
-"""Finding Chromium, and starting and stopping a JupyterLab that keeps to itself."""
+"""JupyterLab that keeps to itself, Chromium, and the pages that tests open with the two."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+import nbformat
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+LAB = (
+    "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.token=",
+    "--ServerApp.password=", "--ServerApp.port_retries=0", "--ServerApp.ip=127.0.0.1",
+    "--LabApp.expose_app_in_browser=True",
+)  # fmt: skip
+PANEL = "window.jupyterapp.shell.currentWidget"
+READY = """() => {
+  const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;
+  return kernel?.connectionStatus === 'connected' && kernel.status === 'idle';
+}"""
+COMMAND = "() => window.jupyterapp.commands.execute"
+CLEAR, SAVE = f"{COMMAND}('notebook:clear-all-cell-outputs')", f"{COMMAND}('docmanager:save')"
+SHUT_DOWN = f"() => {PANEL}.sessionContext.shutdown()"
+PATIENCE = 120  # seconds for what takes a few on a machine that does nothing else
 
 
-def chromium_path() -> str:
-    """Find Chromium, or skip loudly; in CI its absence is a failure."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if shutil.which(name):
-            return str(shutil.which(name))
-    words = "NO BROWSER: Chromium is not installed, the browser tests do not run"
-    if os.environ.get("QWENKIT_REQUIRE_BROWSER"):
-        pytest.fail(words)
-    pytest.skip(words)
+def chromium_path() -> str | None:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next(filter(None, map(shutil.which, names)), None)
 
 
 def free_port() -> int:
@@ -39,9 +46,9 @@ def free_port() -> int:
 
 
 def isolated(folder: Path) -> dict[str, str]:
-    """Return an environment in which Jupyter keeps all of its state under `folder`."""
+    """Return an environment in which Jupyter and the exercises keep all state under `folder`."""
     names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
-    names += ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")
+    names += ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "QWENKIT_PROGRESS")
     environment = {**os.environ, **{name: str(folder / name.lower()) for name in names}}
     environment.pop("QWENKIT_MODEL", None)
     settings = folder / "jupyterlab_settings_dir/@jupyterlab/apputils-extension"
@@ -51,9 +58,25 @@ def isolated(folder: Path) -> dict[str, str]:
     return environment
 
 
-def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 60) -> str:
-    """Return the page once the server answers."""
-    end = time.monotonic() + seconds
+@contextmanager
+def serving(command, url, folder):
+    """Start a server that keeps its state in `folder`; yield the page at `url`, which answers."""
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen(command, env=isolated(folder), stdout=log, stderr=log) as process,
+    ):
+        try:
+            yield _wait_for(url, process)
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes]) -> str:
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         assert process.poll() is None, "the server ended by itself"
         try:
@@ -61,13 +84,30 @@ def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 60) ->
                 return str(answer.read().decode())
         except OSError:
             time.sleep(0.2)
-    raise AssertionError(f"{url} did not answer within {seconds} s")
+    raise AssertionError(f"{url} did not answer within {PATIENCE} s")
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
+@contextmanager
+def open_in_lab(browser, lab, root, name, notebook=None):
+    """Write a notebook and open it; yield its page and a list of errors, empty at the end.
+
+    Nothing may be requested from another server.
+    """
+    if notebook:
+        nbformat.write(notebook, root / name)
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page.set_default_timeout(1000 * PATIENCE)
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else 0)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
     try:
-        process.wait(timeout=20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        page.goto(f"{lab}/doc/tree/{name}?reset")
+        page.wait_for_function(READY, polling=100)
+        yield page, said
+        errors = said.copy()  # without the debugger's complaint about what follows
+        page.evaluate(SHUT_DOWN)
+    finally:
+        page.close()
+    elsewhere = [url for url in asked if not url.startswith((lab, "data:", "blob:"))]
+    assert (errors, elsewhere) == ([], []), f"errors: {errors}; requests: {elsewhere}"
