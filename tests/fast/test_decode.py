@@ -70,6 +70,21 @@ def test_every_dtype_decodes_as_the_taught_model_does(dtype, tmp_path):
         assert relative_error(one.float(), other.float()) < near
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_the_kernels_in_python_decode_as_compiled(dtype, tmp_path, monkeypatch):
+    from qwenkit.fast import kernels
+
+    model = swap(qk.load_model(write_toy_checkpoint(tmp_path), device="cpu", dtype=dtype))
+    tokens = ids(1, PROMPT + 1) % 50
+    want, _, _ = decoded(model, tokens)
+    for name, function in vars(kernels).items():
+        if hasattr(function, "py_func"):
+            monkeypatch.setattr(kernels, name, function.py_func)
+    got, _, served = decoded(model, tokens)
+    assert served == [True]
+    assert relative_error(got.float(), want.float()) < (1e-5 if dtype == "float32" else 0.01)
+
+
 def test_bfloat16_comes_no_further_from_the_truth_than_the_taught_model(tmp_path):
     folder = write_toy_checkpoint(tmp_path)
     exact, model = (

@@ -13,25 +13,26 @@ from fixtures_toy import python
 from torch import nn
 
 from qwenkit.fast import _machine
-from qwenkit.fast._machine import kernels_problem, memory
+from qwenkit.fast._machine import kernels_problem
 from qwenkit.fast.linear import by_kernel, linear
 from qwenkit.model import RMSNorm, apply_rope
 
 if kernels_problem() is not None:
     pytest.skip(kernels_problem(), allow_module_level=True)
 
-from qwenkit.fast.kernels import (
-    Projection,
-    as_stored,
-    attend,
-    project,
-    rms_norm,
-    rotate,
-    round_to_bfloat16,
-    skinny_matmul,
-)
+from qwenkit.fast import kernels as module
 
 SHAPES = [(1, 1), (3, 7), (4, 16), (5, 3), (67, 130)]
+
+
+@pytest.fixture(params=["compiled", "python"])
+def kernels(request, monkeypatch):
+    """Return the kernels as they are compiled, then as the Python functions that one reads."""
+    if request.param == "python":
+        for name, function in vars(module).items():
+            if hasattr(function, "py_func"):
+                monkeypatch.setattr(module, name, function.py_func)
+    return module
 
 
 def stored(out_features, in_features, dtype, seed=0):
@@ -43,6 +44,7 @@ def stored(out_features, in_features, dtype, seed=0):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
 @pytest.mark.parametrize(("out_features", "in_features"), SHAPES)
 @pytest.mark.parametrize("tokens", [1, 3])
+@pytest.mark.usefixtures("kernels")
 def test_numbers_are_those_of_the_float32_product(tokens, out_features, in_features, dtype):
     weight = stored(out_features, in_features, dtype)
     x = torch.randn(tokens, in_features, generator=torch.Generator().manual_seed(1))
@@ -51,14 +53,6 @@ def test_numbers_are_those_of_the_float32_product(tokens, out_features, in_featu
     got = by_kernel(x, weight)
     assert got.shape == (tokens, out_features)
     assert (got - true).abs().max().item() <= 2 * theirs + 1e-6 * true.abs().max().item()
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
-def test_the_kernel_is_a_python_function_with_the_same_numbers(dtype):
-    weight, x = stored(6, 5, dtype), np.ones((2, 5), np.float32)
-    y = np.empty((2, 6), np.float32)
-    skinny_matmul.py_func(memory(weight), x, y)
-    np.testing.assert_allclose(y, x @ weight.float().numpy().T, rtol=1e-6)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.0, 1e-40, 3e38])
@@ -86,54 +80,59 @@ def test_two_threads_may_multiply_at_once():
     assert not wrong
 
 
-def test_a_weight_that_does_not_fit_is_refused_before_memory_is_read():
+def test_a_weight_that_does_not_fit_is_refused_before_memory_is_read(kernels):
     weight, none = np.ones((6, 4), np.float32), np.empty(0, np.float32)
     six, five = np.ones(6, np.float32), np.ones(5, np.float32)
-    assert project(np.ones(4, np.float32), Projection(weight, none, six)).tolist() == [5.0] * 6
+    assert (
+        kernels.project(np.ones(4, np.float32), kernels.Projection(weight, none, six)).tolist()
+        == [5.0] * 6
+    )
     with pytest.raises(ValueError, match="in_features differ"):
-        project(five, Projection(weight, none, none))
+        kernels.project(five, kernels.Projection(weight, none, none))
     for scale, bias in ((none, five), (five, none)):
         with pytest.raises(ValueError, match="differs from its weight's out_features"):
-            project(np.ones(4, np.float32), Projection(weight, scale, bias))
+            kernels.project(np.ones(4, np.float32), kernels.Projection(weight, scale, bias))
 
 
-def test_norm_rotation_and_attention_are_the_models_own():
+def test_norm_rotation_and_attention_are_the_models_own(kernels):
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(24, generator=generator) for _ in range(2))
     norm = RMSNorm(24, 1e-3)
     norm.weight.data = weight
-    got = rms_norm(x.numpy(), weight.numpy(), 1e-3)
+    got = kernels.rms_norm(x.numpy(), weight.numpy(), 1e-3)
     np.testing.assert_allclose(got, norm(x).detach().numpy(), rtol=1e-5)
     heads, cos, sin = (torch.randn(n, 8, generator=generator) for n in (4, 1, 1))
     want = apply_rope(heads[None, :, None], cos[None], sin[None])[0, :, 0]
-    rotate(heads.numpy(), cos[0].numpy(), sin[0].numpy())
+    kernels.rotate(heads.numpy(), cos[0].numpy(), sin[0].numpy())
     torch.testing.assert_close(heads, want)
     q, k, v = (torch.randn(n, 9, 8, generator=generator) for n in (4, 2, 2))
-    z = attend(q[:, 0].numpy(), k.numpy(), v.numpy(), 7)  # two places of the cache are still empty
+    z = kernels.attend(
+        q[:, 0].numpy(), k.numpy(), v.numpy(), 7
+    )  # two positions of the cache are still empty
     one = nn.functional.scaled_dot_product_attention(
         q[None, :, :1], k[None, :, :7], v[None, :, :7], enable_gqa=True
     )
     torch.testing.assert_close(torch.from_numpy(z), one[0, :, 0])
 
 
-def test_scores_of_any_size_give_no_infinity():
+def test_scores_of_any_size_give_no_infinity(kernels):
     q = np.full((2, 4), 300, np.float32)
     keys = np.stack([np.full((5, 4), 300, np.float32), np.full((5, 4), -300, np.float32)])
-    z = attend(q, keys, np.ones_like(keys), 5)
+    z = kernels.attend(q, keys, np.ones_like(keys), 5)
     np.testing.assert_allclose(z, 1, rtol=1e-6)
 
 
-def test_rounding_to_bfloat16_is_torchs():
+def test_rounding_to_bfloat16_is_torchs(kernels):
     special = [0.0, -0.0, 1e-40, 3.3895e38, 3.4e38, float("inf"), float("-inf"), float("nan")]
     halves = [1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, 1 + 2**-8 + 2**-20]  # half-way, and just above
     numbers = torch.cat([torch.tensor(special + halves), torch.randn(500)])
-    got = np.array([round_to_bfloat16(n) for n in numbers.numpy()], np.uint16)
+    got = np.array([kernels.round_to_bfloat16(n) for n in numbers.numpy()], np.uint16)
     torch.testing.assert_close(
         torch.from_numpy(got).view(torch.bfloat16), numbers.bfloat16(),
         rtol=0, atol=0, equal_nan=True,
     )  # fmt: skip
-    assert as_stored(np.empty(1, np.float32), 1.1) == 1.1
-    assert as_stored(np.empty(1, np.uint16), np.float32(1.0)) == 0x3F80
+    assert kernels.as_stored(np.empty(1, np.float32), 1.1) == 1.1
+    assert kernels.as_stored(np.empty(1, np.uint16), np.float32(1.0)) == 0x3F80
 
 
 # --- where they run ---
