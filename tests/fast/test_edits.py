@@ -197,7 +197,7 @@ FLOAT_WEIGHTS = {
     "a weight as a buffer": lambda m: as_buffer(down(m)),
     "a part of other memory": lambda m: renew(down(m), lambda w: torch.cat([w, -w])[len(w) :]),
     "a bias": lambda m: attn(m).q_proj.bias.data.mul_(-3),
-    "a bias more": lambda m: put(down(m), bias=parameter(torch.ones(32).to(m.dtype))),
+    "a bias more": lambda m: put(down(m), bias=parameter(torch.ones_like(m.model.norm.weight))),
     "a norm's weight": lambda m: layer(m).input_layernorm.weight.data.mul_(0.2),
     "a norm's eps": lambda m: put(layer(m).post_attention_layernorm, eps=9.0),
     "the tied embedding": lambda m: m.model.embed_tokens.weight.data.mul_(-1),
@@ -278,7 +278,9 @@ def negative_mlp(module, given, out=None):
 
 
 def linear(m, *sizes):
-    return nn.Linear(*sizes).to(m.dtype).requires_grad_(False)
+    """Return a new linear layer between two sizes of the model's config."""
+    own = nn.Linear(*(getattr(m.config, f"{name}_size") for name in sizes))
+    return own.to(m.dtype).requires_grad_(False)
 
 
 def quantized(part):
@@ -304,9 +306,10 @@ MODULES = {  # the kernels step aside
     "layers in another list": lambda m: put(m.model, layers=nn.Sequential(*m.model.layers[:1])),
     "somebody's own MLP": lambda m: put(layer(m), mlp=Made(lambda x, *rest: torch.ones_like(x))),
     "a function as MLP": lambda m: layer(m).__dict__.update(mlp=lambda x, trace=None: x * 2),
-    "a head of its own": lambda m: put(m, lm_head=linear(m, 32, VOCAB)),
+    "a head of its own": lambda m: put(m, lm_head=linear(m, "hidden", "vocab")),
     "no norm": lambda m: put(layer(m), input_layernorm=nn.Identity()),
-    "an eps per value": lambda m: put(layer(m).input_layernorm, eps=torch.arange(32).to(m.dtype)),
+    "an eps per value": lambda m: put(
+        layer(m).input_layernorm, eps=torch.arange(m.config.hidden_size).to(m.dtype)),
     "a pre-hook on a layer": lambda m: layer(m).register_forward_pre_hook(
         lambda module, given: (given[0] * -1, *given[1:])) and None,
 } | {
@@ -321,7 +324,7 @@ FLOAT_MODULES = {
     "prune, with its mask": lambda m: prune.l1_unstructured(down(m), "weight", amount=0.9),
     "a parametrization": lambda m: parametrize.register_parametrization(
         down(m), "weight", Made(torch.neg), unsafe=True),
-    "somebody's own Linear": lambda m: put(mlp(m), down_proj=linear(m, 56, 32)),
+    "somebody's own Linear": lambda m: put(mlp(m), down_proj=linear(m, "intermediate", "hidden")),
     "one projection in int8": lambda m: put(mlp(m), down_proj=quantized(down(m))),
     "LoRA": with_lora,
     "LoRA, merged": merged_lora,
@@ -431,14 +434,15 @@ CODE = {
     "QwenModel.forward": lambda m: times(QwenModel, "forward"),
     "QwenForCausalLM.forward": lambda m: times(QwenForCausalLM, "forward"),
     "QwenForCausalLM.head": lambda m: patch(
-        QwenForCausalLM, "head", lambda s, x: x.repeat(1, 1, 2)[..., :VOCAB]),
+        QwenForCausalLM, "head", lambda s, x: F.pad(x, (0, m.config.vocab_size - x.shape[-1]))),
     "nn.Linear.forward": lambda m: times(nn.Linear, "forward"),
     "F.linear": lambda m: times(F, "linear"),
     "F.silu": lambda m: times(F, "silu", -2),
     "F.scaled_dot_product_attention": lambda m: times(F, "scaled_dot_product_attention"),
     "torch._C._nn.silu": lambda m: times(torch._C._nn, "silu", -2),
     "torch.rsqrt": lambda m: patch(torch, "rsqrt", torch.ones_like),
-    "Tensor.chunk": lambda m: add(torch.Tensor, "chunk", lambda x, n, dim: x.split(4, dim)[::-1]),
+    "Tensor.chunk": lambda m: add(
+        torch.Tensor, "chunk", lambda x, n, dim: [*x.tensor_split(n, dim)][::-1]),
     "the operator silu": lambda m: operator("silu", lambda x: x * 2),
     "attention.apply_rope": lambda m: patch(attention_file, "apply_rope", lambda x, cos, sin: x),
     "attention.fused_attention": lambda m: times(attention_file, "fused_attention"),
@@ -460,7 +464,7 @@ CODE = {
     "MLP.__getattr__": lambda m: add(
         MLP, "__getattr__", lambda s, name: get(s, name.replace("up_", "gate_"))),
     "a property on the class": lambda m: add(MLP, "gate_proj", property(lambda s: s.up_proj)),
-    "a module on the class": lambda m: add(MLP, "gate_proj", linear(m, 32, 56)),
+    "a module on the class": lambda m: add(MLP, "gate_proj", linear(m, "hidden", "intermediate")),
     "another base of MLP": lambda m: setting(MLP, "__bases__", (LoudModule,)),
     "a global forward hook": lambda m: hooks.register_module_forward_hook(negative_mlp),
     "a global pre-hook": lambda m: hooks.register_module_forward_pre_hook(negative_mlp),
