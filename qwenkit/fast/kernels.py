@@ -15,7 +15,7 @@ than it gets, so memory sets the pace, and the kernels are about asking for memo
 
 Numba compiles a function at its first call, once per dtype, and keeps the result on disk. Each
 kernel's Python function remains as `kernel.py_func`: slow, and the same numbers. All of them stand
-in one file because numba compiles anew when the file of a function changes, not when another does.
+in one file because numba compiles again when the file of a function changes, not when another does.
 """
 
 from typing import Any, NamedTuple, no_type_check
