@@ -116,7 +116,7 @@ def explain(model: QwenForCausalLM) -> Explanation:
     """Say which code runs a model at present, and why the fast path does not where it does not.
 
     >>> import qwenkit as qk
-    >>> model, _ = qk.load_pretrained("tiny-coder", device="cpu")
+    >>> model, _ = qk.load_pretrained(qk.pretrained.EMBEDDED, device="cpu")
     >>> print(qk.explain(model))  # doctest: +ELLIPSIS
     generate, each new token  the model as taught: the model is not accelerated: it is small...
     model(input_ids)          the model as taught; 0 of 42 linear layers take the fastest product
