@@ -5,13 +5,12 @@ import random
 
 import pytest
 import torch
-from qwenkit.tokenizer import byte_alphabet
 from speaking import fed_to, says, tokens
 
 from qwenkit.errors import InputError, TokenizerError
 from qwenkit.generate import complete, fill, stream
 from qwenkit.generate.text import TextWriter
-from qwenkit.tokenizer import Tokenizer
+from qwenkit.tokenizer import Tokenizer, byte_alphabet
 
 
 class Pieces(Tokenizer):
