@@ -2,10 +2,11 @@
 
 from itertools import takewhile
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
-from qwenkit.model import KVCache, attention_mask
+from qwenkit.model import attention_mask
 from qwenkit.model.mask import positions
 
 KINDS = {2: "bfloat16", 4: "float32"}
@@ -39,23 +40,13 @@ def _step_fused(*given):
 
 
 def _step_in_loops(q, k, v, keys, values):
-    grown = []
-    for old, new in ((keys, k), (values, v)):
-        buffer = old.new_empty(*old.shape[:2], old.shape[2] + 1, old.shape[3])
-        buffer[:, :, :-1], buffer[:, :, -1:] = old, new
-        grown.append(buffer)
-    keys, values = grown
+    keys, values = F.pad(keys, (0, 0, 0, 1)), F.pad(values, (0, 0, 0, 1))
+    keys[:, :, -1:], values[:, :, -1:] = k, v
     z, groups = torch.empty_like(q), q.shape[1] // k.shape[1]
-    for b in range(q.shape[0]):
-        for h in range(q.shape[1]):
-            scores = keys[b, h // groups].float() @ q[b, h, 0].float() / q.shape[-1] ** 0.5
-            z[b, h, 0] = (scores.softmax(0) @ values[b, h // groups].float()).to(q.dtype)
+    for b, h in np.ndindex(*q.shape[:2]):
+        scores = keys[b, h // groups].float() @ q[b, h, 0].float() / q.shape[-1] ** 0.5
+        z[b, h, 0] = (scores.softmax(0) @ values[b, h // groups].float()).to(q.dtype)
     return z, keys, values
-
-
-def _room_by_counting(c, free, batch, size):
-    each = batch * c.num_hidden_layers * c.num_key_value_heads * c.head_dim * size * 2
-    return next(tokens for tokens in range(100_000) if (tokens + 1) * each > free)
 
 
 def _room_by_the_config(c, free, batch, size):
@@ -102,9 +93,10 @@ def _offsets_by_padding(real, new):
 RIGHT = {
     "step": [_reads(_read), _step_fused, _step_in_loops],
     "room": [
-        _room_by_counting, _room_by_the_config,
-        lambda c, free, n, size:
-            free // (n * c.num_hidden_layers * 2 * c.num_key_value_heads * c.head_dim * size),
+        lambda c, free, n, size: next(tokens for tokens in range(100_000)
+            if (tokens + 1) * n * c.num_hidden_layers * _kv(c) * size > free),
+        _room_by_the_config,
+        lambda c, free, n, size: free // (n * c.num_hidden_layers * _kv(c) * size),
     ],
     "kept": [
         _kept_in_a_loop, _capped_prefix,
@@ -198,8 +190,7 @@ WRONG = {
         ("keys and values swapped", lambda *given: [_step_fused(*given)[i] for i in (0, 2, 1)]),
         ("keys instead of values", _reads(lambda q, k, v: _read(q, k, k))),
         ("no scale", _reads(lambda q, k, v: _fused(q, k, v, scale=1.0))),
-        ("error", lambda q, k, v, keys, values:
-            _reads(_read)(q, k, v, torch.cat([keys, k], dim=1), torch.cat([values, v], dim=1))),
+        ("error", _keeps(lambda old, new, q: torch.cat([old, new], dim=1))),
         ("kind", lambda *given: _step_fused(*given)[0]),
     ],
     "room": [
@@ -210,15 +201,13 @@ WRONG = {
         ("keys or values alone", _room_of(lambda c: c.num_key_value_heads * c.head_dim)),
         ("queries too", _room_of(lambda c: _kv(c) + c.num_attention_heads * c.head_dim)),
         ("one layer", lambda c, free, batch, size: free // (batch * _kv(c) * size)),
-        ("values, not bytes",
-            lambda c, free, batch, size: free // (batch * _kv(c) * c.num_hidden_layers)),
+        ("values, not bytes", lambda c, free, n, size: _room_of(_kv)(c, free, n, 1)),
         ("one text", lambda c, free, batch, size: _room_by_the_config(c, free, 1, size)),
         ("all texts together", lambda c, free, n, size: n * _room_by_the_config(c, free, n, size)),
         ("a fraction of a token", _room_of(_kv, lambda free, each: free / each)),
         ("rounded up", _room_of(_kv, lambda free, each: (free + each - 1) // each)),
         ("rounded up", _room_of(_kv, lambda free, each: int(free / each + 0.5))),
-        ("bytes",
-            lambda c, free, batch, size: KVCache(c).config.kv_bytes_per_token(KINDS[size]) * batch),
+        ("bytes", lambda c, free, n, size: n * c.kv_bytes_per_token(KINDS[size])),
     ],
     "kept": [
         ("nothing left to feed", _prefix),
@@ -242,9 +231,7 @@ WRONG = {
         ("positions from 0", _where(lambda real, new: torch.arange(new).repeat(len(real), 1))),
         ("counted from 1", _where(lambda real, new: real.long().cumsum(1)[:, -new:])),
         ("all positions", _where(lambda real, new: torch.cumsum(real, 1) - 1)),
-        ("mask without offset",
-            _may(lambda real, new: (torch.arange(real.shape[1]) <= torch.arange(new)[:, None])[None]
-            * real[:, None])),
+        ("mask without offset", _may(lambda real, new: real[:, None].tile(1, new, 1).tril())),
         ("padding visible", _may(_causal)),
         ("sees the future", _may(lambda real, new: torch.stack([real] * new, dim=1))),
         ("not itself", _may(lambda real, new: _mask(real, new)

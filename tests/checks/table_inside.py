@@ -60,8 +60,7 @@ RIGHT = {
     ],
     "contributions": [
         _contributions_in_loops, _contributions_by_leaving_out,
-        lambda p, w, eps, row:
-            F.linear(p * torch.rsqrt(p.sum(0).square().mean() + eps), (w * row)[None])[:, 0],
+        lambda p, w, eps, row: p * torch.rsqrt(p.sum(0).square().mean() + eps) @ (w * row),
     ],
 }  # fmt: skip
 
@@ -75,11 +74,6 @@ def _at(p, n, back=None):
 
 def _rms(stream, eps):
     return torch.sqrt(stream.square().mean(-1, keepdim=True) + eps)
-
-
-def _inplace(z, head):
-    z[:, head] = z[:, head].mean((0, 1))
-    return z
 
 
 WRONG = {
@@ -104,13 +98,12 @@ WRONG = {
         ("mean per position", lambda z, head: _with(z, head, z.mean(0)[head])),
         ("one number", lambda z, head: _with(z, head, z[:, head].mean())),
         ("over the values", lambda z, head: _with(z, head, z.mean(-1)[:, head, :, None])),
-        ("the mean of all heads",
-            lambda z, head: _with(z, head, z.transpose(1, 3).flatten(2).mean((0, 2)))),
+        ("the mean of all heads", lambda z, head: _with(z, head, z.mean((0, 1, 2)))),
         ("every head", lambda z, head: torch.zeros_like(z) + z.mean((0, 2))[None, :, None]),
         ("mean subtracted", lambda z, head: _with(z, head, z[:, head] - z.mean((0, 2))[head])),
         ("a token, not a head", lambda z, token:
             _with((y := z.transpose(1, 2)), token, y[:, token].mean((0, 1))).transpose(1, 2)),
-        ("changes its input", _inplace),
+        ("changes its input", lambda z, head: (z[:, head].copy_(z[:, head].mean((0, 1))), z)[1]),
         ("shape", lambda z, head: z[:, head].mean((0, 1))),
     ],
     "recovered": [

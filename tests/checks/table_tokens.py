@@ -113,17 +113,11 @@ def _framed(change=str, before=OPENING, after=CLOSING, special=(True, False, Tru
 
 # neighbors(table, number, count)
 def _cosine(a, b):
-    a, b = a.float(), b.float()
-    return (a @ b / (a.norm() * b.norm())).item()
+    return F.cosine_similarity(a.float(), b.float(), dim=0).item()
 
 
 def _dot(rows, place, number):
     return (rows[place] @ rows[number]).item()
-
-
-def _in_python(table, number, count):
-    others = [place for place in range(len(table)) if place != number]
-    return sorted(others, key=lambda place: -_cosine(table[place], table[number]))[:count]
 
 
 def _by_topk(table, number, count):
@@ -132,15 +126,14 @@ def _by_topk(table, number, count):
     return scores.topk(count).indices.tolist()
 
 
-def _ranked(score, others_only=True):
-    def ranked(table, number, count):
-        places = [p for p in range(len(table)) if p != number or not others_only]
-        rows = table.float()
-        return sorted(places, key=lambda p: -score(rows, p, number))[:count]
-
-    return ranked
+def _ranked(score):
+    """Return a ranking of the other rows by `score(table, row, number)`."""
+    return lambda table, number, count: sorted(
+        set(range(len(table))) - {number}, key=lambda row: -score(table.float(), row, number)
+    )[:count]
 
 
+_in_python = _ranked(lambda rows, row, number: _cosine(rows[row], rows[number]))
 GIVEN = {"safe_turn": lambda: loaded()[1:]}
 RIGHT = {
     "text_of": [
@@ -155,8 +148,7 @@ RIGHT = {
     ],
     "neighbors": [
         _by_topk, _in_python,
-        lambda table, n, count:
-            F.cosine_similarity(table, table[n][None]).argsort(descending=True)[1 : count + 1],
+        lambda t, n, count: F.cosine_similarity(t, t[[n]]).argsort(descending=True)[1 : count + 1],
     ],
 }  # fmt: skip
 WRONG = {
@@ -195,8 +187,8 @@ WRONG = {
             for part in re.split(r"(?<=user\n)", _chat(text), maxsplit=1)
             for number in t.encode(part, False)]),
         ("the wrong part", _framed(special=(False, True, False))),
-        ("special tokens deleted", _framed(lambda text: text.replace("<|im_start|>",
-            "").replace("<|im_end|>", "").replace("<|endoftext|>", ""))),
+        ("special tokens deleted",
+            _framed(lambda text: re.sub(r"<\|(im_start|im_end|endoftext)\|>", "", text))),
         ("text changed", _framed(str.strip)),
         ("assistant not opened", _framed(after="<|im_end|>\n")),
         ("user not ended", _framed(after="\n<|im_start|>assistant\n")),
@@ -205,21 +197,18 @@ WRONG = {
         ("shape", _framed(before="<|im_start|>the user\n")),
     ],
     "neighbors": [
-        ("itself",
-            lambda table, n, count: (table @ table[n] / table.norm(dim=-1)).topk(count).indices),
+        ("itself", lambda t, n, count: (t @ t[n] / t.norm(dim=-1)).topk(count).indices),
         ("dot product", _ranked(_dot)),
-        ("dot product", lambda table, n, count:
-            (table @ table[n] / table[n].norm()).topk(count + 1).indices[1:]),
-        ("dot product, with itself", _ranked(_dot, others_only=False)),
+        ("dot product", lambda t, n, count: (t @ t[n] / t[n].norm()).topk(count + 1).indices[1:]),
+        ("dot product, with itself", lambda t, n, count: (t @ t[n]).topk(count).indices),
         ("distance", _ranked(lambda rows, p, n: -torch.dist(rows[p], rows[n]).item())),
         ("farthest", _ranked(lambda rows, p, n: -_cosine(rows[p], rows[n]))),
         ("least similar first", lambda *given: list(reversed(_in_python(*given)))),
         ("sign lost", _ranked(lambda rows, p, n: _cosine(rows[p], rows[n]) ** 2)),
         ("columns", _ranked(lambda rows, p, n: _dot(rows / rows.norm(dim=0), p, n))),
-        ("cosines, not ids", lambda table, n, count:
-            [_cosine(table[p], table[n]) for p in _in_python(table, n, count)]),
-        ("cosines, not ids", lambda table, n, count:
-            F.cosine_similarity(table, table[n], dim=-1).topk(count).values),
+        ("cosines, not ids",
+            lambda t, n, count: [_cosine(t[p], t[n]) for p in _in_python(t, n, count)]),
+        ("cosines, not ids", lambda t, n, count: F.cosine_similarity(t, t[n], -1).topk(count)[0]),
         ("all rows", lambda table, n, count: _in_python(table, n, 99)),
         ("values", lambda table, n, count: list(range(count))),
     ],
