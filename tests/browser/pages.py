@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
+import matplotlib as mpl
+
 
 @contextmanager
 def opened(browser, path, width=1280, height=900):
@@ -43,6 +45,31 @@ def answered(browser, path, **options):
 def value(page, expression):
     """Return a part of what the widget says it draws: `root.qk` in its script."""
     return page.evaluate(f"() => document.querySelector('.qk').qk.{expression}")
+
+
+def pixel(page, canvas, x, y):
+    """Return what is drawn at a point of a canvas: red, green, blue."""
+    return page.evaluate(
+        """([canvas, ...point]) => {
+          const [x, y] = point.map((one) => Math.floor(one * window.devicePixelRatio));
+          const pen = document.querySelector(canvas).getContext("2d");
+          return [...pen.getImageData(x, y, 1, 1).data].slice(0, 3);
+        }""",
+        [canvas, x, y],
+    )
+
+
+def color(name, number):
+    """Return a color of one of Matplotlib's maps: red, green, blue."""
+    return [round(255 * part) for part in mpl.colormaps[name](int(number))[:3]]
+
+
+def has_parts(page, *parts):
+    """Tell whether each part, a role and a name, is on a page once; wait for its spoken line."""
+    for role, name in parts:
+        assert page.get_by_role(role, name=name).count() == 1, name
+    page.wait_for_function("() => document.querySelector('.qk-live').textContent !== ''")
+    return page.locator(".qk-live").inner_text()
 
 
 def overflowing(page):
