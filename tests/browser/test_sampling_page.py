@@ -28,14 +28,11 @@ def check(page, widget):
     assert value(page, "order") == view.drawn()
 
 
-@pytest.mark.parametrize(
-    "state",
-    [
-        {}, {"temperature": 0.0, "draws": 3}, {"temperature": 0.3}, {"top_k": 7, "draws": 50},
-        {"temperature": 1.7, "draws": 1000, "seed": 4294967295}, {"top_p": 0.55}, {"min_p": 0.31},
-        {"temperature": 0.45, "top_k": 60, "top_p": 0.87, "min_p": 0.04, "draws": 500, "seed": 2},
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("state", [
+    {}, {"temperature": 0.0, "draws": 3}, {"temperature": 0.3}, {"top_k": 7, "draws": 50},
+    {"temperature": 1.7, "draws": 1000, "seed": 4294967295}, {"top_p": 0.55}, {"min_p": 0.31},
+    {"temperature": 0.45, "top_k": 60, "top_p": 0.87, "min_p": 0.04, "draws": 500, "seed": 2},
+])  # fmt: skip
 def test_the_page_keeps_cuts_and_draws_what_python_does(widget, shown, state):
     with shown(**state) as page:
         check(page, widget)

@@ -83,15 +83,12 @@ def test_a_mistake_is_recognized_only_if_every_case_that_shows_it_agrees():
     assert verdict(square_but).mistake == "values"
 
 
-@pytest.mark.parametrize(
-    ("function", "name", "message"),
-    [
-        (lambda x: (x, x.to(torch.float16)), "dtype", "value 2 of 2: the dtype is float16"),
-        (lambda x: (x + 1, x), "values", "value 1 of 2: the shape is right"),
-        (lambda x: (x, x[:1]), "shape", "expected"),
-        (lambda x: (x, x, x), "kind", "3 values"),
-    ],
-)
+@pytest.mark.parametrize(("function", "name", "message"), [
+    (lambda x: (x, x.to(torch.float16)), "dtype", "value 2 of 2: the dtype is float16"),
+    (lambda x: (x + 1, x), "values", "value 1 of 2: the shape is right"),
+    (lambda x: (x, x[:1]), "shape", "expected"),
+    (lambda x: (x, x, x), "kind", "3 values"),
+])  # fmt: skip
 def test_of_several_values_the_wrong_one_is_named(function, name, message):
     cases = [Case("three numbers", (torch.tensor([1.0, -2.0, 3.0]),))]
     found = judge("99.2", function, lambda x: (x, x), cases, (), "you can.")

@@ -68,13 +68,10 @@ class Wide(Small):
         self.model.norm.weight = nn.Parameter(torch.ones(config.hidden_size + 1))
 
 
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [
-        (Renamed, "no parameter for model.norm.weight; no tensor for model.final_norm.weight"),
-        (Wide, "model.norm.weight is (33,), in the file (32,)"),
-    ],
-)
+@pytest.mark.parametrize(("kind", "message"), [
+    (Renamed, "no parameter for model.norm.weight; no tensor for model.final_norm.weight"),
+    (Wide, "model.norm.weight is (33,), in the file (32,)"),
+])  # fmt: skip
 def test_names_and_shapes_that_do_not_fit_are_reported(kind, message):
     found = model.whole(kind)
     assert found.mistake == "error"

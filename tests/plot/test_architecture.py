@@ -56,19 +56,16 @@ def test_every_part_that_can_be_lit_is_drawn_and_a_tied_head_is_not_in_the_check
         assert {to_hex(text.get_color()) for text in head} == {expected}
 
 
-@pytest.mark.parametrize(
-    ("config", "expected"),
-    [
-        (SMALL,
-         {"151,936 × 896", "896 → 128 + bias", "896 → 896 + bias", "896 → 4,864", "4,864 → 896",
-          "decoder layer × 24", "14 query heads", "share 2 kv heads", "softmax(q·k / √64) · v",
-          "embed_tokens again", "(B, T, 151,936)", "residual stream (B, T, 896)"}),
-        (LARGE,
-         {"152,064 × 3,584", "3,584 → 512 + bias", "3,584 → 18,944", "lm_head",
-          "own head, 3,584 → 152,064", "Qwen2 model · 7,615,616,512 parameters"}),
-        (small_config(head_dim=6), {"4 → 12 + bias", "4 → 6 + bias", "12 → 4"}),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("config", "expected"), [
+    (SMALL,
+     {"151,936 × 896", "896 → 128 + bias", "896 → 896 + bias", "896 → 4,864", "4,864 → 896",
+      "decoder layer × 24", "14 query heads", "share 2 kv heads", "softmax(q·k / √64) · v",
+      "embed_tokens again", "(B, T, 151,936)", "residual stream (B, T, 896)"}),
+    (LARGE,
+     {"152,064 × 3,584", "3,584 → 512 + bias", "3,584 → 18,944", "lm_head",
+      "own head, 3,584 → 152,064", "Qwen2 model · 7,615,616,512 parameters"}),
+    (small_config(head_dim=6), {"4 → 12 + bias", "4 → 6 + bias", "12 → 4"}),
+])  # fmt: skip
 def test_the_numbers_of_the_config_are_in_it(config, expected):
     assert expected <= written(plot.architecture(config))
 

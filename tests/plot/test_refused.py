@@ -88,18 +88,15 @@ def test_what_does_not_fit_is_refused(function, arguments, settings, words):
 TABLE = np.linspace(0.05, 1, 18).reshape(3, 6), [["a"] * 6] * 3, TOKENS
 
 
-@pytest.mark.parametrize(
-    ("function", "arguments"),
-    [
-        (plot.architecture, (CONFIG,)), (plot.attention, (causal(6), TOKENS)),
-        (plot.cache_growth, (CONFIG,)), (plot.gqa_sharing, (4, 2)), (plot.logit_lens, TABLE),
-        (plot.lora_spectra, ([1.0], [2.0])), (plot.mask, (causal_mask(4),)),
-        (plot.outlier_channels, ({"x": np.ones((4, 6))},)), (plot.qk_distance, ([1.0, 2],)),
-        (plot.residual_norms, ([[1.0, 2], [2, 3]],)), (plot.rope_pair, ((1, 0), 0.5)),
-        (plot.rope_wavelengths, ([1.0, 0.1],)),
-        (plot.training_curve, ({"step": [1.0], "loss": [2.0]},)),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("function", "arguments"), [
+    (plot.architecture, (CONFIG,)), (plot.attention, (causal(6), TOKENS)),
+    (plot.cache_growth, (CONFIG,)), (plot.gqa_sharing, (4, 2)), (plot.logit_lens, TABLE),
+    (plot.lora_spectra, ([1.0], [2.0])), (plot.mask, (causal_mask(4),)),
+    (plot.outlier_channels, ({"x": np.ones((4, 6))},)), (plot.qk_distance, ([1.0, 2],)),
+    (plot.residual_norms, ([[1.0, 2], [2, 3]],)), (plot.rope_pair, ((1, 0), 0.5)),
+    (plot.rope_wavelengths, ([1.0, 0.1],)),
+    (plot.training_curve, ({"step": [1.0], "loss": [2.0]},)),
+])  # fmt: skip
 def test_what_is_given_as_axes_is_drawn_on(function, arguments):
     _, ax = plt.subplots()
     assert function(*arguments, ax=ax) is ax

@@ -162,9 +162,7 @@ def test_the_mosaic_holds_each_head_and_the_snapshot_marks_what_is_chosen(toy):
     assert widget.state["head"] == 3
 
 
-# --- attention as bytes ---
-
-
+# attention as bytes
 def random_patterns(*shape, size):
     """Return softmaxed random scores below the diagonal, from flat to sharp."""
     generator = np.random.default_rng(0)
@@ -204,15 +202,12 @@ def test_every_byte_survives_the_way_there_and_back_and_packing_is_zlib():
     assert zlib.decompress(pack(reverse)) == bytes(reverse.reshape(-1).tolist())
 
 
-@pytest.mark.parametrize(
-    ("patterns", "words"),
-    [
-        (np.ones(3), "must be"), (np.ones((2, 3)), "must be"), (np.ones((0, 2, 2)), "must be"),
-        (np.full((2, 2), 1.5), "from 1.5 to 1.5"), (np.diag([0.5, -0.1]), "from -0.1"),
-        (np.diag([0.5, np.nan]), "weights must be between 0 and 1"),
-        (np.ones((2, 2)), "attends to a later key"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("patterns", "words"), [
+    (np.ones(3), "must be"), (np.ones((2, 3)), "must be"), (np.ones((0, 2, 2)), "must be"),
+    (np.full((2, 2), 1.5), "from 1.5 to 1.5"), (np.diag([0.5, -0.1]), "from -0.1"),
+    (np.diag([0.5, np.nan]), "weights must be between 0 and 1"),
+    (np.ones((2, 2)), "attends to a later key"),
+])  # fmt: skip
 def test_what_is_not_causal_attention_is_refused(patterns, words):
     with pytest.raises(InputError, match=words):
         triangle(patterns)

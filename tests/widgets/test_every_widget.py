@@ -9,22 +9,13 @@ from matplotlib.figure import Figure
 import qwenkit as qk
 from qwenkit.errors import InputError
 from qwenkit.pretrained import EMBEDDED
-from qwenkit.widgets import (
-    AttentionExplorer,
-    CheckpointBrowser,
-    GenerationStepper,
-    GQAExplorer,
-    LayerInspector,
-    RopeExplorer,
-    SamplingExplorer,
-)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PROMPT = "def add(a, b):\n    return a +"
 
 
 def stepped(model, tokenizer):
-    widget = GenerationStepper(model, tokenizer, PROMPT, max_new_tokens=6)
+    widget = qk.widgets.GenerationStepper(model, tokenizer, PROMPT, max_new_tokens=6)
     for rank in (0, 1):
         path, token = widget.view.path, widget.view.choices()[rank][0]
         widget.state = {"path": [*path, token], "at": len(path) + 1}
@@ -32,13 +23,13 @@ def stepped(model, tokenizer):
 
 
 MAKERS = {
-    "AttentionExplorer": lambda *toy: AttentionExplorer(*toy, PROMPT),
-    "CheckpointBrowser": lambda *toy: CheckpointBrowser(EMBEDDED),
-    "GQAExplorer": lambda *toy: GQAExplorer(),
+    "AttentionExplorer": lambda *toy: qk.widgets.AttentionExplorer(*toy, PROMPT),
+    "CheckpointBrowser": lambda *toy: qk.widgets.CheckpointBrowser(EMBEDDED),
+    "GQAExplorer": lambda *toy: qk.widgets.GQAExplorer(),
     "GenerationStepper": stepped,
-    "LayerInspector": lambda *toy: LayerInspector(*toy, PROMPT, "x = 1\n"),
-    "RopeExplorer": lambda *toy: RopeExplorer(qk.QwenConfig.from_file(EMBEDDED)),
-    "SamplingExplorer": lambda *toy: SamplingExplorer(*toy, PROMPT),
+    "LayerInspector": lambda *toy: qk.widgets.LayerInspector(*toy, PROMPT, "x = 1\n"),
+    "RopeExplorer": lambda *toy: qk.widgets.RopeExplorer(qk.QwenConfig.from_file(EMBEDDED)),
+    "SamplingExplorer": lambda *toy: qk.widgets.SamplingExplorer(*toy, PROMPT),
 }
 
 
@@ -141,16 +132,13 @@ def test_what_is_not_allowed_is_refused_and_changes_nothing(widgets, name, good,
     assert (cache and cache.length) == length
 
 
-WRONG = [
-    *((widget, prompt, {}, f"prompt is {prompt!r}; it must be a text of at least one token")
-      for widget in (AttentionExplorer, GenerationStepper, LayerInspector, SamplingExplorer)
+@pytest.mark.parametrize(("name", "prompt", "settings", "words"), [
+    *((name, prompt, {}, f"prompt is {prompt!r}; it must be a text of at least one token")
+      for name in ("AttentionExplorer", "GenerationStepper", "LayerInspector", "SamplingExplorer")
       for prompt in ("", None, 3)),
-    (GenerationStepper, PROMPT, {"max_new_tokens": 0}, "max_new_tokens is 0"),
-    (LayerInspector, "x = 1\n" * 200, {}, "takes at most 512"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("widget", "prompt", "settings", "words"), WRONG)
-def test_a_wrong_prompt_is_refused(toy, widget, prompt, settings, words):
+    ("GenerationStepper", PROMPT, {"max_new_tokens": 0}, "max_new_tokens is 0"),
+    ("LayerInspector", "x = 1\n" * 200, {}, "takes at most 512"),
+])  # fmt: skip
+def test_a_wrong_prompt_is_refused(toy, name, prompt, settings, words):
     with pytest.raises(InputError, match=words):
-        widget(*toy, prompt, **settings)
+        getattr(qk.widgets, name)(*toy, prompt, **settings)
