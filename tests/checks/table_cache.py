@@ -123,11 +123,6 @@ def _from(part):
     return lambda q, k, v, *cache: _reads(_read)(q, k, v, *(x[:, :, part] for x in cache))
 
 
-def _cycled(q, k, v):
-    groups = q.shape[1] // k.shape[1]
-    return _read(q, torch.cat([k] * groups, dim=1), torch.cat([v] * groups, dim=1))
-
-
 def _room_of(count, down=lambda free, each: free // each):
     """Return the room for tokens of which each layer keeps `count(config)` values."""
     return lambda c, free, n, size: down(free, n * c.num_hidden_layers * count(c) * size)
@@ -186,7 +181,8 @@ WRONG = {
         ("newest overwritten", _from(slice(None, -1))),
         ("repeated in the cache", _keeps(lambda old, new,
             q: _both(old, new).repeat_interleave(q.shape[1] // old.shape[1], dim=1))),
-        ("kv heads cycled", _reads(_cycled)),
+        ("kv heads cycled", _reads(
+            lambda q, *kv: _read(q, *(x.tile(1, q.shape[1] // x.shape[1], 1, 1) for x in kv)))),
         ("keys and values swapped", lambda *given: [_step_fused(*given)[i] for i in (0, 2, 1)]),
         ("keys instead of values", _reads(lambda q, k, v: _read(q, k, k))),
         ("no scale", _reads(lambda q, k, v: _fused(q, k, v, scale=1.0))),

@@ -20,11 +20,6 @@ def _length(path):
     return struct.unpack("<Q", path.read_bytes()[:8])[0]
 
 
-def _with_struct(path):
-    data = path.read_bytes()
-    return json.loads(data[8 : 8 + _length(path)].decode("utf-8"))
-
-
 def _by_powers(path):
     data = path.read_bytes()
     length = sum(byte * 256**place for place, byte in enumerate(data[:8]))
@@ -64,7 +59,7 @@ def _formula(c, *, layer_norms=2, last_norm=1, bias=1, o_bias=0, kv=None, matric
 
 
 RIGHT = {
-    "read_header": [_with_open, _with_struct, _by_powers],
+    "read_header": [_with_open, lambda path: json.loads(_text(path)), _by_powers],
     "decode": [
         lambda data: _shifted(data).view("f4"), _padded, _by_fields,
         lambda data: torch.frombuffer(bytearray(data), dtype=torch.bfloat16).float().numpy(),

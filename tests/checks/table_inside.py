@@ -14,16 +14,6 @@ def _induction_in_loops(pattern, n):
     return found.to(pattern.dtype)
 
 
-def _induction_by_diagonal(pattern, n):
-    line = pattern.diagonal(1 - n, dim1=-2, dim2=-1)  # starts at (n - 1, 0), one row too early
-    return line[..., 1:].float().mean(2).mean(0).to(pattern.dtype)
-
-
-def _mean_by_where(z, head):
-    chosen = (torch.arange(z.shape[1]) == head)[None, :, None, None]
-    return torch.where(chosen, z.float().mean(dim=(0, 2), keepdim=True).to(z.dtype), z)
-
-
 def _with(z, head, value):
     heads = list(z.unbind(1))
     heads[head] = torch.zeros_like(heads[head]) + value
@@ -45,11 +35,14 @@ def _contributions_by_leaving_out(parts, weight, eps, row):
 
 RIGHT = {
     "induction_score": [
-        _induction_in_loops, _induction_by_diagonal,
+        _induction_in_loops,
+        lambda p, n: p.diagonal(1 - n, 2, 3)[..., 1:].float().mean((0, 2)).to(p.dtype),
         lambda p, n: p[:, :, n:][:, :, range(n), range(1, n + 1)].mean(dim=(0, -1)),
     ],
     "mean_ablation": [
-        _mean_by_where, lambda z, head: _with(z, head, z[:, head].reshape(-1, z.shape[-1]).mean(0)),
+        lambda z, head: _with(z, head, z[:, head].reshape(-1, z.shape[-1]).mean(0)),
+        lambda z, head: torch.where((torch.arange(z.shape[1]) == head)[:, None, None],
+            z.float().mean((0, 2), keepdim=True).to(z.dtype), z),
         lambda z, head: z.index_copy(1, torch.tensor([head]),
             z[:, [head]].mean((0, 2), keepdim=True).expand_as(z[:, [head]])),
     ],

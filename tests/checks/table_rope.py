@@ -14,12 +14,6 @@ def _logarithm(d, theta):
     return torch.exp(-math.log(theta) * 2 * pair / d)
 
 
-def _frequencies_of_the_package(head_dim, theta):
-    sizes = {"hidden_size": head_dim, "num_attention_heads": 1, "num_key_value_heads": 1}
-    config = QwenConfig(10, intermediate_size=4, num_hidden_layers=1, rope_theta=theta, **sizes)
-    return inverse_frequencies(config)
-
-
 def _powers(exponent, base=None):
     """Return frequencies by a list comprehension; `exponent(i, d)` of pair i."""
     return lambda d, theta: torch.tensor([(base or theta) ** exponent(i, d) for i in range(d // 2)])
@@ -70,11 +64,6 @@ def _gptj(x, cos, sin):
     cos, sin = cos[:, None, :, : x.shape[-1] // 2], sin[:, None, :, : x.shape[-1] // 2]
     a, b = x[..., 0::2], x[..., 1::2]
     return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
-
-
-def _gptj_half(x, cos, sin):
-    swapped = torch.stack([-x[..., 1::2], x[..., 0::2]], dim=-1).flatten(-2)
-    return x * cos[:, None] + swapped * sin[:, None]
 
 
 def _mixed(other, dim=-1, table=lambda cos: cos[:, None]):
@@ -130,15 +119,11 @@ def _shifted(shift):
     return _to(lambda x, past: [past + shift(past, x.shape[2]) + t for t in range(x.shape[2])])
 
 
-def _promoted(q, k, past, speeds):
-    cos, sin = _outer(_new(q, past), speeds, torch.float32)
-    return tuple(_rolled(x.float(), cos[None], sin[None]) for x in (q, k))
-
-
 RIGHT = {
     "frequencies": [
         lambda d, theta: 1.0 / theta ** (torch.arange(0, d, 2).float() / d), _logarithm,
-        _powers(lambda i, d: -2 * i / d), _frequencies_of_the_package,
+        _powers(lambda i, d: -2 * i / d),
+        lambda d, theta: inverse_frequencies(QwenConfig(10, d, 4, 1, 1, 1, rope_theta=theta)),
     ],
     "tables": [
         _outer,
@@ -179,7 +164,8 @@ WRONG = {
     ],
     "rotate": [
         ("interleaved", _gptj),
-        ("interleaved", _gptj_half),
+        ("interleaved", lambda x, cos, sin: x * cos[:, None] + sin[:, None]
+            * torch.stack([-x[..., 1::2], x[..., 0::2]], dim=-1).flatten(-2)),
         ("other direction", _mixed(lambda a, b: (b, -a))),
         ("no minus", _mixed(lambda a, b: (b, a))),
         ("halves not swapped", _mixed(lambda a, b: (-a, b))),
@@ -202,7 +188,7 @@ WRONG = {
         ("k not rotated", lambda q, k, n, s: (_rotated(q, _new(q, n), s), k)),
         ("k rotated backwards", _to(_new, lambda k, past: -_new(k, past))),
         ("rounded angles", _to(lambda x, past: _new(x, past).to(x.dtype))),
-        ("not cast", _promoted),
+        ("not cast", lambda q, k, *given: _to(_new)(q.float(), k.float(), *given)),
         ("kind", lambda q, k, n, s: _rotated(q, _new(q, n), s)),
     ],
 }  # fmt: skip

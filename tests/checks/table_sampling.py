@@ -112,16 +112,6 @@ def _seen_logits(change):
     return penalized
 
 
-def _penalty_gathered(logits, seen, penalty):
-    old = logits.gather(0, seen)  # from the input logits, so that twice is once
-    return logits.scatter(0, seen, torch.where(old < 0, old * penalty, old / penalty))
-
-
-def _counted(logits, seen, penalty):
-    times = torch.bincount(seen, minlength=len(logits))
-    return torch.where(logits > 0, logits / penalty**times, logits * penalty**times)
-
-
 RIGHT = {
     "temperature": [
         lambda x, t: F.softmax(x / t, dim=-1), lambda x, t: (x / t).log_softmax(-1).exp(),
@@ -138,7 +128,8 @@ RIGHT = {
             1 + int((x.softmax(-1).sort(descending=True).values.cumsum(0) < p).sum())),
     ],
     "penalty": [
-        penalize, _seen_logits(lambda x, by: x / by if x > 0 else x * by), _penalty_gathered,
+        penalize, _seen_logits(lambda x, by: x / by if x > 0 else x * by),
+        lambda x, seen, by: x.scatter(0, seen, x[seen] * by ** -x[seen].sign()),
     ],
 }  # fmt: skip
 WRONG = {
@@ -219,7 +210,8 @@ WRONG = {
         ("positive logits multiplied", _seen_logits(lambda x, by: x * by)),
         ("the wrong way around", _seen_logits(lambda x, by: x / by if x < 0 else x * by)),
         ("negative logits left", _seen_logits(lambda x, by: x / by if x > 0 else x)),
-        ("once each time", _counted),
+        ("once each time",
+            lambda x, seen, by: x * by ** -(x.sign() * torch.bincount(seen, minlength=len(x)))),
         ("every token", lambda x, seen, by: penalize(x, torch.arange(len(x)), by)),
         ("the unseen ones", lambda x, seen, by: penalize(x,
             torch.tensor([i for i in range(len(x)) if i not in seen.tolist()]).long(), by)),

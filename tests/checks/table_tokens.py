@@ -120,12 +120,6 @@ def _dot(rows, place, number):
     return (rows[place] @ rows[number]).item()
 
 
-def _by_topk(table, number, count):
-    scores = table @ table[number] / table.norm(dim=-1)
-    scores[number] = -float("inf")
-    return scores.topk(count).indices.tolist()
-
-
 def _ranked(score):
     """Return a ranking of the other rows by `score(table, row, number)`."""
     return lambda table, number, count: sorted(
@@ -147,7 +141,8 @@ RIGHT = {
         lambda t, text: torch.cat([t(OPENING), t(text, special=False), t(CLOSING)], dim=1),
     ],
     "neighbors": [
-        _by_topk, _in_python,
+        _in_python, lambda t, n, count: (t @ t[n] / t.norm(dim=-1)).index_fill(0,
+            torch.tensor(n), -torch.inf).topk(count).indices.tolist(),
         lambda t, n, count: F.cosine_similarity(t, t[[n]]).argsort(descending=True)[1 : count + 1],
     ],
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 import matplotlib as mpl
 import pytest
-from fixtures_toy import small_config
+from fixtures_toy import published, small_config
 from matplotlib.colors import to_hex
 
 from qwenkit import plot
@@ -11,10 +11,8 @@ from qwenkit.plot._architecture import PARTS
 from qwenkit.plot._pen import COLORS, GRAY
 
 TOY = QwenConfig(1088, 64, 176, 2, 4, 2, tie_word_embeddings=True)
-SMALL = QwenConfig(151_936, 896, 4864, 24, 14, 2, tie_word_embeddings=True)
-LARGE = QwenConfig(152_064, 3584, 18_944, 28, 28, 4)
-LARGEST = QwenConfig(152_064, 5120, 27_648, 64, 40, 8)
-SIZES = {"toy": TOY, "0.5B": SMALL, "7B": LARGE, "32B": LARGEST}
+SMALL, LARGE = published("0.5B"), published("7B")
+SIZES = {"toy": TOY, "0.5B": SMALL, "7B": LARGE, "32B": published("32B")}
 CONFIGS = pytest.mark.parametrize("config", SIZES.values(), ids=SIZES.keys())
 TEXT_COLORS = {text for _, _, text in COLORS.values()}
 

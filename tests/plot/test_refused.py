@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from drawn import TOKENS, causal
+from drawn import TOKENS, causal, names
 from fixtures_toy import small_config
 
 from qwenkit import plot
@@ -14,11 +14,7 @@ ONE, MANY = np.ones, {str(i): [1] for i in range(33)}
 CONFIG = small_config()
 
 
-def names(numbers):
-    return [f"<{number}>" for number in numbers]
-
-
-BAD = [
+@pytest.mark.parametrize(("function", "arguments", "settings", "words"), [
     (plot.attention, (ONE((2, 3, 3)), TOKENS), {}, "it must be"),
     (plot.attention, (causal(6), TOKENS[:5]), {}, "6 × 6 and there are 5 tokens"),
     (plot.attention, (ONE((4, 3)), TOKENS[:3]), {}, "no more rows"),
@@ -75,10 +71,7 @@ BAD = [
      "lit is 'atention'.*checkpoint, tokens, .*, lora"),
     (plot.architecture_alt, (CONFIG, "atention"), {},
      "lit is 'atention'.*checkpoint, tokens, .*, lora"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("function", "arguments", "settings", "words"), BAD)
+])  # fmt: skip
 def test_what_does_not_fit_is_refused(function, arguments, settings, words):
     with pytest.raises(InputError, match=words):
         function(*arguments, **settings)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from drawn import TOKENS, image, texts
+from drawn import TOKENS, image, names, texts
 from reference import LAYERS, ids, pair, tiny
 
 from qwenkit import plot
@@ -154,10 +154,6 @@ def stages(**settings):
     """Return 50 logits and what each setting makes of them."""
     logits = torch.randn(50) * 3
     return {"logits": logits, **Sampling(**settings).transforms(logits, torch.tensor([]).long())}
-
-
-def names(numbers):
-    return [f"<{number}>" for number in numbers]
 
 
 def test_each_stage_shows_the_probabilities_that_sampling_draws_from():
