@@ -1,7 +1,5 @@
 """Exported pages in Chromium: opened from disk, watched for errors and for what they ask for."""
 
-from __future__ import annotations
-
 from contextlib import contextmanager
 
 import matplotlib as mpl

@@ -27,7 +27,7 @@ def agrees(page, widget):
     return view
 
 
-def test_it_draws_what_the_view_model_says(page, widget):
+def test_it_draws_what_the_view_model_says_and_lines_end_at_the_middle_of_their_boxes(page, widget):
     view = agrees(page, widget)
     lines = page.locator(".qk-gqa-heads line")
     assert lines.count() == view.heads
@@ -39,9 +39,6 @@ def test_it_draws_what_the_view_model_says(page, widget):
     assert "2 (a key and a value) × 24 layers × 2 kv heads × 64 values × 2 bytes = 12,288" in (
         page.locator(".qk-gqa-sum").inner_text()
     )
-
-
-def test_lines_end_at_the_middle_of_their_boxes(page, widget):
     ends = page.locator(".qk-gqa-heads line").evaluate_all(
         "all => all.map((line) => [line.x2.baseVal.value, Number(line.dataset.kv)])"
     )

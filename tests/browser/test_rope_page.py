@@ -41,10 +41,6 @@ def right(page, widget, **expected):
     assert float(shown) == pytest.approx(view.product(), abs=6e-5)
 
 
-def test_it_begins_with_what_was_chosen(page, widget):
-    right(page, widget, pair=3, query=40, key=25, theta=10_000)
-
-
 def test_keys_on_the_tables_choose_pair_and_query(page, widget):
     for key, pair, query in [
         ("ArrowRight", 4, 40), ("ArrowLeft", 3, 40), ("ArrowDown", 3, 41), ("PageDown", 3, 51),
@@ -98,7 +94,8 @@ def test_clicks_on_tables_and_curve_choose_and_hover_says_the_value(page, widget
     assert "distance 10: q·k " in page.locator(".qk-tip:visible").inner_text()
 
 
-def test_the_tables_have_the_colors_of_their_values(page, widget):
+def test_it_begins_with_what_was_chosen_and_tables_in_the_colors_of_their_values(page, widget):
+    right(page, widget, pair=3, query=40, key=25, theta=10_000)
     cos = widget.view.tables()[0]
     for row, pair in [(60, 0), (75, 5)]:
         drawn = pixel(page, TABLES, 38 + (pair + 0.5) * 23, 16 + (row + 0.5) * 2.4)

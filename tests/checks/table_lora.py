@@ -1,5 +1,8 @@
 """Answers to the exercises of notebook 13."""
 
+import operator
+from itertools import accumulate
+
 import torch
 import torch.nn.functional as F
 
@@ -81,13 +84,9 @@ def _merged(scale=_right, first=1.0, times=1.0):
 # enough_rank(values, share)
 def _rank(power=2, off=1, strict=False, flip=False):
     def enough_rank(values, share):
-        kept, numbers = 0.0, [float(value) ** power for value in values]
-        numbers = numbers[::-1] if flip else numbers
-        for place, number in enumerate(numbers):
-            kept += number
-            if kept > share * sum(numbers) if strict else kept >= share * sum(numbers):
-                return place + off
-        return len(numbers) + off  # strict, and all are needed
+        numbers = [float(value) ** power for value in values][:: -1 if flip else 1]
+        few = operator.le if strict else operator.lt
+        return off + sum(few(kept, share * sum(numbers)) for kept in accumulate(numbers))
 
     return enough_rank
 

@@ -151,9 +151,8 @@ def _after(change):
 
 RIGHT = {
     "forward": [
-        _loop,
+        _loop, _numbered(range),
         lambda i, e, layers, n, h: h(n(functools.reduce(lambda x, layer: layer(x), layers, e(i)))),
-        _numbered(range),
     ],
     "untied": [
         _copied_then_filled, _filled_then_copied,

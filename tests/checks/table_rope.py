@@ -126,9 +126,8 @@ RIGHT = {
         lambda d, theta: inverse_frequencies(QwenConfig(10, d, 4, 1, 1, 1, rope_theta=theta)),
     ],
     "tables": [
-        _outer,
+        _outer, _loop, _tables_of_the_package,
         _of(lambda p, s, t: torch.hstack([torch.einsum("t,i->ti", p.to(torch.float32), s)] * 2)),
-        _loop, _tables_of_the_package,
     ],
     "rotate": [_apart, _rolled, _complex],
     "rotate_new": [_to(_new), _sliced, _token_by_token],

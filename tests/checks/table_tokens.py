@@ -10,11 +10,11 @@ from table_start import loaded
 
 
 # encode(word, merges)
-def _merge(pieces, pair):
+def _merge(pieces, pair, key=tuple):
     out = []
     for piece in pieces:
         out.append(piece)
-        if tuple(out[-2:]) == pair:
+        if key(out[-2:]) == key(pair):
             out[-2:] = ["".join(pair)]
     return out
 
@@ -22,19 +22,16 @@ def _merge(pieces, pair):
 def _by_rank(word, merges):
     """As most tokenizers do it: look for the pair learned first, join it, look again."""
     pieces = list(word)
-    while len(pieces) > 1:
-        ranks = [merges.index(pair) if pair in merges else 1000 for pair in pairwise(pieces)]
-        if min(ranks) == 1000:
-            break
-        place = ranks.index(min(ranks))
+    while known := [pair for pair in pairwise(pieces) if pair in merges]:
+        place = list(pairwise(pieces)).index(min(known, key=merges.index))
         pieces[place : place + 2] = [pieces[place] + pieces[place + 1]]
     return pieces
 
 
-def _in_a_loop(word, merges):
+def _in_a_loop(word, merges, key=tuple):
     pieces = [*word]
     for pair in merges:
-        pieces = _merge(pieces, pair)
+        pieces = _merge(pieces, pair, key)
     return pieces
 
 
@@ -51,13 +48,9 @@ def _greedy(word, merges):
 
 
 def _from_the_left(word, merges):
-    pieces, place = list(word), 0
-    while place < len(pieces) - 1:
-        if (pieces[place], pieces[place + 1]) in merges:
-            pieces[place : place + 2] = ["".join(pieces[place : place + 2])]
-            place = 0
-        else:
-            place += 1
+    pieces = list(word)
+    while known := [place for place, pair in enumerate(pairwise(pieces)) if pair in merges]:
+        pieces[known[0] : known[0] + 2] = ["".join(pieces[known[0] : known[0] + 2])]
     return pieces
 
 
@@ -67,18 +60,6 @@ def _single(word, merges):
         if pair in list(pairwise(pieces)):
             place = list(pairwise(pieces)).index(pair)
             pieces[place : place + 2] = ["".join(pair)]
-    return pieces
-
-
-def _spelled(word, merges):
-    """Join pieces that spell the pair."""
-    pieces = list(word)
-    for pair in merges:
-        place = 0
-        while place < len(pieces) - 1:
-            if "".join(pieces[place : place + 2]) == "".join(pair):
-                pieces[place : place + 2] = ["".join(pair)]
-            place += 1
     return pieces
 
 
@@ -168,7 +149,7 @@ WRONG = {
         ("only the first merge", lambda word, merges: _merge(list(word), merges[0])),
         ("from single characters each time",
             lambda word, merges: [_merge(list(word), pair) for pair in merges][-1]),
-        ("compared by spelling", _spelled),
+        ("compared by spelling", lambda word, merges: _in_a_loop(word, merges, key="".join)),
         ("not joined", lambda word, merges: [*word]),
         ("one string", lambda word, merges: " ".join(_in_a_loop(word, merges))),
         ("kind", lambda word, merges: _in_a_loop(word, merges)[:-1] or ["?"]),

@@ -31,22 +31,18 @@ def verdict(function):
     return judge("99.1", function, double, CASES, MISTAKES, "you can double.")
 
 
-@pytest.mark.parametrize(
-    "function",
-    [double, lambda x: x + x, lambda x: torch.stack([a * 2 for a in x])],
-    ids=["product", "sum", "loop"],
-)
+@pytest.mark.parametrize("function", [
+    double, lambda x: x + x, lambda x: torch.stack([a * 2 for a in x]),
+], ids=["product", "sum", "loop"])  # fmt: skip
 def test_right_no_matter_how_it_is_written(function):
     found = verdict(function)
     assert (found.outcome, found.mistake) == ("right", None)
     assert str(found) == "Right: you can double."
 
 
-@pytest.mark.parametrize(
-    "function",
-    [lambda x: None, lambda x: ..., lambda x: (_ for _ in ()).throw(NotImplementedError)],
-    ids=["None", "dots", "raises"],
-)
+@pytest.mark.parametrize("function", [
+    lambda x: None, lambda x: ..., lambda x: (_ for _ in ()).throw(NotImplementedError),
+], ids=["None", "dots", "raises"])  # fmt: skip
 def test_an_empty_stub_is_recognized(function):
     assert str(verdict(function)).startswith("Still empty")
 

@@ -1,6 +1,7 @@
 """Head scores, logit lens and attribution: worked out by hand, and ending at the model's logits."""
 
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -38,11 +39,10 @@ def patterns(model, ids):
 def test_scores_are_the_mean_weight_on_the_previous_or_the_first_token(model, scores, back):
     found, expected = scores(model, IDS), patterns(model, IDS)
     assert found.shape == (3, 4)
-    for layer in range(3):
-        for head in range(4):
-            weights = [float(expected[layer][b, head, t, t - back if back else 0])
-                       for b in range(2) for t in range(1, 11)]  # fmt: skip
-            assert float(found[layer, head]) == pytest.approx(sum(weights) / 20, abs=1e-6)
+    for layer, head in product(range(3), range(4)):
+        weights = [float(expected[layer][b, head, t, t - back if back else 0])
+                   for b in range(2) for t in range(1, 11)]  # fmt: skip
+        assert float(found[layer, head]) == pytest.approx(sum(weights) / 20, abs=1e-6)
 
 
 @pytest.mark.parametrize(("scores", "seen"), [

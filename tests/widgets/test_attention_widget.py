@@ -30,10 +30,9 @@ def test_every_head_shows_the_attention_of_the_forward_pass(toy_in, patterns_of,
     widget = AttentionExplorer(model, tokenizer, PROMPT)
     expected = patterns_of(model, tokenizer(PROMPT))
     assert widget.view.patterns.tokens == tokenizer.token_strings(tokenizer(PROMPT))
-    for layer in range(2):
-        for head in range(4):
-            widget.choose(layer=layer, head=head)
-            assert np.abs(widget.view.matrix() - expected[layer, head]).max() <= LOST
+    for layer, head in np.ndindex(2, 4):
+        widget.choose(layer=layer, head=head)
+        assert np.abs(widget.view.matrix() - expected[layer, head]).max() <= LOST
     assert widget.view.token == expected.shape[-1] - 1  # the last token to begin with
 
 
@@ -137,11 +136,10 @@ def test_the_mosaic_holds_each_head_and_the_snapshot_marks_what_is_chosen(toy):
     view, (picture, side) = widget.view, widget.view.mosaic()
     assert side == len(view.patterns.tokens)
     shown = np.tril(np.ones((side, side), dtype=bool))
-    for layer in range(2):
-        for head in range(4):
-            tile = picture[layer * (side + 1) :, head * (side + 1) :][:side, :side]
-            assert np.array_equal(tile[shown], view.patterns.matrix(layer, head)[shown])
-            assert np.isnan(tile[~shown]).all()
+    for layer, head in np.ndindex(2, 4):
+        tile = picture[layer * (side + 1) :, head * (side + 1) :][:side, :side]
+        assert np.array_equal(tile[shown], view.patterns.matrix(layer, head)[shown])
+        assert np.isnan(tile[~shown]).all()
     assert np.isnan(picture[side]).all()
     # the snapshot draws it next to the chosen head
     widget.choose(layer=1, head=2, token=3)
