@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 
 import matplotlib as mpl
+import pytest
 
 
 @contextmanager
@@ -75,3 +76,10 @@ def overflowing(page):
     return page.evaluate(
         "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
     )
+
+
+@pytest.mark.parametrize("width", [700, 1200, 1280])
+def test_nothing_overflows(shown, width):
+    """Test the widget of each file that imports this."""
+    with shown(width=width) as page:
+        assert overflowing(page) == 0

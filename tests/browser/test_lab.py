@@ -40,9 +40,7 @@ def test_a_notebook_runs_as_stored_and_its_solutions_are_right(path, request, tm
         if (difference := compare(cell, outputs))
     ]
     assert not differing, "\n\n".join(differing)
-    verdicts = [
-        "".join(out.get("text", "") for out in outputs) for outputs in ran[shipped + 2 :: 2]
-    ]
+    verdicts = ["".join(out.get("text", "") for out in cell) for cell in ran[shipped + 2 :: 2]]
     assert verdicts
     assert [verdict for verdict in verdicts if not verdict.startswith("Right")] == []
 

@@ -1,7 +1,7 @@
 """SamplingExplorer's exported page computes what qwenkit.sampling computes."""
 
 import pytest
-from pages import overflowing, value
+from pages import test_nothing_overflows, value  # noqa: F401
 
 from qwenkit.widgets.sampling import SamplingExplorer, _entropy
 
@@ -80,9 +80,3 @@ def test_tokens_that_are_cut_say_by_what(shown):
         assert "cut by min-p" in rows[value(page, "end")]
         assert "cut by top-k" in rows[6]
         assert "cut" not in rows[0]
-
-
-@pytest.mark.parametrize("width", [700, 1200])
-def test_nothing_overflows(shown, width):
-    with shown(width=width) as page:
-        assert overflowing(page) == 0

@@ -1,7 +1,7 @@
 """GenerationStepper's exported page walks along visited steps; with a kernel it goes further."""
 
 import pytest
-from pages import answered, overflowing, value
+from pages import answered, test_nothing_overflows, value  # noqa: F401
 
 import qwenkit as qk
 from qwenkit.widgets.stepper import GenerationStepper
@@ -104,9 +104,3 @@ def test_a_burst_adds_the_most_likely_one_after_another(toy, widget, shown):
     ids = tokenizer("def add(a, b):\n    return ")
     steps = qk.generate(model, ids, max_new_tokens=10, stop_ids=())
     assert widget.view.path == [step.token_id for step in steps]
-
-
-@pytest.mark.parametrize("width", [700, 1200])
-def test_nothing_overflows(shown, width):
-    with shown(width=width) as page:
-        assert overflowing(page) == 0

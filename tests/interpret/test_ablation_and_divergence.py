@@ -86,11 +86,8 @@ def test_patching_heads_moves_each_heads_part_and_needs_two_texts_of_one_length(
     found = interpret.patch_heads(model, ONE, IDS[1:], metric)
     assert found.values.shape == (3, 4)
     moved = outputs(model, ids=ONE)[1]
-
-    def edit(z):
-        return torch.cat([z[:, :2], moved[:, 2:3], z[:, 3:]], dim=1)
-
-    want = metric(changed(model, {"layers.1.attn.z": edit}, IDS[1:]))
+    edit = {"layers.1.attn.z": lambda z: torch.cat([z[:, :2], moved[:, 2:3], z[:, 3:]], dim=1)}
+    want = metric(changed(model, edit, IDS[1:]))
     assert float(found.values[1, 2]) == pytest.approx(float(want), abs=1e-6)
     with pytest.raises(InputError, match=r"clean has shape \(1, 9\) and corrupted \(1, 8\)"):
         interpret.patch_residual(model, ONE, ONE[:, :8], metric)

@@ -78,12 +78,10 @@ def test_what_does_not_fit_is_refused(function, arguments, settings, words):
     assert plt.get_fignums() == []
 
 
-TABLE = np.linspace(0.05, 1, 18).reshape(3, 6), [["a"] * 6] * 3, TOKENS
-
-
 @pytest.mark.parametrize(("function", "arguments"), [
     (plot.architecture, (CONFIG,)), (plot.attention, (causal(6), TOKENS)),
-    (plot.cache_growth, (CONFIG,)), (plot.gqa_sharing, (4, 2)), (plot.logit_lens, TABLE),
+    (plot.cache_growth, (CONFIG,)), (plot.gqa_sharing, (4, 2)),
+    (plot.logit_lens, ([[0.5]], [["a"]], ["x"])),
     (plot.lora_spectra, ([1.0], [2.0])), (plot.mask, (causal_mask(4),)),
     (plot.outlier_channels, ({"x": np.ones((4, 6))},)), (plot.qk_distance, ([1.0, 2],)),
     (plot.residual_norms, ([[1.0, 2], [2, 3]],)), (plot.rope_pair, ((1, 0), 0.5)),
