@@ -6,9 +6,12 @@ import sys
 from functools import partial
 
 import pytest
+from fixtures_toy import toy_of
 from lab_server import FLAGS, LAB, chromium_path, free_port, open_in_lab, serving
 from notebook_cells import FOLDER
 from pages import opened
+
+import qwenkit as qk
 
 
 @pytest.fixture(scope="session")
@@ -41,8 +44,24 @@ def browser():
         chromium.close()
 
 
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory):
+    """Load an untied toy: a tied one of random weights predicts its last token again."""
+    return qk.load_pretrained(toy_of(tmp_path_factory, tied=False), dtype="float32")
+
+
 @pytest.fixture
-def page(widget, browser, tmp_path):
-    """Open the exported page of a test file's own `widget`."""
-    with opened(browser, widget.to_html(tmp_path / "page.html")) as page:
+def shown(widget, browser, tmp_path):
+    """Give a function: choose, and open the exported page of a test file's own `widget`."""
+
+    def show(how=opened, width=1280, **chosen):
+        widget.choose(**chosen)
+        return how(browser, widget.to_html(tmp_path / "page.html"), width=width)
+
+    return show
+
+
+@pytest.fixture
+def page(shown):
+    with shown() as page:
         yield page

@@ -1,7 +1,5 @@
 """JupyterLab that keeps to itself, Chromium, and the pages that tests open with the two."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,8 +1,9 @@
 """Exported pages in Chromium: opened from disk, watched for errors and for what they ask for."""
 
-from __future__ import annotations
-
 from contextlib import contextmanager
+
+import matplotlib as mpl
+import pytest
 
 
 @contextmanager
@@ -45,8 +46,40 @@ def value(page, expression):
     return page.evaluate(f"() => document.querySelector('.qk').qk.{expression}")
 
 
+def pixel(page, canvas, x, y):
+    """Return what is drawn at a point of a canvas: red, green, blue."""
+    return page.evaluate(
+        """([canvas, ...point]) => {
+          const [x, y] = point.map((one) => Math.floor(one * window.devicePixelRatio));
+          const pen = document.querySelector(canvas).getContext("2d");
+          return [...pen.getImageData(x, y, 1, 1).data].slice(0, 3);
+        }""",
+        [canvas, x, y],
+    )
+
+
+def color(name, number):
+    """Return a color of one of Matplotlib's maps: red, green, blue."""
+    return [round(255 * part) for part in mpl.colormaps[name](int(number))[:3]]
+
+
+def has_parts(page, *parts):
+    """Tell whether each part, a role and a name, is on a page once; wait for its spoken line."""
+    for role, name in parts:
+        assert page.get_by_role(role, name=name).count() == 1, name
+    page.wait_for_function("() => document.querySelector('.qk-live').textContent !== ''")
+    return page.locator(".qk-live").inner_text()
+
+
 def overflowing(page):
     """Return how many pixels the page is wider than its window."""
     return page.evaluate(
         "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
     )
+
+
+@pytest.mark.parametrize("width", [700, 1200, 1280])
+def test_nothing_overflows(shown, width):
+    """Test the widget of each file that imports this."""
+    with shown(width=width) as page:
+        assert overflowing(page) == 0

@@ -1,29 +1,15 @@
 """AttentionExplorer's exported page: what it draws, and what keys and clicks choose."""
 
-import matplotlib as mpl
 import numpy as np
 import pytest
-from fixtures_toy import toy_of
-from pages import opened, overflowing, value
+from pages import color, has_parts, opened, overflowing, pixel, value
 
-import qwenkit as qk
 from qwenkit.widgets.attention import AttentionExplorer, AttentionView
 
 pytestmark = pytest.mark.browser
 PROMPT = "def add(a, b):\n    return a + b\n\nprint(add(1, 2), 'é漢')\n"
-GRAY = "#e9e9e9"
+GRAY = [0xE9] * 3
 GRID, MAP, TEXT = ".qk-attention-grid", ".qk-attention-map", ".qk-attention-text"
-PIXEL = """([canvas, x, y]) => {
-  const ratio = window.devicePixelRatio;
-  const pixel = document.querySelector(canvas).getContext("2d")
-    .getImageData(Math.floor(x * ratio), Math.floor(y * ratio), 1, 1).data;
-  return "#" + [...pixel].slice(0, 3).map((part) => part.toString(16).padStart(2, "0")).join("");
-}"""
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return qk.load_pretrained(toy_of(tmp_path_factory), dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -47,78 +33,66 @@ def right(page, widget, **expected):
     assert page.locator(TEXT).get_attribute("aria-activedescendant") == chosen.get_attribute("id")
 
 
-def pixel(page, canvas, where, row, column):
-    return page.evaluate(PIXEL, [canvas, *value(page, f"middle.{where}({row}, {column})")])
-
-
-def viridis(weight):
-    return mpl.colors.to_hex(mpl.colormaps["viridis"](int(np.rint(weight))))
+def at(page, where, row, column):
+    """Return where the page draws a cell of the map or a tile of the grid: x and y."""
+    return dict(zip("xy", value(page, f"middle.{where}({row}, {column})"), strict=True))
 
 
 def test_each_pixel_of_the_map_has_the_color_of_its_weight(page, widget):
     right(page, widget, layer=0, head=1, token=12, arcs="attends to", faint=False)
     matrix = np.rint(widget.view.patterns.matrix(0, 1) * 255)
     for row, column in [(0, 0), (5, 0), (12, 12), (20, 3), (len(matrix) - 1, 7)]:
-        assert pixel(page, MAP, "map", row, column) == viridis(matrix[row, column])
-    assert pixel(page, MAP, "map", 3, 9) == GRAY
+        shade = color("viridis", matrix[row, column])
+        assert pixel(page, MAP, **at(page, "map", row, column)) == shade
+    assert pixel(page, MAP, **at(page, "map", 3, 9)) == GRAY
     page.get_by_label("bring out small weights").check()
     right(page, widget, faint=True)
     for row, column in [(0, 0), (20, 3)]:
-        shade = viridis(np.sqrt(255 * matrix[row, column]))
-        assert pixel(page, MAP, "map", row, column) == shade
+        shade = color("viridis", np.rint(np.sqrt(255 * matrix[row, column])))
+        assert pixel(page, MAP, **at(page, "map", row, column)) == shade
 
 
 def test_each_tile_of_the_grid_shows_its_own_head(page, widget):
     patterns = widget.view.patterns
-    size = len(patterns.labels)
-    small = min(size, 56)
+    size, small = len(patterns.labels), min(len(patterns.labels), 56)
     for layer, head in [(0, 0), (0, 3), (1, 0), (1, 2)]:
         matrix = np.rint(patterns.matrix(layer, head) * 255)
         center = int((small / 2) * size / small)  # the row and column under the tile's middle
         block = matrix[center - 1 : center + 2, center - 1 : center + 2]
-        shades = {viridis(weight) for weight in block.flat} | {GRAY}
-        assert pixel(page, GRID, "grid", layer, head) in shades
+        shades = [GRAY, *(color("viridis", weight) for weight in block.flat)]
+        assert pixel(page, GRID, **at(page, "grid", layer, head)) in shades
 
 
 def test_keys_on_the_grid_walk_over_heads_and_layers(page, widget):
-    grid = page.locator(GRID)
-    grid.focus()
-    for key, expected in [
-        ("ArrowRight", (0, 2)), ("ArrowDown", (1, 2)), ("ArrowDown", (1, 2)), ("End", (1, 3)),
-        ("ArrowRight", (1, 3)), ("ArrowUp", (0, 3)), ("Home", (0, 0)), ("ArrowLeft", (0, 0)),
-        ("PageDown", (1, 0)), ("PageUp", (0, 0)),
+    for key, layer, head in [
+        ("ArrowRight", 0, 2), ("ArrowDown", 1, 2), ("ArrowDown", 1, 2), ("End", 1, 3),
+        ("ArrowRight", 1, 3), ("ArrowUp", 0, 3), ("Home", 0, 0), ("ArrowLeft", 0, 0),
+        ("PageDown", 1, 0), ("PageUp", 0, 0),
     ]:  # fmt: skip
-        grid.press(key)
-        right(page, widget, layer=expected[0], head=expected[1], token=12)
+        page.locator(GRID).press(key)
+        right(page, widget, layer=layer, head=head, token=12)
 
 
 @pytest.mark.parametrize("selector", [MAP, TEXT])
 def test_keys_on_the_map_and_on_the_text_walk_over_tokens(page, widget, selector):
     last = len(widget.view.patterns.labels) - 1
-    element = page.locator(selector)
-    element.focus()
     for key, token in [
         ("ArrowRight", 13), ("ArrowUp", 12), ("ArrowDown", 13), ("ArrowLeft", 12), ("PageUp", 2),
         ("PageUp", 0), ("ArrowLeft", 0), ("PageDown", 10), ("End", last), ("ArrowDown", last),
         ("Home", 0),
     ]:  # fmt: skip
-        element.press(key)
+        page.locator(selector).press(key)
         right(page, widget, layer=0, head=1, token=token)
 
 
-def click(page, canvas, where, row, column):
-    x, y = value(page, f"middle.{where}({row}, {column})")
-    page.locator(canvas).click(position={"x": x, "y": y})
-
-
 def test_clicks_choose_a_head_a_token_of_the_map_and_one_of_the_text(page, widget):
-    click(page, GRID, "grid", 1, 2)
+    page.locator(GRID).click(position=at(page, "grid", 1, 2))
     right(page, widget, layer=1, head=2, token=12)
-    click(page, MAP, "map", 7, 3)
+    page.locator(MAP).click(position=at(page, "map", 7, 3))
     right(page, widget, token=7)
     page.get_by_label("Arcs").select_option("which tokens attend to it")
     right(page, widget, arcs="is attended to by")
-    click(page, MAP, "map", 7, 3)  # now the column counts
+    page.locator(MAP).click(position=at(page, "map", 7, 3))  # now the column counts
     right(page, widget, token=3)
     page.locator(f'{TEXT} [data-position="9"]').click()
     right(page, widget, token=9)
@@ -149,31 +123,25 @@ def test_the_buttons_go_to_the_strongest_heads(page, widget):
 def test_hover_says_which_token_attends_to_which_and_how_much(page, widget):
     labels, matrix = widget.view.patterns.labels, widget.view.patterns.matrix(0, 1)
     row, column = 9, int(matrix[9].argmax())
-    x, y = value(page, f"middle.map({row}, {column})")
-    page.locator(MAP).hover(position={"x": x, "y": y})
+    page.locator(MAP).hover(position=at(page, "map", row, column))
     tip = page.locator(".qk-tip:visible")
     weight = f"{np.floor(100 * matrix[row, column] + 0.5):.0f}%"
     key = f"{labels[column]} ({column})"
     assert tip.inner_text() == f"{labels[row]} ({row}) attends to {key}: {weight}"
-    x, y = value(page, "middle.map(2, 5)")
-    page.locator(MAP).hover(position={"x": x, "y": y})
+    page.locator(MAP).hover(position=at(page, "map", 2, 5))
     assert "cannot attend to the later" in tip.inner_text()
-    x, y = value(page, "middle.grid(1, 0)")
-    page.locator(GRID).hover(position={"x": x, "y": y})
+    page.locator(GRID).hover(position=at(page, "grid", 1, 0))
     assert tip.inner_text() == widget.view.patterns.title(1, 0)
 
 
 def test_every_part_has_a_name_and_the_line_says_what_is_shown(page, widget):
-    for role, name in [
-        ("group", "Attention of every head"), ("application", "Grid of 2 layers and 4 heads"),
-        ("application", "The chosen head"), ("listbox", "The text"), ("combobox", "Arcs"),
-        ("checkbox", "bring out small weights"), ("group", "Strongest head"),
-    ]:  # fmt: skip
-        assert page.get_by_role(role, name=name).count() == 1, name
-    live = page.locator(".qk-live")
+    line = has_parts(
+        page, ("group", "Attention of every head"), ("application", "The chosen head"),
+        ("application", "Grid of 2 layers and 4 heads"), ("listbox", "The text"),
+        ("combobox", "Arcs"), ("checkbox", "bring out small weights"), ("group", "Strongest head"),
+    )  # fmt: skip
     token = widget.view.patterns.labels[12]
-    page.wait_for_function("() => document.querySelector('.qk-live').textContent !== ''")
-    assert live.inner_text().startswith(f"Layer 0, head 1: {token} (12) attends to ")
+    assert line.startswith(f"Layer 0, head 1: {token} (12) attends to ")
     page.get_by_label("Arcs").focus()
     visited = []
     for _ in range(8):
@@ -184,8 +152,7 @@ def test_every_part_has_a_name_and_the_line_says_what_is_shown(page, widget):
 
 
 def test_quick_presses_all_count(page, widget):
-    page.locator(TEXT).focus()
-    page.keyboard.press("Home")
+    page.locator(TEXT).press("Home")
     for _ in range(25):
         page.keyboard.press("ArrowRight")
     right(page, widget, token=25)
@@ -195,15 +162,13 @@ def test_quick_presses_all_count(page, widget):
 def test_a_long_text_is_pooled_says_so_and_fits_the_window(toy, browser, tmp_path, width):
     widget = AttentionExplorer(*toy, "xyz" * 200)
     with opened(browser, widget.to_html(tmp_path / "page.html"), width) as page:
-        assert (
-            page.get_by_text("600 tokens: each pixel is the largest of 2 × 2 weights").count() == 1
-        )
+        words = "600 tokens: each pixel is the largest of 2 × 2 weights"
+        assert page.get_by_text(words).count() == 1
         right(page, widget, token=299)
         assert overflowing(page) <= 0
         chosen = page.locator(f'{TEXT} [aria-selected="true"]')
         assert chosen.get_attribute("title").endswith("(598–599)")
-        inside = chosen.evaluate(
-            "one => one.offsetTop + one.offsetHeight <= one.offsetParent.scrollTop + "
-            "one.offsetParent.clientHeight"
+        assert chosen.evaluate(  # the text is scrolled to it
+            "({ offsetTop: top, offsetHeight: height, offsetParent: box }) =>"
+            " top + height <= box.scrollTop + box.clientHeight"
         )
-        assert inside  # the text is scrolled to it

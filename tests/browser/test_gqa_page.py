@@ -1,7 +1,7 @@
 """GQAExplorer's exported page: what is drawn, keys, the mouse, and heads that must divide."""
 
 import pytest
-from pages import opened, overflowing, value
+from pages import overflowing, value
 
 from qwenkit.widgets.gqa import PRESETS, GQAExplorer, divisors
 
@@ -27,7 +27,7 @@ def agrees(page, widget):
     return view
 
 
-def test_it_draws_what_the_view_model_says(page, widget):
+def test_it_draws_what_the_view_model_says_and_lines_end_at_the_middle_of_their_boxes(page, widget):
     view = agrees(page, widget)
     lines = page.locator(".qk-gqa-heads line")
     assert lines.count() == view.heads
@@ -39,16 +39,11 @@ def test_it_draws_what_the_view_model_says(page, widget):
     assert "2 (a key and a value) × 24 layers × 2 kv heads × 64 values × 2 bytes = 12,288" in (
         page.locator(".qk-gqa-sum").inner_text()
     )
-
-
-def test_lines_end_at_the_middle_of_their_boxes(page, widget):
-    ends = page.evaluate(
-        """() => [...document.querySelectorAll('.qk-gqa-heads line')]
-        .map((line) => [line.x2.baseVal.value, Number(line.dataset.kv)])"""
+    ends = page.locator(".qk-gqa-heads line").evaluate_all(
+        "all => all.map((line) => [line.x2.baseVal.value, Number(line.dataset.kv)])"
     )
-    boxes = page.evaluate(
-        """() => [...document.querySelectorAll('.qk-gqa-heads rect')].map(
-        (box) => box.x.baseVal.value + box.width.baseVal.value / 2)"""
+    boxes = page.locator(".qk-gqa-heads rect").evaluate_all(
+        "all => all.map((box) => box.x.baseVal.value + box.width.baseVal.value / 2)"
     )
     kv_boxes = boxes[widget.view.heads :]
     assert [kv_boxes[kv] for _, kv in ends] == pytest.approx([end for end, _ in ends], abs=0.01)
@@ -65,7 +60,6 @@ def test_every_preset_shows_its_numbers(page, widget):
 
 def test_arrow_keys_and_clicks_mark_a_query_head(page, widget):
     picture = page.get_by_role("application")
-    picture.focus()
     picture.press("End")
     assert value(page, "state.head") == 13
     picture.press("ArrowLeft")
@@ -87,9 +81,8 @@ def test_only_kv_heads_that_divide_are_offered(page, widget):
     kv = page.get_by_label("kv heads", exact=True)
     for _ in range(4):
         heads.press("ArrowLeft")
-        now = value(page, "state.heads")
         offered = kv.locator("option").all_inner_texts()
-        assert offered == [str(part) for part in divisors(now)]
+        assert offered == [str(part) for part in divisors(value(page, "state.heads"))]
         agrees(page, widget)
     assert value(page, "state.heads") == 10
     kv.select_option("5")
@@ -119,24 +112,17 @@ def test_the_other_numbers_change_the_bytes(page, widget):
 
 @pytest.mark.parametrize("width", [700, 1280])
 @pytest.mark.parametrize("heads", [1, 14, 64])
-def test_nothing_overflows_and_no_name_is_wider_than_its_box(
-    widget, browser, tmp_path, width, heads
-):
-    widget.choose(heads=heads, kv_heads=heads, head=heads - 1)
-    with opened(browser, widget.to_html(tmp_path / "page.html"), width=width) as page:
+def test_nothing_overflows_and_no_name_is_wider_than_its_box(shown, width, heads):
+    with shown(width=width, heads=heads, kv_heads=heads, head=heads - 1) as page:
         assert overflowing(page) == 0
-        slack = page.evaluate(
-            """() => [...document.querySelectorAll('.qk-gqa-name')].map((name) =>
-            name.previousSibling.getBBox().width - name.getBBox().width)"""
+        slack = page.locator(".qk-gqa-name").evaluate_all(
+            "all => all.map((name) => name.previousSibling.getBBox().width - name.getBBox().width)"
         )
         assert min(slack, default=0) >= 0
-        inside = page.evaluate(
-            """() => {
-              const all = document.querySelector('.qk-gqa-heads svg').getBoundingClientRect();
-              return [...document.querySelectorAll('.qk-gqa-heads text')].every((name) => {
-                const own = name.getBoundingClientRect();
-                return own.left >= all.left && own.right <= all.right + 0.5;
-              });
+        assert page.locator(".qk-gqa-heads text").evaluate_all(
+            """(names) => {
+              const all = names[0].closest("svg").getBoundingClientRect();
+              const own = names.map((name) => name.getBoundingClientRect());
+              return own.every((one) => one.left >= all.left && one.right <= all.right + 0.5);
             }"""
         )
-        assert inside

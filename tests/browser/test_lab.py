@@ -3,7 +3,6 @@
 import copy
 import os
 import sys
-from pathlib import Path
 
 import pytest
 from lab_server import CLEAR, COMMAND, PANEL, READY, chromium_path, free_port, isolated, serving
@@ -41,9 +40,7 @@ def test_a_notebook_runs_as_stored_and_its_solutions_are_right(path, request, tm
         if (difference := compare(cell, outputs))
     ]
     assert not differing, "\n\n".join(differing)
-    verdicts = [
-        "".join(out.get("text", "") for out in outputs) for outputs in ran[shipped + 2 :: 2]
-    ]
+    verdicts = ["".join(out.get("text", "") for out in cell) for cell in ran[shipped + 2 :: 2]]
     assert verdicts
     assert [verdict for verdict in verdicts if not verdict.startswith("Right")] == []
 
@@ -57,8 +54,6 @@ def _run_in_lab(in_lab, name, notebook):
         page.wait_for_function(READY, polling=100)
         counts, outputs = page.evaluate(COUNTS), page.evaluate(OUTPUTS)
         assert page.evaluate(BROKEN) == 0
-        if os.environ.get("QWENKIT_SCREENSHOTS"):
-            _screenshots(page, Path(os.environ["QWENKIT_SCREENSHOTS"]), name)
     if all(counts):  # else a cell failed
         assert counts == list(range(1, len(counts) + 1))
     return outputs
@@ -79,14 +74,3 @@ def test_qwenkit_lab_answers_on_its_port(tmp_path):
     with serving(command, f"http://127.0.0.1:{port}/login", tmp_path) as page:
         assert "Jupyter" in page
     assert "00_start_here.ipynb" in (tmp_path / "log").read_text()
-
-
-def _screenshots(page, folder, name):
-    """Save what the reader sees, screen by screen, to look at."""
-    folder.mkdir(parents=True, exist_ok=True)
-    scroller = page.locator(".jp-WindowedPanel-outer").first
-    height = scroller.evaluate("box => box.scrollHeight")
-    for number, top in enumerate(range(0, height, 900)):
-        scroller.evaluate(f"box => box.scrollTo(0, {top})")
-        page.wait_for_timeout(300)
-        page.screenshot(path=str(folder / f"{Path(name).stem}-{number:02}.png"))

@@ -2,29 +2,19 @@
 
 import numpy as np
 import pytest
-import torch
-from fixtures_toy import toy_of
-from pages import answered, opened, overflowing, value
+from pages import answered, overflowing, value
 
-import qwenkit as qk
 from qwenkit.widgets.layer import LayerInspector
 
 pytestmark = pytest.mark.browser
 PROMPT = "def add(a, b):\n\treturn 'Größe 🙂'\n"
 
 
-@pytest.fixture(scope="module")
-def widget(tmp_path_factory):
-    folder = toy_of(tmp_path_factory, tied=False)
-    model, tokenizer = qk.load_pretrained(folder, device="cpu", dtype="float32")
-    return LayerInspector(model, tokenizer, PROMPT, "def sub(a):\n    return a\n")
-
-
 @pytest.fixture
-def page(widget, browser, tmp_path):
-    widget.choose(layer=0, head=0, token=4, other_token=2, off=None)
-    with opened(browser, widget.to_html(tmp_path / "page.html")) as page:
-        yield page
+def widget(toy):
+    made = LayerInspector(*toy, PROMPT, "def sub(a):\n    return a\n")
+    made.choose(token=4, other_token=2)
+    return made
 
 
 def check(page, widget):
@@ -50,7 +40,6 @@ def test_every_panel_follows_layer_head_and_token(page, widget):
     page.get_by_label("Layer", exact=True).press("ArrowRight")
     page.get_by_label("Head", exact=True).press("End")
     text = page.get_by_role("listbox", name="The text", exact=False).first
-    text.focus()
     text.press("ArrowRight")
     state = value(page, "state")
     assert [state["layer"], state["head"], state["token"]] == [1, 3, 5]
@@ -77,7 +66,6 @@ def test_the_mouse_chooses_tokens_heads_and_layers(page, widget):
 
 def test_hovering_tells_the_attention_weight(page, widget):
     canvas = page.get_by_role("application", name="A row for each query")
-    canvas.focus()
     canvas.press("End")
     last = value(page, "state.token")
     bounds = canvas.bounding_box()
@@ -89,9 +77,7 @@ def test_hovering_tells_the_attention_weight(page, widget):
 
 
 def test_the_other_text_has_its_own_token(page, widget):
-    other = page.get_by_role("listbox", name="The other text", exact=False)
-    other.focus()
-    other.press("ArrowLeft")
+    page.get_by_role("listbox", name="The other text", exact=False).press("ArrowLeft")
     state = value(page, "state")
     assert (state["other_token"], state["token"]) == (1, 4)
     check(page, widget)
@@ -102,21 +88,17 @@ def test_heads_are_switched_off_by_a_kernel_alone(page, widget):
     assert "needs a kernel" in page.locator(".qk").inner_text()
 
 
-def test_a_page_made_with_a_head_off_shows_what_changed(widget, browser, tmp_path):
-    widget.choose(layer=1, head=1, token=4, off=[1, 1])
-    with opened(browser, widget.to_html(tmp_path / "page.html")) as page:
+def test_a_page_made_with_a_head_off_shows_what_changed(widget, shown):
+    with shown(layer=1, head=1, off=[1, 1]) as page:
         table = page.get_by_role("table", name="Next token:")
-        first = widget.without["rows"][4][0]
         name = table.get_by_role("rowheader").first.inner_text()
-        assert name.strip() == first[0].strip()
-        moved = torch.tensor(widget.without["moved"])
+        assert name.strip() == widget.without["rows"][4][0][0].strip()
         page.get_by_role("button", name="Largest change").click()
-        assert value(page, "state.token") == int(moved.argmax())
+        assert value(page, "state.token") == int(np.argmax(widget.without["moved"]))
 
 
-def test_a_late_answer_for_another_head_is_not_shown(widget, browser, tmp_path):
-    widget.choose(layer=0, head=1, token=4, off=None)
-    with answered(browser, widget.to_html(tmp_path / "page.html")) as page:
+def test_a_late_answer_for_another_head_is_not_shown(widget, shown):
+    with shown(answered, head=1) as page:
         page.get_by_role("button", name="Switch head 1 of layer 0 off").click()
         page.wait_for_function("() => kernel.saved.length")
         assert page.evaluate("kernel.saved.at(-1).off") == [0, 1]
@@ -127,20 +109,17 @@ def test_a_late_answer_for_another_head_is_not_shown(widget, browser, tmp_path):
         widget.choose(off=[0, 1])
         page.evaluate("(answer) => kernel.set('without', answer)", widget.without)
         assert value(page, "without.off") == [0, 1]
-        table = page.get_by_role("table", name="Next token:")
-        assert table.get_by_role("row").count() == 6
+        assert page.get_by_role("table", name="Next token:").get_by_role("row").count() == 6
         page.get_by_role("button", name="Switch head 1 of layer 0 on again").click()
         assert value(page, "without") is None
 
 
-def test_quick_keys_end_on_the_right_picture_and_ask_the_kernel_once(widget, browser, tmp_path):
-    widget.choose(layer=0, head=0, token=0, off=None)
-    with answered(browser, widget.to_html(tmp_path / "page.html")) as page:
+def test_quick_keys_end_on_the_right_picture_and_ask_the_kernel_once(widget, shown):
+    with shown(answered, token=0) as page:
         text = page.get_by_role("listbox", name="The text", exact=False).first
-        text.focus()
-        took = page.evaluate(
-            """() => {
-                const text = document.activeElement, start = performance.now();
+        took = text.evaluate(
+            """(text) => {
+                const start = performance.now();
                 for (let i = 0; i < 9; i++)
                   text.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
                 return performance.now() - start;
@@ -154,9 +133,9 @@ def test_quick_keys_end_on_the_right_picture_and_ask_the_kernel_once(widget, bro
 
 
 @pytest.mark.parametrize("width", [700, 1200])
-def test_nothing_overflows(widget, browser, tmp_path, width):
-    with opened(browser, widget.to_html(tmp_path / "page.html"), width=width) as page:
+def test_nothing_overflows(shown, width):
+    with shown(width=width) as page:
         assert overflowing(page) == 0
-        for panel in page.locator(".qk-panel").all():
-            room = "(box) => box.scrollWidth - box.clientWidth"
-            assert panel.evaluate(room) <= 0
+        assert page.locator(".qk-panel").evaluate_all(
+            "panels => panels.every((one) => one.scrollWidth <= one.clientWidth)"
+        )

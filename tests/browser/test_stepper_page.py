@@ -1,8 +1,7 @@
 """GenerationStepper's exported page walks along visited steps; with a kernel it goes further."""
 
 import pytest
-from fixtures_toy import toy_of
-from pages import answered, opened, overflowing, value
+from pages import answered, test_nothing_overflows, value  # noqa: F401
 
 import qwenkit as qk
 from qwenkit.widgets.stepper import GenerationStepper
@@ -11,11 +10,9 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
-def widget(tmp_path_factory):
+def widget(toy):
     """Return a stepper that went three steps on, back to the first, and another way."""
-    folder = toy_of(tmp_path_factory, tied=False)
-    model, tokenizer = qk.load_pretrained(folder, device="cpu", dtype="float32")
-    made = GenerationStepper(model, tokenizer, "def add(a, b):\n    return ", max_new_tokens=12)
+    made = GenerationStepper(*toy, "def add(a, b):\n    return ", max_new_tokens=12)
     view = made.view
     for back, rank in ((0, 0), (1, 0), (2, 0), (1, 2), (2, 0)):
         made.choose(at=back)
@@ -42,7 +39,6 @@ def test_back_and_forward_walk_along_the_path(page, widget):
     check(page, widget)
     end = value(page, "at")
     text = page.get_by_role("listbox")
-    text.focus()
     text.press("ArrowLeft")
     assert value(page, "at") == end - 1
     check(page, widget)
@@ -53,7 +49,6 @@ def test_back_and_forward_walk_along_the_path(page, widget):
     assert value(page, "at") == 1
     assert len(value(page, "path")) == end  # what lies ahead is not forgotten
     check(page, widget)
-    text.focus()
     text.press("End")
     assert value(page, "at") == end
     assert refuses(page.get_by_role("button", name="Forward again"))
@@ -67,9 +62,8 @@ def test_another_branch_that_was_visited_can_be_walked_without_a_kernel(page, wi
     assert value(page, "path")[1] != other
     assert len(value(page, "path")) == 2
     check(page, widget)
-    row = page.get_by_role("table").get_by_role("button")
-    pressed = [one.get_attribute("aria-pressed") for one in row.all()]
-    assert pressed == ["false"] * 8
+    row = page.get_by_role("table").get_by_role("button").all()
+    assert [one.get_attribute("aria-pressed") for one in row] == ["false"] * 8
 
 
 def test_steps_that_were_not_visited_need_a_kernel(page, widget):
@@ -81,8 +75,8 @@ def test_steps_that_were_not_visited_need_a_kernel(page, widget):
     assert value(page, "path") == before
 
 
-def test_a_new_token_is_shown_once_the_kernel_has_answered(widget, browser, tmp_path):
-    with answered(browser, widget.to_html(tmp_path / "page.html")) as page:
+def test_a_new_token_is_shown_once_the_kernel_has_answered(widget, shown):
+    with shown(answered) as page:
         page.get_by_role("table").get_by_role("button").nth(3).click()
         state = page.evaluate("kernel.saved.at(-1)")
         assert state["path"][-1] == widget.view.choices()[3][0]
@@ -91,14 +85,12 @@ def test_a_new_token_is_shown_once_the_kernel_has_answered(widget, browser, tmp_
         widget.choose(**state)
         page.evaluate("(data) => kernel.set('data', data)", widget.data)
         check(page, widget)
-        tokens = page.get_by_role("option").all_inner_texts()
         names = widget.view.tokenizer.token_strings(widget.view.prompt + widget.view.path)
-        assert tokens == names
+        assert page.get_by_role("option").all_inner_texts() == names
 
 
-def test_a_burst_adds_the_most_likely_one_after_another(widget, browser, tmp_path):
-    model, tokenizer = widget.view.model, widget.view.tokenizer
-    with answered(browser, widget.to_html(tmp_path / "page.html")) as page:
+def test_a_burst_adds_the_most_likely_one_after_another(toy, widget, shown):
+    with shown(answered) as page:
         page.get_by_role("button", name="To the prompt").click()
         page.get_by_role("button", name="Add 10").click()
         waits = "(shown) => !shown.offers || shown.at === 10"
@@ -108,12 +100,7 @@ def test_a_burst_adds_the_most_likely_one_after_another(widget, browser, tmp_pat
             page.evaluate("(data) => kernel.set('data', data)", widget.data)
         page.wait_for_timeout(200)
         assert value(page, "at") == 10  # and not one more
+    model, tokenizer = toy
     ids = tokenizer("def add(a, b):\n    return ")
     steps = qk.generate(model, ids, max_new_tokens=10, stop_ids=())
     assert widget.view.path == [step.token_id for step in steps]
-
-
-@pytest.mark.parametrize("width", [700, 1200])
-def test_nothing_overflows(widget, browser, tmp_path, width):
-    with opened(browser, widget.to_html(tmp_path / "page.html"), width=width) as page:
-        assert overflowing(page) == 0

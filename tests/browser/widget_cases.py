@@ -1,7 +1,5 @@
 """Each widget as the tests in JupyterLab use it: how it is made, moved, clicked, and judged."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any

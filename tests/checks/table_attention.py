@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from qwenkit.model import causal_mask, fused_attention
 
-INFINITE = float("inf")
+NEVER = float("-inf")
 
 
 def _dot(q, k):
@@ -25,7 +25,7 @@ def _past(q, k):
 
 # right, no matter how it is written
 def _scores_in_loops(q, k):
-    found = torch.zeros(*q.shape[:3], k.shape[2], dtype=q.dtype)
+    found = q.new_zeros(*q.shape[:3], k.shape[2])
     for b, h, t, s in np.ndindex(*found.shape):
         found[b, h, t, s] = q[b, h, t].dot(k[b, h, s]) / math.sqrt(len(k[b, h, s]))
     return found
@@ -34,9 +34,7 @@ def _scores_in_loops(q, k):
 def _pattern_in_loops(scores):
     found = torch.zeros_like(scores)
     for b, h, t in np.ndindex(*scores.shape[:3]):
-        row = scores[b, h, t, : t + 1].float()
-        powers = (row - row.max()).exp()
-        found[b, h, t, : t + 1] = (powers / powers.sum()).to(scores.dtype)
+        found[b, h, t, : t + 1] = scores[b, h, t, : t + 1].float().softmax(0).to(scores.dtype)
     return found
 
 
@@ -48,11 +46,10 @@ def _pattern_largest_first(scores):
 
 
 def _join_in_loops(z, weight):
-    rows = [
-        [torch.cat([z[b, h, t] for h in range(z.shape[1])]) for t in range(z.shape[2])]
-        for b in range(len(z))
-    ]
-    return torch.stack([torch.stack([weight @ row for row in text]) for text in rows])
+    joined = z.new_zeros(len(z), z.shape[2], len(weight))
+    for b, t in np.ndindex(*joined.shape[:2]):
+        joined[b, t] = weight @ torch.cat([head[t] for head in z[b]])
+    return joined
 
 
 def _attend_in_loops(q, k, v):
@@ -77,15 +74,13 @@ RIGHT = {
     ],
     "pattern": [
         lambda s: s.masked_fill(~causal_mask(s.shape[-1]), -1e9).softmax(dim=-1), _pattern_in_loops,
-        lambda s: F.softmax(s.float() + torch.full(s.shape[-2:], -INFINITE).triu(1), 3).to(s.dtype),
+        lambda s: F.softmax(s.float() + torch.full(s.shape[-2:], NEVER).triu(1), 3).to(s.dtype),
         _pattern_largest_first,
     ],
     "join": [
         lambda z, w: F.linear(z.transpose(1, 2).reshape(len(z), z.shape[2], -1), w), _join_in_loops,
-        lambda z, w: sum(one @ part.T for one, part in zip(z.unbind(1), w.split(z.shape[-1], 1),
-            strict=True)),
-        lambda z, weight:
-            torch.einsum("bhtd,chd->btc", z, weight.view(len(weight), z.shape[1], z.shape[3])),
+        lambda z, w: sum(z[:, h] @ w.split(z.shape[-1], 1)[h].T for h in range(z.shape[1])),
+        lambda z, w: torch.einsum("bhtd,chd->btc", z, w.view(len(w), z.shape[1], z.shape[3])),
     ],
     "attend": [fused_attention, _attend_in_loops, _attend_padded],
 }  # fmt: skip
@@ -93,7 +88,7 @@ RIGHT = {
 
 # wrong, and named
 def _soft(s, allowed, dim=-1):
-    return torch.where(allowed, s, -INFINITE).softmax(dim)
+    return torch.where(allowed, s, NEVER).softmax(dim)
 
 
 def _square(s, diagonal=0):
@@ -139,7 +134,7 @@ WRONG = {
         ("not itself", lambda s: _soft(s, _square(s, -1))),
         ("not itself", lambda s: torch.nan_to_num(_soft(s, _square(s, -1)))),
         ("not itself", _first_row_fixed),
-        ("the future only", lambda s: s.masked_fill(_square(s), -INFINITE).softmax(-1)),
+        ("the future only", lambda s: s.masked_fill(_square(s), NEVER).softmax(-1)),
         ("the future only", lambda s: _soft(s, torch.ones(s.shape[-2:]).triu() > 0)),
         ("zero before softmax", lambda s: s.tril().softmax(-1)),
         ("boolean mask added", lambda s: torch.softmax(s + 1 * _square(s), -1)),
@@ -147,8 +142,8 @@ WRONG = {
         ("over queries", lambda s: _soft(s, _square(s), dim=2)),
         ("over heads", lambda s: _soft(s, _square(s), dim=-3)),
         ("over everything",
-            lambda s: torch.where(_square(s), s, -INFINITE).flatten(2).softmax(2).reshape(s.shape)),
-        ("no softmax", lambda s: torch.where(_square(s), s, -INFINITE).to(s.dtype)),
+            lambda s: torch.where(_square(s), s, NEVER).flatten(2).softmax(2).reshape(s.shape)),
+        ("no softmax", lambda s: torch.where(_square(s), s, NEVER).to(s.dtype)),
         ("not low enough", lambda s: torch.where(_square(s), s, -1e4).to(s.dtype).softmax(-1)),
         ("too large to exponentiate",
             lambda s: s.exp() * _square(s) / (s.exp() * _square(s)).sum(-1, keepdim=True)),
@@ -163,8 +158,7 @@ WRONG = {
         ("not projected", lambda z, w: torch.cat(list(z.unbind(1)), -1)),
         ("heads reversed", lambda z, w: F.linear(torch.cat(list(z.unbind(1))[::-1], -1), w)),
         ("heads added", lambda z, w: F.linear(z.sum(1), w[:, : z.shape[3]])),
-        ("every head the same columns",
-            lambda z, w: F.linear(torch.cat([z.mean(1)] * z.shape[1], -1), w)),
+        ("every head the same columns", lambda z, w: z.mean(1).repeat(1, 1, z.shape[1]) @ w.T),
         ("tokens last", lambda z, w: F.linear(z.transpose(1, 2).flatten(2), w).mT),
         ("error", lambda z, w: z @ w.T),
     ],
@@ -175,12 +169,10 @@ WRONG = {
         ("not itself", _shifted(lambda past: past - 1)),
         ("no mask", F.scaled_dot_product_attention),
         ("no offset", lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True)),
-        ("cached tokens forgotten", lambda q, k, v: F.scaled_dot_product_attention(q,
-            k[:, :, -q.shape[2] :], v[:, :, -q.shape[2] :], is_causal=True)),
-        ("mask after softmax",
-            lambda q, k, v: (_scores(q, k).softmax(-1) * _square(_dot(q, k), _past(q, k))) @ v),
-        ("zero before softmax",
-            lambda q, k, v: (_scores(q, k) * _square(_dot(q, k), _past(q, k))).softmax(-1) @ v),
+        ("cached tokens forgotten",
+            lambda q, *kv: _attention(q, *(one[:, :, -q.shape[2] :] for one in kv))),
+        ("mask after softmax", lambda q, k, v: _scores(q, k).softmax(-1).tril(_past(q, k)) @ v),
+        ("zero before softmax", lambda q, k, v: _scores(q, k).tril(_past(q, k)).softmax(-1) @ v),
         ("over queries", lambda q, k, v: _attention(q, k, v, _past(q, k), dim=-2)),
         ("no scale", lambda q, k, v: _attention(q, k, v, _past(q, k), scale=False)),
         ("keys instead of values", lambda q, k, v: _attention(q, k, k, _past(q, k))),

@@ -2,24 +2,18 @@
 
 from itertools import takewhile
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
-from qwenkit.model import KVCache, attention_mask
+from qwenkit.model import attention_mask
 from qwenkit.model.mask import positions
 
 KINDS = {2: "bfloat16", 4: "float32"}
 
 
-def _both(old, new):
+def _both(old, new, q=None):
     return torch.cat([old, new], dim=2)
-
-
-def _reads(z):
-    """Return a step that keeps the right tokens and computes z in its own way."""
-    return lambda q, k, v, keys, values: (
-        z(q, _both(keys, k), _both(values, v)), _both(keys, k), _both(values, v),
-    )  # fmt: skip
 
 
 # right, no matter how it is written
@@ -30,32 +24,29 @@ def _read(q, keys, values):
     return (weights @ values).flatten(1, 2)[:, :, None]
 
 
+def _step(z=_read, keep=_both):
+    """Return a step that computes z in its own way, or keeps something else."""
+    return lambda q, k, v, keys, values: (
+        z(q, _both(keys, k), _both(values, v)), keep(keys, k, q), keep(values, v, q),
+    )  # fmt: skip
+
+
 def _fused(q, k, v, **options):
     return F.scaled_dot_product_attention(q, k, v, enable_gqa=True, **options)
 
 
 def _step_fused(*given):
-    return list(_reads(_fused)(*given))
+    return list(_step(_fused)(*given))
 
 
 def _step_in_loops(q, k, v, keys, values):
-    grown = []
-    for old, new in ((keys, k), (values, v)):
-        buffer = old.new_empty(*old.shape[:2], old.shape[2] + 1, old.shape[3])
-        buffer[:, :, :-1], buffer[:, :, -1:] = old, new
-        grown.append(buffer)
-    keys, values = grown
+    keys, values = F.pad(keys, (0, 0, 0, 1)), F.pad(values, (0, 0, 0, 1))
+    keys[:, :, -1:], values[:, :, -1:] = k, v
     z, groups = torch.empty_like(q), q.shape[1] // k.shape[1]
-    for b in range(q.shape[0]):
-        for h in range(q.shape[1]):
-            scores = keys[b, h // groups].float() @ q[b, h, 0].float() / q.shape[-1] ** 0.5
-            z[b, h, 0] = (scores.softmax(0) @ values[b, h // groups].float()).to(q.dtype)
+    for b, h in np.ndindex(*q.shape[:2]):
+        scores = keys[b, h // groups].float() @ q[b, h, 0].float() / q.shape[-1] ** 0.5
+        z[b, h, 0] = (scores.softmax(0) @ values[b, h // groups].float()).to(q.dtype)
     return z, keys, values
-
-
-def _room_by_counting(c, free, batch, size):
-    each = batch * c.num_hidden_layers * c.num_key_value_heads * c.head_dim * size * 2
-    return next(tokens for tokens in range(100_000) if (tokens + 1) * each > free)
 
 
 def _room_by_the_config(c, free, batch, size):
@@ -100,11 +91,12 @@ def _offsets_by_padding(real, new):
 
 
 RIGHT = {
-    "step": [_reads(_read), _step_fused, _step_in_loops],
+    "step": [_step(), _step_fused, _step_in_loops],
     "room": [
-        _room_by_counting, _room_by_the_config,
-        lambda c, free, n, size:
-            free // (n * c.num_hidden_layers * 2 * c.num_key_value_heads * c.head_dim * size),
+        lambda c, free, n, size: next(tokens for tokens in range(100_000)
+            if (tokens + 1) * n * c.num_hidden_layers * _kv(c) * size > free),
+        _room_by_the_config,
+        lambda c, free, n, size: free // (n * c.num_hidden_layers * _kv(c) * size),
     ],
     "kept": [
         _kept_in_a_loop, _capped_prefix,
@@ -119,21 +111,9 @@ RIGHT = {
 
 
 # wrong, and named
-def _keeps(keep):
-    """Return a step that keeps something else."""
-    return lambda q, k, v, keys, values: (
-        _reads(_read)(q, k, v, keys, values)[0], keep(keys, k, q), keep(values, v, q),
-    )  # fmt: skip
-
-
 def _from(part):
     """Return a step that forgets some of the cached tokens."""
-    return lambda q, k, v, *cache: _reads(_read)(q, k, v, *(x[:, :, part] for x in cache))
-
-
-def _cycled(q, k, v):
-    groups = q.shape[1] // k.shape[1]
-    return _read(q, torch.cat([k] * groups, dim=1), torch.cat([v] * groups, dim=1))
+    return lambda q, k, v, *cache: _step()(q, k, v, *(x[:, :, part] for x in cache))
 
 
 def _room_of(count, down=lambda free, each: free // each):
@@ -164,14 +144,9 @@ def _mask(real, new):
     return _offsets_by_padding(real, new)[1]
 
 
-def _where(change):
-    """Return the offsets with other positions."""
-    return lambda real, new: (change(real, new), _mask(real, new))
-
-
-def _may(change):
-    """Return the offsets with another mask."""
-    return lambda real, new: (_offsets_by_padding(real, new)[0], change(real, new))
+def _other(where=lambda *given: _offsets_by_padding(*given)[0], mask=_mask):
+    """Return the offsets with other positions, or with another mask."""
+    return lambda real, new: (where(real, new), mask(real, new))
 
 
 def _causal(real, new):
@@ -183,23 +158,23 @@ WRONG = {
     "step": [
         ("does not see itself", lambda q, k, v, keys, values:
             (_read(q, keys, values) if keys.shape[2] else 0 * q, _both(keys, k), _both(values, v))),
-        ("does not see itself", _reads(lambda q, k, v: _fused(q, k[:, :, :-1], v[:, :, :-1]))),
-        ("cached tokens forgotten", _reads(lambda q, k, v: _read(q, k[:, :, -1:], v[:, :, -1:]))),
-        ("first key only", _reads(lambda q, k, v: _fused(q, k, v, is_causal=True))),
-        ("not kept", _keeps(lambda old, new, q: old)),
-        ("only the new one is kept", _keeps(lambda old, new, q: new)),
-        ("in front", _keeps(lambda old, new, q: _both(new, old))),
+        ("does not see itself", _step(lambda q, k, v: _fused(q, k[:, :, :-1], v[:, :, :-1]))),
+        ("cached tokens forgotten", _step(lambda q, k, v: _read(q, k[:, :, -1:], v[:, :, -1:]))),
+        ("first key only", _step(lambda q, k, v: _fused(q, k, v, is_causal=True))),
+        ("not kept", _step(keep=lambda old, new, q: old)),
+        ("only the new one is kept", _step(keep=lambda old, new, q: new)),
+        ("in front", _step(keep=lambda old, new, q: _both(new, old))),
         ("in front", lambda q, k, v, keys, values: _step_fused(q, keys, values, k, v)),
         ("oldest dropped", _from(slice(1, None))),
         ("newest overwritten", _from(slice(None, -1))),
-        ("repeated in the cache", _keeps(lambda old, new,
+        ("repeated in the cache", _step(keep=lambda old, new,
             q: _both(old, new).repeat_interleave(q.shape[1] // old.shape[1], dim=1))),
-        ("kv heads cycled", _reads(_cycled)),
+        ("kv heads cycled", _step(
+            lambda q, *kv: _read(q, *(x.tile(1, q.shape[1] // x.shape[1], 1, 1) for x in kv)))),
         ("keys and values swapped", lambda *given: [_step_fused(*given)[i] for i in (0, 2, 1)]),
-        ("keys instead of values", _reads(lambda q, k, v: _read(q, k, k))),
-        ("no scale", _reads(lambda q, k, v: _fused(q, k, v, scale=1.0))),
-        ("error", lambda q, k, v, keys, values:
-            _reads(_read)(q, k, v, torch.cat([keys, k], dim=1), torch.cat([values, v], dim=1))),
+        ("keys instead of values", _step(lambda q, k, v: _read(q, k, k))),
+        ("no scale", _step(lambda q, k, v: _fused(q, k, v, scale=1.0))),
+        ("error", _step(keep=lambda old, new, q: torch.cat([old, new], dim=1))),
         ("kind", lambda *given: _step_fused(*given)[0]),
     ],
     "room": [
@@ -210,15 +185,13 @@ WRONG = {
         ("keys or values alone", _room_of(lambda c: c.num_key_value_heads * c.head_dim)),
         ("queries too", _room_of(lambda c: _kv(c) + c.num_attention_heads * c.head_dim)),
         ("one layer", lambda c, free, batch, size: free // (batch * _kv(c) * size)),
-        ("values, not bytes",
-            lambda c, free, batch, size: free // (batch * _kv(c) * c.num_hidden_layers)),
+        ("values, not bytes", lambda c, free, n, size: _room_of(_kv)(c, free, n, 1)),
         ("one text", lambda c, free, batch, size: _room_by_the_config(c, free, 1, size)),
         ("all texts together", lambda c, free, n, size: n * _room_by_the_config(c, free, n, size)),
         ("a fraction of a token", _room_of(_kv, lambda free, each: free / each)),
         ("rounded up", _room_of(_kv, lambda free, each: (free + each - 1) // each)),
         ("rounded up", _room_of(_kv, lambda free, each: int(free / each + 0.5))),
-        ("bytes",
-            lambda c, free, batch, size: KVCache(c).config.kv_bytes_per_token(KINDS[size]) * batch),
+        ("bytes", lambda c, free, n, size: n * c.kv_bytes_per_token(KINDS[size])),
     ],
     "kept": [
         ("nothing left to feed", _prefix),
@@ -238,19 +211,16 @@ WRONG = {
     ],
     "offsets": [
         ("padding ignored", lambda real, new: (_slots(real, new), _causal(real, new))),
-        ("padding counted", _where(_slots)),
-        ("positions from 0", _where(lambda real, new: torch.arange(new).repeat(len(real), 1))),
-        ("counted from 1", _where(lambda real, new: real.long().cumsum(1)[:, -new:])),
-        ("all positions", _where(lambda real, new: torch.cumsum(real, 1) - 1)),
-        ("mask without offset",
-            _may(lambda real, new: (torch.arange(real.shape[1]) <= torch.arange(new)[:, None])[None]
-            * real[:, None])),
-        ("padding visible", _may(_causal)),
-        ("sees the future", _may(lambda real, new: torch.stack([real] * new, dim=1))),
-        ("not itself", _may(lambda real, new: _mask(real, new)
-            & (torch.arange(real.shape[1]) != _slots(real, new)[..., None]))),
-        ("inverted", _may(lambda real, new: _mask(real, new).logical_not())),
-        ("shape", _may(lambda real, new: _mask(real, new)[:, None])),
-        ("dtype", _may(lambda real, new: _mask(real, new).long())),
+        ("padding counted", _other(_slots)),
+        ("positions from 0", _other(lambda real, new: torch.arange(new).repeat(len(real), 1))),
+        ("counted from 1", _other(lambda real, new: real.long().cumsum(1)[:, -new:])),
+        ("all positions", _other(lambda real, new: torch.cumsum(real, 1) - 1)),
+        ("mask without offset", _other(mask=lambda r, new: r[:, None].tile(1, new, 1).tril())),
+        ("padding visible", _other(mask=_causal)),
+        ("sees the future", _other(mask=lambda real, new: torch.stack([real] * new, dim=1))),
+        ("not itself", _other(mask=lambda r, new: _mask(r, new).tril(r.shape[1] - new - 1))),
+        ("inverted", _other(mask=lambda real, new: _mask(real, new).logical_not())),
+        ("shape", _other(mask=lambda real, new: _mask(real, new)[:, None])),
+        ("dtype", _other(mask=lambda real, new: _mask(real, new).long())),
     ],
 }  # fmt: skip

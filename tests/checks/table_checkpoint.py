@@ -20,11 +20,6 @@ def _length(path):
     return struct.unpack("<Q", path.read_bytes()[:8])[0]
 
 
-def _with_struct(path):
-    data = path.read_bytes()
-    return json.loads(data[8 : 8 + _length(path)].decode("utf-8"))
-
-
 def _by_powers(path):
     data = path.read_bytes()
     length = sum(byte * 256**place for place, byte in enumerate(data[:8]))
@@ -54,11 +49,9 @@ def _shifted(data, by=16, kind="<u2"):
 
 
 # count
-def _formula(c, *, layer_norms=2, last_norm=1, bias=1, o_bias=0, kv=None, matrices=3, heads=None):
-    kv = c.num_key_value_heads if kv is None else kv
-    dim = c.head_dim if heads is None else c.hidden_size // heads
-    query, key = c.num_attention_heads * dim, kv * dim
-    hidden = c.hidden_size
+def _formula(c, *, layer_norms=2, last_norm=1, bias=1, o_bias=0, kv=None, matrices=3, dim=None):
+    hidden, dim = c.hidden_size, dim or c.head_dim
+    query, key = c.num_attention_heads * dim, (kv or c.num_key_value_heads) * dim
     attention = 2 * hidden * query + 2 * hidden * key + bias * (query + 2 * key) + o_bias * hidden
     layer = attention + matrices * hidden * c.intermediate_size + layer_norms * hidden
     tables = 1 if c.tie_word_embeddings else 2
@@ -66,14 +59,14 @@ def _formula(c, *, layer_norms=2, last_norm=1, bias=1, o_bias=0, kv=None, matric
 
 
 RIGHT = {
-    "read_header": [_with_open, _with_struct, _by_powers],
+    "read_header": [_with_open, lambda path: json.loads(_text(path)), _by_powers],
     "decode": [
         lambda data: _shifted(data).view("f4"), _padded, _by_fields,
         lambda data: torch.frombuffer(bytearray(data), dtype=torch.bfloat16).float().numpy(),
     ],
     "count": [
-        _formula, lambda c: sum(prod(shape) for shape in c.tensor_shapes().values()),
-        lambda c: c.num_parameters,
+        _formula, lambda c: c.num_parameters,
+        lambda c: sum(prod(shape) for shape in c.tensor_shapes().values()),
     ],
 }  # fmt: skip
 WRONG = {
@@ -83,8 +76,7 @@ WRONG = {
         ("wrong offset", lambda path: json.loads(path.read_bytes()[8:])),
         ("still bytes", lambda path: _text(path).encode()),
         ("still text", _text),
-        ("no metadata",
-            lambda path: {n: one for n, one in _with_open(path).items() if not n.startswith("__")}),
+        ("no metadata", lambda path: {n: x for n, x in _with_open(path).items() if n[0] != "_"}),
         ("names only", lambda path: [*_with_open(path)]),
         ("only the length", _length),
         ("values", lambda path: {"__metadata__": {}}),
@@ -115,7 +107,7 @@ WRONG = {
         ("tied head counted twice", lambda c: _formula(replace(c, tie_word_embeddings=False))),
         ("untied head missing", lambda c: _formula(replace(c, tie_word_embeddings=True))),
         ("KV is H", lambda c: _formula(c, kv=c.num_attention_heads)),
-        ("D is C / H", lambda c: _formula(c, heads=c.num_attention_heads)),
+        ("D is C / H", lambda c: _formula(c, dim=c.hidden_size // c.num_attention_heads)),
         ("two MLP matrices", lambda c: _formula(c, matrices=2)),
         ("one layer", lambda c: _formula(replace(c, num_hidden_layers=1))),
         ("no embedding", lambda c: _formula(c) - c.vocab_size * c.hidden_size),

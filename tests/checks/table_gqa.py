@@ -1,11 +1,13 @@
 """Answers to the exercises of notebook 06."""
 
+from math import prod
+
 import numpy as np
 import torch
 
 
 def _cut(p, v):
-    return p.reshape(p.shape[0], v.shape[1], -1, *p.shape[2:])
+    return p.unflatten(1, (v.shape[1], -1))
 
 
 # right, no matter how it is written
@@ -19,14 +21,12 @@ def _read_in_loops(pattern, v):
 
 def _read_as_rows(pattern, v):
     """Put the heads of a group below one another: more rows for one kv head."""
-    batch, heads, queries, keys = pattern.shape
-    rows = pattern.reshape(batch, v.shape[1], -1, keys)
-    return (rows @ v).reshape(batch, heads, queries, -1)
+    rows = pattern.reshape(*v.shape[:2], -1, v.shape[2])
+    return (rows @ v).reshape(*pattern.shape[:3], -1)
 
 
 def _read_einsum(pattern, v):
-    grouped = pattern.unflatten(1, (v.shape[1], -1))
-    return torch.einsum("bkgts,bksd->bkgtd", grouped, v).flatten(1, 2)
+    return torch.einsum("bkgts,bksd->bkgtd", _cut(pattern, v), v).flatten(1, 2)
 
 
 RIGHT = {
@@ -43,24 +43,19 @@ RIGHT = {
     ],
     "cache_bytes": [
         lambda c, tokens, size: c.kv_bytes_per_token() // 2 * size * tokens,
-        lambda c, n, size: sum(2 * c.num_key_value_heads * c.head_dim * n * size
-            for _ in range(c.num_hidden_layers)),
-        lambda c, n, size: size * n * c.head_dim * c.num_hidden_layers
-            * (c.num_key_value_heads + c.num_key_value_heads),
+        lambda c, n, size: sum([2 * c.num_key_value_heads * c.head_dim * n * size]
+            * c.num_hidden_layers),
+        lambda c, n, size: n * c.num_hidden_layers * c.num_key_value_heads * c.head_dim * size * 2,
     ],
     "read_values": [_read_in_loops, _read_as_rows, _read_einsum],
 }  # fmt: skip
 
 
 # wrong, and named
-def _bytes(c, tokens, size, heads=None, head_dim=None, kinds=2, layers=None):
-    heads = heads or c.num_key_value_heads
-    layers = layers or c.num_hidden_layers
-    return kinds * layers * heads * (head_dim or c.head_dim) * tokens * size
-
-
-def _query_bytes(c, tokens, size, kinds):
-    return _bytes(c, tokens, size, heads=c.num_attention_heads, kinds=kinds)
+def _bytes(c, tokens, size, kinds=2, **other):
+    """Return the bytes of a cache; `other`: sizes that are not those of the config."""
+    sizes = {"layers": c.num_hidden_layers, "heads": c.num_key_value_heads, "dim": c.head_dim}
+    return prod((sizes | other).values()) * kinds * tokens * size
 
 
 WRONG = {
@@ -81,10 +76,10 @@ WRONG = {
         ("cycles", lambda x, g: torch.cat([x] * g, dim=1)),
         ("cycles", lambda x, g: x[:, None].expand(-1, g, -1, -1, -1).flatten(1, 2)),
         ("not merged", lambda x, g: torch.stack([x] * g, dim=2)),
-        ("tokens repeated, cut into heads", lambda x, g:
-            x[:, :, :, None].expand(-1, -1, -1, g, -1).reshape(len(x), -1, *x.shape[2:])),
+        ("tokens repeated, cut into heads",
+            lambda x, g: x.repeat_interleave(g, 2).reshape(len(x), -1, *x.shape[2:])),
         ("dimensions repeated, cut into heads",
-            lambda x, g: x[..., None].expand(-1, -1, -1, -1, g).reshape(len(x), -1, *x.shape[2:])),
+            lambda x, g: x.repeat_interleave(g, 3).reshape(len(x), -1, *x.shape[2:])),
         ("tokens repeated", lambda x, g: torch.stack([x] * g, dim=3).flatten(2, 3)),
         ("tokens repeated", lambda x, g: torch.cat([x] * g, dim=2)),
         ("batch repeated", lambda x, g: torch.stack([x] * g, dim=1).flatten(0, 1)),
@@ -95,12 +90,12 @@ WRONG = {
         ("error", lambda x, g: x.expand(-1, x.shape[1] * g, -1, -1)),
     ],
     "cache_bytes": [
-        ("query heads", lambda c, n, size: _query_bytes(c, n, size, kinds=2)),
-        ("hidden size", lambda c, n, size: _bytes(c, n, size, heads=1, head_dim=c.hidden_size)),
-        ("C / H",
-            lambda c, n, size: _bytes(c, n, size, head_dim=c.hidden_size // c.num_attention_heads)),
+        ("query heads", lambda c, n, size: _bytes(c, n, size, heads=c.num_attention_heads)),
+        ("hidden size", lambda c, n, size: _bytes(c, n, size, heads=1, dim=c.hidden_size)),
+        ("C / H", lambda c, *given: _bytes(c, *given, dim=c.hidden_size // c.num_attention_heads)),
         ("one head", lambda c, n, size: _bytes(c, n, size, heads=1)),
-        ("queries too", lambda c, n, size: _bytes(c, n, size) + _query_bytes(c, n, size, kinds=1)),
+        ("queries too",
+            lambda c, *n: _bytes(c, *n) + _bytes(c, *n, kinds=1, heads=c.num_attention_heads)),
         ("keys or values alone", lambda c, n, size: _bytes(c, n, size, kinds=1)),
         ("one layer", lambda c, n, size: _bytes(c, n, size, layers=1)),
         ("values, not bytes", lambda c, n, size: _bytes(c, n, 1)),
@@ -109,8 +104,7 @@ WRONG = {
     ],
     "read_values": [
         ("cycles", lambda p, v: p @ torch.cat([v] * (p.shape[1] // v.shape[1]), dim=1)),
-        ("cycles", lambda p, v:
-            (p.reshape(len(p), -1, v.shape[1], *p.shape[2:]) @ v[:, None]).flatten(1, 2)),
+        ("cycles", lambda p, v: (p.unflatten(1, (-1, v.shape[1])) @ v[:, None]).flatten(1, 2)),
         ("not merged", lambda p, v: torch.einsum("bkgts,bksd->bkgtd", _cut(p, v), v)),
         ("order lost", lambda p, v: torch.einsum("bkgts,bksd->bgktd", _cut(p, v), v).flatten(1, 2)),
         ("axis in front", lambda p, v: torch.matmul(_cut(p, v), v.unsqueeze(1)).flatten(1, 2)),

@@ -14,16 +14,6 @@ def _induction_in_loops(pattern, n):
     return found.to(pattern.dtype)
 
 
-def _induction_by_diagonal(pattern, n):
-    line = pattern.diagonal(1 - n, dim1=-2, dim2=-1)  # starts at (n - 1, 0), one row too early
-    return line[..., 1:].float().mean(2).mean(0).to(pattern.dtype)
-
-
-def _mean_by_where(z, head):
-    chosen = (torch.arange(z.shape[1]) == head)[None, :, None, None]
-    return torch.where(chosen, z.float().mean(dim=(0, 2), keepdim=True).to(z.dtype), z)
-
-
 def _with(z, head, value):
     heads = list(z.unbind(1))
     heads[head] = torch.zeros_like(heads[head]) + value
@@ -45,11 +35,14 @@ def _contributions_by_leaving_out(parts, weight, eps, row):
 
 RIGHT = {
     "induction_score": [
-        _induction_in_loops, _induction_by_diagonal,
+        _induction_in_loops,
+        lambda p, n: p.diagonal(1 - n, 2, 3)[..., 1:].float().mean((0, 2)).to(p.dtype),
         lambda p, n: p[:, :, n:][:, :, range(n), range(1, n + 1)].mean(dim=(0, -1)),
     ],
     "mean_ablation": [
-        _mean_by_where, lambda z, head: _with(z, head, z[:, head].reshape(-1, z.shape[-1]).mean(0)),
+        lambda z, head: _with(z, head, z[:, head].reshape(-1, z.shape[-1]).mean(0)),
+        lambda z, head: torch.where((torch.arange(z.shape[1]) == head)[:, None, None],
+            z.float().mean((0, 2), keepdim=True).to(z.dtype), z),
         lambda z, head: z.index_copy(1, torch.tensor([head]),
             z[:, [head]].mean((0, 2), keepdim=True).expand_as(z[:, [head]])),
     ],
@@ -60,8 +53,7 @@ RIGHT = {
     ],
     "contributions": [
         _contributions_in_loops, _contributions_by_leaving_out,
-        lambda p, w, eps, row:
-            F.linear(p * torch.rsqrt(p.sum(0).square().mean() + eps), (w * row)[None])[:, 0],
+        lambda p, w, eps, row: p * torch.rsqrt(p.sum(0).square().mean() + eps) @ (w * row),
     ],
 }  # fmt: skip
 
@@ -75,11 +67,6 @@ def _at(p, n, back=None):
 
 def _rms(stream, eps):
     return torch.sqrt(stream.square().mean(-1, keepdim=True) + eps)
-
-
-def _inplace(z, head):
-    z[:, head] = z[:, head].mean((0, 1))
-    return z
 
 
 WRONG = {
@@ -104,13 +91,12 @@ WRONG = {
         ("mean per position", lambda z, head: _with(z, head, z.mean(0)[head])),
         ("one number", lambda z, head: _with(z, head, z[:, head].mean())),
         ("over the values", lambda z, head: _with(z, head, z.mean(-1)[:, head, :, None])),
-        ("the mean of all heads",
-            lambda z, head: _with(z, head, z.transpose(1, 3).flatten(2).mean((0, 2)))),
+        ("the mean of all heads", lambda z, head: _with(z, head, z.mean((0, 1, 2)))),
         ("every head", lambda z, head: torch.zeros_like(z) + z.mean((0, 2))[None, :, None]),
         ("mean subtracted", lambda z, head: _with(z, head, z[:, head] - z.mean((0, 2))[head])),
         ("a token, not a head", lambda z, token:
             _with((y := z.transpose(1, 2)), token, y[:, token].mean((0, 1))).transpose(1, 2)),
-        ("changes its input", _inplace),
+        ("changes its input", lambda z, head: (z[:, head].copy_(z[:, head].mean((0, 1))), z)[1]),
         ("shape", lambda z, head: z[:, head].mean((0, 1))),
     ],
     "recovered": [

@@ -1,5 +1,8 @@
 """Answers to the exercises of notebook 13."""
 
+import operator
+from itertools import accumulate
+
 import torch
 import torch.nn.functional as F
 
@@ -64,12 +67,9 @@ def _by_sizes(config, targets, rank):
 
 
 def _as_in_most_models(config, targets, rank):
-    total = 0
-    for _, name, shape in _matrices(config):
-        if name in targets:
-            square = name in ("q_proj", "o_proj")
-            total += rank * (2 * config.hidden_size if square else sum(shape))
-    return total
+    sides = {"q_proj": 2 * config.hidden_size, "o_proj": 2 * config.hidden_size}
+    own = [(name, sum(shape)) for _, name, shape in _matrices(config) if name in targets]
+    return rank * sum(sides.get(name, both) for name, both in own)
 
 
 # merged_weight(weight, a, b, alpha)
@@ -84,13 +84,9 @@ def _merged(scale=_right, first=1.0, times=1.0):
 # enough_rank(values, share)
 def _rank(power=2, off=1, strict=False, flip=False):
     def enough_rank(values, share):
-        kept, numbers = 0.0, [float(value) ** power for value in values]
-        numbers = numbers[::-1] if flip else numbers
-        for place, number in enumerate(numbers):
-            kept += number
-            if kept > share * sum(numbers) if strict else kept >= share * sum(numbers):
-                return place + off
-        return len(numbers) + off  # strict, and all are needed
+        numbers = [float(value) ** power for value in values][:: -1 if flip else 1]
+        few = operator.le if strict else operator.lt
+        return off + sum(few(kept, share * sum(numbers)) for kept in accumulate(numbers))
 
     return enough_rank
 
@@ -107,8 +103,7 @@ RIGHT = {
     ],
     "enough_rank": [
         _rank(), lambda s, share: 1 + int(((s**2).cumsum(0) < share * (s**2).sum()).sum()),
-        lambda s, share:
-            int(torch.argmax(((s.square().cumsum(0) / s.square().sum()) >= share).int())) + 1,
+        lambda s, share: int(((s**2).cumsum(0) / (s**2).sum() >= share).int().argmax()) + 1,
     ],
 }  # fmt: skip
 SCALES = {
@@ -123,10 +118,8 @@ WRONG = {
         *((name, _forward(scale)) for name, scale in SCALES.items()),
         ("update alone", _forward(first=0.0)),
         ("weight alone", lambda x, weight, a, b, alpha: F.linear(x, weight)),
-        ("everything scaled",
-            lambda x, weight, a, b, alpha: F.linear(x, weight + b @ a) * alpha / len(a)),
-        ("not transposed", lambda x, weight, a, b, alpha:
-            torch.matmul(x, weight) + F.linear(F.linear(x, a), b) * alpha / len(a)),
+        ("everything scaled", lambda x, w, a, b, alpha: F.linear(x, w + b @ a) * alpha / len(a)),
+        ("not transposed", lambda x, w, a, b, alpha: x @ w + x @ a.T @ b.T * alpha / len(a)),
         ("one after the other", _forward(chain=True)),
         ("minus", _forward(sign=-1.0)),
         ("values", _forward(first=1.5)),
@@ -149,8 +142,8 @@ WRONG = {
         *((name, _merged(scale)) for name, scale in SCALES.items()),
         ("float32 comes back", lambda w, a, b, alpha: w + (b * (alpha / len(a))) @ a),
         ("update alone", _merged(first=0.0)),
-        ("update transposed", lambda weight, a, b, alpha:
-            (weight.float() + (b @ a).T * alpha / len(a)).to(weight.dtype)),
+        ("update transposed",
+            lambda w, a, b, alpha: (w.float() + (b @ a).T * alpha / len(a)).to(w.dtype)),
         ("merged twice", _merged(times=2.0)),
         ("minus", _merged(times=-1.0)),
         ("changes its input", lambda w, a, b, alpha: w.add_(alpha / len(a) * (b @ a))),

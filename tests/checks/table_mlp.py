@@ -35,13 +35,11 @@ RIGHT = {
     "silu": [
         lambda x: x * torch.sigmoid(x), lambda x: x / (1 + torch.exp(-x)),
         lambda x: x * (1 + torch.tanh(x / 2)) / 2,
-        lambda x: torch.tensor([v / (1 + math.exp(-v)) for v in x.flatten().tolist()],
-            dtype=x.dtype).view(x.shape),
+        lambda x: torch.tensor([v / (1 + math.exp(-v)) for v in x.flatten()]).view_as(x).to(x),
     ],
     "mlp": [
         _module, _products, _unit_after_unit,
-        lambda x, gate, up, down:
-            _products(x.float(), gate.float(), up.float(), down.float()).to(x.dtype),
+        lambda *given: _products(*(one.float() for one in given)).to(given[0].dtype),
     ],
     "unit_writes": [
         lambda act, down, unit: act[:, :, [unit]] @ down[:, [unit]].T,
@@ -98,8 +96,7 @@ WRONG = {
         ("no activation", lambda act, down, unit: down.T[unit]),
         ("absolute", lambda act, down, unit: act.abs()[:, :, [unit]] * down[:, unit]),
         ("all units", lambda act, down, unit: act @ down.T),
-        ("all other units",
-            lambda act, down, unit: act.index_fill(-1, torch.tensor([unit]), 0.0) @ down.T),
+        ("all other units", lambda act, down, u: act @ down.T - act[..., [u]] * down[:, u]),
         ("token instead of unit", lambda act, down, unit: act[:, unit] @ down.T),
         ("summed over tokens", lambda act, down, unit: act[..., unit].sum(1, True) * down[:, unit]),
         ("values", lambda act, down, unit: act[:, :, [unit]] * down[:, unit] * 2),

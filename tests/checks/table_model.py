@@ -16,12 +16,7 @@ def _loop(ids, embed, layers, norm, head):
     x = embed(ids)
     for layer in layers:
         x = layer(x)
-    x = norm(x)
-    return head(x)
-
-
-def _same(x):
-    return x
+    return head(norm(x))
 
 
 def _embedded(change):
@@ -31,9 +26,7 @@ def _embedded(change):
 
 def _numbered(numbers):
     """Return a forward that runs the layers of some numbers."""
-    return lambda i, e, layers, n, h: _loop(
-        i, e, [layers[number] for number in numbers(len(layers))], n, h
-    )
+    return lambda i, e, layers, n, h: _loop(i, e, [layers[at] for at in numbers(len(layers))], n, h)
 
 
 # untied(tensors)
@@ -43,8 +36,7 @@ def _upcast(tensors):
 
 def _copied_then_filled(tensors):
     found = _upcast(tensors)
-    if HEAD not in found:
-        found[HEAD] = found[EMBEDDING]
+    found.setdefault(HEAD, found[EMBEDDING])
     return found
 
 
@@ -159,26 +151,23 @@ def _after(change):
 
 RIGHT = {
     "forward": [
-        _loop,
-        lambda ids, embed, layers, norm, head:
-            head(norm(functools.reduce(lambda x, layer: layer(x), layers, embed(ids)))),
-        _numbered(range),
+        _loop, _numbered(range),
+        lambda i, e, layers, n, h: h(n(functools.reduce(lambda x, layer: layer(x), layers, e(i)))),
     ],
     "untied": [
         _copied_then_filled, _filled_then_copied,
-        lambda t:
-            {HEAD: t[EMBEDDING].type(torch.float32)} | {n: t[n].type(torch.float32) for n in t},
+        lambda t: {n: one.type(torch.float32) for n, one in ({HEAD: t[EMBEDDING]} | t).items()},
     ],
     "whole": [QwenForCausalLM, Small, _plain, _text_by_text],
 }  # fmt: skip
 WRONG = {
     "forward": [
-        ("no last norm", lambda i, e, layers, n, h: _loop(i, e, layers, _same, h)),
+        ("no last norm", lambda i, e, layers, n, h: _loop(i, e, layers, nn.Identity(), h)),
         ("norm before the layers",
-            lambda i, e, layers, n, h: _loop(i, lambda i: n(e(i)), layers, _same, h)),
+            lambda i, e, layers, n, h: _loop(i, lambda i: n(e(i)), layers, nn.Identity(), h)),
         ("norm at both ends", _embedded(lambda x, norm: norm(x))),
         ("norm after each layer", lambda i, e, layers, n, h:
-            _loop(i, e, [lambda x, f=f: n(f(x)) for f in layers], _same, h)),
+            _loop(i, e, [lambda x, f=f: n(f(x)) for f in layers], nn.Identity(), h)),
         ("layers in reverse", lambda i, e, layers, n, h: _loop(i, e, reversed(layers), n, h)),
         ("one layer for all", _numbered(lambda count: [0] * count)),
         ("last layer missing", _numbered(lambda count: range(count - 1))),
@@ -193,23 +182,19 @@ WRONG = {
         ("last position only", lambda *parts: _loop(*parts)[:, [-1]]),
         ("last position only", lambda *parts: _loop(*parts)[:, -1]),
         ("shape", lambda *parts: _loop(*parts)[0]),
-        ("shape", lambda i, e, layers, n, h: _loop(i, e, layers, n, _same)),
+        ("shape", lambda i, e, layers, n, h: _loop(i, e, layers, n, nn.Identity())),
         ("shape", lambda i, e, layers, n, h: _loop(i, lambda x: x.float(), layers, n, h)),
         ("values", lambda *parts: 2 * _loop(*parts)),
     ],
     "untied": [
-        ("not upcast", lambda tensors:
-            {**tensors, HEAD: tensors[HEAD] if HEAD in tensors else tensors[EMBEDDING]}),
-        ("only the head upcast",
-            lambda t: {**t, HEAD: t[HEAD if HEAD in t else EMBEDDING].float()}),
+        ("not upcast", lambda t: {**t, HEAD: t.get(HEAD, t[EMBEDDING])}),
+        ("only the head upcast", lambda t: {**t, HEAD: t.get(HEAD, t[EMBEDDING]).float()}),
         ("no head", _upcast),
-        ("embedding moved",
-            _tied_only(lambda t: {name: t[name] for name in t if name != EMBEDDING})),
+        ("embedding moved", _tied_only(lambda t: {n: t[n] for n in t if n != EMBEDDING})),
         ("transposed", _other_head(lambda embedding: embedding.T)),
         ("transposed", _other_head(lambda embedding: embedding.transpose(0, 1).contiguous())),
         ("head overwritten", lambda t: _upcast(t) | {HEAD: t[EMBEDDING].float()}),
-        ("another name", _tied_only(lambda t: {"model.lm_head.weight" if n == HEAD else n: one
-            for n, one in t.items()})),
+        ("another name", _tied_only(lambda t: {n.replace("lm_", "model.lm_"): t[n] for n in t})),
         ("a head of ones or zeros", _other_head(lambda embedding: torch.zeros(embedding.shape))),
         ("changes its input", lambda t: t.update({HEAD: t.get(HEAD, t[EMBEDDING])}) or _upcast(t)),
         ("values", _other_head(lambda embedding: torch.randn(embedding.shape))),

@@ -25,8 +25,7 @@ def _module(x, weight, eps):
 
 def _steps(x, weight, eps):
     wide = x.to(torch.float32)
-    total = (wide * wide).sum(dim=-1, keepdim=True)
-    divisor = torch.sqrt(total / x.shape[-1] + eps)
+    divisor = torch.sqrt((wide * wide).sum(dim=-1, keepdim=True) / x.shape[-1] + eps)
     return (wide / divisor * weight).to(x.dtype)  # the weight before the cast: just as good
 
 
@@ -72,8 +71,7 @@ WRONG = {
     "rms_norm": [
         ("eps outside", lambda x, w, e: w * (x / (_rms_by_length(x) + e))),
         ("eps outside", lambda x, w, e: (w * (x / (_rms_by_length(x.float()) + e))).to(x.dtype)),
-        ("eps as a minimum",
-            lambda x, w, e: w * x / x.float().square().mean(-1, True).clamp(e) ** 0.5),
+        ("eps as a minimum", lambda x, w, e: w * x / _rms_by_length(x.float()).clamp(e**0.5)),
         ("no eps", lambda x, w, e: w * F.normalize(x.float(), dim=-1, eps=0) * x.shape[-1] ** 0.5),
         ("no eps", lambda x, w, e: _normed(x, w, 0.0)),
         ("eps fixed", lambda x, w, e: _normed(x, w, 1e-6)),
@@ -83,10 +81,8 @@ WRONG = {
         ("weight plus one", lambda x, w, e: _normed(x, 1 + w.float(), e)),
         ("weight first", lambda x, w, e: _normed(x * w, 1.0, e)),
         ("mean subtracted", lambda x, w, e: F.layer_norm(x.float(), w.shape, w.float(), None, e)),
-        ("mean subtracted",
-            lambda x, w, e: _normed(x, w, e, about=x.float().mean(-1, keepdim=True))),
-        ("mean subtracted",
-            lambda x, w, e: x / (x.var(-1, keepdim=True, correction=0) + e) ** 0.5 * w),
+        ("mean subtracted", lambda x, w, e: _normed(x, w, e, about=x.float().mean(-1, True))),
+        ("mean subtracted", lambda x, w, e: w * x / (x.var(-1, False, True) + e) ** 0.5),
         ("sum", lambda x, w, e: w * (x / (x.float().square().sum(-1, True) + e).sqrt())),
         ("sum", lambda x, w, e: _normed(x, w, e / x.shape[-1]) / x.shape[-1] ** 0.5),
         ("no root", lambda x, w, e: _normed(x, w, e, power=1.0)),
@@ -94,8 +90,7 @@ WRONG = {
         ("multiplied", lambda x, w, e: _normed(x, w, e, power=-0.5)),
         ("whole tensor", lambda x, w, e: w * x / (x.square().mean() + e) ** 0.5),
         ("wrong dimension", lambda x, w, e: w * x * ((x * x).mean(-2, True) + e) ** -0.5),
-        ("wrong dimension",
-            lambda x, w, e: w * x.float() * (x.float().square().mean(0) + e) ** -0.5),
+        ("wrong dimension", lambda x, w, e: w * x.float() / (x.float() ** 2 + e).mean(0) ** 0.5),
         ("half precision", lambda x, w, e: x * torch.rsqrt((x * x).mean(-1, True) + e) * w),
         ("float32 comes back", lambda x, w, e: w.float() * _normed(x.float(), 1.0, e)),
         ("values", lambda x, w, e: _normed(x, w, e) + 1),

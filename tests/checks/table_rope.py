@@ -14,14 +14,8 @@ def _logarithm(d, theta):
     return torch.exp(-math.log(theta) * 2 * pair / d)
 
 
-def _frequencies_of_the_package(head_dim, theta):
-    sizes = {"hidden_size": head_dim, "num_attention_heads": 1, "num_key_value_heads": 1}
-    config = QwenConfig(10, intermediate_size=4, num_hidden_layers=1, rope_theta=theta, **sizes)
-    return inverse_frequencies(config)
-
-
 def _powers(exponent, base=None):
-    """Return frequencies in a list comprehension; `exponent(i, d)` of pair i."""
+    """Return frequencies by a list comprehension; `exponent(i, d)` of pair i."""
     return lambda d, theta: torch.tensor([(base or theta) ** exponent(i, d) for i in range(d // 2)])
 
 
@@ -35,11 +29,9 @@ _outer = _of(lambda p, s, t: torch.outer(p.float(), s).repeat(1, 2))
 
 
 def _loop(positions, speeds, dtype):
-    rows = [[float(p) * float(s) for s in (*speeds, *speeds)] for p in positions]
-    return tuple(
-        torch.tensor([[one(angle) for angle in row] for row in rows]).to(dtype)
-        for one in (math.cos, math.sin)
-    )
+    angles = [[float(p) * float(s) for s in (*speeds, *speeds)] for p in positions]
+    cos, sin = ([[f(angle) for angle in row] for row in angles] for f in (math.cos, math.sin))
+    return torch.tensor(cos).to(dtype), torch.tensor(sin).to(dtype)
 
 
 def _tables_of_the_package(positions, speeds, dtype):
@@ -51,16 +43,13 @@ def _tables_of_the_package(positions, speeds, dtype):
 # rotate(x, cos, sin)
 def _apart(x, cos, sin):
     """Compute the two lines of the rotation, each half by itself."""
-    half = x.shape[-1] // 2
-    a, b = x[..., :half], x[..., half:]
-    c, s = cos[:, None, :, :half], sin[:, None, :, :half]
+    (a, b), (c, _), (s, _) = (one.chunk(2, dim=-1) for one in (x, cos[:, None], sin[:, None]))
     return torch.cat([a * c - b * s, b * c + a * s], dim=-1)
 
 
 def _rolled(x, cos, sin):
     half = x.shape[-1] // 2
-    sign = torch.ones(x.shape[-1], dtype=x.dtype)
-    sign[:half] = -1
+    sign = torch.tensor([-1] * half + [1] * half)
     return x * cos.unsqueeze(1) + x.roll(half, dims=-1) * sign * sin.unsqueeze(1)
 
 
@@ -73,16 +62,8 @@ def _complex(x, cos, sin):
 
 def _gptj(x, cos, sin):
     cos, sin = cos[:, None, :, : x.shape[-1] // 2], sin[:, None, :, : x.shape[-1] // 2]
-    out = torch.empty(x.shape, dtype=x.dtype)
-    out[..., 0::2] = x[..., 0::2] * cos - x[..., 1::2] * sin
-    out[..., 1::2] = x[..., 1::2] * cos + x[..., 0::2] * sin
-    return out
-
-
-def _gptj_half(x, cos, sin):
-    out = torch.empty(x.shape, dtype=x.dtype)
-    out[..., 0::2], out[..., 1::2] = -x[..., 1::2], x[..., 0::2]
-    return x * cos[:, None] + out * sin[:, None]
+    a, b = x[..., 0::2], x[..., 1::2]
+    return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
 
 
 def _mixed(other, dim=-1, table=lambda cos: cos[:, None]):
@@ -128,31 +109,25 @@ def _sliced(q, k, past, speeds):
 
 
 def _token_by_token(q, k, past, speeds):
-    def rotate(x):
-        each = [_rotated(x[:, :, [t]], [past + t], speeds) for t in range(x.shape[2])]
-        return torch.cat(each, dim=2)
-
-    return rotate(q), rotate(k)
+    return tuple(
+        torch.cat([_rotated(x[:, :, [t]], [past + t], speeds) for t in range(x.shape[2])], dim=2)
+        for x in (q, k)
+    )
 
 
 def _shifted(shift):
     return _to(lambda x, past: [past + shift(past, x.shape[2]) + t for t in range(x.shape[2])])
 
 
-def _promoted(q, k, past, speeds):
-    cos, sin = _outer(_new(q, past), speeds, torch.float32)
-    return tuple(_rolled(x.float(), cos[None], sin[None]) for x in (q, k))
-
-
 RIGHT = {
     "frequencies": [
         lambda d, theta: 1.0 / theta ** (torch.arange(0, d, 2).float() / d), _logarithm,
-        _powers(lambda i, d: -2 * i / d), _frequencies_of_the_package,
+        _powers(lambda i, d: -2 * i / d),
+        lambda d, theta: inverse_frequencies(QwenConfig(10, d, 4, 1, 1, 1, rope_theta=theta)),
     ],
     "tables": [
-        _outer,
+        _outer, _loop, _tables_of_the_package,
         _of(lambda p, s, t: torch.hstack([torch.einsum("t,i->ti", p.to(torch.float32), s)] * 2)),
-        _loop, _tables_of_the_package,
     ],
     "rotate": [_apart, _rolled, _complex],
     "rotate_new": [_to(_new), _sliced, _token_by_token],
@@ -160,14 +135,12 @@ RIGHT = {
 WRONG = {
     "frequencies": [
         ("exponent i/D", lambda d, theta: 1 / theta ** (torch.arange(d // 2).float() / d)),
-        ("one for each dimension",
-            lambda d, theta: torch.tensor([theta ** -(i / d) for i in range(d)])),
+        ("one for each dimension", lambda d, theta: theta ** -(torch.arange(d) / d)),
         ("not inverse", lambda d, theta: theta ** (torch.arange(0, d, 2).float() / d)),
         ("theta fixed", _powers(lambda i, d: -2 * i / d, base=1e4)),
         ("exponent 2i/(D/2)", _powers(lambda i, d: -4 * i / d)),
         ("ends at 1/theta", lambda d, theta: torch.logspace(0, -1, d // 2, base=theta)),
-        ("ends at 1/theta",
-            lambda d, theta: theta ** -(torch.arange(d // 2) / torch.tensor(d // 2 - 1))),
+        ("ends at 1/theta", lambda d, theta: theta ** -torch.linspace(0, 1, d // 2)),
         ("pairs from 1", _powers(lambda i, d: -2 * (i + 1) / d)),
         ("shape", lambda d, theta: _logarithm(d, theta).repeat(2)),
         ("values", lambda d, theta: 2 * math.pi * _logarithm(d, theta)),
@@ -176,8 +149,7 @@ WRONG = {
     ],
     "tables": [
         ("degrees", lambda p, s, t: _outer(torch.deg2rad(p.float()), s, t)),
-        ("interleaved",
-            _of(lambda p, s, t: torch.stack([torch.outer(p.float(), s)] * 2, dim=-1).flatten(1))),
+        ("interleaved", _of(lambda p, s, t: torch.outer(p.float(), s.repeat_interleave(2)))),
         ("swapped", lambda p, s, t: (_outer(p, s, t)[1], _outer(p, s, t)[0])),
         ("half as wide", _of(lambda p, s, t: torch.outer(p.float(), s))),
         ("from 1", lambda p, s, t: _outer(p + 1.0, s, t)),
@@ -191,7 +163,8 @@ WRONG = {
     ],
     "rotate": [
         ("interleaved", _gptj),
-        ("interleaved", _gptj_half),
+        ("interleaved", lambda x, cos, sin: x * cos[:, None] + sin[:, None]
+            * torch.stack([-x[..., 1::2], x[..., 0::2]], dim=-1).flatten(-2)),
         ("other direction", _mixed(lambda a, b: (b, -a))),
         ("no minus", _mixed(lambda a, b: (b, a))),
         ("halves not swapped", _mixed(lambda a, b: (-a, b))),
@@ -214,7 +187,7 @@ WRONG = {
         ("k not rotated", lambda q, k, n, s: (_rotated(q, _new(q, n), s), k)),
         ("k rotated backwards", _to(_new, lambda k, past: -_new(k, past))),
         ("rounded angles", _to(lambda x, past: _new(x, past).to(x.dtype))),
-        ("not cast", _promoted),
+        ("not cast", lambda q, k, *given: _to(_new)(q.float(), k.float(), *given)),
         ("kind", lambda q, k, n, s: _rotated(q, _new(q, n), s)),
     ],
 }  # fmt: skip

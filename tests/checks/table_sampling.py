@@ -112,39 +112,24 @@ def _seen_logits(change):
     return penalized
 
 
-def _penalty_gathered(logits, seen, penalty):
-    old = logits.gather(0, seen)  # from the input logits, so that twice is once
-    return logits.scatter(0, seen, torch.where(old < 0, old * penalty, old / penalty))
-
-
-def _counted(logits, seen, penalty):
-    times = torch.bincount(seen, minlength=len(logits))
-    return torch.where(logits > 0, logits / penalty**times, logits * penalty**times)
-
-
 RIGHT = {
     "temperature": [
-        lambda logits, t: F.softmax(logits / t, dim=-1),
-        lambda logits, t: (logits / t).log_softmax(-1).exp(),
-        lambda logits, t: torch.softmax(logits * (1 / t), logits.dim() - 1),
-        lambda logits, t: divide_by_temperature(logits, t).softmax(-1), largest_subtracted,
-        _in_lists,
+        lambda x, t: F.softmax(x / t, dim=-1), lambda x, t: (x / t).log_softmax(-1).exp(),
+        lambda x, t: torch.softmax(x * (1 / t), x.dim() - 1), largest_subtracted, _in_lists,
+        lambda x, t: divide_by_temperature(x, t).softmax(-1),
     ],
     "draw": [
-        _each_row(_walk),
-        _each_row(lambda row, u: min(bisect.bisect_right(list(itertools.accumulate(row)), u),
-            len(row) - 1)),
-        _draw_scaled,
+        _each_row(_walk), _draw_scaled, _each_row(lambda row, u:
+            min(bisect.bisect_right(list(itertools.accumulate(row)), u), len(row) - 1)),
     ],
     "top_p": [
         keep_top_p, _in_a_loop,
-        lambda x,
-            p: keep_top_k(x, 1
-            + int((x.softmax(-1).sort(descending=True).values.cumsum(0) < p).sum())),
-        _top_p_from_below,
+        _top_p_from_below, lambda x, p: keep_top_k(x,
+            1 + int((x.softmax(-1).sort(descending=True).values.cumsum(0) < p).sum())),
     ],
     "penalty": [
-        penalize, _seen_logits(lambda x, by: x / by if x > 0 else x * by), _penalty_gathered,
+        penalize, _seen_logits(lambda x, by: x / by if x > 0 else x * by),
+        lambda x, seen, by: x.scatter(0, seen, x[seen] * by ** -x[seen].sign()),
     ],
 }  # fmt: skip
 WRONG = {
@@ -181,12 +166,10 @@ WRONG = {
         ("one too far", _each_row(lambda row, u: _walk(row, u) + 1)),
         ("nearest border", _each_row(lambda row, u: min(range(len(row)),
             key=lambda i: abs(sum(row[: i + 1]) - u)))),
-        ("one number for all rows",
-            lambda probs, u: torch.tensor([_walk(row, float(u[0])) for row in probs.tolist()])),
-        ("one sum for all rows",
-            lambda probs, u: _searched(probs.flatten().cumsum(0).view_as(probs), u)),
+        ("one number for all rows", lambda p, u: _each_row(_walk)(p, u[:1].expand_as(u))),
+        ("one sum for all rows", lambda p, u: _searched(p.flatten().cumsum(0).view_as(p), u)),
         ("wrong dimension",
-            lambda probs, u: (probs.cumsum(0) <= u[:, None]).sum(1).clamp(max=len(probs[0]) - 1)),
+            lambda p, u: (p.cumsum(0) <= u[:, None]).sum(1).clamp(max=len(p[0]) - 1)),
         ("position in the sorted list", _each_row(_sorted_walk)),
         ("sorted first", _each_row(lambda row, u: sorted(range(len(row)), key=lambda i:
             -row[i])[_sorted_walk(row, u)])),
@@ -216,8 +199,7 @@ WRONG = {
         ("logits added up", lambda x, p: _in_a_loop(x, p, shares=lambda x: x)),
         ("zero for the dropped", lambda x, p: _in_a_loop(x, p).nan_to_num(neginf=0.0)),
         ("probabilities returned", lambda x, p: _in_a_loop(x, p).softmax(-1)),
-        ("probabilities returned",
-            lambda x, p: torch.where(keep_top_p(x, p) > NEVER, x.softmax(-1), 0.0)),
+        ("probabilities returned", lambda x, p: x.softmax(-1) * (keep_top_p(x, p) > NEVER)),
         ("nothing dropped", lambda x, p: x.clone()),
         ("shape", lambda x, p: keep_top_p(x, p)[None]),
         ("kind", lambda x, p: keep_top_p(x, p).tolist()),
@@ -228,7 +210,8 @@ WRONG = {
         ("positive logits multiplied", _seen_logits(lambda x, by: x * by)),
         ("the wrong way around", _seen_logits(lambda x, by: x / by if x < 0 else x * by)),
         ("negative logits left", _seen_logits(lambda x, by: x / by if x > 0 else x)),
-        ("once each time", _counted),
+        ("once each time",
+            lambda x, seen, by: x * by ** -(x.sign() * torch.bincount(seen, minlength=len(x)))),
         ("every token", lambda x, seen, by: penalize(x, torch.arange(len(x)), by)),
         ("the unseen ones", lambda x, seen, by: penalize(x,
             torch.tensor([i for i in range(len(x)) if i not in seen.tolist()]).long(), by)),

@@ -10,11 +10,11 @@ from table_start import loaded
 
 
 # encode(word, merges)
-def _merge(pieces, pair):
+def _merge(pieces, pair, key=tuple):
     out = []
     for piece in pieces:
         out.append(piece)
-        if tuple(out[-2:]) == pair:
+        if key(out[-2:]) == key(pair):
             out[-2:] = ["".join(pair)]
     return out
 
@@ -22,19 +22,16 @@ def _merge(pieces, pair):
 def _by_rank(word, merges):
     """As most tokenizers do it: look for the pair learned first, join it, look again."""
     pieces = list(word)
-    while len(pieces) > 1:
-        ranks = [merges.index(pair) if pair in merges else 1000 for pair in pairwise(pieces)]
-        if min(ranks) == 1000:
-            break
-        place = ranks.index(min(ranks))
+    while known := [pair for pair in pairwise(pieces) if pair in merges]:
+        place = list(pairwise(pieces)).index(min(known, key=merges.index))
         pieces[place : place + 2] = [pieces[place] + pieces[place + 1]]
     return pieces
 
 
-def _in_a_loop(word, merges):
+def _in_a_loop(word, merges, key=tuple):
     pieces = [*word]
     for pair in merges:
-        pieces = _merge(pieces, pair)
+        pieces = _merge(pieces, pair, key)
     return pieces
 
 
@@ -51,13 +48,9 @@ def _greedy(word, merges):
 
 
 def _from_the_left(word, merges):
-    pieces, place = list(word), 0
-    while place < len(pieces) - 1:
-        if (pieces[place], pieces[place + 1]) in merges:
-            pieces[place : place + 2] = ["".join(pieces[place : place + 2])]
-            place = 0
-        else:
-            place += 1
+    pieces = list(word)
+    while known := [place for place, pair in enumerate(pairwise(pieces)) if pair in merges]:
+        pieces[known[0] : known[0] + 2] = ["".join(pieces[known[0] : known[0] + 2])]
     return pieces
 
 
@@ -67,18 +60,6 @@ def _single(word, merges):
         if pair in list(pairwise(pieces)):
             place = list(pairwise(pieces)).index(pair)
             pieces[place : place + 2] = ["".join(pair)]
-    return pieces
-
-
-def _spelled(word, merges):
-    """Join pieces that spell the pair."""
-    pieces = list(word)
-    for pair in merges:
-        place = 0
-        while place < len(pieces) - 1:
-            if "".join(pieces[place : place + 2]) == "".join(pair):
-                pieces[place : place + 2] = ["".join(pair)]
-            place += 1
     return pieces
 
 
@@ -113,34 +94,21 @@ def _framed(change=str, before=OPENING, after=CLOSING, special=(True, False, Tru
 
 # neighbors(table, number, count)
 def _cosine(a, b):
-    a, b = a.float(), b.float()
-    return (a @ b / (a.norm() * b.norm())).item()
+    return F.cosine_similarity(a.float(), b.float(), dim=0).item()
 
 
 def _dot(rows, place, number):
     return (rows[place] @ rows[number]).item()
 
 
-def _in_python(table, number, count):
-    others = [place for place in range(len(table)) if place != number]
-    return sorted(others, key=lambda place: -_cosine(table[place], table[number]))[:count]
+def _ranked(score):
+    """Return a ranking of the other rows by `score(table, row, number)`."""
+    return lambda table, number, count: sorted(
+        set(range(len(table))) - {number}, key=lambda row: -score(table.float(), row, number)
+    )[:count]
 
 
-def _by_topk(table, number, count):
-    scores = table @ table[number] / table.norm(dim=-1)
-    scores[number] = -float("inf")
-    return scores.topk(count).indices.tolist()
-
-
-def _ranked(score, others_only=True):
-    def ranked(table, number, count):
-        places = [p for p in range(len(table)) if p != number or not others_only]
-        rows = table.float()
-        return sorted(places, key=lambda p: -score(rows, p, number))[:count]
-
-    return ranked
-
-
+_in_python = _ranked(lambda rows, row, number: _cosine(rows[row], rows[number]))
 GIVEN = {"safe_turn": lambda: loaded()[1:]}
 RIGHT = {
     "text_of": [
@@ -154,9 +122,9 @@ RIGHT = {
         lambda t, text: torch.cat([t(OPENING), t(text, special=False), t(CLOSING)], dim=1),
     ],
     "neighbors": [
-        _by_topk, _in_python,
-        lambda table, n, count:
-            F.cosine_similarity(table, table[n][None]).argsort(descending=True)[1 : count + 1],
+        _in_python, lambda t, n, count: (t @ t[n] / t.norm(dim=-1)).index_fill(0,
+            torch.tensor(n), -torch.inf).topk(count).indices.tolist(),
+        lambda t, n, count: F.cosine_similarity(t, t[[n]]).argsort(descending=True)[1 : count + 1],
     ],
 }  # fmt: skip
 WRONG = {
@@ -181,7 +149,7 @@ WRONG = {
         ("only the first merge", lambda word, merges: _merge(list(word), merges[0])),
         ("from single characters each time",
             lambda word, merges: [_merge(list(word), pair) for pair in merges][-1]),
-        ("compared by spelling", _spelled),
+        ("compared by spelling", lambda word, merges: _in_a_loop(word, merges, key="".join)),
         ("not joined", lambda word, merges: [*word]),
         ("one string", lambda word, merges: " ".join(_in_a_loop(word, merges))),
         ("kind", lambda word, merges: _in_a_loop(word, merges)[:-1] or ["?"]),
@@ -195,8 +163,8 @@ WRONG = {
             for part in re.split(r"(?<=user\n)", _chat(text), maxsplit=1)
             for number in t.encode(part, False)]),
         ("the wrong part", _framed(special=(False, True, False))),
-        ("special tokens deleted", _framed(lambda text: text.replace("<|im_start|>",
-            "").replace("<|im_end|>", "").replace("<|endoftext|>", ""))),
+        ("special tokens deleted",
+            _framed(lambda text: re.sub(r"<\|(im_start|im_end|endoftext)\|>", "", text))),
         ("text changed", _framed(str.strip)),
         ("assistant not opened", _framed(after="<|im_end|>\n")),
         ("user not ended", _framed(after="\n<|im_start|>assistant\n")),
@@ -205,21 +173,18 @@ WRONG = {
         ("shape", _framed(before="<|im_start|>the user\n")),
     ],
     "neighbors": [
-        ("itself",
-            lambda table, n, count: (table @ table[n] / table.norm(dim=-1)).topk(count).indices),
+        ("itself", lambda t, n, count: (t @ t[n] / t.norm(dim=-1)).topk(count).indices),
         ("dot product", _ranked(_dot)),
-        ("dot product", lambda table, n, count:
-            (table @ table[n] / table[n].norm()).topk(count + 1).indices[1:]),
-        ("dot product, with itself", _ranked(_dot, others_only=False)),
+        ("dot product", lambda t, n, count: (t @ t[n] / t[n].norm()).topk(count + 1).indices[1:]),
+        ("dot product, with itself", lambda t, n, count: (t @ t[n]).topk(count).indices),
         ("distance", _ranked(lambda rows, p, n: -torch.dist(rows[p], rows[n]).item())),
         ("farthest", _ranked(lambda rows, p, n: -_cosine(rows[p], rows[n]))),
         ("least similar first", lambda *given: list(reversed(_in_python(*given)))),
         ("sign lost", _ranked(lambda rows, p, n: _cosine(rows[p], rows[n]) ** 2)),
         ("columns", _ranked(lambda rows, p, n: _dot(rows / rows.norm(dim=0), p, n))),
-        ("cosines, not ids", lambda table, n, count:
-            [_cosine(table[p], table[n]) for p in _in_python(table, n, count)]),
-        ("cosines, not ids", lambda table, n, count:
-            F.cosine_similarity(table, table[n], dim=-1).topk(count).values),
+        ("cosines, not ids",
+            lambda t, n, count: [_cosine(t[p], t[n]) for p in _in_python(t, n, count)]),
+        ("cosines, not ids", lambda t, n, count: F.cosine_similarity(t, t[n], -1).topk(count)[0]),
         ("all rows", lambda table, n, count: _in_python(table, n, 99)),
         ("values", lambda table, n, count: list(range(count))),
     ],

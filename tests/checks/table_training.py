@@ -67,8 +67,7 @@ WRONG = {
         ("first answer token lost", lambda ids, n: _masked(ids, n, 0)),
         ("last prompt token counts", lambda ids, n: _masked(ids, n, -2)),
         ("not shifted", lambda ids, n: _masked(ids, n, 0, start=0)),
-        ("answer ignored", lambda ids, prompt:
-            torch.where(torch.arange(len(ids) - 1) >= prompt - 1, IGNORE, ids[1:])),
+        ("answer ignored", lambda ids, n: torch.cat([ids[1:n], torch.full_like(ids[n:], IGNORE)])),
         ("nothing masked", lambda ids, n: ids[1:]),
         ("masked with 0", lambda ids, n: _masked(ids, n, -1, value=0)),
         ("prompt dropped", lambda ids, n: ids[n:]),

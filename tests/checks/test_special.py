@@ -15,24 +15,20 @@ from qwenkit.model import DecoderLayer, RotaryEmbedding
 def test_the_right_layer_is_that_of_the_package():
     """The check's own answer, given the package's parts, is what the package's layer returns."""
     block = DecoderLayer(QwenConfig(10, 8, 12, 1, 2, 1), 0)
-    for norm in (block.input_layernorm, block.post_attention_layernorm):
-        torch.nn.init.normal_(norm.weight)
+    first, second = block.input_layernorm, block.post_attention_layernorm
+    for norm in (first, second):
+        nn.init.normal_(norm.weight)
     x = torch.randn(2, 5, 8)
     rope = RotaryEmbedding(block.self_attn.config)(torch.arange(5)[None])
-
-    def attention(normed):
-        return block.self_attn(normed, rope, None)
-
-    norms = block.input_layernorm, block.post_attention_layernorm
-    answer = layer._layer(x, norms[0], attention, norms[1], block.mlp)
+    parts = first, lambda normed: block.self_attn(normed, rope, None), second, block.mlp
+    answer = layer._layer(x, *parts)
     assert torch.equal(answer, block(x, rope, None))
     assert not torch.allclose(answer, x, atol=0.1)
 
 
 def test_the_right_sampling_is_that_of_generation():
     logits, seen = torch.tensor([2.0, -1.0, 1.0, 0.0]), torch.tensor([0, 1])
-    chain = penalize(logits, seen, 1.5)
-    chain = keep_top_p(chain / 0.7, 0.8)
+    chain = keep_top_p(penalize(logits, seen, 1.5) / 0.7, 0.8)
     settings = Sampling(temperature=0.7, top_p=0.8, repetition_penalty=1.5)
     wanted = settings.probabilities(logits, seen)
     assert torch.allclose(largest_subtracted(chain, 1.0), wanted, atol=1e-6)
@@ -68,13 +64,10 @@ class Wide(Small):
         self.model.norm.weight = nn.Parameter(torch.ones(config.hidden_size + 1))
 
 
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [
-        (Renamed, "no parameter for model.norm.weight; no tensor for model.final_norm.weight"),
-        (Wide, "model.norm.weight is (33,), in the file (32,)"),
-    ],
-)
+@pytest.mark.parametrize(("kind", "message"), [
+    (Renamed, "no parameter for model.norm.weight; no tensor for model.final_norm.weight"),
+    (Wide, "model.norm.weight is (33,), in the file (32,)"),
+])  # fmt: skip
 def test_names_and_shapes_that_do_not_fit_are_reported(kind, message):
     found = model.whole(kind)
     assert found.mistake == "error"

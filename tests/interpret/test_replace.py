@@ -1,7 +1,5 @@
 """Replacing a part: what runs instead, on every path, and that all is as it was afterwards."""
 
-import contextlib
-
 import pytest
 import torch
 from reference import ids, relative_error, tiny
@@ -11,7 +9,7 @@ import qwenkit as qk
 from qwenkit.errors import InputError
 from qwenkit.fast import swap
 from qwenkit.generate.steps import next_logits
-from qwenkit.model import MLP, eager_attention, fused_attention
+from qwenkit.model import MLP, eager_attention, fused_attention, repeat_kv
 from qwenkit.model import attention as attention_file
 
 TOKENS = ids(1, 9)
@@ -43,6 +41,11 @@ def half_mlp(self, x, trace=None):
     return self.down_proj(torch.sigmoid(self.gate_proj(x)) * self.up_proj(x))
 
 
+def itself(queries, past, *, real, window, device):
+    return torch.eye(past + queries).bool()[None, None, -queries:]
+
+
+CORE = ["fused_attention", "eager_attention"]
 CASES = {  # target, what replaces it, names that are told
     "a function for every MLP": ("layers.*.mlp", lambda x: x * 0, ["layers.0.mlp", "layers.2.mlp"]),
     "with trace": ("layers.*.mlp", lambda x, trace: x * 0, ["layers.1.mlp"]),
@@ -53,12 +56,9 @@ CASES = {  # target, what replaces it, names that are told
     "a module that takes no trace": ("layers.0.mlp", nn.Identity(), ["layers.0.mlp"]),
     "a full name": ("model.layers.0.input_layernorm", nn.Identity(), ["layers.0.input_layernorm"]),
     "a projection": ("layers.2.self_attn.q_proj", lambda x: torch.ones(*x.shape[:2], 32), None),
-    "attention": (
-        "layers.1.self_attn", lambda x, rope, mask, cache: x, ["layers.1.self_attn"]
-    ),
-    "attention, called as before": (
-        "layers.1.self_attn", lambda self, *given: -type(self).forward(self, *given), None
-    ),
+    "attention": ("layers.1.self_attn", lambda x, rope, mask, cache: x, ["layers.1.self_attn"]),
+    "attention, called as before":
+        ("layers.1.self_attn", lambda self, *given: -type(self).forward(self, *given), None),
     "a layer": ("layers.1", lambda x, *rest: x, ["layers.1"]),
     "every norm": (["layers.*.*_layernorm", "norm"], lambda x: x / 2, ["layers.2.input_layernorm"]),
     "the embedding": ("embed_tokens", lambda i: torch.ones(*i.shape, 32), ["embed_tokens"]),
@@ -67,18 +67,8 @@ CASES = {  # target, what replaces it, names that are told
         "rotary_emb", lambda self, p, dtype: type(self).forward(self, p * 0, dtype), ["rotary_emb"]
     ),
     "a taught function": ("apply_rope", lambda x, cos, sin: x, ["apply_rope"]),
-    "one under another name": (
-        "attention_mask",
-        lambda queries, past, *, real, window, device: torch.eye(past + queries).bool()[
-            None, None, -queries:
-        ],
-        ["attention_mask"],
-    ),
-    "attention's core": (
-        ["fused_attention", "eager_attention"],
-        lambda q, k, v, mask: v.repeat_interleave(2, 1)[:, :, -q.shape[2] :],
-        ["fused_attention", "eager_attention"],
-    ),
+    "one under another name": ("attention_mask", itself, ["attention_mask"]),
+    "attention's core": (CORE, lambda q, k, v, mask: repeat_kv(v, 2)[:, :, -q.shape[2] :], CORE),
 }  # fmt: skip
 
 
@@ -104,12 +94,9 @@ def test_it_runs_on_every_path_and_is_taken_back(case, model):
 def test_after_an_error_all_is_as_it_was(model):
     before = model(TOKENS)
 
-    def inside():
-        with qk.replace(model, ["layers.*.mlp", "apply_rope"], lambda x, *rest: x * 0):
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        inside()
+    replaced = qk.replace(model, ["layers.*.mlp", "apply_rope"], lambda x, *rest: x * 0)
+    with pytest.raises(KeyError), replaced:
+        raise KeyError
     assert torch.equal(model(TOKENS), before)
     assert attention_file.fused_attention is fused_attention
 
@@ -155,22 +142,15 @@ def test_a_block_keeps_trained_parameters_reachable(model):
 
 REFUSED = {
     "a name that is nowhere": ("layers.*.mpl", lambda x: x, "did you mean .*mlp"),
-    "a layer that is not there": (
-        "layers.9.mlp",
-        lambda x: x,
-        "neither a part of this model nor a",
-    ),
+    "a missing layer": ("layers.9.mlp", lambda x: x, "neither a part of this model nor a"),
     "a private function": ("_yarn_", lambda x: x, "neither a part"),
     "no function": ("norm", 3, "new is 3; it must be a module or a function"),
-    "too few arguments": (
-        "layers.0",
-        lambda x: x,
-        r"\(x, rope, mask, cache, trace\); it takes \(x\)",
-    ),
+    "too few arguments":
+        ("layers.0", lambda x: x, r"\(x, rope, mask, cache, trace\); it takes \(x\)"),
     "a module that takes too few": ("layers.0.self_attn", Half(), "x, rope, mask, cache, trace"),
     "a function that takes too many": ("apply_rope", lambda a, b, c, d: a, r"\(x, cos, sin\)"),
     "one good, one bad": (["norm", "nom"], lambda x: x * 0, "did you mean 'norm'"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -184,6 +164,5 @@ def test_what_cannot_be_replaced_is_refused_and_nothing_is_changed(case, model):
 
 def test_eager_attention_may_stand_in_for_the_fused_kernel(model):
     want = model(TOKENS)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(qk.replace(model, "fused_attention", eager_attention))
+    with qk.replace(model, "fused_attention", eager_attention):
         assert relative_error(model(TOKENS), want) < 1e-5

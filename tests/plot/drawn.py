@@ -10,6 +10,11 @@ def texts(things):
     return [one.get_text() for one in things]
 
 
+def names(numbers):
+    """Return a name for each of some token ids."""
+    return [f"<{number}>" for number in numbers]
+
+
 def image(ax):
     """Return the values of the first image on some axes."""
     return ax.get_images()[0].get_array()

@@ -2,7 +2,7 @@
 
 import matplotlib as mpl
 import pytest
-from fixtures_toy import small_config
+from fixtures_toy import published, small_config
 from matplotlib.colors import to_hex
 
 from qwenkit import plot
@@ -11,10 +11,8 @@ from qwenkit.plot._architecture import PARTS
 from qwenkit.plot._pen import COLORS, GRAY
 
 TOY = QwenConfig(1088, 64, 176, 2, 4, 2, tie_word_embeddings=True)
-SMALL = QwenConfig(151_936, 896, 4864, 24, 14, 2, tie_word_embeddings=True)
-LARGE = QwenConfig(152_064, 3584, 18_944, 28, 28, 4)
-LARGEST = QwenConfig(152_064, 5120, 27_648, 64, 40, 8)
-SIZES = {"toy": TOY, "0.5B": SMALL, "7B": LARGE, "32B": LARGEST}
+SMALL, LARGE = published("0.5B"), published("7B")
+SIZES = {"toy": TOY, "0.5B": SMALL, "7B": LARGE, "32B": published("32B")}
 CONFIGS = pytest.mark.parametrize("config", SIZES.values(), ids=SIZES.keys())
 TEXT_COLORS = {text for _, _, text in COLORS.values()}
 
@@ -56,19 +54,16 @@ def test_every_part_that_can_be_lit_is_drawn_and_a_tied_head_is_not_in_the_check
         assert {to_hex(text.get_color()) for text in head} == {expected}
 
 
-@pytest.mark.parametrize(
-    ("config", "expected"),
-    [
-        (SMALL,
-         {"151,936 × 896", "896 → 128 + bias", "896 → 896 + bias", "896 → 4,864", "4,864 → 896",
-          "decoder layer × 24", "14 query heads", "share 2 kv heads", "softmax(q·k / √64) · v",
-          "embed_tokens again", "(B, T, 151,936)", "residual stream (B, T, 896)"}),
-        (LARGE,
-         {"152,064 × 3,584", "3,584 → 512 + bias", "3,584 → 18,944", "lm_head",
-          "own head, 3,584 → 152,064", "Qwen2 model · 7,615,616,512 parameters"}),
-        (small_config(head_dim=6), {"4 → 12 + bias", "4 → 6 + bias", "12 → 4"}),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("config", "expected"), [
+    (SMALL,
+     {"151,936 × 896", "896 → 128 + bias", "896 → 896 + bias", "896 → 4,864", "4,864 → 896",
+      "decoder layer × 24", "14 query heads", "share 2 kv heads", "softmax(q·k / √64) · v",
+      "embed_tokens again", "(B, T, 151,936)", "residual stream (B, T, 896)"}),
+    (LARGE,
+     {"152,064 × 3,584", "3,584 → 512 + bias", "3,584 → 18,944", "lm_head",
+      "own head, 3,584 → 152,064", "Qwen2 model · 7,615,616,512 parameters"}),
+    (small_config(head_dim=6), {"4 → 12 + bias", "4 → 6 + bias", "12 → 4"}),
+])  # fmt: skip
 def test_the_numbers_of_the_config_are_in_it(config, expected):
     assert expected <= written(plot.architecture(config))
 

@@ -44,17 +44,14 @@ STRONG = np.eye(6) * 0.3
 STRONG[5, 3] = 0.7
 
 
-@pytest.mark.parametrize(
-    ("pattern", "words"),
-    [
-        (previous(6), "100% of a query's attention is on the previous token"),
-        (np.eye(6), "100% of a query's attention is on the current token"),
-        (np.eye(6)[[0] * 6], "100% of a query's attention is on the first token"),
-        (np.ones((1, 1)), "100% of a query's attention is on the first token"),
-        (previous(6)[4:], "100% of a query's attention is on the previous token"),
-        (STRONG, "the largest weight is from ⏎ to x (70%)"),
-    ],
-)
+@pytest.mark.parametrize(("pattern", "words"), [
+    (previous(6), "100% of a query's attention is on the previous token"),
+    (np.eye(6), "100% of a query's attention is on the current token"),
+    (np.eye(6)[[0] * 6], "100% of a query's attention is on the first token"),
+    (np.ones((1, 1)), "100% of a query's attention is on the first token"),
+    (previous(6)[4:], "100% of a query's attention is on the previous token"),
+    (STRONG, "the largest weight is from ⏎ to x (70%)"),
+])  # fmt: skip
 def test_the_alt_text_names_the_head_type_and_the_largest_weight(pattern, words):
     assert words in plot.attention_alt(pattern, TOKENS[: pattern.shape[1]])
 
@@ -92,9 +89,7 @@ def test_a_trace_in_bfloat16_with_gradients_is_drawn_as_it_is():
     assert len(plot.attention_heads(pattern[None]).axes) == 1
 
 
-# --- head types ---
-
-
+# head types
 @pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor])
 def test_the_scores_of_a_head_are_those_counted_by_hand(kind):
     pattern = causal(7)
@@ -111,16 +106,11 @@ def test_the_scores_of_a_head_are_those_counted_by_hand(kind):
     assert attended(pattern[4:], PREVIOUS).tolist() == [pattern[5, 4], pattern[6, 5]]
 
 
-# --- labels ---
-
-
-@pytest.mark.parametrize(
-    ("token", "want"),
-    [
-        (" x", "␣x"), ("\n\n", "⏎⏎"), ("\t", "⇥"), ("", "∅"), ("a" * 20, "a" * 11 + "…"),
-        ("$x$", r"\$x\$"), ("größe", "größe"), ("面", "U+9762"), ("🙂", "U+1F642"),
-    ],
-)  # fmt: skip
+# labels
+@pytest.mark.parametrize(("token", "want"), [
+    (" x", "␣x"), ("\n\n", "⏎⏎"), ("\t", "⇥"), ("", "∅"), ("a" * 20, "a" * 11 + "…"),
+    ("$x$", r"\$x\$"), ("größe", "größe"), ("面", "U+9762"), ("🙂", "U+1F642"),
+])  # fmt: skip
 def test_labels_show_white_space_and_what_no_font_has(token, want):
     assert label(token) == want
 

@@ -25,9 +25,7 @@ METRICS = {
 }  # fmt: skip
 
 
-# --- q·k against distance ---
-
-
+# q·k against distance
 def test_the_same_vectors_give_one_product_at_each_distance():
     cos, sin = pair()[1].model.rotary_emb(torch.arange(20)[None])
     q, k = apply_rope(torch.randn(2, 8)[None, :, None].expand(1, 2, 20, 8), cos, sin)[0]
@@ -70,9 +68,7 @@ def test_a_long_curve_is_pooled_and_says_so():
     assert "mean of 3 distances" in ax.get_xlabel()
 
 
-# --- cache ---
-
-
+# cache
 def test_one_config_is_compared_with_mha_and_mqa():
     ax = plot.cache_growth(CONFIG, tokens=50, dtype="float32")
     ends = {line.get_label().partition(":")[0]: (line.get_xdata()[1], line.get_ydata()[1])
@@ -95,20 +91,15 @@ def test_several_configs_reach_to_the_longest_context_each_in_its_dtype():
     assert texts(ax.texts) == ["memory"]
 
 
-@pytest.mark.parametrize(
-    ("count", "words"),
-    [
-        (0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (999_600, "1 MB"), (12_288_000, "12.3 MB"),
-        (2e10, "20 GB"), (2.5e12, "2.5 TB"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("count", "words"), [
+    (0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (999_600, "1 MB"), (12_288_000, "12.3 MB"),
+    (2e10, "20 GB"), (2.5e12, "2.5 TB"),
+])  # fmt: skip
 def test_bytes_are_written_in_decimal_units(count, words):
     assert format_bytes(count) == words
 
 
-# --- LoRA ---
-
-
+# LoRA
 def test_the_spectra_are_those_of_the_matrices():
     update, weight = torch.randn(12, 2) @ torch.randn(2, 9), torch.randn(12, 9)
     old, new, _ = plot.lora_spectra(update, weight).get_lines()
@@ -129,9 +120,7 @@ def test_singular_values_may_be_given_themselves_and_a_fresh_update_is_zero():
     assert plot.lora_spectra_alt(*fresh) == words
 
 
-# --- residual norms ---
-
-
+# residual norms
 def test_the_streams_norm_is_drawn_at_each_stop():
     names = ("resid_post", "attn.out", "mlp.out")
     trace = Trace(keep=("embed", *names))
@@ -165,9 +154,7 @@ def test_the_streams_alt_text_says_how_it_grows_and_one_token_has_one_line():
     assert words == "Norm of the residual stream over 2 layers: from 1 to 4."
 
 
-# --- training ---
-
-
+# training
 def test_the_training_curve_draws_both_losses():
     ax = plot.training_curve(METRICS, references={"unigram": 4.8})
     trained, held, line = ax.get_lines()

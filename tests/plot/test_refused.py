@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from drawn import TOKENS, causal
+from drawn import TOKENS, causal, names
 from fixtures_toy import small_config
 
 from qwenkit import plot
@@ -14,11 +14,7 @@ ONE, MANY = np.ones, {str(i): [1] for i in range(33)}
 CONFIG = small_config()
 
 
-def names(numbers):
-    return [f"<{number}>" for number in numbers]
-
-
-BAD = [
+@pytest.mark.parametrize(("function", "arguments", "settings", "words"), [
     (plot.attention, (ONE((2, 3, 3)), TOKENS), {}, "it must be"),
     (plot.attention, (causal(6), TOKENS[:5]), {}, "6 × 6 and there are 5 tokens"),
     (plot.attention, (ONE((4, 3)), TOKENS[:3]), {}, "no more rows"),
@@ -75,31 +71,23 @@ BAD = [
      "lit is 'atention'.*checkpoint, tokens, .*, lora"),
     (plot.architecture_alt, (CONFIG, "atention"), {},
      "lit is 'atention'.*checkpoint, tokens, .*, lora"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("function", "arguments", "settings", "words"), BAD)
+])  # fmt: skip
 def test_what_does_not_fit_is_refused(function, arguments, settings, words):
     with pytest.raises(InputError, match=words):
         function(*arguments, **settings)
     assert plt.get_fignums() == []
 
 
-TABLE = np.linspace(0.05, 1, 18).reshape(3, 6), [["a"] * 6] * 3, TOKENS
-
-
-@pytest.mark.parametrize(
-    ("function", "arguments"),
-    [
-        (plot.architecture, (CONFIG,)), (plot.attention, (causal(6), TOKENS)),
-        (plot.cache_growth, (CONFIG,)), (plot.gqa_sharing, (4, 2)), (plot.logit_lens, TABLE),
-        (plot.lora_spectra, ([1.0], [2.0])), (plot.mask, (causal_mask(4),)),
-        (plot.outlier_channels, ({"x": np.ones((4, 6))},)), (plot.qk_distance, ([1.0, 2],)),
-        (plot.residual_norms, ([[1.0, 2], [2, 3]],)), (plot.rope_pair, ((1, 0), 0.5)),
-        (plot.rope_wavelengths, ([1.0, 0.1],)),
-        (plot.training_curve, ({"step": [1.0], "loss": [2.0]},)),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("function", "arguments"), [
+    (plot.architecture, (CONFIG,)), (plot.attention, (causal(6), TOKENS)),
+    (plot.cache_growth, (CONFIG,)), (plot.gqa_sharing, (4, 2)),
+    (plot.logit_lens, ([[0.5]], [["a"]], ["x"])),
+    (plot.lora_spectra, ([1.0], [2.0])), (plot.mask, (causal_mask(4),)),
+    (plot.outlier_channels, ({"x": np.ones((4, 6))},)), (plot.qk_distance, ([1.0, 2],)),
+    (plot.residual_norms, ([[1.0, 2], [2, 3]],)), (plot.rope_pair, ((1, 0), 0.5)),
+    (plot.rope_wavelengths, ([1.0, 0.1],)),
+    (plot.training_curve, ({"step": [1.0], "loss": [2.0]},)),
+])  # fmt: skip
 def test_what_is_given_as_axes_is_drawn_on(function, arguments):
     _, ax = plt.subplots()
     assert function(*arguments, ax=ax) is ax

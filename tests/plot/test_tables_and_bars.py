@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from drawn import TOKENS, image, texts
+from drawn import TOKENS, image, names, texts
 from reference import LAYERS, ids, pair, tiny
 
 from qwenkit import plot
@@ -15,9 +15,7 @@ from qwenkit.plot.tokens import label
 CONFIG = pair()[1].config
 
 
-# --- masks ---
-
-
+# masks
 @pytest.mark.parametrize(("past", "window"), [(0, None), (0, 3), (2, None), (4, 2)])
 def test_a_mask_is_drawn_as_the_model_makes_it(past, window):
     allowed = causal_mask(6 - past, past, window)
@@ -41,26 +39,21 @@ def test_without_tokens_positions_are_numbered_and_a_long_mask_is_pooled_and_say
     assert at["800"] == 200  # round numbers, at the pixels that hold them
 
 
-@pytest.mark.parametrize(
-    ("allowed", "words"),
-    [
-        (causal_mask(5), "5 query positions: each may attend to itself and all earlier ones"),
-        (causal_mask(2, 3), "2 query positions after 3 earlier ones: each may attend to itself"),
-        (causal_mask(1, 3), "1 query position after 3 earlier ones"),
-        (causal_mask(6, window=3), "itself and at most the 2 before it, and to no later one"),
-        (causal_mask(3, window=1), "itself and nothing else"),
-        (np.ones((3, 3)), "to 3 to 3 positions, in 3 cells to a later one"),
-        (np.tril(np.ones((3, 3))) * [1, 0, 1], "to 1 to 2 positions, and to no later one"),
-        (np.zeros((2, 2)), "to 0 to 0 positions"),
-    ],
-)
+@pytest.mark.parametrize(("allowed", "words"), [
+    (causal_mask(5), "5 query positions: each may attend to itself and all earlier ones"),
+    (causal_mask(2, 3), "2 query positions after 3 earlier ones: each may attend to itself"),
+    (causal_mask(1, 3), "1 query position after 3 earlier ones"),
+    (causal_mask(6, window=3), "itself and at most the 2 before it, and to no later one"),
+    (causal_mask(3, window=1), "itself and nothing else"),
+    (np.ones((3, 3)), "to 3 to 3 positions, in 3 cells to a later one"),
+    (np.tril(np.ones((3, 3))) * [1, 0, 1], "to 1 to 2 positions, and to no later one"),
+    (np.zeros((2, 2)), "to 0 to 0 positions"),
+])  # fmt: skip
 def test_the_alt_text_names_the_rule_of_a_mask(allowed, words):
     assert words in plot.mask_alt(allowed)
 
 
-# --- RoPE and GQA ---
-
-
+# RoPE and GQA
 def test_the_tables_are_drawn_as_they_are():
     cos, sin = (table[0] for table in pair()[1].model.rotary_emb(torch.arange(20)[None]))
     figure = plot.rope_tables(cos, sin)
@@ -111,9 +104,7 @@ def test_repetition_draws_what_repeat_kv_gives():
     assert "a cache 3 times smaller" in plot.kv_repetition_alt(k[0], 3)
 
 
-# --- the logit lens ---
-
-
+# the logit lens
 def test_each_cell_holds_its_token_and_its_probability():
     probabilities = np.linspace(0.05, 1, 18).reshape(3, 6)  # of three stops over six tokens
     guesses = [[f"{row}{column}" for column in range(6)] for row in range(3)]
@@ -158,17 +149,11 @@ def test_guesses_are_cut_to_their_cells_and_left_out_where_none_fit():
     assert "too many to write; a pixel is the largest of 3" in long.get_xlabel()
 
 
-# --- sampling ---
-
-
+# sampling
 def stages(**settings):
     """Return 50 logits and what each setting makes of them."""
     logits = torch.randn(50) * 3
     return {"logits": logits, **Sampling(**settings).transforms(logits, torch.tensor([]).long())}
-
-
-def names(numbers):
-    return [f"<{number}>" for number in numbers]
 
 
 def test_each_stage_shows_the_probabilities_that_sampling_draws_from():

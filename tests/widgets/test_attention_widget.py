@@ -30,10 +30,9 @@ def test_every_head_shows_the_attention_of_the_forward_pass(toy_in, patterns_of,
     widget = AttentionExplorer(model, tokenizer, PROMPT)
     expected = patterns_of(model, tokenizer(PROMPT))
     assert widget.view.patterns.tokens == tokenizer.token_strings(tokenizer(PROMPT))
-    for layer in range(2):
-        for head in range(4):
-            widget.choose(layer=layer, head=head)
-            assert np.abs(widget.view.matrix() - expected[layer, head]).max() <= LOST
+    for layer, head in np.ndindex(2, 4):
+        widget.choose(layer=layer, head=head)
+        assert np.abs(widget.view.matrix() - expected[layer, head]).max() <= LOST
     assert widget.view.token == expected.shape[-1] - 1  # the last token to begin with
 
 
@@ -137,11 +136,10 @@ def test_the_mosaic_holds_each_head_and_the_snapshot_marks_what_is_chosen(toy):
     view, (picture, side) = widget.view, widget.view.mosaic()
     assert side == len(view.patterns.tokens)
     shown = np.tril(np.ones((side, side), dtype=bool))
-    for layer in range(2):
-        for head in range(4):
-            tile = picture[layer * (side + 1) :, head * (side + 1) :][:side, :side]
-            assert np.array_equal(tile[shown], view.patterns.matrix(layer, head)[shown])
-            assert np.isnan(tile[~shown]).all()
+    for layer, head in np.ndindex(2, 4):
+        tile = picture[layer * (side + 1) :, head * (side + 1) :][:side, :side]
+        assert np.array_equal(tile[shown], view.patterns.matrix(layer, head)[shown])
+        assert np.isnan(tile[~shown]).all()
     assert np.isnan(picture[side]).all()
     # the snapshot draws it next to the chosen head
     widget.choose(layer=1, head=2, token=3)
@@ -162,9 +160,7 @@ def test_the_mosaic_holds_each_head_and_the_snapshot_marks_what_is_chosen(toy):
     assert widget.state["head"] == 3
 
 
-# --- attention as bytes ---
-
-
+# attention as bytes
 def random_patterns(*shape, size):
     """Return softmaxed random scores below the diagonal, from flat to sharp."""
     generator = np.random.default_rng(0)
@@ -204,15 +200,12 @@ def test_every_byte_survives_the_way_there_and_back_and_packing_is_zlib():
     assert zlib.decompress(pack(reverse)) == bytes(reverse.reshape(-1).tolist())
 
 
-@pytest.mark.parametrize(
-    ("patterns", "words"),
-    [
-        (np.ones(3), "must be"), (np.ones((2, 3)), "must be"), (np.ones((0, 2, 2)), "must be"),
-        (np.full((2, 2), 1.5), "from 1.5 to 1.5"), (np.diag([0.5, -0.1]), "from -0.1"),
-        (np.diag([0.5, np.nan]), "weights must be between 0 and 1"),
-        (np.ones((2, 2)), "attends to a later key"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("patterns", "words"), [
+    (np.ones(3), "must be"), (np.ones((2, 3)), "must be"), (np.ones((0, 2, 2)), "must be"),
+    (np.full((2, 2), 1.5), "from 1.5 to 1.5"), (np.diag([0.5, -0.1]), "from -0.1"),
+    (np.diag([0.5, np.nan]), "weights must be between 0 and 1"),
+    (np.ones((2, 2)), "attends to a later key"),
+])  # fmt: skip
 def test_what_is_not_causal_attention_is_refused(patterns, words):
     with pytest.raises(InputError, match=words):
         triangle(patterns)

@@ -9,22 +9,13 @@ from matplotlib.figure import Figure
 import qwenkit as qk
 from qwenkit.errors import InputError
 from qwenkit.pretrained import EMBEDDED
-from qwenkit.widgets import (
-    AttentionExplorer,
-    CheckpointBrowser,
-    GenerationStepper,
-    GQAExplorer,
-    LayerInspector,
-    RopeExplorer,
-    SamplingExplorer,
-)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PROMPT = "def add(a, b):\n    return a +"
 
 
 def stepped(model, tokenizer):
-    widget = GenerationStepper(model, tokenizer, PROMPT, max_new_tokens=6)
+    widget = qk.widgets.GenerationStepper(model, tokenizer, PROMPT, max_new_tokens=6)
     for rank in (0, 1):
         path, token = widget.view.path, widget.view.choices()[rank][0]
         widget.state = {"path": [*path, token], "at": len(path) + 1}
@@ -32,13 +23,13 @@ def stepped(model, tokenizer):
 
 
 MAKERS = {
-    "AttentionExplorer": lambda *toy: AttentionExplorer(*toy, PROMPT),
-    "CheckpointBrowser": lambda *toy: CheckpointBrowser(EMBEDDED),
-    "GQAExplorer": lambda *toy: GQAExplorer(),
+    "AttentionExplorer": lambda *toy: qk.widgets.AttentionExplorer(*toy, PROMPT),
+    "CheckpointBrowser": lambda *toy: qk.widgets.CheckpointBrowser(EMBEDDED),
+    "GQAExplorer": lambda *toy: qk.widgets.GQAExplorer(),
     "GenerationStepper": stepped,
-    "LayerInspector": lambda *toy: LayerInspector(*toy, PROMPT, "x = 1\n"),
-    "RopeExplorer": lambda *toy: RopeExplorer(qk.QwenConfig.from_file(EMBEDDED)),
-    "SamplingExplorer": lambda *toy: SamplingExplorer(*toy, PROMPT),
+    "LayerInspector": lambda *toy: qk.widgets.LayerInspector(*toy, PROMPT, "x = 1\n"),
+    "RopeExplorer": lambda *toy: qk.widgets.RopeExplorer(qk.QwenConfig.from_file(EMBEDDED)),
+    "SamplingExplorer": lambda *toy: qk.widgets.SamplingExplorer(*toy, PROMPT),
 }
 
 
@@ -64,8 +55,7 @@ def test_a_page_needs_nothing_but_itself_and_a_cell_shows_a_picture(widgets, tmp
 
 
 REFUSED = {  # name -> what is allowed; (what is not, the message) of each case
-    "AttentionExplorer": (
-        {"faint": True},
+    "AttentionExplorer": ({"faint": True},
         ({"layer": 2}, "layer is 2; it must be an integer from 0 to 1"),
         ({"head": -1}, "head is -1; it must be an integer from 0 to 3"),
         ({"head": 4}, "head is 4"), ({"head": True}, "head is True"),
@@ -74,14 +64,12 @@ REFUSED = {  # name -> what is allowed; (what is not, the message) of each case
         ({"faint": 1}, "faint is 1; it must be True or False"),
         ({"heads": 1}, "'heads' cannot be chosen; layer, head, token, arcs, faint can"),
     ),
-    "CheckpointBrowser": (
-        {"text": "norm"},
+    "CheckpointBrowser": ({"text": "norm"},
         ({"selected": "model.layer"}, "must be a tensor of the checkpoint"),
         ({"text": 3}, "must be a string"), ({"opened": ["model.norm.weight"]}, "no such group"),
         ({"asked": ["model.norm"]}, "no such tensor"), ({"color": 1}, "cannot be chosen"),
     ),
-    "GQAExplorer": (
-        {"head_dim": 32},
+    "GQAExplorer": ({"head_dim": 32},
         ({"kv_heads": 3}, "kv_heads is 3; it must divide the 14 query heads: 1, 2, 7, 14"),
         ({"heads": 7}, "kv_heads is 2; it must divide the 7 query heads: 1, 7"),
         ({"kv_heads": 28}, "kv_heads is 28; it must be an integer from 1 to 14"),
@@ -92,8 +80,7 @@ REFUSED = {  # name -> what is allowed; (what is not, the message) of each case
         ({"head": 14}, "head is 14; it must be an integer from 0 to 13"),
         ({"color": 1}, "'color' cannot be chosen; heads, kv_heads"),
     ),
-    "GenerationStepper": (
-        {},
+    "GenerationStepper": ({},
         ({"at": 3}, "at is 3; it must be an integer from 0 to 2"),
         ({"at": -1}, "at is -1"), ({"at": True}, "at is True"),
         ({"path": "ab"}, "path is 'ab'; it must be a list of ids"),
@@ -101,8 +88,7 @@ REFUSED = {  # name -> what is allowed; (what is not, the message) of each case
         ({"path": [0] * 7, "at": 0}, "path has 7 tokens; at most max_new_tokens=6"),
         ({"path": [10**9], "at": 0}, "token 0 of the path is 1000000000; it must be one of"),
     ),
-    "LayerInspector": (
-        {"layer": 1},
+    "LayerInspector": ({"layer": 1},
         ({"layer": 2}, "layer is 2; it must be an integer from 0 to 1"),
         ({"head": -1}, "from 0 to 3"), ({"token": 1.0}, "token is 1.0"),
         ({"token": 99}, "token is 99"), ({"layer": True}, "layer is True"),
@@ -110,8 +96,7 @@ REFUSED = {  # name -> what is allowed; (what is not, the message) of each case
         ({"off": [0]}, r"off is \[0\]; it must be \[layer, head\]"),
         ({"off": [2, 0]}, r"to \[1, 3\], or None"), ({"off": "no"}, "off is 'no'"),
     ),
-    "RopeExplorer": (
-        {"pair": 1},
+    "RopeExplorer": ({"pair": 1},
         ({"pair": 16}, "pair is 16; it must be an integer from 0 to 15"),
         ({"query": 256}, "query is 256; it must be an integer from 0 to 255"),
         ({"key": -1}, "key is -1"), ({"key": 1.0}, "key is 1.0"),
@@ -119,8 +104,7 @@ REFUSED = {  # name -> what is allowed; (what is not, the message) of each case
         ({"theta": True}, "theta is True"),
         ({"phi": 1}, "'phi' cannot be chosen; pair, query, key, theta can"),
     ),
-    "SamplingExplorer": (
-        {"top_k": 5},
+    "SamplingExplorer": ({"top_k": 5},
         ({"temperature": -1}, "temperature is -1; it must be 0"), ({"top_k": 1.5}, "top_k is 1.5"),
         ({"top_p": 0}, "top_p is 0"), ({"min_p": 2}, "min_p is 2"),
         ({"seed": -1}, "seed is -1; it must be an integer"), ({"draws": True}, "draws is True"),
@@ -141,16 +125,13 @@ def test_what_is_not_allowed_is_refused_and_changes_nothing(widgets, name, good,
     assert (cache and cache.length) == length
 
 
-WRONG = [
-    *((widget, prompt, {}, f"prompt is {prompt!r}; it must be a text of at least one token")
-      for widget in (AttentionExplorer, GenerationStepper, LayerInspector, SamplingExplorer)
+@pytest.mark.parametrize(("name", "prompt", "settings", "words"), [
+    *((name, prompt, {}, f"prompt is {prompt!r}; it must be a text of at least one token")
+      for name in ("AttentionExplorer", "GenerationStepper", "LayerInspector", "SamplingExplorer")
       for prompt in ("", None, 3)),
-    (GenerationStepper, PROMPT, {"max_new_tokens": 0}, "max_new_tokens is 0"),
-    (LayerInspector, "x = 1\n" * 200, {}, "takes at most 512"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("widget", "prompt", "settings", "words"), WRONG)
-def test_a_wrong_prompt_is_refused(toy, widget, prompt, settings, words):
+    ("GenerationStepper", PROMPT, {"max_new_tokens": 0}, "max_new_tokens is 0"),
+    ("LayerInspector", "x = 1\n" * 200, {}, "takes at most 512"),
+])  # fmt: skip
+def test_a_wrong_prompt_is_refused(toy, name, prompt, settings, words):
     with pytest.raises(InputError, match=words):
-        widget(*toy, prompt, **settings)
+        getattr(qk.widgets, name)(*toy, prompt, **settings)

@@ -5,27 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fixtures_toy import small_config
+from fixtures_toy import published, small_config
 
 import qwenkit as qk
 from qwenkit.model import repeat_kv
 from qwenkit.pretrained import EMBEDDED
 from qwenkit.widgets.gqa import LARGEST, OWN, PRESETS, GQAExplorer, GQAView, divisors
 
-PUBLISHED = {  # hidden, intermediate, layers, heads, kv heads; vocabulary left small
-    "0.5B": (896, 4864, 24, 14, 2),
-    "1.5B": (1536, 8960, 28, 12, 2),
-    "3B": (2048, 11_008, 36, 16, 2),
-    "7B": (3584, 18_944, 28, 28, 4),
-    "14B": (5120, 13_824, 48, 40, 8),
-    "32B": (5120, 27_648, 64, 40, 8),
-}
 
-
-@pytest.mark.parametrize("name", ["tiny-coder", *PUBLISHED])
+@pytest.mark.parametrize("name", ["tiny-coder", "0.5B", "1.5B", "3B", "7B", "14B", "32B"])
 def test_presets_are_the_published_models_and_the_smallest_of_them_comes_first(name):
-    known = name in PUBLISHED
-    config = qk.QwenConfig(8, *PUBLISHED[name]) if known else qk.QwenConfig.from_file(EMBEDDED)
+    config = qk.QwenConfig.from_file(EMBEDDED) if name == "tiny-coder" else published(name)
     view = GQAExplorer(config).view
     assert view.preset() == name
     assert view.token_bytes() == config.kv_bytes_per_token()
@@ -49,8 +39,7 @@ def test_another_config_becomes_a_preset_of_its_own():
     assert view.most()["heads"] == 96  # beyond the usual end of the slider
     assert view.most()["layers"] == LARGEST["layers"]
     assert "your config" not in GQAExplorer().view.presets
-    longer = qk.QwenConfig(8, *PUBLISHED["7B"], max_position_embeddings=1_010_000)
-    view = GQAExplorer(longer).view
+    view = GQAExplorer(replace(published("7B"), max_position_embeddings=1_010_000)).view
     assert (view.tokens, view.preset()) == (1_010_000, "your config")
 
 

@@ -61,10 +61,8 @@ def test_the_page_gets_the_queries_and_keys_of_the_forward_pass(widget, traced):
 def test_attention_units_and_norms_are_those_of_the_trace(widget, traced):
     data, length = widget.data, len(widget.data["tokens"])
     weights = square(sent(data, "weights", np.uint8, 2, 4, length * (length + 1) // 2))
-    numbers, acts = (
-        sent(data, "units", "<u2", 2, length, 8),
-        sent(data, "acts", "<f4", 2, length, 8),
-    )
+    numbers = sent(data, "units", "<u2", 2, length, 8)
+    acts = sent(data, "acts", "<f4", 2, length, 8)
     norms = sent(data, "norms", "<f4", 2, length, 2)
     for i in range(2):
         assert np.abs(weights[i] - traced[f"layers.{i}.attn.pattern"][0].numpy()).max() < 0.002

@@ -92,17 +92,14 @@ def test_without_vectors_the_curve_is_a_sum_of_cosines_and_theta_can_be_the_conf
     assert view.frequencies() == pytest.approx([100 ** (-i / 4) for i in range(4)])
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ({"config": CONFIG, "theta": 100.0}, "has its own theta"),
-        ({"config": CONFIG, "head_dim": 8}, "has its own theta"),
-        ({"config": CONFIG, "vectors": [[1.0] * 8]}, "a query and a key of 8"),
-        ({"config": CONFIG, "vectors": [[1.0] * 6] * 2}, r"shapes \[\(6,\), \(6,\)\]"),
-        ({"config": CONFIG, "vectors": [[math.nan] * 8] * 2}, "finite"),
-        ({"positions": 1}, "positions is 1; it must be an integer from 2 to 4,096"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "words"), [
+    ({"config": CONFIG, "theta": 100.0}, "has its own theta"),
+    ({"config": CONFIG, "head_dim": 8}, "has its own theta"),
+    ({"config": CONFIG, "vectors": [[1.0] * 8]}, "a query and a key of 8"),
+    ({"config": CONFIG, "vectors": [[1.0] * 6] * 2}, r"shapes \[\(6,\), \(6,\)\]"),
+    ({"config": CONFIG, "vectors": [[math.nan] * 8] * 2}, "finite"),
+    ({"positions": 1}, "positions is 1; it must be an integer from 2 to 4,096"),
+])  # fmt: skip
 def test_arguments_that_do_not_fit_are_refused(arguments, words):
     with pytest.raises(InputError, match=words):
         RopeExplorer(**arguments)

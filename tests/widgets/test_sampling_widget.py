@@ -43,21 +43,18 @@ def test_the_distribution_is_the_models_own_without_padding_rows(toy, widget):
     assert view.kept()[0] == int((probs > 0).sum())
 
 
-@pytest.mark.parametrize(
-    ("state", "after", "cuts"),
-    [
-        ({}, [0.5, 0.3, 0.15, 0.05], {}),
-        ({"top_k": 3}, [0.5 / 0.95, 0.3 / 0.95, 0.15 / 0.95, 0], {"top_k": (1, 0.05)}),
-        ({"top_p": 0.7}, [0.625, 0.375, 0, 0], {"top_p": (2, 0.2)}),
-        ({"min_p": 0.2}, [0.5 / 0.95, 0.3 / 0.95, 0.15 / 0.95, 0], {"min_p": (1, 0.05)}),
-        # of the three kept 0.5 / 0.95 = 53 % and 84 %: two reach 80 %, and 0.3 < 0.7 × 0.5
-        ({"top_k": 3, "top_p": 0.8, "min_p": 0.7}, [1, 0, 0, 0],
-         {"top_k": (1, 0.05), "top_p": (1, 0.15), "min_p": (1, 0.3)}),
-        # the roots of the probabilities, 0.707 0.548 0.387 0.224, sum to 1.866
-        ({"temperature": 2, "top_k": 2}, [0.5635, 0.4365, 0, 0], {"top_k": (2, 0.3274)}),
-        ({"temperature": 0, "top_k": 2}, [1, 0, 0, 0], {}),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("state", "after", "cuts"), [
+    ({}, [0.5, 0.3, 0.15, 0.05], {}),
+    ({"top_k": 3}, [0.5 / 0.95, 0.3 / 0.95, 0.15 / 0.95, 0], {"top_k": (1, 0.05)}),
+    ({"top_p": 0.7}, [0.625, 0.375, 0, 0], {"top_p": (2, 0.2)}),
+    ({"min_p": 0.2}, [0.5 / 0.95, 0.3 / 0.95, 0.15 / 0.95, 0], {"min_p": (1, 0.05)}),
+    # of the three kept 0.5 / 0.95 = 53 % and 84 %: two reach 80 %, and 0.3 < 0.7 × 0.5
+    ({"top_k": 3, "top_p": 0.8, "min_p": 0.7}, [1, 0, 0, 0],
+     {"top_k": (1, 0.05), "top_p": (1, 0.15), "min_p": (1, 0.3)}),
+    # the roots of the probabilities, 0.707 0.548 0.387 0.224, sum to 1.866
+    ({"temperature": 2, "top_k": 2}, [0.5635, 0.4365, 0, 0], {"top_k": (2, 0.3274)}),
+    ({"temperature": 0, "top_k": 2}, [1, 0, 0, 0], {}),
+])  # fmt: skip
 def test_what_is_kept_and_cut_is_what_one_works_out_by_hand(by_hand, state, after, cuts):
     by_hand.choose(**state)
     assert by_hand.after().tolist() == pytest.approx(after, abs=1e-4)
@@ -69,13 +66,10 @@ def test_what_is_kept_and_cut_is_what_one_works_out_by_hand(by_hand, state, afte
     assert kept == pytest.approx(1 - sum(cut for _, cut in cuts.values()), abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("seed", "numbers"),
-    [
-        (0, [1144304738, 1416247, 958946056]), (1, [2693262067, 11749833, 2265367787]),
-        (4294967295, [3850105811, 813802916, 3073704848]),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("seed", "numbers"), [
+    (0, [1144304738, 1416247, 958946056]), (1, [2693262067, 11749833, 2265367787]),
+    (4294967295, [3850105811, 813802916, 3073704848]),
+])  # fmt: skip
 def test_the_random_numbers_are_those_of_mulberry32_in_javascript(seed, numbers):
     assert [number * 2**32 for number in _random_numbers(seed, 3)] == numbers
 
