@@ -84,18 +84,13 @@ def test_values_fit_together():
     torch.testing.assert_close(trace["final_norm"], model.model.norm(last))
 
 
-@pytest.mark.parametrize(
-    ("keep", "layers", "names"),
-    [
-        ("attn.q", None, ["layers.0.attn.q", "layers.1.attn.q", "layers.2.attn.q"]),
-        (["attn.q"], [2], ["layers.2.attn.q"]),
-        (["layers.1.attn.q"], None, ["layers.1.attn.q"]),
-        (["layers.1.attn.q"], [0], ["layers.1.attn.q"]),
-        (["embed", "attn.q"], [0], ["embed", "layers.0.attn.q"]),
-        (["resid_post", "logits"], [], ["logits"]),
-        ((), None, []),
-    ],
-)
+@pytest.mark.parametrize(("keep", "layers", "names"), [
+    ("attn.q", None, ["layers.0.attn.q", "layers.1.attn.q", "layers.2.attn.q"]),
+    (["attn.q"], [2], ["layers.2.attn.q"]), (["layers.1.attn.q"], None, ["layers.1.attn.q"]),
+    (["layers.1.attn.q"], [0], ["layers.1.attn.q"]),
+    (["embed", "attn.q"], [0], ["embed", "layers.0.attn.q"]),
+    (["resid_post", "logits"], [], ["logits"]), ((), None, []),
+])  # fmt: skip
 def test_only_what_was_asked_is_held(keep, layers, names):
     trace = traced(keep=keep, layers=layers)
     assert list(trace) == names
@@ -225,17 +220,14 @@ def test_gradients_flow_through_a_trace():
 # --- refusals ---
 
 
-@pytest.mark.parametrize(
-    ("edit", "fragments"),
-    [
-        (lambda x: None, ["NoneType", "tensor", "(2, 6, 32)", "return"]),
-        (lambda x: x[:, :1], ["shape", "(2, 1, 32)", "must keep (2, 6, 32)"]),
-        (lambda x: x[:1], ["shape", "(1, 6, 32)", "must keep (2, 6, 32)"]),  # it would broadcast
-        (lambda x: x.double(), ["dtype", "torch.float64", "keep torch.float32"]),
-        (lambda x: x.to("meta"), ["device", "meta", "must keep cpu"]),
-        (lambda x: 0.0, ["float", "must return a tensor"]),
-    ],
-)
+@pytest.mark.parametrize(("edit", "fragments"), [
+    (lambda x: None, ["NoneType", "tensor", "(2, 6, 32)", "return"]),
+    (lambda x: x[:, :1], ["shape", "(2, 1, 32)", "must keep (2, 6, 32)"]),
+    (lambda x: x[:1], ["shape", "(1, 6, 32)", "must keep (2, 6, 32)"]),  # it would broadcast
+    (lambda x: x.double(), ["dtype", "torch.float64", "keep torch.float32"]),
+    (lambda x: x.to("meta"), ["device", "meta", "must keep cpu"]),
+    (lambda x: 0.0, ["float", "must return a tensor"]),
+])  # fmt: skip
 def test_an_edit_that_does_not_fit_is_refused(edit, fragments):
     with pytest.raises(TraceError) as caught:
         run(Trace(keep=(), edits={"layers.1.mlp.out": edit}))
@@ -243,20 +235,13 @@ def test_an_edit_that_does_not_fit_is_refused(edit, fragments):
         assert fragment in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [
-        ("attn.patern", "did you mean 'attn.pattern'"),
-        ("resid_pst", "'resid_post'"),
-        ("layers.0.attn.scor", "'attn.scores'"),
-        ("logit", "did you mean 'logits'"),
-        ("layers.0.embed", "embed"),  # not in a layer
-        ("layers.x.attn.q", "attn.q"),
-        ("layers.-1.attn.q", "attn.q"),
-        ("xyzzy", "the points are embed, resid_pre,"),
-        ("", "the points are embed, resid_pre,"),
-    ],
-)
+@pytest.mark.parametrize(("name", "hint"), [
+    ("attn.patern", "did you mean 'attn.pattern'"), ("resid_pst", "'resid_post'"),
+    ("layers.0.attn.scor", "'attn.scores'"), ("logit", "did you mean 'logits'"),
+    ("layers.0.embed", "embed"),  # not in a layer
+    ("layers.x.attn.q", "attn.q"), ("layers.-1.attn.q", "attn.q"),
+    ("xyzzy", "the points are embed, resid_pre,"), ("", "the points are embed, resid_pre,"),
+])  # fmt: skip
 @pytest.mark.parametrize("use", ["keep", "edits", "read"])
 def test_an_unknown_name_is_refused_with_a_near_one(name, hint, use):
     settings = {"keep": {"keep": [name]}, "edits": {"edits": {name: torch.zeros_like}}, "read": {}}
@@ -266,15 +251,11 @@ def test_an_unknown_name_is_refused_with_a_near_one(name, hint, use):
     assert hint in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("number", "arguments"),
-    [
-        (3, {"keep": ["layers.3.attn.q"]}),
-        (3, {"keep": ["attn.q"], "layers": [0, 3]}),
-        (3, {"keep": (), "edits": {"layers.3.attn.q": torch.zeros_like}}),
-        (-1, {"keep": ["attn.q"], "layers": [-1]}),
-    ],
-)
+@pytest.mark.parametrize(("number", "arguments"), [
+    (3, {"keep": ["layers.3.attn.q"]}), (3, {"keep": ["attn.q"], "layers": [0, 3]}),
+    (3, {"keep": (), "edits": {"layers.3.attn.q": torch.zeros_like}}),
+    (-1, {"keep": ["attn.q"], "layers": [-1]}),
+])  # fmt: skip
 def test_a_layer_that_the_model_does_not_have_is_refused(number, arguments):
     with pytest.raises(TraceError, match=f"layer {number}; this model has layers 0 to 2"):
         run(Trace(**arguments))

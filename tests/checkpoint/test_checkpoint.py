@@ -51,8 +51,7 @@ def test_a_checkpoint_is_known_by_its_headers_alone(toy):
     assert checkpoint.files == [toy / SINGLE]
     assert checkpoint.tensors == read_header(toy / SINGLE)
     assert checkpoint.nbytes == sum(t.nbytes for t in load_file(toy / SINGLE).values())
-    assert checkpoint.dtype == torch.bfloat16
-    assert checkpoint.problems() == []
+    assert (checkpoint.dtype, checkpoint.problems()) == (torch.bfloat16, [])
     assert f"{len(checkpoint.tensors)} tensors" in repr(checkpoint)
     assert repr(checkpoint).endswith("in 1 file)")
 
@@ -88,8 +87,8 @@ def index(change):
     return spoil
 
 
-def weight_map(**changed):
-    return index(lambda data: data.update(changed))
+def with_weight_map(value):
+    return index(lambda data: data.update(weight_map=value))
 
 
 def placing(file, tensor="model.norm.weight"):
@@ -122,12 +121,14 @@ def text_of(name, content):
     return lambda folder: (folder / name).write_bytes(content)
 
 
-def without_weights(folder, name=None):
-    """Remove the weights; leave a file of that name instead."""
+def without_weights(folder):
     for file in [*shards(folder), folder / INDEX]:
         file.unlink()
-    if name:
-        (folder / name).write_bytes(b"\x80\x04.")
+
+
+def only_file(name):
+    """Remove the weights; leave a file of that name instead."""
+    return lambda folder: [without_weights(folder), text_of(name, b"\x80\x04.")(folder)]
 
 
 OUTSIDE = "only a plain name in the checkpoint's own folder"
@@ -136,30 +137,19 @@ BROKEN = {  # the file that the message names, how it is broken, and another par
     INDEX: [
         (lambda folder: shards(folder)[1].unlink(), "which is absent"),
         (placing("model-7.safetensors"), "model-7.safetensors, which is"),
-        (placing("../x.safetensors"), OUTSIDE),
-        (placing("/etc/x.safetensors"), OUTSIDE),
-        (placing("sub/x.safetensors"), OUTSIDE),
-        (placing("..\\x.safetensors"), OUTSIDE),
-        (placing("./x.safetensors"), OUTSIDE),
-        (placing(".."), "only .safetensors shards"),
-        (placing(""), OUTSIDE),
-        (placing("a\0.safetensors"), "a"),
-        (placing("a" * 300 + ".safetensors"), "aaaa"),
-        (placing("\ud800.safetensors"), "absent"),
+        *((placing(file), OUTSIDE) for file in (
+            "../x.safetensors", "/etc/x.safetensors", "sub/x.safetensors", "..\\x.safetensors",
+            "./x.safetensors", "")),
+        (placing(".."), "only .safetensors shards"), (placing("a\0.safetensors"), "a"),
+        (placing("a" * 300 + ".safetensors"), "aaaa"), (placing("\ud800.safetensors"), "absent"),
         (placing("pytorch_model.bin"), "only .safetensors shards are read"),
-        (placing(None), "names the file None"),
-        (placing(1), "names the file 1"),
+        (placing(None), "names the file None"), (placing(1), "names the file 1"),
         (placing(["x.safetensors"]), "['x.safetensors']"),
-        (weight_map(weight_map=[1]), "no weight_map"),
-        (weight_map(weight_map="x"), "no weight_map"),
-        (weight_map(weight_map=None), "no weight_map"),
-        (weight_map(weight_map={}), "no weight_map"),
+        *((with_weight_map(value), "no weight_map") for value in ([1], "x", None, {})),
         (index(lambda data: data.pop("weight_map")), "no weight_map"),
-        (text_of(INDEX, b""), "not valid JSON"),
-        (text_of(INDEX, b"[]"), "must hold an object"),
-        (text_of(INDEX, b'{"\xff": 1}'), "not UTF-8"),
+        (text_of(INDEX, b""), "not valid JSON"), (text_of(INDEX, b"[]"), "must hold an object"),
+        (text_of(INDEX, b'{"\xff": 1}'), "not UTF-8"), (text_of(INDEX, b"{" + LONG), "JSON"),
         (text_of(INDEX, b"[" * 100_000 + b"]" * 100_000), "nested too deeply"),
-        (text_of(INDEX, b"{" + LONG), "JSON"),
         (index(lambda data: data["weight_map"].pop("model.norm.weight")),
          "'model.norm.weight' in no file"),
         (lambda folder: placing(shards(folder)[0].name, "model.layers.9.extra")(folder),
@@ -169,16 +159,14 @@ BROKEN = {  # the file that the message names, how it is broken, and another par
     ],
     "model-00001-of": [(duplicate, "embed_tokens.weight' is in both")],
     "model-00002-of": [(cut_shard, "cut short")],
-    "pytorch_model.bin": [
-        (lambda folder: without_weights(folder, "pytorch_model.bin"), "Python pickle")],
-    "consolidated.00.pth": [
-        (lambda folder: without_weights(folder, "consolidated.00.pth"), "any code")],
+    "pytorch_model.bin": [(only_file("pytorch_model.bin"), "Python pickle")],
+    "consolidated.00.pth": [(only_file("consolidated.00.pth"), "any code")],
     SINGLE: [(without_weights, "holds no weights")],
     "config.json": [
         (lambda folder: (folder / "config.json").unlink(), "does not exist"),
         (text_of("config.json", b"{"), "not valid JSON"),
-        (text_of("config.json", b"[]"), "must hold an object"),
         (text_of("config.json", b"{}"), "missing"),
+        (text_of("config.json", b"[]"), "must hold an object"),
         (text_of("config.json", b"\xff\xfe{}"), "not UTF-8"),
         (text_of("config.json", b"{" + LONG), "JSON"),
     ],
@@ -229,16 +217,11 @@ def mutations(content: bytes, header_end: int, count: int, seed: int):
     chance = random.Random(seed)
     for _ in range(count):
         at = chance.randrange(header_end)
-        way = chance.randrange(6)
-        if way == 0:
-            changed = bytes([content[at] ^ (1 << chance.randrange(8))])
-        elif way in (1, 2):
-            changed = chance.choice(b'0123456789"{}[],:- eE.\\').to_bytes(1, "little")
-        elif way == 3:
-            changed = b""
-        elif way == 4:
-            changed = content[at : at + 1] * 2
-        else:
+        flipped = bytes([content[at] ^ (1 << chance.randrange(8))])
+        other = bytes([chance.choice(b'0123456789"{}[],:- eE.\\')])
+        doubled = content[at : at + 1] * 2
+        changed = chance.choice([flipped, other, other, doubled, b"", None])
+        if changed is None:
             yield content[:at]
             continue
         mutant = content[:at] + changed + content[at + 1 :]

@@ -177,21 +177,17 @@ def test_overwriting_leaves_exactly_the_new_checkpoint(tmp_path, old, new):
 # --- what must not be saved ---
 
 
-@pytest.mark.parametrize(
-    ("change", "limit", "message"),
-    [
-        (lambda: {name: one for name, one in WEIGHTS.items() if name != NORM}, ANY, NORM),
-        (lambda: {**WEIGHTS, "model.extra": torch.zeros(1)}, ANY, "model.extra"),
-        (lambda: {**WEIGHTS, "lm_head.weight": torch.zeros(8, 4)}, ANY, "lm_head.weight"),
-        (lambda: {**WEIGHTS, NORM: torch.zeros(4, 1)}, ANY, NORM),
-        (lambda: {**WEIGHTS, NORM: torch.zeros(4, dtype=torch.int8)}, ANY, NORM),
-        (lambda: {name: one.double() for name, one in WEIGHTS.items()}, ANY, "float64"),
-        (lambda: {**WEIGHTS, NORM: torch.zeros(4, device="meta")}, ANY, NORM),
-        (dict, ANY, "model.embed_tokens.weight"),
-        (lambda: WEIGHTS, 0, "max_shard_bytes is 0"),
-        (lambda: WEIGHTS, -1, "max_shard_bytes is -1"),
-    ],
-)
+@pytest.mark.parametrize(("change", "limit", "message"), [
+    (lambda: {name: one for name, one in WEIGHTS.items() if name != NORM}, ANY, NORM),
+    (lambda: {**WEIGHTS, "model.extra": torch.zeros(1)}, ANY, "model.extra"),
+    (lambda: {**WEIGHTS, "lm_head.weight": torch.zeros(8, 4)}, ANY, "lm_head.weight"),
+    (lambda: {**WEIGHTS, NORM: torch.zeros(4, 1)}, ANY, NORM),
+    (lambda: {**WEIGHTS, NORM: torch.zeros(4, dtype=torch.int8)}, ANY, NORM),
+    (lambda: {name: one.double() for name, one in WEIGHTS.items()}, ANY, "float64"),
+    (lambda: {**WEIGHTS, NORM: torch.zeros(4, device="meta")}, ANY, NORM),
+    (dict, ANY, "model.embed_tokens.weight"), (lambda: WEIGHTS, 0, "max_shard_bytes is 0"),
+    (lambda: WEIGHTS, -1, "max_shard_bytes is -1"),
+])  # fmt: skip
 def test_what_cannot_be_saved_is_refused_and_nothing_is_written(tmp_path, change, limit, message):
     save_checkpoint(tmp_path / "old", CONFIG, OLD)
     before = content(tmp_path / "old")

@@ -146,27 +146,24 @@ def test_generate_with_beams_prints_the_best_of_them(run, folder, monkeypatch):
     assert run("generate x --model TOY --beams 2")[1] == "xab\n"
 
 
-@pytest.mark.parametrize(
-    ("line", "fragments"),
-    [
-        ("generate x --model nowhere", ["'nowhere'", "neither a folder", "Hub id"]),
-        ("generate '' --model TOY", ["prompt is empty"]),
-        ("generate x --fim --model TOY", ["<fill>", "once"]),
-        ("generate x --temperature=-1 --model TOY", ["temperature is -1.0"]),
-        ("generate x --min-p=2 --model TOY", ["min_p is 2.0"]),
-        ("generate x --stop '' --model TOY", ["stop_strings", "none of them empty"]),
-        ("generate x --beams=2 --temperature=1", ["--beams", "leave out --temperature"]),
-        ("generate x --beams=2 --top-k=4", ["leave out --top-k"]),
-        ("generate x --beams=2 --top-p=0.5", ["leave out --top-p"]),
-        ("generate x --beams=2 --min-p=0.5", ["leave out --min-p"]),
-        ("generate x --beams=2 --repetition-penalty=2", ["leave out --repetition-penalty"]),
-        ("generate x --beams=2 --seed=0", ["leave out --seed"]),
-        ("generate x --beams=2 --stop=a", ["leave out --stop"]),
-        ("generate x --device tpu9 --model TOY", ["'tpu9'", "'auto'"]),
-        ("generate x --dtype int4 --model TOY", ["'int4'", "bfloat16"]),
-        ("inspect nowhere/at/all", ["neither a folder here nor a Hub id"]),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("line", "fragments"), [
+    ("generate x --model nowhere", ["'nowhere'", "neither a folder", "Hub id"]),
+    ("generate '' --model TOY", ["prompt is empty"]),
+    ("generate x --fim --model TOY", ["<fill>", "once"]),
+    ("generate x --temperature=-1 --model TOY", ["temperature is -1.0"]),
+    ("generate x --min-p=2 --model TOY", ["min_p is 2.0"]),
+    ("generate x --stop '' --model TOY", ["stop_strings", "none of them empty"]),
+    ("generate x --beams=2 --temperature=1", ["--beams", "leave out --temperature"]),
+    ("generate x --beams=2 --top-k=4", ["leave out --top-k"]),
+    ("generate x --beams=2 --top-p=0.5", ["leave out --top-p"]),
+    ("generate x --beams=2 --min-p=0.5", ["leave out --min-p"]),
+    ("generate x --beams=2 --repetition-penalty=2", ["leave out --repetition-penalty"]),
+    ("generate x --beams=2 --seed=0", ["leave out --seed"]),
+    ("generate x --beams=2 --stop=a", ["leave out --stop"]),
+    ("generate x --device tpu9 --model TOY", ["'tpu9'", "'auto'"]),
+    ("generate x --dtype int4 --model TOY", ["'int4'", "bfloat16"]),
+    ("inspect nowhere/at/all", ["neither a folder here nor a Hub id"]),
+])  # fmt: skip
 def test_errors_are_one_helpful_line(run, line, fragments):
     code, out, err = run(line)
     assert (code, out) == (1, "")

@@ -94,15 +94,11 @@ def test_the_older_and_the_newer_spelling_read_the_same(theta):
     assert read(**both) == config  # they agree
 
 
-@pytest.mark.parametrize(
-    ("key", "changes"),
-    [
-        ("rope_scaling", {}),
-        ("rope_scaling", {"rope_type": "yarn"}),
-        ("rope_parameters", {"rope_theta": 1e6}),
-        ("rope_parameters", {"type": ABSENT, "rope_type": "yarn", "rope_theta": 1e6}),
-    ],
-)
+@pytest.mark.parametrize(("key", "changes"), [
+    ("rope_scaling", {}), ("rope_scaling", {"rope_type": "yarn"}),
+    ("rope_parameters", {"rope_theta": 1e6}),
+    ("rope_parameters", {"type": ABSENT, "rope_type": "yarn", "rope_theta": 1e6}),
+])  # fmt: skip
 def test_yarn_in_every_spelling(key, changes):
     rope = {key: without_absent({**YARN, **changes})}
     assert read(**(NEW if key == "rope_parameters" else {}), **rope).rope_scaling == YARN_READ
@@ -133,18 +129,15 @@ def test_null_kv_heads_means_as_many_as_heads():
 # --- sliding window ---
 
 
-@pytest.mark.parametrize(
-    ("changes", "windows"),
-    [
-        ({}, [None, None, None]),  # sliding_window means nothing while use_sliding_window is false
-        ({"use_sliding_window": True}, [None, 4, 4]),
-        ({"use_sliding_window": True, "max_window_layers": 0}, [4, 4, 4]),
-        ({"use_sliding_window": True, "max_window_layers": 3}, [None, None, None]),
-        ({"use_sliding_window": True, "layer_types": [SLIDING, FULL, SLIDING]}, [4, None, 4]),
-        ({"layer_types": [FULL] * 3}, [None, None, None]),
-        ({"sliding_window": None}, [None, None, None]),
-    ],
-)
+@pytest.mark.parametrize(("changes", "windows"), [
+    ({}, [None, None, None]),  # sliding_window means nothing while use_sliding_window is false
+    ({"use_sliding_window": True}, [None, 4, 4]),
+    ({"use_sliding_window": True, "max_window_layers": 0}, [4, 4, 4]),
+    ({"use_sliding_window": True, "max_window_layers": 3}, [None, None, None]),
+    ({"use_sliding_window": True, "layer_types": [SLIDING, FULL, SLIDING]}, [4, None, 4]),
+    ({"layer_types": [FULL] * 3}, [None, None, None]),
+    ({"sliding_window": None}, [None, None, None]),
+])  # fmt: skip
 def test_which_layers_slide(changes, windows):
     config = read(**changes)
     assert [config.window(layer) for layer in range(3)] == windows
@@ -162,10 +155,8 @@ BAD = [  # field, values, what the message says besides field and value, other c
     ("num_hidden_layers", [0, -3], "at least 1"),
     ("intermediate_size", [True, 48.0, "48", [48], None], "integer"),
     ("max_position_embeddings", [False, 1e4, {}, None], "integer"),
-    ("num_attention_heads", ["4"], "integer"),
-    ("hidden_size", [32.0], "integer"),
-    ("head_dim", [8.0], "integer"),
-    ("max_window_layers", [-1], "at least 0"),
+    ("num_attention_heads", ["4"], "integer"), ("hidden_size", [32.0], "integer"),
+    ("head_dim", [8.0], "integer"), ("max_window_layers", [-1], "at least 0"),
     ("max_window_layers", ["1"], "integer"),
     ("hidden_size", [30], "divisible by num_attention_heads (4), or head_dim must be given"),
     ("num_attention_heads", [4], "divisible by num_key_value_heads (3)", "num_key_value_heads", 3),
@@ -181,24 +172,20 @@ BAD = [  # field, values, what the message says besides field and value, other c
     ("hidden_act", ["gelu", "relu", None], "must be 'silu'"),
     ("torch_dtype", ["int8", "float64", ["float32"]], "float32, bfloat16, float16"),
     ("tie_word_embeddings", [1, "false", None], "true or false"),
-    ("use_sliding_window", ["yes"], "true or false"),
-    ("sliding_window", [0], "at least 1"),
+    ("use_sliding_window", ["yes"], "true or false"), ("sliding_window", [0], "at least 1"),
     ("sliding_window", ["4096"], "integer"),
     ("eos_token_id", [61, [7, 61]], "eos_token_id is 61; it must be below vocab_size (61)"),
-    ("eos_token_id", ["end", True], "integer"),
-    ("bos_token_id", [-1], "at least 0"),
+    ("eos_token_id", ["end", True], "integer"), ("bos_token_id", [-1], "at least 0"),
     ("bos_token_id", [99], "below vocab_size (61)"),
-    ("pad_token_id", [61], "below vocab_size (61)"),
-    ("pad_token_id", [1.0], "integer"),
+    ("pad_token_id", [61], "below vocab_size (61)"), ("pad_token_id", [1.0], "integer"),
     ("layer_types", [FULL], "must be a list"),
     ("rope_scaling", ["yarn", [], 0, ""], "must be an object or null"),
     ("rope_parameters", [[1], "yarn", [], 0, ""], "must be an object or null"),
     ("quantization_config", [{"bits": 4}], "plain float checkpoint"),
-    ("attention_bias", [False], "does not implement"),
-    ("mlp_bias", [True], "does not implement"),
+    ("attention_bias", [False], "does not implement"), ("mlp_bias", [True], "does not implement"),
     ("partial_rotary_factor", [0.5], "does not implement"),
     ("use_mrope", [True], "does not implement"),
-]
+]  # fmt: skip
 BAD_VALUES = [(row[0], value, row[2], row[3:]) for row in BAD for value in row[1]]
 
 
@@ -339,15 +326,13 @@ def test_a_bad_file_is_refused(row, tmp_path):
 # --- back to config.json ---
 
 ROUND_TRIPS = {
-    "plain": {},
-    "untied": {"tie_word_embeddings": False},
-    "head_dim": {"head_dim": 10},
-    "yarn": {"rope_scaling": {**YARN, "attention_factor": 0.9}},
+    "plain": {}, "untied": {"tie_word_embeddings": False},
+    "head_dim": {"head_dim": 10}, "yarn": {"rope_scaling": {**YARN, "attention_factor": 0.9}},
     "sliding": {"use_sliding_window": True},
     "layer types": {"use_sliding_window": True, "layer_types": [SLIDING, FULL, FULL]},
     "stop tokens": {"eos_token_id": [7, 9], "pad_token_id": 9},
     "no stop tokens": {"eos_token_id": None},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("changes", ROUND_TRIPS.values(), ids=ROUND_TRIPS)

@@ -10,10 +10,9 @@ from qwenkit.generate import complete, complete_batch, generate_batch, row_seed
 
 PROMPTS = [ids(1, length, seed=length)[0].tolist() for length in (5, 1, 12, 3)]
 CODE = [
-    "def add(a, b):\n    return",
-    "import",
+    "def add(a, b):\n    return", "import",
     "class Stack:\n    def __init__(self):\n        self.items = []\n\n    def push(",
-]
+]  # fmt: skip
 SAMPLED = {
     "temperature": 1.0, "top_k": 30, "top_p": 0.95, "min_p": 0.01, "repetition_penalty": 1.2,
     "max_new_tokens": 8, "stop_ids": (7,),
@@ -121,13 +120,11 @@ def test_padding_rows_of_the_vocabulary_are_never_chosen():
 
 
 BAD = {
-    "no prompts": ([], "prompts is"),
-    "bare ids": ([1, 2, 3], r"prompts\[0\]: input_ids"),
-    "an empty prompt": ([[1], []], r"prompts\[1\]: input_ids"),
-    "text": ("abc", "prompts is 'abc'"),
+    "no prompts": ([], "prompts is"), "bare ids": ([1, 2, 3], r"prompts\[0\]: input_ids"),
+    "an empty prompt": ([[1], []], r"prompts\[1\]: input_ids"), "text": ("abc", "prompts is 'abc'"),
     "an id past the vocabulary": ([[1], [2, 61]], r"prompts\[1\]: input_ids holds 61"),
     "a tensor of two": ([torch.ones(2, 3).long()], r"prompts\[0\]: input_ids"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("prompts", "words"), BAD.values(), ids=BAD)
@@ -167,16 +164,11 @@ def test_each_text_ends_before_its_own_stop_string_and_its_row_stops(toy):
     assert shapes[-1][0] < 3
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"prompts": "abc"}, "prompts is 'abc'"),
-        ({"prompts": []}, "prompts is"),
-        ({"prompts": ["a", ""]}, r"prompts\[1\]"),
-        ({"prompts": 3}, "prompts is 3"),
-        ({"stop_strings": "x"}, "stop_strings is 'x'"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"prompts": "abc"}, "prompts is 'abc'"), ({"prompts": []}, "prompts is"),
+    ({"prompts": ["a", ""]}, r"prompts\[1\]"), ({"prompts": 3}, "prompts is 3"),
+    ({"stop_strings": "x"}, "stop_strings is 'x'"),
+])  # fmt: skip
 def test_bad_arguments_of_complete_batch_are_refused(toy, settings, words):
     with pytest.raises(InputError, match=words):
         complete_batch(*toy, **{"prompts": ["a"], **settings})

@@ -13,13 +13,9 @@ from qwenkit.generate import beam_search, log_probabilities
 LENGTH = 8
 SETTINGS = [
     # num_beams, length_penalty, which tokens of the greedy text are stop tokens
-    (2, 1.0, (2,)),
-    (4, 1.0, (1, 4, 7)),
-    (4, 0.0, (3,)),
-    (3, 2.0, (2, 6)),
-    (5, -0.5, (0, 4)),
-    (4, 1.0, ()),
-]
+    (2, 1.0, (2,)), (4, 1.0, (1, 4, 7)), (4, 0.0, (3,)), (3, 2.0, (2, 6)),
+    (5, -0.5, (0, 4)), (4, 1.0, ()),
+]  # fmt: skip
 MODELS = [("gqa", 0), ("tied", 1), ("mqa", 3)]  # variant, seed
 
 
@@ -150,10 +146,9 @@ def test_padding_rows_of_the_vocabulary_are_never_chosen():
 
 
 BAD = {
-    "input_ids": ([], [[1], [2]]),
-    "num_beams": (0, 2.0, True),
+    "input_ids": ([], [[1], [2]]), "num_beams": (0, 2.0, True),
     "length_penalty": ("1", float("nan"), None),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, v) for name in BAD for v in BAD[name]])

@@ -55,11 +55,10 @@ def test_each_step_equals_a_full_forward(toy, prompt):
         ids = torch.cat([ids, torch.tensor([[step.token_id]])], dim=1)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{}, {"temperature": 1.0}, {"temperature": 0.7, "top_k": 20, "top_p": 0.8},
-     {"repetition_penalty": 1.2}],
-)  # fmt: skip
+@pytest.mark.parametrize("settings", [
+    {}, {"temperature": 1.0},
+    {"temperature": 0.7, "top_k": 20, "top_p": 0.8}, {"repetition_penalty": 1.2},
+])  # fmt: skip
 def test_probabilities_of_every_step_sum_to_one(toy, prompt, settings):
     model, tokenizer = toy
     steps = list(generate(model, prompt, 10, seed=0, stop_ids=(), **settings))
@@ -107,17 +106,12 @@ def test_a_step_tells_what_was_done_to_its_logits(toy, prompt):
         assert done["min_p"].isfinite()[step.token_id]
 
 
-@pytest.mark.parametrize(
-    ("settings", "names"),
-    [
-        ({}, []),
-        ({"repetition_penalty": 1.5}, ["repetition_penalty"]),
-        ({"top_k": 3, "top_p": 0.5, "min_p": 0.5}, []),  # greedy: nothing is sampled
-        ({"temperature": 1.0}, []),
-        ({"temperature": 1.0, "min_p": 0.1}, ["min_p"]),
-        ({"temperature": 0.5, "top_k": 3}, ["temperature", "top_k"]),
-    ],
-)
+@pytest.mark.parametrize(("settings", "names"), [
+    ({}, []), ({"repetition_penalty": 1.5}, ["repetition_penalty"]),
+    ({"top_k": 3, "top_p": 0.5, "min_p": 0.5}, []),  # greedy: nothing is sampled
+    ({"temperature": 1.0}, []), ({"temperature": 1.0, "min_p": 0.1}, ["min_p"]),
+    ({"temperature": 0.5, "top_k": 3}, ["temperature", "top_k"]),
+])  # fmt: skip
 @pytest.mark.parametrize("padded", [True, False])
 def test_the_softmax_of_the_last_transform_is_what_was_chosen_from(
     toy, prompt, settings, names, padded, monkeypatch
@@ -201,18 +195,13 @@ def test_only_the_steps_asked_for_are_computed(toy, prompt):
 
 
 BAD = {
-    "no ids": [],
-    "an empty tensor": torch.zeros(1, 0, dtype=torch.long),
-    "two prompts": torch.zeros(2, 3, dtype=torch.long),
-    "one number": torch.tensor(3),
-    "three dimensions": torch.zeros(1, 1, 3, dtype=torch.long),
-    "floats": torch.zeros(1, 3),
-    "booleans": torch.ones(1, 3, dtype=torch.bool),
-    "text": "def f():",
-    "ragged lists": [[1, 2], [3]],
-    "an id past the vocabulary": [1, 10**6],
+    "no ids": [], "an empty tensor": torch.zeros(1, 0, dtype=torch.long),
+    "two prompts": torch.zeros(2, 3, dtype=torch.long), "one number": torch.tensor(3),
+    "three dimensions": torch.zeros(1, 1, 3, dtype=torch.long), "floats": torch.zeros(1, 3),
+    "booleans": torch.ones(1, 3, dtype=torch.bool), "text": "def f():",
+    "ragged lists": [[1, 2], [3]], "an id past the vocabulary": [1, 10**6],
     "a negative id": [1, -1],
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("ids", BAD.values(), ids=BAD)

@@ -77,20 +77,18 @@ def test_the_penalty_divides_positive_and_multiplies_negative_logits_once():
 PROBS = torch.tensor([0.1, 0.5, 0.15, 0.25])
 
 
-@pytest.mark.parametrize(
-    ("keep", "value", "kept"),
-    [
-        (keep_top_k, 2, [0, 0.5, 0, 0.25]), (keep_top_k, 0, PROBS), (keep_top_k, 100, PROBS),
-        # the fewest that reach it
-        (keep_top_p, 0.3, [0, 0.5, 0, 0]), (keep_top_p, 0.6, [0, 0.5, 0, 0.25]),
-        (keep_top_p, 0.8, [0, 0.5, 0.15, 0.25]), (keep_top_p, 0.95, PROBS),
-        (keep_top_p, 1.0, PROBS),
-        # what is likely enough next to the most likely
-        (keep_min_p, 0.0, PROBS), (keep_min_p, 0.19, PROBS),
-        (keep_min_p, 0.29, [0, 0.5, 0.15, 0.25]), (keep_min_p, 0.49, [0, 0.5, 0, 0.25]),
-        (keep_min_p, 0.51, [0, 0.5, 0, 0]), (keep_min_p, 1, [0, 0.5, 0, 0]),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("keep", "value", "kept"), [
+    (keep_top_k, 2, [0, 0.5, 0, 0.25]), (keep_top_k, 0, PROBS),
+    (keep_top_k, 100, PROBS),
+    # the fewest that reach it
+    (keep_top_p, 0.3, [0, 0.5, 0, 0]), (keep_top_p, 0.6, [0, 0.5, 0, 0.25]),
+    (keep_top_p, 0.8, [0, 0.5, 0.15, 0.25]), (keep_top_p, 0.95, PROBS),
+    (keep_top_p, 1.0, PROBS),
+    # what is likely enough next to the most likely
+    (keep_min_p, 0.0, PROBS), (keep_min_p, 0.19, PROBS),
+    (keep_min_p, 0.29, [0, 0.5, 0.15, 0.25]), (keep_min_p, 0.49, [0, 0.5, 0, 0.25]),
+    (keep_min_p, 0.51, [0, 0.5, 0, 0]), (keep_min_p, 1, [0, 0.5, 0, 0]),
+])  # fmt: skip
 def test_what_is_kept_keeps_its_logit_and_the_rest_is_minus_infinity(keep, value, kept):
     assert torch.equal(keep(PROBS.log(), value), torch.as_tensor(kept).log())
     equal = torch.zeros(4)

@@ -5,13 +5,12 @@ import random
 
 import pytest
 import torch
-from qwenkit.tokenizer.tokenizer import _BYTE_OF
 from speaking import fed_to, says, tokens
 
 from qwenkit.errors import InputError, TokenizerError
 from qwenkit.generate import complete, fill, stream
 from qwenkit.generate.text import TextWriter
-from qwenkit.tokenizer import Tokenizer
+from qwenkit.tokenizer import Tokenizer, byte_alphabet
 
 
 class Pieces(Tokenizer):
@@ -146,7 +145,7 @@ def test_a_character_cut_short_shows_at_the_end(toy, said, count):
 
 @pytest.mark.parametrize("broken", [[0xE9, 0x61], [0x80, 0x80, 0x61], [0xF0, 0x9F, 0x61, 0x62]])
 def test_broken_bytes_in_the_middle_join_to_what_decode_says(toy, said, broken):
-    alphabet = {raw: char for char, raw in _BYTE_OF.items()}
+    alphabet = {raw: char for char, raw in byte_alphabet().items()}
     ids = [toy[1].backend.token_to_id(alphabet[byte]) for byte in broken]
     ids += toy[1].encode(" and so on")
     out = "".join(said(ids, max_new_tokens=len(ids), stop_ids=()))
@@ -189,14 +188,11 @@ def test_random_texts_end_where_their_full_text_says(toy, seed):
     assert len(got) <= 12
 
 
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        *((wrong, "must be a list of texts") for wrong in ("\n", [1], None, 3, b"ab")),
-        (["a", ""], "none of them empty"),
-        (["<|im_end|>"], "a special token, which is not text; put its id"),
-    ],
-)
+@pytest.mark.parametrize(("wrong", "words"), [
+    *((wrong, "must be a list of texts") for wrong in ("\n", [1], None, 3, b"ab")),
+    (["a", ""], "none of them empty"),
+    (["<|im_end|>"], "a special token, which is not text; put its id"),
+])  # fmt: skip
 def test_wrong_stop_strings_and_no_prompt_are_refused_at_the_call(toy, wrong, words):
     with pytest.raises(InputError, match=f"stop_strings .*{words}"):
         stream(*toy, "x", stop_strings=wrong)

@@ -220,8 +220,7 @@ def test_a_rehearsed_lora_step_would_run_on_mps():
 
 BAD = {
     "rank 0": ({"rank": 0}, "rank is 0; it must be an integer"),
-    "half a rank": ({"rank": 1.5}, "rank is 1.5"),
-    "True": ({"rank": True}, "rank is True"),
+    "half a rank": ({"rank": 1.5}, "rank is 1.5"), "True": ({"rank": True}, "rank is True"),
     "alpha 0": ({"alpha": 0}, "alpha is 0; it must be a number above 0"),
     "alpha infinite": ({"alpha": float("inf")}, "alpha is inf"),
     "alpha as text": ({"alpha": "16"}, "alpha is '16'"),
@@ -231,7 +230,7 @@ BAD = {
     "nothing": ({"targets": ()}, "targets is ()"),
     "a wrong name": ({"targets": ("q_proj", "query")}, "it must be some of"),
     "a tied head": ({"targets": ("lm_head",)}, "lm_head, which this model does not have"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BAD)

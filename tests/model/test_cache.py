@@ -187,11 +187,9 @@ def test_another_batch_size_is_refused():
 
 
 OTHERS = {
-    "fewer kv heads": {"num_key_value_heads": 1},
-    "more kv heads": {"num_key_value_heads": 4},
-    "wider heads": {"head_dim": 10},
-    "fewer layers": {"num_hidden_layers": LAYERS - 1},
-}
+    "fewer kv heads": {"num_key_value_heads": 1}, "more kv heads": {"num_key_value_heads": 4},
+    "wider heads": {"head_dim": 10}, "fewer layers": {"num_hidden_layers": LAYERS - 1},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", OTHERS)

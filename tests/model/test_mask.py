@@ -11,18 +11,12 @@ def table(text):
     return torch.tensor([[mark == "x" for mark in row] for row in text.split()])
 
 
-@pytest.mark.parametrize(
-    ("queries", "past", "window", "want"),
-    [
-        (3, 0, None, "x.. xx. xxx"),
-        (1, 3, None, "xxxx"),
-        (2, 3, None, "xxxx. xxxxx"),  # not "x.... xx...", a triangle aligned with the first key
-        (4, 0, 2, "x... xx.. .xx. ..xx"),
-        (3, 0, 1, "x.. .x. ..x"),
-        (2, 3, 3, ".xxx. ..xxx"),
-        (3, 0, 9, "x.. xx. xxx"),
-    ],
-)
+@pytest.mark.parametrize(("queries", "past", "window", "want"), [
+    (3, 0, None, "x.. xx. xxx"), (1, 3, None, "xxxx"),
+    (2, 3, None, "xxxx. xxxxx"),  # not "x.... xx...", a triangle aligned with the first key
+    (4, 0, 2, "x... xx.. .xx. ..xx"), (3, 0, 1, "x.. .x. ..x"),
+    (2, 3, 3, ".xxx. ..xxx"), (3, 0, 9, "x.. xx. xxx"),
+])  # fmt: skip
 def test_causal_mask(queries, past, window, want):
     assert torch.equal(causal_mask(queries, past, window), table(want))
 

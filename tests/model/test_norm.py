@@ -15,15 +15,12 @@ def norm(weight, eps=1e-6, dtype=torch.float32):
 ROOT = 12.5**0.5
 
 
-@pytest.mark.parametrize(
-    ("x", "weight", "eps", "want"),
-    [
-        ([3.0, 4.0], [1.0, 10.0], 0.0, [3 / ROOT, 40 / ROOT]),  # mean square 12.5
-        ([5.0, 5.0, 5.0], [1.0, 1.0, 1.0], 1e-6, [1.0, 1.0, 1.0]),  # no mean is subtracted
-        # mean square 1e-6, as large as eps, which is inside the root; outside: 0.999
-        ([1e-3, -1e-3], [1.0, 1.0], 1e-6, [0.5**0.5, -(0.5**0.5)]),
-    ],
-)
+@pytest.mark.parametrize(("x", "weight", "eps", "want"), [
+    ([3.0, 4.0], [1.0, 10.0], 0.0, [3 / ROOT, 40 / ROOT]),  # mean square 12.5
+    ([5.0, 5.0, 5.0], [1.0, 1.0, 1.0], 1e-6, [1.0, 1.0, 1.0]),  # no mean is subtracted
+    # mean square 1e-6, as large as eps, which is inside the root; outside: 0.999
+    ([1e-3, -1e-3], [1.0, 1.0], 1e-6, [0.5**0.5, -(0.5**0.5)]),
+])  # fmt: skip
 def test_by_hand(x, weight, eps, want):
     torch.testing.assert_close(norm(weight, eps)(torch.tensor([x])), torch.tensor([want]))
 

@@ -31,13 +31,10 @@ def test_frequencies_follow_theta(theta, second):
     torch.testing.assert_close(got, torch.tensor([1.0, second]))
 
 
-@pytest.mark.parametrize(
-    ("x", "position", "want"),
-    [
-        ([1.0, 0, 0, 0], 1, [math.cos(1), 0, math.sin(1), 0]),  # interleaved: sin at index 1
-        ([0.0, 0, 0, 1], 200, [0, -math.sin(0.2), 0, math.cos(0.2)]),  # the second pair is slow
-    ],
-)
+@pytest.mark.parametrize(("x", "position", "want"), [
+    ([1.0, 0, 0, 0], 1, [math.cos(1), 0, math.sin(1), 0]),  # interleaved: sin at index 1
+    ([0.0, 0, 0, 1], 200, [0, -math.sin(0.2), 0, math.cos(0.2)]),  # the second pair is slow
+])  # fmt: skip
 def test_dimension_i_pairs_with_i_plus_half(x, position, want):
     torch.testing.assert_close(rotated(torch.tensor(x), position), torch.tensor(want))
 
@@ -117,15 +114,13 @@ def _yarn(**changes):
 
 
 YARNS = {
-    "plain": {},
-    "factor 1": {"factor": 1.0},
-    "factor": {"factor": 8.0},
-    "betas": {"beta_fast": 4.0, "beta_slow": 0.5},
+    "plain": {}, "factor 1": {"factor": 1.0},
+    "factor": {"factor": 8.0}, "betas": {"beta_fast": 4.0, "beta_slow": 0.5},
     "attention factor": {"attention_factor": 0.7},
     "context": {"original_max_position_embeddings": 64},
     "empty ramp": {"original_max_position_embeddings": 1},
     "released": {"original_max_position_embeddings": 32768, "theta": 1_000_000.0, "head_dim": 64},
-}
+}  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore")  # transformers remarks on unusual factors

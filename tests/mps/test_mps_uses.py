@@ -222,8 +222,7 @@ def scores_heads(model, tokenizer):
 
 
 USES = {
-    "talks": talks,
-    "streams": lambda m, t: qk.stream(m, t, "def f", stop_strings=["\n"], **SHORT),
+    "talks": talks, "streams": lambda m, t: qk.stream(m, t, "def f", stop_strings=["\n"], **SHORT),
     "fills_in": lambda m, t: qk.fill(m, t, "def f(", "):", **SHORT),
     "scores_a_text": lambda m, t: score_text(m, t, "def f(x): return x"),
     "completes_several": lambda m, t: qk.complete_batch(
@@ -232,13 +231,12 @@ USES = {
     "trims_and_reorders_a_cache": trims_and_reorders_a_cache,
     "reads_the_stream_early": lambda m, t: interpret.logit_lens(m, t("def f(x):").to(m.device)),
     "attributes_a_logit": lambda m, t: interpret.attribute_logit(m, t("def f(x):").to(m.device)),
-    "switches_heads_off": switches_heads_off,
-    "patches": patches,
+    "switches_heads_off": switches_heads_off, "patches": patches,
     "scores_heads": scores_heads,
     "finds_where_two_runs_part": lambda m, t: interpret.divergences(
         m, m, (text := t("def f(x)").to(m.device)), text.flip(1)
     ),
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

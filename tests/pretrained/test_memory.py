@@ -111,10 +111,9 @@ def test_bytes_are_written_for_people():
 # --- refusing ---
 
 
-@pytest.mark.parametrize(
-    ("dtype", "free", "advice"),
-    [("float32", 20, "bfloat16"), *((dtype, 8, "smaller") for dtype in DTYPES)],
-)
+@pytest.mark.parametrize(("dtype", "free", "advice"), [
+    ("float32", 20, "bfloat16"), *((dtype, 8, "smaller") for dtype in DTYPES),
+])  # fmt: skip
 def test_bfloat16_is_advised_where_that_would_fit_else_a_smaller_model(dtype, free, advice):
     with pytest.raises(MemoryError) as caught:
         refuse_what_cannot_fit(published("7B"), dtype, free * 10**9, "Qwen/some-model")

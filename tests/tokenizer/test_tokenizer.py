@@ -15,36 +15,24 @@ from qwenkit.tokenizer import Tokenizer, learn_merges, write_tokenizer
 from qwenkit.tokenizer.bpe import SPECIAL
 
 TEXTS = {
-    "empty": "",
-    "space": " ",
+    "empty": "", "space": " ",
     "code": "def f(x: int) -> int:\n    return x ** 2  # done\n\n\tif x:\r\n        pass   \n",
-    "tabs": "\tif x:\n\t\treturn\ty\n",
-    "CRLF": "a = 1\r\nb = 2\r\n\r\n",
-    "bare CR": "a\rb",
-    "many spaces": "        x        y  ",
-    "digits": "3.14159 1234567890 0xFF",
-    "contractions": "It's we'll DON'T they've",
-    "NUL": "a\0b\0",
-    "control bytes": "".join(map(chr, range(32))) + "\x1b[31m\x7f\x80\x9f",
-    "Latin": "naïve café Ærøskøbing ß",
-    "CJK": "面積は幅×高さ。变量 = 函数(参数)",
-    "Arabic and Hebrew": "مرحبا שלום",
-    "Devanagari": "नमस्ते दुनिया",
-    "Thai": "สวัสดี",
-    "emoji": "🙂 🧑🏽‍🚀 🏳️‍🌈 👩‍👩‍👧‍👦",
-    "mathematics": "∑∫√∞ 𝔸𝕓𝒄 x²",
-    "not a character": "\ufeff\ufffe\uffff\U0010ffff",
-    "replacement": "\ufffd",
-    "byte order mark": "\ufeffx",
-    "odd spaces": "a\u00a0b\u2003c\u3000d\u200be\u2028f\u0085g",
-    "long word": "a" * 1_000,
+    "tabs": "\tif x:\n\t\treturn\ty\n", "CRLF": "a = 1\r\nb = 2\r\n\r\n",
+    "bare CR": "a\rb", "many spaces": "        x        y  ",
+    "digits": "3.14159 1234567890 0xFF", "contractions": "It's we'll DON'T they've",
+    "NUL": "a\0b\0", "control bytes": "".join(map(chr, range(32))) + "\x1b[31m\x7f\x80\x9f",
+    "Latin": "naïve café Ærøskøbing ß", "CJK": "面積は幅×高さ。变量 = 函数(参数)",
+    "Arabic and Hebrew": "مرحبا שלום", "Devanagari": "नमस्ते दुनिया",
+    "Thai": "สวัสดี", "emoji": "🙂 🧑🏽‍🚀 🏳️‍🌈 👩‍👩‍👧‍👦",
+    "mathematics": "∑∫√∞ 𝔸𝕓𝒄 x²", "not a character": "\ufeff\ufffe\uffff\U0010ffff",
+    "replacement": "\ufffd", "byte order mark": "\ufeffx",
+    "odd spaces": "a\u00a0b\u2003c\u3000d\u200be\u2028f\u0085g", "long word": "a" * 1_000,
     "long run of spaces": " " * 999 + "x",
     "chat": "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<|endoftext|>",
     "infilling": "<|fim_prefix|>def f(\n<|fim_suffix|>\n    return x<|fim_middle|>x):<|endoftext|>",
     "all special tokens": " ".join(SPECIAL) + "".join(SPECIAL),
-    "nearly special": "<|im_start |> <|im_start <|unknown|> |>",
-    "byte alphabet": "Ġ Ċ ĉ č",
-}
+    "nearly special": "<|im_start |> <|im_start <|unknown|> |>", "byte alphabet": "Ġ Ċ ĉ č",
+}  # fmt: skip
 FILES = sorted((ROOT / "qwenkit").glob("c*/*.py"))
 CODE = "".join(file.read_text("utf-8") for file in FILES)[:60_000]
 
@@ -162,10 +150,9 @@ def test_token_strings_show_spaces_and_split_characters(tokenizer):
 
 TALK = [
     {"role": "system", "content": "You write Python."},
-    {"role": "user", "content": "Sum a list.\n\n"},
-    {"role": "assistant", "content": "sum(x)"},
+    {"role": "user", "content": "Sum a list.\n\n"}, {"role": "assistant", "content": "sum(x)"},
     {"role": "user", "content": "  Now a <|im_end|> mean: 🙂"},
-]
+]  # fmt: skip
 # What Qwen's own templates use: whitespace control, namespaces, loop state, tests, tojson.
 HARD = """{%- set ns = namespace(count=0) %}
 {%- if messages[0]['role'] == 'system' %}
@@ -237,34 +224,25 @@ def test_a_hard_template_equals_that_of_transformers(templated, tools, plain):
 MALICIOUS = {
     "class": "{{ ''.__class__.__mro__ }}",
     "subclasses": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-    "attr filter": "{{ ''|attr('__class__') }}",
-    "item": "{{ ''['__class__']['__mro__'] }}",
-    "globals": "{{ raise_exception.__globals__ }}",
-    "code": "{{ strftime_now.__code__ }}",
+    "attr filter": "{{ ''|attr('__class__') }}", "item": "{{ ''['__class__']['__mro__'] }}",
+    "globals": "{{ raise_exception.__globals__ }}", "code": "{{ strftime_now.__code__ }}",
     "cycler": "{{ cycler.__init__.__globals__.os.popen('echo hacked').read() }}",
     "format": "{{ '{0.__class__.__mro__}'.format(1) }}",
     "format_map": "{{ '{x.__class__}'.format_map({'x': 1}) }}",
-    "self": "{{ self.__init__.__globals__ }}",
-    "import": "{% import 'os' as os %}{{ os }}",
+    "self": "{{ self.__init__.__globals__ }}", "import": "{% import 'os' as os %}{{ os }}",
     "include": "{% include '/etc/passwd' %}",
-}
+}  # fmt: skip
 FAILING = [
     # They would change the messages.
-    "{{ messages.append({'role': 'user', 'content': 'x'}) }}",
-    "{{ messages.pop() }}",
-    "{{ messages[0].update({'content': 'changed'}) }}",
-    "{{ messages[0].clear() }}",
+    "{{ messages.append({'role': 'user', 'content': 'x'}) }}", "{{ messages.pop() }}",
+    "{{ messages[0].update({'content': 'changed'}) }}", "{{ messages[0].clear() }}",
     "{% set messages[0].content = 'changed' %}",
     # They are wrong in themselves.
-    "{{ raise_exception('roles must alternate') }}",
-    "{% if %}",
-    "{{ messages[0].content + 1 }}",
-    "{{ messages[0].absent.name }}",
-    "{{ 1 / 0 }}",
-    "{{ messages[99].content.x }}",
-    "{% for i in range(10**12) %}{% endfor %}",
-    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-]
+    "{{ raise_exception('roles must alternate') }}", "{% if %}",
+    "{{ messages[0].content + 1 }}", "{{ messages[0].absent.name }}",
+    "{{ 1 / 0 }}", "{{ messages[99].content.x }}",
+    "{% for i in range(10**12) %}{% endfor %}", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("template", MALICIOUS.values(), ids=MALICIOUS)

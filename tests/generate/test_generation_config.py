@@ -22,12 +22,10 @@ from qwenkit.generate import (
 
 INF, NAN = float("inf"), float("nan")
 WRONG = {
-    "temperature": (-0.1, INF, NAN, "1", None, True),
-    "top_k": (-1, 1.5, True, None, NAN),
-    "top_p": (0.0, 1.1, -1.0, NAN, "0.9", None),
-    "repetition_penalty": (0.0, -1.0, INF, NAN, None),
+    "temperature": (-0.1, INF, NAN, "1", None, True), "top_k": (-1, 1.5, True, None, NAN),
+    "top_p": (0.0, 1.1, -1.0, NAN, "0.9", None), "repetition_penalty": (0.0, -1.0, INF, NAN, None),
     "min_p": (-0.1, 1.1, NAN, "0.1", None, True),
-}
+}  # fmt: skip
 WRONG_HERE = {
     "max_new_tokens": (0, -5, 1.5, True, None),
     "stop_ids": (3, ("x",), "x", (1.0,), [True], [None]),
@@ -56,10 +54,9 @@ CALLS = {
     "complete": lambda *both, **options: complete(*both, "a", **options),
     "complete_batch": lambda *both, **options: complete_batch(*both, ["a"], **options),
     "fill": lambda *both, **options: fill(*both, "a", "b", **options),
-    "stream of a conversation": text_of(Conversation.stream),
-    "say": text_of(Conversation.say),
+    "stream of a conversation": text_of(Conversation.stream), "say": text_of(Conversation.say),
     "beam_search": lambda model, _, **options: beam_search(model, [1, 2], **options),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("call", CALLS)
