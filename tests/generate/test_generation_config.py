@@ -5,20 +5,9 @@ import torch
 from reference import tiny
 from speaking import tokens
 
+import qwenkit as qk
 from qwenkit.errors import InputError
-from qwenkit.generate import (
-    Conversation,
-    GenerationConfig,
-    Sampling,
-    beam_search,
-    complete,
-    complete_batch,
-    fill,
-    generate,
-    generate_batch,
-    row_seed,
-    stream,
-)
+from qwenkit.generate import Conversation, GenerationConfig, Sampling, row_seed
 
 INF, NAN = float("inf"), float("nan")
 WRONG = {
@@ -43,19 +32,16 @@ def test_values_out_of_range_are_refused_by_name(kind, name, value):
     assert str(caught.value).startswith(f"{name} is {value!r}; it must be")
 
 
-def text_of(talk):
-    return lambda model, tokenizer, **options: talk(Conversation(model, tokenizer), "a", **options)
-
-
 CALLS = {
-    "generate": lambda model, _, **options: generate(model, [1, 2], **options),
-    "generate_batch": lambda model, _, **options: generate_batch(model, [[1, 2]], **options),
-    "stream": lambda *both, **options: stream(*both, "a", **options),
-    "complete": lambda *both, **options: complete(*both, "a", **options),
-    "complete_batch": lambda *both, **options: complete_batch(*both, ["a"], **options),
-    "fill": lambda *both, **options: fill(*both, "a", "b", **options),
-    "stream of a conversation": text_of(Conversation.stream), "say": text_of(Conversation.say),
-    "beam_search": lambda model, _, **options: beam_search(model, [1, 2], **options),
+    "generate": lambda model, _, **options: qk.generate(model, [1, 2], **options),
+    "generate_batch": lambda model, _, **options: qk.generate_batch(model, [[1, 2]], **options),
+    "stream": lambda *both, **options: qk.stream(*both, "a", **options),
+    "complete": lambda *both, **options: qk.complete(*both, "a", **options),
+    "complete_batch": lambda *both, **options: qk.complete_batch(*both, ["a"], **options),
+    "fill": lambda *both, **options: qk.fill(*both, "a", "b", **options),
+    "stream of a conversation": lambda *both, **o: Conversation(*both).stream("a", **o),
+    "say": lambda *both, **options: Conversation(*both).say("a", **options),
+    "beam_search": lambda model, _, **options: qk.beam_search(model, [1, 2], **options),
 }  # fmt: skip
 
 
@@ -71,8 +57,8 @@ def test_every_function_refuses_them_at_the_call_and_names_what_it_does_not_know
 
 def test_what_is_equal_is_equal_and_what_stops_is_the_models_unless_given():
     config, model = GenerationConfig(temperature=0.5, stop_ids=[3, 5, 3]), tiny()
+    assert GenerationConfig(temperature=0.5) != config
     assert config == GenerationConfig(stop_ids=[3, 5, 3], temperature=0.5)
-    assert config != GenerationConfig(temperature=0.5)
     assert GenerationConfig() == GenerationConfig(max_new_tokens=64)
     model.stop_ids = (7, 8)
     for given, stops in ((None, {7, 8}), ((), set()), ([3, 5, 3], {3, 5}), ({9}, {9})):
@@ -92,7 +78,7 @@ def test_seeds_of_rows_are_far_apart_and_none_is_different_each_time():
 
 
 @pytest.mark.parametrize(
-    "call", [tokens, lambda model, ids, *count, **o: generate_batch(model, [ids], **o)]
+    "call", [tokens, lambda model, ids, *count, **o: qk.generate_batch(model, [ids], **o)]
 )
 def test_the_global_random_state_is_left_alone_and_does_not_matter(call):
     model, draws = tiny(), {"temperature": 1.0, "max_new_tokens": 12, "stop_ids": ()}

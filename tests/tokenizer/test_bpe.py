@@ -109,7 +109,8 @@ def test_special_tokens_in_the_text_are_characters():
 
 def test_too_small_a_vocabulary_and_a_single_string_are_refused():
     for size in (264, 0, -1):
-        with pytest.raises(InputError, match=f"vocab_size is {size}; it must be at least 265: 256 b"):
+        wrong = f"vocab_size is {size}; it must be at least 265: 256 byt"
+        with pytest.raises(InputError, match=wrong):
             learn_merges(["text"], size)
     with pytest.raises(InputError, match="texts is one str; it must be a list of texts"):
         learn_merges("low low low", 300)
