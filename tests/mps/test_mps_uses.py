@@ -1,6 +1,7 @@
 """Rehearsing what a reader does with a model: all of it would run on MPS."""
 
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 VERSION = "2.13.0"  # its known defects: those that the pinned torch has
 FUSED = "aten::_scaled_dot_product_attention_math_for_mps"
 SHORT = {"max_new_tokens": 3, "stop_ids": ()}
+SAMPLED = {**SHORT, "temperature": 0.9}
 
 
 def no_problems(fn, *inputs):
@@ -148,30 +150,24 @@ def test_what_is_computed_again_in_the_backward_pass_would_run():
     rope = model.model.rotary_emb(torch.arange(5)[None])
     x = torch.randn(2, 5, model.config.hidden_size, requires_grad=True)
 
-    again = no_problems(
-        lambda x: checkpoint(layer, x, rope, None, use_reentrant=False).sum().backward(), x
-    )
+    recomputed = partial(checkpoint, layer, use_reentrant=False)
+    again = no_problems(lambda x: recomputed(x, rope, None).sum().backward(), x)
     once = no_problems(lambda x: torch.autograd.grad(layer(x, rope, None).sum(), x), x)
     assert again.operators["aten::rsqrt"] == 2 * once.operators["aten::rsqrt"] == 4
 
 
-def test_lora_that_is_added_inside_and_moved_would_run():
+def test_lora_that_is_added_inside_and_a_step_of_training_it_with_dropout_would_run():
     model = accelerated()
     no_problems(lambda x: (qk.add_lora(model, rank=2, dropout=0.1), model(x)), ids(1, 6))
-
-
-def test_a_step_of_training_lora_with_dropout_would_run():
     model = swap(small_model())
     qk.add_lora(model, rank=3, dropout=0.2, targets=("q_proj", "v_proj", "down_proj"))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
     trainer = small_trainer(model=model)
     model.train()
-    report = no_problems(
-        lambda: (trainer.train_step(), qk.merge_lora(model), qk.unmerge_lora(model))
-    )
+    steps = (trainer.train_step, partial(qk.merge_lora, model), partial(qk.unmerge_lora, model))
+    report = no_problems(lambda: [step() for step in steps])
     assert report.operators["aten::bernoulli_.float"] == 3 * 2  # each target, in two layers
     assert trainer.step == 1
 
@@ -225,9 +221,7 @@ USES = {
     "talks": talks, "streams": lambda m, t: qk.stream(m, t, "def f", stop_strings=["\n"], **SHORT),
     "fills_in": lambda m, t: qk.fill(m, t, "def f(", "):", **SHORT),
     "scores_a_text": lambda m, t: score_text(m, t, "def f(x): return x"),
-    "completes_several": lambda m, t: qk.complete_batch(
-        m, t, ["def f", "x"], temperature=0.9, seed=3, **SHORT
-    ),
+    "completes_several": lambda m, t: qk.complete_batch(m, t, ["def f", "x"], seed=3, **SAMPLED),
     "trims_and_reorders_a_cache": trims_and_reorders_a_cache,
     "reads_the_stream_early": lambda m, t: interpret.logit_lens(m, t("def f(x):").to(m.device)),
     "attributes_a_logit": lambda m, t: interpret.attribute_logit(m, t("def f(x):").to(m.device)),
