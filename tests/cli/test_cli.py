@@ -171,11 +171,9 @@ def test_errors_are_one_helpful_line(run, line, fragments):
     assert all(fragment in err for fragment in fragments), err
 
 
-COMMANDS = ("doctor", "inspect", "forward", "generate", "train", "lab")
-
-
 @pytest.mark.parametrize(("line", "code", "said"), [
-    *((f"{name} --help", 0, f"examples:\n  qwenkit {name}") for name in COMMANDS),
+    *((f"{name} --help", 0, f"examples:\n  qwenkit {name}") for name in (
+        "doctor", "inspect", "forward", "generate", "train", "lab")),
     ("--version", 0, f"qwenkit {qk.__version__}\n"),
     *((line, 2, "usage: qwenkit") for line in ("", "fly", "generate x --max-new-tokens 0")),
 ])  # fmt: skip

@@ -56,8 +56,7 @@ def stops_of(model, prompt, places):
 def test_these_settings_give_finished_and_unfinished_beams_and_other_texts_than_greedy():
     """Or the comparison above would prove little."""
     model, prompt = tiny(**VARIANTS["tied"], seed=1), ids(1, 6, seed=1)
-    stops = [stops_of(model, prompt, places) for *_, places in SETTINGS]
-    found = [searched(model, prompt, *row[:2], s) for row, s in zip(SETTINGS, stops, strict=True)]
+    found = [searched(model, prompt, *row, stops_of(model, prompt, p)) for *row, p in SETTINGS]
     assert {beam.finished for beams in found for beam in beams} == {True, False}
     assert len({beams[0].ids for beams in found}) >= 3
     text = [*prompt[0].tolist(), *greedy_text(model, prompt)]

@@ -70,12 +70,11 @@ def asked(talk, seed=0, questions=QUESTIONS):
 
 @pytest.fixture
 def reply(toy, monkeypatch):
-    """Return a function: a conversation's reply whose tokens are dictated, and what was fed."""
+    """Return a function: a reply whose text or tokens are dictated, and what was fed."""
 
-    def said(talk, said, text="a", both=toy, **options):
-        if isinstance(said, str):  # special tokens may be written in it
-            said = both[1].encode(said)
-        says(both[0], monkeypatch, said)
+    def said(talk, answer, text="a", both=toy, **options):
+        ids = both[1].encode(answer) if isinstance(answer, str) else answer
+        says(both[0], monkeypatch, ids)
         with fed_to(both[0]) as shapes:
             return talk.say(text, **options), shapes
 
@@ -227,6 +226,7 @@ def test_a_full_cache_refuses_at_the_call_and_changes_nothing(toy):
     for words in (f"has {length} tokens", f"{room + 1} more", "room for 60", "max_length=61",
                   "max_new_tokens", "undo()"):  # fmt: skip
         assert words in str(caught.value)
+    assert state(talk) == before
     with pytest.raises(CacheFullError):
         talk.say("b" * 200, max_new_tokens=1)
     assert state(talk) == before

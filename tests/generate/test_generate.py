@@ -144,9 +144,7 @@ def test_padding_rows_of_the_vocabulary_are_never_chosen(fresh, prompt, settings
 # --- where a text ends ---
 
 
-def test_stop_ids_of_generation_config_win_over_config_and_wrong_ones_are_refused(
-    tmp_path, folders
-):
+def test_stop_ids_of_generation_config_win_and_wrong_ones_are_refused(tmp_path, folders):
     folder = copied(folders["untied"], tmp_path / "copy")
     settings, in_config = folder / "generation_config.json", QwenConfig.from_file(folder)
     for value, want in (([5, 7], (5, 7)), (9, (9,)), (None, in_config.eos_token_id)):

@@ -87,7 +87,7 @@ def test_what_is_kept_keeps_its_logit_and_the_rest_is_minus_infinity(keep, value
 def test_min_p_is_measured_after_the_temperature():
     logits = torch.tensor([0.0, -1.0, -2.0])  # e^-1 is 0.37, e^-0.5 is 0.61
     for temperature, kept in ((1.0, [True, False, False]), (2.0, [True, True, False])):
-        probs = Sampling(temperature, min_p=0.5).probabilities(logits, torch.tensor([0]))
+        probs = Sampling(temperature, min_p=0.5).probabilities(logits, torch.empty(0).long())
         assert (probs > 0).tolist() == kept
 
 
@@ -129,9 +129,9 @@ def test_dividing_by_a_temperature_never_overflows(temperature, shift):
 
 @pytest.mark.parametrize("tiny", [1e-3, 1e-12, 1e-30, 1e-45, 1e-300])
 def test_a_tiny_top_p_or_temperature_keeps_the_most_likely_one_and_is_never_nan(tiny):
-    logits = random_logits(4, scale=30.0)
-    logits[7:] = float("-inf")
-    for sampling in (Sampling(1.0, top_p=tiny), Sampling(tiny)):
+    for sampling, scale in ((Sampling(1.0, top_p=tiny), 3.0), (Sampling(tiny), 30.0)):
+        logits = random_logits(4, scale)
+        logits[7:] = float("-inf")
         probs = sampling.probabilities(logits, random_ids(4))
         assert probs.isfinite().all()
         assert probs.argmax() == logits.argmax()

@@ -158,7 +158,7 @@ def test_merged_computes_the_same_and_unmerging_gives_the_very_bits_back(dtype):
     assert torch.equal(model(text), separate)
 
 
-def test_what_is_merged_is_not_trained_and_what_is_unmerged_is_again():
+def test_what_is_merged_is_not_trained_and_what_is_unmerged_is_again_with_dropout():
     model, text = with_lora(dropout=0.5), ids(1, 6)
     qk.merge_lora(model)
     with pytest.raises(InputError, match="no parameter requires a gradient"):

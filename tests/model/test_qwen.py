@@ -85,7 +85,7 @@ def test_no_token_sees_the_future(variant):
         if changed == 0:  # the past is seen: it reaches the last token within the layers' windows
             assert (after[-1] - before[-1]).abs().max() > 1e-3
     # to the last token the same set, in another order: order matters
-    one, other = (model(torch.tensor([[*pair, 11, 20]]))[0, -1] for pair in ((3, 7), (7, 3)))
+    one, other = (model(torch.tensor([[*two, 11, 20]]))[0, -1] for two in ((3, 7), (7, 3)))
     assert (one - other).abs().max() > 1e-3
 
 

@@ -1,7 +1,6 @@
 """Rehearsing what a reader does with a model: all of it would run on MPS."""
 
 from collections import Counter
-from functools import partial
 
 import pytest
 import torch
@@ -70,8 +69,8 @@ def test_every_variant_of_the_model_would_run(variant, dtype):
     model = accelerated(**VARIANTS[variant], dtype=dtype)
     report = no_problems(model, ids(2, 6))
     assert report.operators[FUSED] == model.config.num_hidden_layers
-    notes = ["bfloat16 was used: on MPS it needs macOS 14 or newer"]
-    assert report.notes == (notes if dtype == torch.bfloat16 else [])
+    note = "bfloat16 was used: on MPS it needs macOS 14 or newer"
+    assert report.notes == [note] * (dtype == torch.bfloat16)
 
 
 @pytest.mark.parametrize("home", ["cpu", "meta"])
@@ -150,8 +149,9 @@ def test_what_is_computed_again_in_the_backward_pass_would_run():
     rope = model.model.rotary_emb(torch.arange(5)[None])
     x = torch.randn(2, 5, model.config.hidden_size, requires_grad=True)
 
-    recomputed = partial(checkpoint, layer, use_reentrant=False)
-    again = no_problems(lambda x: recomputed(x, rope, None).sum().backward(), x)
+    again = no_problems(
+        lambda x: checkpoint(layer, x, rope, None, use_reentrant=False).sum().backward(), x
+    )
     once = no_problems(lambda x: torch.autograd.grad(layer(x, rope, None).sum(), x), x)
     assert again.operators["aten::rsqrt"] == 2 * once.operators["aten::rsqrt"] == 4
 
@@ -166,8 +166,9 @@ def test_lora_that_is_added_inside_and_a_step_of_training_it_with_dropout_would_
             torch.nn.init.normal_(parameter, std=0.1)
     trainer = small_trainer(model=model)
     model.train()
-    steps = (trainer.train_step, partial(qk.merge_lora, model), partial(qk.unmerge_lora, model))
-    report = no_problems(lambda: [step() for step in steps])
+    report = no_problems(
+        lambda: (trainer.train_step(), qk.merge_lora(model), qk.unmerge_lora(model))
+    )
     assert report.operators["aten::bernoulli_.float"] == 3 * 2  # each target, in two layers
     assert trainer.step == 1
 

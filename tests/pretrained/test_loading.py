@@ -50,14 +50,11 @@ def test_every_source_is_taken(alone, monkeypatch, embedded):
         assert torch.equal(qk.load_model(source)(IDS), want)
 
 
-DTYPES = [
+@pytest.mark.parametrize(("stored", "dtype", "want"), [
     (torch.bfloat16, "bfloat16", torch.bfloat16), (torch.bfloat16, "float32", torch.float32),
     (torch.bfloat16, torch.float16, torch.float16), (torch.bfloat16, "auto", torch.float32),
     (torch.float16, None, torch.float16), (torch.float32, None, torch.float32),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("stored", "dtype", "want"), DTYPES)
+])  # fmt: skip
 def test_every_dtype_is_taken_and_none_keeps_each_tensor_as_stored(tmp_path, stored, dtype, want):
     config = small_config()
     tensors = random_tensors(config, stored)
