@@ -51,8 +51,9 @@ def test_doctor_reports_versions_the_chosen_model_and_problems(run, folder, tmp_
     monkeypatch.setattr(reports, "known_problem", lambda device: "torch 2.8 on MPS: wrong numbers")
     code, out, _ = run("doctor")
     assert code == 1
-    for words in ("PROBLEM  torch 2.8 on MPS", "PROBLEM  QWENKIT_MODEL: ", "json does not exist"):
-        assert words in out
+    for problem in ("PROBLEM  torch 2.8 on MPS", "PROBLEM  QWENKIT_MODEL: "):
+        assert problem in out
+    assert "config.json does not exist" in out
 
 
 def test_inspect_counts_and_lists(run, folder):
