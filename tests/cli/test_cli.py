@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import warnings
+from unittest import mock
 
 import pytest
 import torch
@@ -30,12 +31,11 @@ def _no_chosen_model(monkeypatch):
 
 @pytest.fixture
 def run(capsys, folder):
-    """Return a function that runs a command; TOY in it stands for the toy checkpoint's folder."""
+    """Return a function that runs a command; TOY in it means the toy checkpoint's folder."""
 
     def command(line, *more):
         code = main([folder if word == "TOY" else word for word in (*shlex.split(line), *more)])
-        out, err = capsys.readouterr()
-        return code, out, err
+        return code, *capsys.readouterr()
 
     return command
 
@@ -146,27 +146,24 @@ def test_generate_with_beams_prints_the_best_of_them(run, folder, monkeypatch):
     assert run("generate x --model TOY --beams 2")[1] == "xab\n"
 
 
-@pytest.mark.parametrize(
-    ("line", "fragments"),
-    [
-        ("generate x --model nowhere", ["'nowhere'", "neither a folder", "Hub id"]),
-        ("generate '' --model TOY", ["prompt is empty"]),
-        ("generate x --fim --model TOY", ["<fill>", "once"]),
-        ("generate x --temperature=-1 --model TOY", ["temperature is -1.0"]),
-        ("generate x --min-p=2 --model TOY", ["min_p is 2.0"]),
-        ("generate x --stop '' --model TOY", ["stop_strings", "none of them empty"]),
-        ("generate x --beams=2 --temperature=1", ["--beams", "leave out --temperature"]),
-        ("generate x --beams=2 --top-k=4", ["leave out --top-k"]),
-        ("generate x --beams=2 --top-p=0.5", ["leave out --top-p"]),
-        ("generate x --beams=2 --min-p=0.5", ["leave out --min-p"]),
-        ("generate x --beams=2 --repetition-penalty=2", ["leave out --repetition-penalty"]),
-        ("generate x --beams=2 --seed=0", ["leave out --seed"]),
-        ("generate x --beams=2 --stop=a", ["leave out --stop"]),
-        ("generate x --device tpu9 --model TOY", ["'tpu9'", "'auto'"]),
-        ("generate x --dtype int4 --model TOY", ["'int4'", "bfloat16"]),
-        ("inspect nowhere/at/all", ["neither a folder here nor a Hub id"]),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("line", "fragments"), [
+    ("generate x --model nowhere", ["'nowhere'", "neither a folder", "Hub id"]),
+    ("generate '' --model TOY", ["prompt is empty"]),
+    ("generate x --fim --model TOY", ["<fill>", "once"]),
+    ("generate x --temperature=-1 --model TOY", ["temperature is -1.0"]),
+    ("generate x --min-p=2 --model TOY", ["min_p is 2.0"]),
+    ("generate x --stop '' --model TOY", ["stop_strings", "none of them empty"]),
+    ("generate x --beams=2 --temperature=1", ["--beams", "leave out --temperature"]),
+    ("generate x --beams=2 --top-k=4", ["leave out --top-k"]),
+    ("generate x --beams=2 --top-p=0.5", ["leave out --top-p"]),
+    ("generate x --beams=2 --min-p=0.5", ["leave out --min-p"]),
+    ("generate x --beams=2 --repetition-penalty=2", ["leave out --repetition-penalty"]),
+    ("generate x --beams=2 --seed=0", ["leave out --seed"]),
+    ("generate x --beams=2 --stop=a", ["leave out --stop"]),
+    ("generate x --device tpu9 --model TOY", ["'tpu9'", "'auto'"]),
+    ("generate x --dtype int4 --model TOY", ["'int4'", "bfloat16"]),
+    ("inspect nowhere/at/all", ["neither a folder here nor a Hub id"]),
+])  # fmt: skip
 def test_errors_are_one_helpful_line(run, line, fragments):
     code, out, err = run(line)
     assert (code, out) == (1, "")
@@ -175,28 +172,21 @@ def test_errors_are_one_helpful_line(run, line, fragments):
     assert all(fragment in err for fragment in fragments), err
 
 
-@pytest.mark.parametrize("command", ["doctor", "inspect", "forward", "generate", "train", "lab"])
-def test_every_command_has_help_with_an_example(capsys, command):
-    with pytest.raises(SystemExit) as stop:
-        main([command, "--help"])
-    assert stop.value.code == 0
-    assert f"examples:\n  qwenkit {command}" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["generate", "x", "--max-new-tokens", "0"]])
-def test_wrong_usage_exits_with_2(capsys, arguments):
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    assert "usage: qwenkit" in capsys.readouterr().err
-
-
-def test_the_module_runs_as_the_command_does(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["qwenkit", "--version"])
+@pytest.mark.parametrize(("line", "code", "said"), [
+    *((f"{name} --help", 0, f"examples:\n  qwenkit {name}") for name in (
+        "doctor", "inspect", "forward", "generate", "train", "lab")),
+    ("--version", 0, f"qwenkit {qk.__version__}\n"),
+    *((line, 2, "usage: qwenkit") for line in ("", "fly", "generate x --max-new-tokens 0")),
+])  # fmt: skip
+def test_the_module_gives_help_with_an_example_and_exits_with_2_at_wrong_usage(
+    capsys, monkeypatch, line, code, said
+):
+    monkeypatch.setattr(sys, "argv", ["qwenkit", *shlex.split(line)])
     with pytest.raises(SystemExit) as stop:
         runpy.run_module("qwenkit.cli", run_name="__main__")
-    assert stop.value.code == 0
-    assert capsys.readouterr().out == f"qwenkit {qk.__version__}\n"
+    assert stop.value.code == code
+    out = capsys.readouterr().err if code else capsys.readouterr().out
+    assert said == out if line == "--version" else said in out
 
 
 def in_shell(command):
@@ -205,7 +195,7 @@ def in_shell(command):
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
-def test_piped_output_is_plain_and_a_closed_pipe_is_no_error(folder):
+def test_piped_output_is_plain_and_a_closed_pipe_is_not_an_error(folder):
     done = in_shell(f"set -o pipefail; $Q inspect {folder} --tensors | head -n 1")
     assert (done.returncode, done.stdout, done.stderr) == (0, "CONFIG\n", "")
     done = in_shell(f"printf 'def f' | $Q generate - --model {folder} --max-new-tokens 3 | cat -v")
@@ -215,10 +205,7 @@ def test_piped_output_is_plain_and_a_closed_pipe_is_no_error(folder):
 
 
 def test_ctrl_c_stops_with_130(run, monkeypatch):
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(cli, "stream", interrupted)
+    monkeypatch.setattr(cli, "stream", mock.Mock(side_effect=KeyboardInterrupt))
     assert run("generate x --model TOY")[0] == 130
 
 

@@ -76,13 +76,10 @@ def test_ctrl_c_saves_and_the_command_it_names_resumes(trained, tmp_path):
     assert rows_of(out / "metrics.csv") == rows_of(trained[0] / "metrics.csv")
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (["--resume"], "holds no checkpoint to resume"),
-        (["--text", "nowhere"], "nowhere is not a folder"),
-    ],
-)
+@pytest.mark.parametrize(("change", "message"), [
+    (["--resume"], "holds no checkpoint to resume"),
+    (["--text", "nowhere"], "nowhere is not a folder"),
+])  # fmt: skip
 def test_what_cannot_be_done_is_said_in_a_line(trained, tmp_path, capsys, change, message):
     out, before = trained[0], content(trained[0])
     for given, said in (

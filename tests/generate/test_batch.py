@@ -10,10 +10,9 @@ from qwenkit.generate import complete, complete_batch, generate_batch, row_seed
 
 PROMPTS = [ids(1, length, seed=length)[0].tolist() for length in (5, 1, 12, 3)]
 CODE = [
-    "def add(a, b):\n    return",
-    "import",
+    "def add(a, b):\n    return", "import",
     "class Stack:\n    def __init__(self):\n        self.items = []\n\n    def push(",
-]
+]  # fmt: skip
 SAMPLED = {
     "temperature": 1.0, "top_k": 30, "top_p": 0.95, "min_p": 0.01, "repetition_penalty": 1.2,
     "max_new_tokens": 8, "stop_ids": (7,),
@@ -51,11 +50,8 @@ def test_on_tiny_coder_too(coder):
 
 def test_prompts_come_as_lists_or_tensors():
     forms = [torch.tensor(PROMPTS[0]), tuple(PROMPTS[1]), torch.tensor([PROMPTS[2]]), PROMPTS[3]]
-    rows, want = (
-        generate_batch(tiny(), prompts, max_new_tokens=3, stop_ids=())
-        for prompts in (forms, PROMPTS)
-    )
-    assert rows == want
+    rows = generate_batch(tiny(), forms, max_new_tokens=3, stop_ids=())
+    assert rows == generate_batch(tiny(), PROMPTS, max_new_tokens=3, stop_ids=())
 
 
 def test_each_row_stops_by_itself_and_leaves_the_batch():
@@ -73,15 +69,11 @@ def test_each_row_stops_by_itself_and_leaves_the_batch():
     assert len(shapes) == max(map(len, rows))
     for index, shape in enumerate(shapes[1:], start=1):
         assert shape == (sum(len(row) > index for row in rows), 1)
-
-
-def test_nothing_is_computed_after_the_last_row_has_stopped():
-    model = tiny()
-    first = [row[0] for row in generate_batch(model, PROMPTS, max_new_tokens=1, stop_ids=())]
+    first = [row[0] for row in free]
     with fed_to(model) as shapes:
         rows = generate_batch(model, PROMPTS, max_new_tokens=50, stop_ids=first)
     assert rows == [[token] for token in first]
-    assert shapes == [(4, 12)]
+    assert shapes == [(4, 12)]  # nothing is computed after the last row has stopped
 
 
 @pytest.mark.parametrize("seed", [1, 2**63 - 1])
@@ -120,17 +112,11 @@ def test_padding_rows_of_the_vocabulary_are_never_chosen():
         assert (largest < 20) == (model.num_tokens == 20)
 
 
-BAD = {
-    "no prompts": ([], "prompts is"),
-    "bare ids": ([1, 2, 3], r"prompts\[0\]: input_ids"),
-    "an empty prompt": ([[1], []], r"prompts\[1\]: input_ids"),
-    "text": ("abc", "prompts is 'abc'"),
-    "an id past the vocabulary": ([[1], [2, 61]], r"prompts\[1\]: input_ids holds 61"),
-    "a tensor of two": ([torch.ones(2, 3).long()], r"prompts\[0\]: input_ids"),
-}
-
-
-@pytest.mark.parametrize(("prompts", "words"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize(("prompts", "words"), [
+    ([], "prompts is"), ("abc", "prompts is 'abc'"), ([1, 2, 3], r"prompts\[0\]: input_ids"),
+    ([[1], []], r"prompts\[1\]: input_ids"), ([[1], [2, 61]], r"prompts\[1\]: input_ids holds 61"),
+    ([torch.ones(2, 3).long()], r"prompts\[0\]: input_ids"),
+])  # fmt: skip
 def test_bad_prompts_are_refused(prompts, words):
     with pytest.raises(InputError, match=words):
         generate_batch(tiny(), prompts)
@@ -167,16 +153,11 @@ def test_each_text_ends_before_its_own_stop_string_and_its_row_stops(toy):
     assert shapes[-1][0] < 3
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"prompts": "abc"}, "prompts is 'abc'"),
-        ({"prompts": []}, "prompts is"),
-        ({"prompts": ["a", ""]}, r"prompts\[1\]"),
-        ({"prompts": 3}, "prompts is 3"),
-        ({"stop_strings": "x"}, "stop_strings is 'x'"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"prompts": "abc"}, "prompts is 'abc'"), ({"prompts": []}, "prompts is"),
+    ({"prompts": ["a", ""]}, r"prompts\[1\]"), ({"prompts": 3}, "prompts is 3"),
+    ({"stop_strings": "x"}, "stop_strings is 'x'"),
+])  # fmt: skip
 def test_bad_arguments_of_complete_batch_are_refused(toy, settings, words):
     with pytest.raises(InputError, match=words):
         complete_batch(*toy, **{"prompts": ["a"], **settings})

@@ -13,13 +13,9 @@ from qwenkit.generate import beam_search, log_probabilities
 LENGTH = 8
 SETTINGS = [
     # num_beams, length_penalty, which tokens of the greedy text are stop tokens
-    (2, 1.0, (2,)),
-    (4, 1.0, (1, 4, 7)),
-    (4, 0.0, (3,)),
-    (3, 2.0, (2, 6)),
-    (5, -0.5, (0, 4)),
-    (4, 1.0, ()),
-]
+    (2, 1.0, (2,)), (4, 1.0, (1, 4, 7)), (4, 0.0, (3,)), (3, 2.0, (2, 6)),
+    (5, -0.5, (0, 4)), (4, 1.0, ()),
+]  # fmt: skip
 MODELS = [("gqa", 0), ("tied", 1), ("mqa", 3)]  # variant, seed
 
 
@@ -45,10 +41,8 @@ def test_beams_equal_those_of_transformers(variant, seed, num_beams, length_pena
 
 
 def searched(model, prompt, num_beams=4, length_penalty=1.0, stop_ids=None, length=LENGTH):
-    return beam_search(
-        model, prompt, num_beams=num_beams, max_new_tokens=length, length_penalty=length_penalty,
-        stop_ids=stop_ids,
-    )  # fmt: skip
+    settings = {"num_beams": num_beams, "length_penalty": length_penalty, "stop_ids": stop_ids}
+    return beam_search(model, prompt, max_new_tokens=length, **settings)
 
 
 def greedy_text(model, prompt):
@@ -62,10 +56,7 @@ def stops_of(model, prompt, places):
 def test_these_settings_give_finished_and_unfinished_beams_and_other_texts_than_greedy():
     """Or the comparison above would prove little."""
     model, prompt = tiny(**VARIANTS["tied"], seed=1), ids(1, 6, seed=1)
-    found = [
-        searched(model, prompt, number, penalty, stops_of(model, prompt, places))
-        for number, penalty, places in SETTINGS
-    ]
+    found = [searched(model, prompt, *row, stops_of(model, prompt, p)) for *row, p in SETTINGS]
     assert {beam.finished for beams in found for beam in beams} == {True, False}
     assert len({beams[0].ids for beams in found}) >= 3
     text = [*prompt[0].tolist(), *greedy_text(model, prompt)]
@@ -92,9 +83,8 @@ def test_with_enough_beams_it_is_an_exhaustive_search(length_penalty):
     beams = searched(model, prompt, 400, length_penalty, (stop,), length=4)
     assert len(beams) == len(texts) == 4**4 + 1 + 4 + 16 + 64
     assert {beam.ids for beam in beams} == set(texts)
-    assert [beam.normalized_score for beam in beams] == pytest.approx(
-        sorted(normal, reverse=True), abs=1e-4
-    )
+    want = pytest.approx(sorted(normal, reverse=True), abs=1e-4)
+    assert [beam.normalized_score for beam in beams] == want
     best = max(range(len(texts)), key=normal.__getitem__)
     assert beams[0].ids == texts[best]
     assert beams[0].score == pytest.approx(scores[best], abs=1e-4)
@@ -123,14 +113,10 @@ def test_a_score_is_the_sum_of_the_log_probabilities():
     assert searched(model, prompt, length_penalty=0.6) == beams
 
 
-def test_the_prompt_is_read_once_and_each_beam_feeds_one_token():
+def test_each_beam_feeds_one_token_until_nothing_better_can_come():
     with fed_to(model := tiny()) as shapes:
         searched(model, ids(1, 6), 3, stop_ids=(), length=5)
-    assert shapes == [(1, 6), (3, 1), (3, 1), (3, 1), (3, 1)]
-
-
-def test_it_ends_when_nothing_better_can_come():
-    model = tiny()
+    assert shapes == [(1, 6), (3, 1), (3, 1), (3, 1), (3, 1)]  # the prompt is read once
     every = tuple(range(61))  # each text is finished after one token
     with fed_to(model) as shapes:
         beams = searched(model, ids(1, 6), 3, stop_ids=every, length=50)
@@ -150,10 +136,9 @@ def test_padding_rows_of_the_vocabulary_are_never_chosen():
 
 
 BAD = {
-    "input_ids": ([], [[1], [2]]),
-    "num_beams": (0, 2.0, True),
+    "input_ids": ([], [[1], [2]]), "num_beams": (0, 2.0, True),
     "length_penalty": ("1", float("nan"), None),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, v) for name in BAD for v in BAD[name]])

@@ -1,5 +1,7 @@
 """Conversations: what is fed, what the cache holds, and what errors and breaks leave behind."""
 
+from unittest import mock
+
 import pytest
 import torch
 from reference import relative_error
@@ -32,6 +34,7 @@ ODD = """{{- 'In all: %d\\n' % messages|length }}
 """
 FAILING = "{% for m in messages %}{{ {'user': m.content}[m.role] + '.' }}{% endfor %}"
 TEMPLATES = {"plain": None, "default system": DEFAULT_SYSTEM, "odd": ODD}
+END = "<|im_end|>"
 QUESTIONS = ["Sum a list.", "  And the mean, é🙂?\n\n", ""]
 ANSWERS = ["sum(values)", "sum(values) / len(values)\n", "x = 面積"]
 RANDOM = {"max_new_tokens": 8, "temperature": 1.3}
@@ -67,19 +70,15 @@ def asked(talk, seed=0, questions=QUESTIONS):
 
 @pytest.fixture
 def reply(toy, monkeypatch):
-    """Return a function: a conversation's reply whose tokens are dictated, and what was fed."""
+    """Return a function: a reply whose text or tokens are dictated, and what was fed."""
 
-    def said(talk, ids, text="a", both=toy, **options):
+    def said(talk, answer, text="a", both=toy, **options):
+        ids = both[1].encode(answer) if isinstance(answer, str) else answer
         says(both[0], monkeypatch, ids)
         with fed_to(both[0]) as shapes:
             return talk.say(text, **options), shapes
 
     return said
-
-
-@pytest.fixture
-def end(toy):
-    return toy[1].special["<|im_end|>"]
 
 
 @pytest.mark.parametrize("which", ["toy", "coder"])
@@ -96,7 +95,7 @@ def test_only_new_tokens_are_fed_and_the_cache_holds_the_template(
         ids = tokenizer.encode(answer)
         want.append(user(question))
         prompt = template_ids(tokenizer, want, prompt=True)
-        got, shapes = reply(talk, [*ids, tokenizer.special["<|im_end|>"]], question, both)
+        got, shapes = reply(talk, [*ids, tokenizer.special[END]], question, both)
         assert got == answer
         # the rest of the template up to the reply, then the reply; its end is never fed
         assert shapes == [(1, len(prompt) - read)] + [(1, 1)] * len(ids)
@@ -140,33 +139,28 @@ def test_the_cached_keys_are_those_of_the_template(toy, tmp_path, template):
         assert relative_error(ours[:, :, :length], want[:, :, :length]) < 1e-5
 
 
-def test_a_reply_that_is_tokenized_otherwise_is_fed_again(toy, reply, end):
+def test_a_reply_that_is_tokenized_otherwise_is_fed_again(toy, reply):
     talk, encode = Conversation(*toy), toy[1].encode
     letters = [encode(letter)[0] for letter in "return"]
     assert len(encode("return")) < 6
-    assert reply(talk, [*letters, end])[0] == "return"
+    assert reply(talk, [*letters, *encode(END)])[0] == "return"
     prompt = template_ids(toy[1], talk.messages[:1], prompt=True)
     assert talk.ids == prompt  # cut back to where both agree
-    _, shapes = reply(talk, [end], "b")
+    _, shapes = reply(talk, END, "b")
     again = template_ids(toy[1], talk.messages[:3], prompt=True)
     assert shapes == [(1, len(again) - len(prompt))]
     assert talk.ids == again
 
 
-def test_a_reply_ends_with_a_stop_string_or_its_turn_whatever_the_models_own_stops(
-    toy, reply, end, monkeypatch
-):
-    encode, talk = toy[1].encode, Conversation(*toy)
-    assert reply(talk, encode("one\n\ntwo"), stop_strings=["\n\n"])[0] == "one"
+def test_a_reply_ends_with_a_stop_string_or_its_turn_or_not(toy, reply, monkeypatch):
+    talk = Conversation(*toy)
+    assert reply(talk, "one\n\ntwo", stop_strings=["\n\n"])[0] == "one"
     assert talk.messages[-1] == assistant("one")
     assert talk.ids == template_ids(toy[1], talk.messages)[:-2]  # the rest is forgotten
-    monkeypatch.setattr(toy[0], "stop_ids", (toy[1].special["<|endoftext|>"],))
-    one = encode("one")
-    assert reply(Conversation(*toy), [*one, end, *one])[0] == "one"
-    both = reply(
-        Conversation(*toy), [*one, end, *one], stop_ids=(), max_new_tokens=len(one) * 2 + 1
-    )
-    assert both[0] == "oneone"
+    monkeypatch.setattr(toy[0], "stop_ids", (toy[1].special["<|endoftext|>"],))  # not the turn's
+    assert reply(Conversation(*toy), f"one{END}one")[0] == "one"
+    whole = {"stop_ids": (), "max_new_tokens": len(toy[1].encode(f"one{END}one"))}
+    assert reply(Conversation(*toy), f"one{END}one", **whole)[0] == "oneone"
 
 
 def test_a_stream_gives_the_reply_in_pieces_and_a_seed_repeats_a_conversation(toy):
@@ -202,14 +196,14 @@ def test_undo_takes_back_the_last_exchange(toy, tmp_path, system):
     assert asked(talk) == replies
 
 
-def test_after_undo_only_the_new_exchange_is_fed_and_messages_are_a_copy(toy, reply, end):
+def test_after_undo_only_the_new_exchange_is_fed_and_messages_are_a_copy(toy, reply):
     talk = Conversation(*toy, system="s")
     for answer in ANSWERS[:2]:
-        reply(talk, [*toy[1].encode(answer), end])
+        reply(talk, answer + END)
     talk.undo()
     read = len(talk.ids)
     assert talk.ids == template_ids(toy[1], talk.messages)  # with the reply's end, which was fed
-    _, shapes = reply(talk, [end], "b")
+    _, shapes = reply(talk, END, "b")
     assert shapes == [(1, len(talk.ids) - read)]
     before = talk.messages
     talk.messages.append(user("x"))
@@ -217,7 +211,7 @@ def test_after_undo_only_the_new_exchange_is_fed_and_messages_are_a_copy(toy, re
     assert talk.messages == before
 
 
-# --- no room, no end, no luck ---
+# --- a full cache, abandoned streams, errors ---
 
 
 def test_a_full_cache_refuses_at_the_call_and_changes_nothing(toy):
@@ -258,7 +252,7 @@ def begun(talk):
 
 
 def refused(stream, talk, want):
-    """Read on in a stream that is no longer the newest: nothing may change."""
+    """Read on in a stream that is not the newest: nothing may change."""
     with pytest.raises(InputError, match="read the newest one only"):
         list(stream)
     assert state(talk) == want
@@ -269,8 +263,7 @@ def test_an_abandoned_stream_leaves_the_conversation_as_it_was(pair_of, how):
     talk, other = pair_of
     before, stream = state(talk), begun(talk)
     if how != "never begun":
-        next(stream)
-        next(stream)
+        assert next(stream) + next(stream)
         assert talk.messages == before[0]
         assert len(talk.ids) > len(before[1])
     if how == "close":
@@ -294,36 +287,27 @@ def test_a_stream_ends_with_undo(pair_of):
     refused(stream, talk, ([], [], 0))
 
 
-def test_a_last_piece_that_was_read_late_does_not_count(toy, reply, end, monkeypatch):
+def test_a_last_piece_that_was_read_late_does_not_count(toy, reply, monkeypatch):
     """A stop string is complete: nothing is left to be computed when another stream is begun."""
     talk = Conversation(*toy)
     says(toy[0], monkeypatch, toy[1].encode("one;"))
     stream = talk.stream("a", stop_strings=[";"])
     assert next(stream)
-    reply(talk, [*toy[1].encode("two"), end], "b")
+    reply(talk, f"two{END}", "b")
     refused(stream, talk, state(talk))
     assert [message["content"] for message in talk.messages] == ["b", "two"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 @pytest.mark.parametrize("place", [0, 3])
-def test_an_error_in_the_middle_leaves_the_conversation_as_it_was(
-    toy, pair_of, monkeypatch, error, place
-):
+def test_an_error_in_the_middle_leaves_the_conversation_as_it_was(toy, pair_of, error, place):
     talk, other = pair_of
-    before, layer, calls = state(talk), toy[0].model.layers[1], []
-
-    def failing(*arguments):
-        calls.append(1)
-        if len(calls) > place:
-            raise error
-        return type(layer).forward(layer, *arguments)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(layer, "forward", failing)
-        with pytest.raises(error):
-            talk.say("b", max_new_tokens=20, stop_ids=())
-    assert len(calls) == place + 1
+    before, layer = state(talk), toy[0].model.layers[1]
+    # a mock gives what the layer's own forward gives, and at last the error
+    failing = mock.Mock(side_effect=[*[mock.DEFAULT] * place, error], wraps=layer.forward)
+    with mock.patch.object(layer, "forward", failing), pytest.raises(error):
+        talk.say("b", max_new_tokens=20, stop_ids=())
+    assert failing.call_count == place + 1
     assert state(talk) == before
     assert asked(talk, 2, "c") == asked(other, 2, "c")
 
@@ -338,31 +322,23 @@ def test_a_template_that_fails_on_the_reply_or_is_missing_leaves_the_conversatio
         talk.stream("a")
 
 
-def test_bad_arguments_are_refused_at_the_call_and_change_nothing(pair_of):
+def test_bad_arguments_are_refused_at_the_call_and_change_nothing(toy, pair_of):
     talk, _ = pair_of
     before = talk.messages
     running = talk.stream("b", seed=1, **RANDOM)
     next(running)
     for settings, words in (
-        ({"text": 3}, "text is a int"),
-        ({"text": None}, "text is a NoneType"),
-        ({"max_new_tokens": 0}, "max_new_tokens"),
-        ({"temperature": -1.0}, "temperature"),
-        ({"stop_ids": 3}, "stop_ids"),
-        ({"seed": "x"}, "seed"),
+        ({"text": 3}, "text is a int"), ({"text": None}, "text is a NoneType"),
+        ({"max_new_tokens": 0}, "max_new_tokens"), ({"temperature": -1.0}, "temperature"),
+        ({"stop_ids": 3}, "stop_ids"), ({"seed": "x"}, "seed"),
         ({"stop_strings": "x"}, "stop_strings"),
         ({"max_new_tokens": 10_000}, "there is room for 2048"),
-    ):
+    ):  # fmt: skip
         with pytest.raises(InputError, match=words):
             talk.stream(**{"text": "c", **settings})
     assert talk.messages == before
     list(running)  # a refused call has not ended it
     assert [message["content"] for message in talk.messages[::2]] == ["a", "b"]
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"), [({"system": 3}, "system is 3"), ({"max_length": 0}, "max_length is 0")]
-)
-def test_bad_arguments_of_a_conversation_are_refused(toy, settings, words):
-    with pytest.raises(InputError, match=words):
-        Conversation(*toy, **settings)
+    for settings, words in (({"system": 3}, "system is 3"), ({"max_length": 0}, "max_length is 0")):
+        with pytest.raises(InputError, match=words):
+            Conversation(*toy, **settings)

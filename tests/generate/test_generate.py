@@ -1,7 +1,5 @@
 """Generation: which tokens come, when they are computed, and where a text ends."""
 
-import json
-
 import pytest
 import torch
 from fixtures_toy import copied
@@ -9,7 +7,9 @@ from speaking import fed_to, tokens
 from transformers import Qwen2ForCausalLM
 
 import qwenkit as qk
+from qwenkit.config import QwenConfig
 from qwenkit.errors import InputError, QwenkitError
+from qwenkit.files import write_json
 from qwenkit.generate import complete, generate
 from qwenkit.generate.sampling import penalize
 
@@ -55,11 +55,10 @@ def test_each_step_equals_a_full_forward(toy, prompt):
         ids = torch.cat([ids, torch.tensor([[step.token_id]])], dim=1)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{}, {"temperature": 1.0}, {"temperature": 0.7, "top_k": 20, "top_p": 0.8},
-     {"repetition_penalty": 1.2}],
-)  # fmt: skip
+@pytest.mark.parametrize("settings", [
+    {}, {"temperature": 1.0},
+    {"temperature": 0.7, "top_k": 20, "top_p": 0.8}, {"repetition_penalty": 1.2},
+])  # fmt: skip
 def test_probabilities_of_every_step_sum_to_one(toy, prompt, settings):
     model, tokenizer = toy
     steps = list(generate(model, prompt, 10, seed=0, stop_ids=(), **settings))
@@ -107,17 +106,12 @@ def test_a_step_tells_what_was_done_to_its_logits(toy, prompt):
         assert done["min_p"].isfinite()[step.token_id]
 
 
-@pytest.mark.parametrize(
-    ("settings", "names"),
-    [
-        ({}, []),
-        ({"repetition_penalty": 1.5}, ["repetition_penalty"]),
-        ({"top_k": 3, "top_p": 0.5, "min_p": 0.5}, []),  # greedy: nothing is sampled
-        ({"temperature": 1.0}, []),
-        ({"temperature": 1.0, "min_p": 0.1}, ["min_p"]),
-        ({"temperature": 0.5, "top_k": 3}, ["temperature", "top_k"]),
-    ],
-)
+@pytest.mark.parametrize(("settings", "names"), [
+    ({}, []), ({"repetition_penalty": 1.5}, ["repetition_penalty"]),
+    ({"top_k": 3, "top_p": 0.5, "min_p": 0.5}, []),  # greedy: nothing is sampled
+    ({"temperature": 1.0}, []), ({"temperature": 1.0, "min_p": 0.1}, ["min_p"]),
+    ({"temperature": 0.5, "top_k": 3}, ["temperature", "top_k"]),
+])  # fmt: skip
 @pytest.mark.parametrize("padded", [True, False])
 def test_the_softmax_of_the_last_transform_is_what_was_chosen_from(
     toy, prompt, settings, names, padded, monkeypatch
@@ -150,33 +144,27 @@ def test_padding_rows_of_the_vocabulary_are_never_chosen(fresh, prompt, settings
 # --- where a text ends ---
 
 
-def test_stop_ids_of_generation_config_win_over_config(tmp_path, folders):
+def test_stop_ids_of_generation_config_win_and_wrong_ones_are_refused(tmp_path, folders):
     folder = copied(folders["untied"], tmp_path / "copy")
-    in_config = tuple(json.loads((folder / "config.json").read_text())["eos_token_id"])
-    for value, want in (([5, 7], (5, 7)), (9, (9,)), (None, in_config)):
-        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": value}))
+    settings, in_config = folder / "generation_config.json", QwenConfig.from_file(folder)
+    for value, want in (([5, 7], (5, 7)), (9, (9,)), (None, in_config.eos_token_id)):
+        write_json(settings, {"eos_token_id": value})
         assert qk.load_pretrained(folder)[0].stop_ids == want
-    (folder / "generation_config.json").unlink()
-    assert qk.load_pretrained(folder)[0].stop_ids == in_config
+    for value in ([1.5], "x", -1, True, 10**9, {"a": 1}, [None]):
+        write_json(settings, {"eos_token_id": value})
+        with pytest.raises(QwenkitError, match=r"generation_config\.json: eos_token_id is"):
+            qk.load_pretrained(folder)
+    settings.unlink()
+    assert qk.load_pretrained(folder)[0].stop_ids == in_config.eos_token_id
 
 
-@pytest.mark.parametrize("value", [[1.5], "x", -1, True, 10**9, {"a": 1}, [None]])
-def test_a_wrong_stop_id_is_refused(tmp_path, folders, value):
-    folder = copied(folders["untied"], tmp_path / "copy")
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": value}))
-    with pytest.raises(QwenkitError, match=r"generation_config\.json: eos_token_id is"):
-        qk.load_pretrained(folder)
-
-
-def test_a_stop_token_the_models_own_or_another_comes_and_then_the_iterator_ends(
-    toy, prompt, monkeypatch
-):
+def test_a_stop_token_comes_and_then_the_iterator_ends(toy, prompt, monkeypatch):
     free = tokens(toy[0], prompt, 20, stop_ids=())
     place = next(i for i in range(5, 20) if free[i] not in free[:i])
     steps = list(generate(toy[0], prompt, 20, stop_ids=(free[place],)))
     assert [step.token_id for step in steps] == free[: place + 1]
     assert [step.is_stop for step in steps] == [False] * place + [True]
-    monkeypatch.setattr(toy[0], "stop_ids", (free[0],))
+    monkeypatch.setattr(toy[0], "stop_ids", (free[0],))  # the model's own
     assert tokens(toy[0], prompt, 20) == free[:1]
     assert tokens(toy[0], prompt, 20, stop_ids=()) == free
     assert len(free) == 20
@@ -201,18 +189,13 @@ def test_only_the_steps_asked_for_are_computed(toy, prompt):
 
 
 BAD = {
-    "no ids": [],
-    "an empty tensor": torch.zeros(1, 0, dtype=torch.long),
-    "two prompts": torch.zeros(2, 3, dtype=torch.long),
-    "one number": torch.tensor(3),
-    "three dimensions": torch.zeros(1, 1, 3, dtype=torch.long),
-    "floats": torch.zeros(1, 3),
-    "booleans": torch.ones(1, 3, dtype=torch.bool),
-    "text": "def f():",
-    "ragged lists": [[1, 2], [3]],
-    "an id past the vocabulary": [1, 10**6],
+    "no ids": [], "an empty tensor": torch.zeros(1, 0, dtype=torch.long),
+    "two prompts": torch.zeros(2, 3, dtype=torch.long), "one number": torch.tensor(3),
+    "three dimensions": torch.zeros(1, 1, 3, dtype=torch.long), "floats": torch.zeros(1, 3),
+    "booleans": torch.ones(1, 3, dtype=torch.bool), "text": "def f():",
+    "ragged lists": [[1, 2], [3]], "an id past the vocabulary": [1, 10**6],
     "a negative id": [1, -1],
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("ids", BAD.values(), ids=BAD)
@@ -236,21 +219,18 @@ def test_damaged_weights_give_a_clear_error(fresh, prompt, value):
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_the_callers_gradient_mode_is_untouched_between_steps(toy, prompt, enabled):
+def test_a_model_that_is_being_trained_can_generate_in_either_gradient_mode(fresh, prompt, enabled):
+    want = tokens(fresh[0], prompt, 4, stop_ids=())
+    fresh[0].requires_grad_(True)
     with torch.set_grad_enabled(enabled):
         for steps_read in (4, 1):
-            steps = generate(toy[0], prompt, 4, stop_ids=())
-            for _, step in zip(range(steps_read), steps, strict=False):
-                assert torch.is_grad_enabled() == enabled
+            steps = generate(fresh[0], prompt, 4, stop_ids=())
+            for token, step in zip(want[:steps_read], steps, strict=False):
+                assert step.token_id == token
+                assert torch.is_grad_enabled() == enabled  # the caller's mode is left alone
                 assert not step.logits.requires_grad
             steps.close()
             assert torch.is_grad_enabled() == enabled
-
-
-def test_a_model_that_is_being_trained_can_generate(fresh, prompt):
-    want = tokens(fresh[0], prompt, 5)
-    fresh[0].requires_grad_(True)
-    assert tokens(fresh[0], prompt, 5) == want
 
 
 def test_a_text_longer_than_the_model_was_made_for_is_warned_of(toy):

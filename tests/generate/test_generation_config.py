@@ -5,29 +5,16 @@ import torch
 from reference import tiny
 from speaking import tokens
 
+import qwenkit as qk
 from qwenkit.errors import InputError
-from qwenkit.generate import (
-    Conversation,
-    GenerationConfig,
-    Sampling,
-    beam_search,
-    complete,
-    complete_batch,
-    fill,
-    generate,
-    generate_batch,
-    row_seed,
-    stream,
-)
+from qwenkit.generate import Conversation, GenerationConfig, Sampling, row_seed
 
 INF, NAN = float("inf"), float("nan")
 WRONG = {
-    "temperature": (-0.1, INF, NAN, "1", None, True),
-    "top_k": (-1, 1.5, True, None, NAN),
-    "top_p": (0.0, 1.1, -1.0, NAN, "0.9", None),
-    "repetition_penalty": (0.0, -1.0, INF, NAN, None),
+    "temperature": (-0.1, INF, NAN, "1", None, True), "top_k": (-1, 1.5, True, None, NAN),
+    "top_p": (0.0, 1.1, -1.0, NAN, "0.9", None), "repetition_penalty": (0.0, -1.0, INF, NAN, None),
     "min_p": (-0.1, 1.1, NAN, "0.1", None, True),
-}
+}  # fmt: skip
 WRONG_HERE = {
     "max_new_tokens": (0, -5, 1.5, True, None),
     "stop_ids": (3, ("x",), "x", (1.0,), [True], [None]),
@@ -45,21 +32,17 @@ def test_values_out_of_range_are_refused_by_name(kind, name, value):
     assert str(caught.value).startswith(f"{name} is {value!r}; it must be")
 
 
-def text_of(talk):
-    return lambda model, tokenizer, **options: talk(Conversation(model, tokenizer), "a", **options)
-
-
 CALLS = {
-    "generate": lambda model, _, **options: generate(model, [1, 2], **options),
-    "generate_batch": lambda model, _, **options: generate_batch(model, [[1, 2]], **options),
-    "stream": lambda *both, **options: stream(*both, "a", **options),
-    "complete": lambda *both, **options: complete(*both, "a", **options),
-    "complete_batch": lambda *both, **options: complete_batch(*both, ["a"], **options),
-    "fill": lambda *both, **options: fill(*both, "a", "b", **options),
-    "stream of a conversation": text_of(Conversation.stream),
-    "say": text_of(Conversation.say),
-    "beam_search": lambda model, _, **options: beam_search(model, [1, 2], **options),
-}
+    "generate": lambda model, _, **options: qk.generate(model, [1, 2], **options),
+    "generate_batch": lambda model, _, **options: qk.generate_batch(model, [[1, 2]], **options),
+    "stream": lambda *both, **options: qk.stream(*both, "a", **options),
+    "complete": lambda *both, **options: qk.complete(*both, "a", **options),
+    "complete_batch": lambda *both, **options: qk.complete_batch(*both, ["a"], **options),
+    "fill": lambda *both, **options: qk.fill(*both, "a", "b", **options),
+    "stream of a conversation": lambda *both, **o: Conversation(*both).stream("a", **o),
+    "say": lambda *both, **options: Conversation(*both).say("a", **options),
+    "beam_search": lambda model, _, **options: qk.beam_search(model, [1, 2], **options),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -95,7 +78,7 @@ def test_seeds_of_rows_are_far_apart_and_none_is_different_each_time():
 
 
 @pytest.mark.parametrize(
-    "call", [tokens, lambda model, ids, *count, **o: generate_batch(model, [ids], **o)]
+    "call", [tokens, lambda model, ids, *count, **o: qk.generate_batch(model, [ids], **o)]
 )
 def test_the_global_random_state_is_left_alone_and_does_not_matter(call):
     model, draws = tiny(), {"temperature": 1.0, "max_new_tokens": 12, "stop_ids": ()}

@@ -40,9 +40,8 @@ def test_on_random_models(variant, fast):
 @pytest.mark.parametrize("fast", [False, True])
 def test_on_tiny_coder(fast):
     model, tokenizer = qk.load_pretrained(qk.pretrained.EMBEDDED, device="cpu", dtype="float32")
-    check(
-        swap(model) if fast else model, [tokenizer("def add(a, b):\n    return"), tokenizer("if")]
-    )
+    model = swap(model) if fast else model
+    check(model, [tokenizer("def add(a, b):\n    return"), tokenizer("if")])
 
 
 def test_padding_rows_are_not_tokens():

@@ -2,23 +2,10 @@
 
 import pytest
 import torch
-from transformers import (
-    LogitsProcessorList,
-    MinPLogitsWarper,
-    RepetitionPenaltyLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers.generation import logits_process as theirs
 
-from qwenkit.generate.sampling import (
-    Sampling,
-    divide_by_temperature,
-    keep_min_p,
-    keep_top_k,
-    keep_top_p,
-    penalize,
-)
+from qwenkit.generate import sampling as ours
+from qwenkit.generate.sampling import Sampling, keep_min_p, keep_top_k, keep_top_p, penalize
 
 V = 50
 
@@ -32,8 +19,9 @@ def random_ids(seed, count=30):
 
 
 WARPERS = (  # in the order that generate() of transformers has, and when it leaves them out
-    (RepetitionPenaltyLogitsProcessor, 3, 1), (TemperatureLogitsWarper, 0, 1),
-    (TopKLogitsWarper, 1, 0), (TopPLogitsWarper, 2, 1), (MinPLogitsWarper, 4, 0),
+    (theirs.RepetitionPenaltyLogitsProcessor, 3, 1), (theirs.TemperatureLogitsWarper, 0, 1),
+    (theirs.TopKLogitsWarper, 1, 0), (theirs.TopPLogitsWarper, 2, 1),
+    (theirs.MinPLogitsWarper, 4, 0),
 )  # fmt: skip
 SETTINGS = [  # temperature, top_k, top_p, penalty, min_p
     (1.0, 0, 1.0, 1.0, 0), (0.3, 0, 1.0, 1.0, 0), (2.5, 0, 1.0, 1.0, 0), (1.0, 1, 1.0, 1.0, 0),
@@ -51,19 +39,20 @@ def test_probabilities_equal_those_of_transformers(seed, settings):
     min_p = settings[-1]
     logits, seen = random_logits(seed, scale=1.0 if min_p else 3.0), random_ids(seed)
     before = logits.clone()
-    ours = Sampling(*settings).probabilities(logits, seen)
-    steps = LogitsProcessorList(
-        [kind(settings[place]) for kind, place, off in WARPERS if settings[place] != off]
-    )
-    want = steps(seen[None], logits[None].clone())[0].softmax(dim=-1)
-    torch.testing.assert_close(ours, want, atol=1e-6, rtol=1e-5)
-    assert torch.equal(ours > 0, want > 0)
+    got = Sampling(*settings).probabilities(logits, seen)
+    want = logits[None].clone()
+    for kind, place, off in WARPERS:
+        if settings[place] != off:
+            want = kind(settings[place])(seen[None], want)
+    want = want[0].softmax(dim=-1)
+    torch.testing.assert_close(got, want, atol=1e-6, rtol=1e-5)
+    assert torch.equal(got > 0, want > 0)
     assert torch.equal(logits, before)  # the caller's logits are left alone
     without = Sampling(*settings[:-1]).probabilities(logits, seen)
-    assert ((ours > 0).sum() < (without > 0).sum()) == (min_p > 0)  # it did drop some
+    assert ((got > 0).sum() < (without > 0).sum()) == (min_p > 0)  # it did drop some
     # and each setting changes something, or the comparison would prove little
     idle = (settings[0], settings[1] % V, *settings[2:]) == (1.0, 0, 1.0, 1.0, 0)
-    assert torch.equal(ours, Sampling(1.0).probabilities(logits, seen)) == idle
+    assert torch.equal(got, Sampling(1.0).probabilities(logits, seen)) == idle
 
 
 def test_the_penalty_divides_positive_and_multiplies_negative_logits_once():
@@ -77,20 +66,18 @@ def test_the_penalty_divides_positive_and_multiplies_negative_logits_once():
 PROBS = torch.tensor([0.1, 0.5, 0.15, 0.25])
 
 
-@pytest.mark.parametrize(
-    ("keep", "value", "kept"),
-    [
-        (keep_top_k, 2, [0, 0.5, 0, 0.25]), (keep_top_k, 0, PROBS), (keep_top_k, 100, PROBS),
-        # the fewest that reach it
-        (keep_top_p, 0.3, [0, 0.5, 0, 0]), (keep_top_p, 0.6, [0, 0.5, 0, 0.25]),
-        (keep_top_p, 0.8, [0, 0.5, 0.15, 0.25]), (keep_top_p, 0.95, PROBS),
-        (keep_top_p, 1.0, PROBS),
-        # what is likely enough next to the most likely
-        (keep_min_p, 0.0, PROBS), (keep_min_p, 0.19, PROBS),
-        (keep_min_p, 0.29, [0, 0.5, 0.15, 0.25]), (keep_min_p, 0.49, [0, 0.5, 0, 0.25]),
-        (keep_min_p, 0.51, [0, 0.5, 0, 0]), (keep_min_p, 1, [0, 0.5, 0, 0]),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("keep", "value", "kept"), [
+    (keep_top_k, 2, [0, 0.5, 0, 0.25]), (keep_top_k, 0, PROBS),
+    (keep_top_k, 100, PROBS),
+    # the fewest that reach it
+    (keep_top_p, 0.3, [0, 0.5, 0, 0]), (keep_top_p, 0.6, [0, 0.5, 0, 0.25]),
+    (keep_top_p, 0.8, [0, 0.5, 0.15, 0.25]), (keep_top_p, 0.95, PROBS),
+    (keep_top_p, 1.0, PROBS),
+    # what is likely enough next to the most likely
+    (keep_min_p, 0.0, PROBS), (keep_min_p, 0.19, PROBS),
+    (keep_min_p, 0.29, [0, 0.5, 0.15, 0.25]), (keep_min_p, 0.49, [0, 0.5, 0, 0.25]),
+    (keep_min_p, 0.51, [0, 0.5, 0, 0]), (keep_min_p, 1, [0, 0.5, 0, 0]),
+])  # fmt: skip
 def test_what_is_kept_keeps_its_logit_and_the_rest_is_minus_infinity(keep, value, kept):
     assert torch.equal(keep(PROBS.log(), value), torch.as_tensor(kept).log())
     equal = torch.zeros(4)
@@ -99,11 +86,9 @@ def test_what_is_kept_keeps_its_logit_and_the_rest_is_minus_infinity(keep, value
 
 def test_min_p_is_measured_after_the_temperature():
     logits = torch.tensor([0.0, -1.0, -2.0])  # e^-1 is 0.37, e^-0.5 is 0.61
-    seen = torch.tensor([], dtype=torch.long)
-    cold = Sampling(1.0, min_p=0.5).probabilities(logits, seen)
-    warm = Sampling(2.0, min_p=0.5).probabilities(logits, seen)
-    assert (cold > 0).tolist() == [True, False, False]
-    assert (warm > 0).tolist() == [True, True, False]
+    for temperature, kept in ((1.0, [True, False, False]), (2.0, [True, True, False])):
+        probs = Sampling(temperature, min_p=0.5).probabilities(logits, torch.empty(0).long())
+        assert (probs > 0).tolist() == kept
 
 
 def test_each_transform_is_given_by_name_in_order():
@@ -121,22 +106,19 @@ def test_each_transform_is_given_by_name_in_order():
     counts = [int(one.isfinite().sum()) for one in found.values()]
     assert counts[:3] == [V, V, 20]
     assert 20 > counts[3] > counts[4] >= 1
-
-
-def test_transforms_that_are_off_are_left_out():
-    logits, seen = random_logits(0), random_ids(0)
-    assert Sampling(1.0).transforms(logits, seen) == {}
-    assert list(Sampling(1.0, top_p=0.9).transforms(logits, seen)) == ["top_p"]
-    assert list(Sampling(0.5, min_p=0.1).transforms(logits, seen)) == ["temperature", "min_p"]
-    greedy = Sampling(0.0, top_k=5, top_p=0.5, repetition_penalty=1.1, min_p=0.5)
-    assert list(greedy.transforms(logits, seen)) == ["repetition_penalty"]
+    for sampling, names in (  # what is off is left out
+        (Sampling(1.0), []), (Sampling(1.0, top_p=0.9), ["top_p"]),
+        (Sampling(0.5, min_p=0.1), ["temperature", "min_p"]),
+        (Sampling(0.0, 5, 0.5, repetition_penalty=1.1, min_p=0.5), ["repetition_penalty"]),
+    ):  # fmt: skip
+        assert list(sampling.transforms(logits, seen)) == names
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1e-30, 1e-37, 1e-300])
 @pytest.mark.parametrize("shift", [0.0, 300.0, -300.0])
 def test_dividing_by_a_temperature_never_overflows(temperature, shift):
     logits = torch.tensor([1.0, 3.0, float("-inf"), 2.0]) + shift
-    divided = divide_by_temperature(logits, temperature)
+    divided = ours.divide_by_temperature(logits, temperature)
     assert not divided.isnan().any()
     assert divided.max().isfinite()
     if temperature > 1e-30 or (temperature == 1e-30 and shift == 0):
@@ -145,43 +127,32 @@ def test_dividing_by_a_temperature_never_overflows(temperature, shift):
     torch.testing.assert_close(divided.softmax(-1), want, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("p", [1e-12, 1e-45, 1e-300])
-def test_a_tiny_top_p_keeps_the_most_likely_one(p):
-    logits = random_logits(3)
-    probs = Sampling(1.0, top_p=p).probabilities(logits, random_ids(3))
-    assert probs.argmax() == logits.argmax()
-    assert probs.max() == 1
-    assert (probs > 0).sum() == 1
-
-
-@pytest.mark.parametrize("temperature", [1e-3, 1e-30, 1e-300])
-def test_a_tiny_temperature_is_nearly_greedy_and_never_nan(temperature):
-    logits = random_logits(4, scale=30.0)
-    logits[7:] = float("-inf")
-    probs = Sampling(temperature).probabilities(logits, random_ids(4))
-    assert probs.isfinite().all()
-    assert probs.argmax() == logits.argmax()
-    assert probs.max() == 1
+@pytest.mark.parametrize("tiny", [1e-3, 1e-12, 1e-30, 1e-45, 1e-300])
+def test_a_tiny_top_p_or_temperature_keeps_the_most_likely_one_and_is_never_nan(tiny):
+    for sampling, scale in ((Sampling(1.0, top_p=tiny), 3.0), (Sampling(tiny), 30.0)):
+        logits = random_logits(4, scale)
+        logits[7:] = float("-inf")
+        probs = sampling.probabilities(logits, random_ids(4))
+        assert probs.isfinite().all()
+        assert probs.argmax() == logits.argmax()
+        assert probs.max() == 1
+        assert (probs > 0).sum() == 1
 
 
 def test_greedy_ignores_what_only_sampling_needs_but_not_the_penalty():
-    logits = torch.tensor([1.0, 3.0, 2.9])
-    seen = torch.tensor([1])
-    generator = torch.Generator().manual_seed(0)
-    plain = Sampling(0.0, top_k=1, top_p=0.1)
+    logits, seen = torch.tensor([1.0, 3.0, 2.9]), torch.tensor([1])
+    plain, penalizing = Sampling(0.0, top_k=1, top_p=0.1), Sampling(0.0, repetition_penalty=1.5)
     assert torch.equal(plain.probabilities(logits, seen), logits.softmax(-1))
-    assert plain.choose(plain.probabilities(logits, seen), generator) == 1
-    with_penalty = Sampling(0.0, repetition_penalty=1.5)
-    assert with_penalty.choose(with_penalty.probabilities(logits, seen), generator) == 2
+    for sampling, choice in ((plain, 1), (penalizing, 2)):
+        probs = sampling.probabilities(logits, seen)
+        assert sampling.choose(probs, torch.Generator().manual_seed(0)) == choice
 
 
 def test_samples_follow_the_probabilities():
-    probs = torch.tensor([0.6, 0.0, 0.3, 0.1])
+    probs, counts = torch.tensor([0.6, 0.0, 0.3, 0.1]), torch.zeros(4)
     generator = torch.Generator().manual_seed(0)
-    sampling = Sampling(1.0)
-    counts = torch.zeros(4)
     for _ in range(4_000):
-        counts[sampling.choose(probs, generator)] += 1
+        counts[Sampling(1.0).choose(probs, generator)] += 1
     assert counts[1] == 0
     # four standard deviations of a count of 4,000 samples are 0.031 at most
     torch.testing.assert_close(counts / 4_000, probs, atol=0.031, rtol=0)

@@ -1,11 +1,11 @@
 """How likely a given text is, against transformers and against what generation says."""
 
 import math
+import statistics
 
 import pytest
 import torch
 from reference import VARIANTS, ids, pair, tiny
-from speaking import tokens
 
 from qwenkit.errors import InputError
 from qwenkit.generate import generate, log_probabilities, score_text
@@ -32,13 +32,9 @@ def test_they_are_those_that_generation_had():
     steps = list(generate(model, prompt, 8, stop_ids=()))
     text = [*prompt, *(step.token_id for step in steps)]
     want = [math.log(step.probability) for step in steps]
-    assert log_probabilities(model, text)[0, 2:].tolist() == pytest.approx(want, abs=1e-5)
-
-
-def test_a_likely_text_scores_above_an_unlikely_one():
-    model, prompt = tiny(), [3, 1, 4]
-    likely = log_probabilities(model, [*prompt, *tokens(model, prompt, 5)]).sum()
-    assert likely > log_probabilities(model, [*prompt, 60, 60, 60, 60, 60]).sum() + 5
+    likely, unlikely = (log_probabilities(model, t)[0] for t in (text, [*prompt, *[60] * 8]))
+    assert likely[2:].tolist() == pytest.approx(want, abs=1e-5)
+    assert likely.sum() > unlikely.sum() + 5
 
 
 def test_a_model_in_bfloat16_is_scored_in_float32():
@@ -60,17 +56,16 @@ def test_each_token_of_a_text_with_its_score(toy):
     got = [score.log_probability for score in scores[1:]]
     assert got == pytest.approx(log_probabilities(model, encoded)[0].tolist())
     assert all(value < 0 for value in got)
-    token, number, _ = scores[0]
-    assert (token, number) == ("def", encoded[0])
+    assert scores[0][:2] == ("def", encoded[0])
+    with pytest.raises(InputError, match="at least two tokens"):
+        score_text(model, tokenizer, "a")
 
 
 def test_tiny_coder_predicts_code_better_than_noise(coder):
-    code = score_text(*coder, "def add(a, b):\n    return a + b\n")
-    noise = score_text(*coder, "b( +add):a\n\n de,a   rnf b ret)")
+    def mean(text):
+        return statistics.mean(score.log_probability for score in score_text(*coder, text)[1:])
 
-    def mean(scores):
-        return sum(score.log_probability for score in scores[1:]) / (len(scores) - 1)
-
+    code, noise = "def add(a, b):\n    return a + b\n", "b( +add):a\n\n de,a   rnf b ret)"
     assert mean(code) > mean(noise) + 1
 
 
@@ -82,8 +77,3 @@ def test_tiny_coder_predicts_code_better_than_noise(coder):
 def test_what_is_not_a_text_is_refused(wrong):
     with pytest.raises(InputError, match="input_ids"):
         log_probabilities(tiny(), wrong)
-
-
-def test_a_text_of_one_token_cannot_be_scored(toy):
-    with pytest.raises(InputError, match="at least two tokens"):
-        score_text(*toy, "a")

@@ -30,10 +30,8 @@ def write(pieces, stops):
     """Feed pieces one by one; return what came after each, and at the end, and the writer."""
     writer = TextWriter(Pieces(pieces), stops)
     out = []
-    for token in range(len(pieces)):
-        out.append(writer.add(token))
-        if writer.stopped:
-            break
+    while len(out) < len(pieces) and not writer.stopped:
+        out.append(writer.add(len(out)))
     return out, writer.end(), writer
 
 
@@ -162,10 +160,9 @@ def test_pieces_of_random_tokens_join_to_complete(toy, seed):
 
 
 def test_special_and_stop_tokens_are_not_text_and_let_out_what_was_kept_back(toy, said):
-    one, two, held = map(toy[1].encode, ("one", "two", "one EN"))
-    end, start = toy[1].special["<|im_end|>"], toy[1].special["<|im_start|>"]
-    assert "".join(said([*one, start, *two, end])) == "onetwo"
-    assert "".join(said([*held, end], stop_strings=["END"])) == "one EN"
+    encode = toy[1].encode
+    assert "".join(said(encode("one<|im_start|>two<|im_end|>"))) == "onetwo"
+    assert "".join(said(encode("one EN<|im_end|>"), stop_strings=["END"])) == "one EN"
 
 
 def test_generation_ends_as_soon_as_a_stop_string_is_complete(toy, said):
@@ -188,14 +185,11 @@ def test_random_texts_end_where_their_full_text_says(toy, seed):
     assert len(got) <= 12
 
 
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        *((wrong, "must be a list of texts") for wrong in ("\n", [1], None, 3, b"ab")),
-        (["a", ""], "none of them empty"),
-        (["<|im_end|>"], "a special token, which is not text; put its id"),
-    ],
-)
+@pytest.mark.parametrize(("wrong", "words"), [
+    *((wrong, "must be a list of texts") for wrong in ("\n", [1], None, 3, b"ab")),
+    (["a", ""], "none of them empty"),
+    (["<|im_end|>"], "a special token, which is not text; put its id"),
+])  # fmt: skip
 def test_wrong_stop_strings_and_no_prompt_are_refused_at_the_call(toy, wrong, words):
     with pytest.raises(InputError, match=f"stop_strings .*{words}"):
         stream(*toy, "x", stop_strings=wrong)
@@ -208,7 +202,7 @@ def test_wrong_stop_strings_and_no_prompt_are_refused_at_the_call(toy, wrong, wo
 
 def test_fill_asks_as_the_model_was_trained_and_ends_at_the_next_file(toy, monkeypatch):
     model, tokenizer = toy
-    says(model, monkeypatch, [*tokenizer.encode("a, b"), tokenizer.special["<|file_sep|>"], 0, 0])
+    says(model, monkeypatch, tokenizer.encode("a, b<|file_sep|>!!"))
     asked = []
     with model.register_forward_pre_hook(lambda module, args: asked.append(args[0])):
         assert fill(*toy, "def add(", "):\n    return a + b\n") == "a, b"
@@ -218,22 +212,20 @@ def test_fill_asks_as_the_model_was_trained_and_ends_at_the_next_file(toy, monke
 
 @pytest.mark.parametrize("name", ["<|endoftext|>", "<|im_end|>", "<|fim_pad|>", "<|fim_prefix|>"])
 def test_fill_ends_at_the_models_own_stop_tokens_and_at_those_of_fim(toy, monkeypatch, name):
-    says(toy[0], monkeypatch, [*toy[1].encode("one"), toy[1].special[name], 40, 41])
+    says(toy[0], monkeypatch, toy[1].encode(f"one{name}IJ"))
     assert fill(*toy, "a", "b") == "one"
 
 
 def test_fill_takes_other_stops_in_addition_to_those_of_fim(toy, monkeypatch):
-    def filled(ids, *count, **options):
-        says(toy[0], monkeypatch, ids)
-        return fill(*toy, "a", "b", *count, **options)
+    def filled(text, **options):
+        says(toy[0], monkeypatch, toy[1].encode(text))
+        return fill(*toy, "a", "b", **options)
 
-    one, two, special = toy[1].encode("one"), toy[1].encode("two"), toy[1].special
     # the model's own stop tokens no longer end it
-    ids = [*one, special["<|im_end|>"], *two, special["<|fim_pad|>"], 40]
-    assert filled(ids, stop_ids=()) == "onetwo"
-    assert filled([*one, *two], stop_ids=(two[0],)) == "one"
-    assert filled([*one, *two], stop_strings=["et"]) == "on"
-    assert filled(one, len(one)) == "one"
+    assert filled("one<|im_end|>two<|fim_pad|>I", stop_ids=()) == "onetwo"
+    assert filled("one;two", stop_ids=toy[1].encode(";")) == "one"
+    assert filled("onetwo", stop_strings=["et"]) == "on"
+    assert filled("one", max_new_tokens=len(toy[1].encode("one"))) == "one"
     with pytest.raises(TokenizerError, match=r"no <\|fim_prefix"):
         fill(toy[0], Pieces([]), "a", "b")
 

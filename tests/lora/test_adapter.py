@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from unittest import mock
 
 import pytest
@@ -152,15 +153,13 @@ CONFIGS = {
 
 def refused(folder, words):
     model = tiny()
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(CheckpointError, match=re.escape(words)):
         qk.load_adapter(model, folder)
-    assert words in str(caught.value)
     assert not lora_layers(model)
 
 
-@pytest.mark.parametrize("case", CONFIGS)
-def test_a_config_that_asks_for_more_or_makes_no_sense_is_refused(saved, case):
-    change, words = CONFIGS[case]
+@pytest.mark.parametrize(("change", "words"), CONFIGS.values(), ids=CONFIGS)
+def test_a_config_that_asks_for_more_or_makes_no_sense_is_refused(saved, change, words):
     config = json.loads((saved / CONFIG).read_text())
     (saved / CONFIG).write_text(json.dumps({**config, **change}))
     refused(saved, words)
@@ -177,17 +176,16 @@ def with_(**parts):
     return lambda tensors: tensors | {f"{Q}.lora_{n}.weight": value for n, value in parts.items()}
 
 
-def without_b(tensors):
-    return {name: value for name, value in tensors.items() if name != f"{Q}.lora_B.weight"}
-
-
 LAYER_7, NORM = Q.replace("0", "7"), Q.replace("self_attn.q_proj", "input_layernorm")
 FILES = {
     "a whole weight": (renamed(f"{Q}.weight"), "is not an A or B of LoRA"),
     "no prefix": (renamed("q.lora_A.weight"), "is not an A or B of LoRA"),
     "a layer too many": (renamed(f"{LAYER_7}.lora_A.weight"), "the model has no model.layers.7"),
     "a norm": (renamed(f"{NORM}.lora_A.weight"), "the model has no model.layers.0.input_layernorm"),
-    "A alone": (without_b, "q_proj has only one of A and B"),
+    "A alone": (
+        lambda tensors: {n: t for n, t in tensors.items() if n != f"{Q}.lora_B.weight"},
+        "q_proj has only one of A and B",
+    ),
     "a wrong shape": (with_(A=torch.zeros(3, 31)), "has A (3, 31) and B (32, 3)"),
     "no matrix": (with_(A=torch.zeros(())), "has A ()"),
     "rank 0": (with_(A=torch.zeros(0, 32), B=torch.zeros(32, 0)), "has A (0, 32)"),
@@ -196,9 +194,8 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("case", FILES)
-def test_tensors_that_do_not_fit_the_model_are_refused(saved, case):
-    change, words = FILES[case]
+@pytest.mark.parametrize(("change", "words"), FILES.values(), ids=FILES)
+def test_tensors_that_do_not_fit_the_model_are_refused(saved, change, words):
     save_file(change(load_file(saved / WEIGHTS)), saved / WEIGHTS)
     refused(saved, words)
 

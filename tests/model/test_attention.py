@@ -49,9 +49,6 @@ def test_by_hand(attend):
     torch.testing.assert_close(attend(q, k, v), want)
 
 
-LENGTHS = [(1, 1), (5, 5), (1, 6), (3, 7)]
-
-
 def plainly(q, k, v, allowed):
     """Attention once more, one position after another; `allowed` is (B, T, S)."""
     z = torch.zeros_like(q)
@@ -64,17 +61,14 @@ def plainly(q, k, v, allowed):
 
 
 @pytest.mark.parametrize("attend", PATHS)
-@pytest.mark.parametrize(("queries", "keys"), LENGTHS)
+@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (5, 5), (1, 6), (3, 7)])
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 @pytest.mark.parametrize("kind", ["causal", "padding", "window"])
 def test_both_paths_equal_plain_loops(attend, queries, keys, kv_heads, kind):
     q, k, v = qkv(queries, keys, kv_heads=kv_heads)
-    past = keys - queries
-    real = None
-    if kind == "padding":
-        real = torch.arange(keys) >= torch.tensor([keys - 1, 0])[:, None]
-    window = 2 if kind == "window" else None
-    mask = attention_mask(queries, past, real=real, window=window)
+    past, real = keys - queries, torch.arange(keys) >= torch.tensor([keys - 1, 0])[:, None]
+    more = {"causal": {}, "padding": {"real": real}, "window": {"window": 2}}
+    mask = attention_mask(queries, past, **more[kind])
     seen = causal_mask(queries, past) if mask is None else mask[:, 0]
     z = attend(q, k, v, mask)
     torch.testing.assert_close(z, plainly(q, k, v, seen.expand(2, queries, keys)))
@@ -96,25 +90,14 @@ def test_softmax_is_taken_in_float32():
     assert torch.equal(pattern, scores.softmax(-1).bfloat16())
 
 
-@pytest.mark.parametrize("point", ["q", "k", "v"])
-def test_q_k_and_v_have_biases_which_are_added_and_o_does_not(point):
-    model = tiny()
-    attention = model.model.layers[0].self_attn
-    projection = getattr(attention, f"{point}_proj")
-    assert projection.bias.abs().min() > 0
-    assert attention.o_proj.bias is None
-    trace = Trace(keep=("attn_norm", f"attn.{point}"))
-    model(ids(1, 3), trace=trace)
-    x = trace["layers.0.attn_norm"][0]
-    got = trace[f"layers.0.attn.{point}"][0].transpose(0, 1).flatten(1)  # heads next to each other
-    torch.testing.assert_close(got, x @ projection.weight.T + projection.bias)
-
-
-def test_heads_are_joined_in_order():
-    model = tiny()
-    trace = Trace(keep=("attn.z", "attn.out"))
+def test_q_k_and_v_have_biases_which_are_added_and_o_does_not_and_heads_are_joined_in_order():
+    model, trace = tiny(), Trace()
     model(ids(2, 3), trace=trace)
-    z = trace["layers.1.attn.z"]
-    joined = torch.cat([z[:, head] for head in range(z.shape[1])], dim=-1)
-    want = joined @ model.model.layers[1].self_attn.o_proj.weight.T
-    torch.testing.assert_close(trace["layers.1.attn.out"], want)
+    attention, x = model.model.layers[1].self_attn, trace["layers.1.attn_norm"]
+    joined = {name: trace[f"layers.1.attn.{name}"].transpose(1, 2).flatten(2) for name in "qkvz"}
+    for name in "qkv":
+        projection = getattr(attention, f"{name}_proj")
+        assert projection.bias.abs().min() > 0
+        torch.testing.assert_close(joined[name], x @ projection.weight.T + projection.bias)
+    assert attention.o_proj.bias is None
+    torch.testing.assert_close(trace["layers.1.attn.out"], joined["z"] @ attention.o_proj.weight.T)

@@ -8,9 +8,8 @@ from qwenkit.model import RotaryEmbedding
 
 def parts():
     model = tiny()
-    layer = model.model.layers[1]
     rope = RotaryEmbedding(model.config)(torch.arange(5)[None].expand(2, -1))
-    return layer, torch.randn(2, 5, 32), rope
+    return model.model.layers[1], torch.randn(2, 5, 32), rope
 
 
 def test_norm_attention_add_norm_mlp_add():
@@ -20,10 +19,8 @@ def test_norm_attention_add_norm_mlp_add():
     got = layer(x, rope, None)
     torch.testing.assert_close(got, want)
     # weights are not trivial: with the norms exchanged another result would come
-    layer.input_layernorm, layer.post_attention_layernorm = (
-        layer.post_attention_layernorm,
-        layer.input_layernorm,
-    )
+    first, second = layer.input_layernorm, layer.post_attention_layernorm
+    layer.input_layernorm, layer.post_attention_layernorm = second, first
     assert (layer(x, rope, None) - want).abs().max() > 1e-2
 
 

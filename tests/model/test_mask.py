@@ -11,18 +11,12 @@ def table(text):
     return torch.tensor([[mark == "x" for mark in row] for row in text.split()])
 
 
-@pytest.mark.parametrize(
-    ("queries", "past", "window", "want"),
-    [
-        (3, 0, None, "x.. xx. xxx"),
-        (1, 3, None, "xxxx"),
-        (2, 3, None, "xxxx. xxxxx"),  # not "x.... xx...", a triangle aligned with the first key
-        (4, 0, 2, "x... xx.. .xx. ..xx"),
-        (3, 0, 1, "x.. .x. ..x"),
-        (2, 3, 3, ".xxx. ..xxx"),
-        (3, 0, 9, "x.. xx. xxx"),
-    ],
-)
+@pytest.mark.parametrize(("queries", "past", "window", "want"), [
+    (3, 0, None, "x.. xx. xxx"), (1, 3, None, "xxxx"),
+    (2, 3, None, "xxxx. xxxxx"),  # not "x.... xx...", a triangle aligned with the first key
+    (4, 0, 2, "x... xx.. .xx. ..xx"), (3, 0, 1, "x.. .x. ..x"),
+    (2, 3, 3, ".xxx. ..xxx"), (3, 0, 9, "x.. xx. xxx"),
+])  # fmt: skip
 def test_causal_mask(queries, past, window, want):
     assert torch.equal(causal_mask(queries, past, window), table(want))
 
@@ -30,20 +24,14 @@ def test_causal_mask(queries, past, window, want):
 REAL = torch.tensor([[False, False, True, True], [True, True, True, True]])
 
 
-def test_padding_is_never_read_but_by_itself():
+def test_padding_is_never_read_but_by_itself_and_no_row_is_empty():
     got = attention_mask(4, 0, real=REAL)
     assert got.shape == (2, 1, 4, 4)
     assert torch.equal(got[0, 0], table("x... .x.. ..x. ..xx"))
     assert torch.equal(got[1, 0], table("x... xx.. xxx. xxxx"))
-
-
-def test_padding_and_cache_and_window_together():
-    got = attention_mask(2, 2, real=REAL, window=2)
+    got = attention_mask(2, 2, real=REAL, window=2)  # with a cache and a window
     assert torch.equal(got[0, 0], table("..x. ..xx"))
     assert torch.equal(got[1, 0], table(".xx. ..xx"))
-
-
-def test_no_row_is_empty():
     real = torch.zeros(1, 5, dtype=torch.bool)
     assert attention_mask(5, 0, real=real).any(-1).all()
     assert attention_mask(3, 2, real=real, window=2).any(-1).all()

@@ -18,13 +18,9 @@ def test_by_hand():
     torch.testing.assert_close(got, torch.tensor([[[2.193176, -0.190881]]]), rtol=1e-5, atol=1e-5)
 
 
-def test_no_bias_so_zeros_give_zeros():
+def test_no_bias_so_zeros_give_zeros_and_each_token_passes_alone():
     mlp: MLP = tiny().model.layers[0].mlp
     assert all(part.bias is None for part in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
     assert torch.equal(mlp(torch.zeros(1, 2, 32)), torch.zeros(1, 2, 32))
-
-
-def test_each_token_passes_alone():
-    mlp: MLP = tiny().model.layers[0].mlp
     x = torch.randn(2, 3, 32)
     torch.testing.assert_close(mlp(x)[1, 2], mlp(x[1:, 2:])[0, 0])

@@ -15,29 +15,21 @@ def norm(weight, eps=1e-6, dtype=torch.float32):
 ROOT = 12.5**0.5
 
 
-@pytest.mark.parametrize(
-    ("x", "weight", "eps", "want"),
-    [
-        ([3.0, 4.0], [1.0, 10.0], 0.0, [3 / ROOT, 40 / ROOT]),  # mean square 12.5
-        ([5.0, 5.0, 5.0], [1.0, 1.0, 1.0], 1e-6, [1.0, 1.0, 1.0]),  # no mean is subtracted
-        # mean square 1e-6, as large as eps, which is inside the root; outside: 0.999
-        ([1e-3, -1e-3], [1.0, 1.0], 1e-6, [0.5**0.5, -(0.5**0.5)]),
-    ],
-)
+@pytest.mark.parametrize(("x", "weight", "eps", "want"), [
+    ([3.0, 4.0], [1.0, 10.0], 0.0, [3 / ROOT, 40 / ROOT]),  # mean square 12.5
+    ([5.0, 5.0, 5.0], [1.0, 1.0, 1.0], 1e-6, [1.0, 1.0, 1.0]),  # no mean is subtracted
+    # mean square 1e-6, as large as eps, which is inside the root; outside: 0.999
+    ([1e-3, -1e-3], [1.0, 1.0], 1e-6, [0.5**0.5, -(0.5**0.5)]),
+])  # fmt: skip
 def test_by_hand(x, weight, eps, want):
     torch.testing.assert_close(norm(weight, eps)(torch.tensor([x])), torch.tensor([want]))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_zeros_stay_zeros(dtype):
-    zeros = torch.zeros(1, 2, dtype=dtype)
-    assert torch.equal(norm([2.0, 2.0], dtype=dtype)(zeros), zeros)
-
-
-def test_squares_are_taken_in_float32():
-    x = torch.tensor([300.0, -300.0], dtype=torch.float16)  # 300² overflows float16
-    got = norm([1.0, 1.0], dtype=torch.float16)(x)
-    assert torch.equal(got, torch.tensor([1.0, -1.0], dtype=torch.float16))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_zeros_stay_zeros_and_squares_are_taken_in_float32(dtype):
+    x = torch.tensor([[0.0, 0.0], [300.0, -300.0]], dtype=dtype)  # 300² overflows float16
+    want = torch.tensor([[0.0, 0.0], [1.0, -1.0]], dtype=dtype)
+    assert torch.equal(norm([1.0, 1.0], dtype=dtype)(x), want)
 
 
 def test_casts_back_before_the_weight():

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from reference import TINY, YARN, pair, tiny
+from reference import TINY, YARN, tiny
 from transformers import Qwen2Config
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
@@ -31,13 +31,10 @@ def test_frequencies_follow_theta(theta, second):
     torch.testing.assert_close(got, torch.tensor([1.0, second]))
 
 
-@pytest.mark.parametrize(
-    ("x", "position", "want"),
-    [
-        ([1.0, 0, 0, 0], 1, [math.cos(1), 0, math.sin(1), 0]),  # interleaved: sin at index 1
-        ([0.0, 0, 0, 1], 200, [0, -math.sin(0.2), 0, math.cos(0.2)]),  # the second pair is slow
-    ],
-)
+@pytest.mark.parametrize(("x", "position", "want"), [
+    ([1.0, 0, 0, 0], 1, [math.cos(1), 0, math.sin(1), 0]),  # interleaved: sin at index 1
+    ([0.0, 0, 0, 1], 200, [0, -math.sin(0.2), 0, math.cos(0.2)]),  # the second pair is slow
+])  # fmt: skip
 def test_dimension_i_pairs_with_i_plus_half(x, position, want):
     torch.testing.assert_close(rotated(torch.tensor(x), position), torch.tensor(want))
 
@@ -66,9 +63,7 @@ def test_each_head_and_token_is_rotated_by_its_own_position():
 
 
 def test_angles_are_float32_in_a_bfloat16_model():
-    model = tiny(dtype=torch.bfloat16, head_dim=16)
-    rotary = model.model.rotary_emb
-    place = 29_999
+    rotary, place = tiny(dtype=torch.bfloat16, head_dim=16).model.rotary_emb, 29_999
     exact = place * 1e6 ** (-torch.arange(8, dtype=torch.float64) / 8)
     cos, sin = rotary(torch.tensor([[place]]), torch.bfloat16)
     assert cos.dtype == sin.dtype == torch.bfloat16
@@ -79,20 +74,15 @@ def test_angles_are_float32_in_a_bfloat16_model():
 
 
 def test_bfloat16_model_rotates_queries_by_float32_angles():
-    _, model = pair(dtype=torch.bfloat16, max_position_embeddings=1024)
     trace = Trace(keep=("attn.q", "attn.q_rot"))
-    tokens = torch.full((1, 700), 5)
-    with torch.no_grad():
-        model(tokens, trace=trace)
-    q = trace["layers.0.attn.q"][0, 0, 699].float()
-    got = trace["layers.0.attn.q_rot"][0, 0, 699].float()
+    tiny(dtype=torch.bfloat16, max_position_embeddings=1024)(torch.full((1, 700), 5), trace=trace)
+    q, got = (trace[f"layers.0.{name}"][0, 0, 699].float() for name in ("attn.q", "attn.q_rot"))
     torch.testing.assert_close(got, rotated(q, 699), rtol=0, atol=0.03 * q.abs().max().item())
 
 
 def test_it_holds_nothing_that_a_checkpoint_or_a_cast_could_change():
     rotary = RotaryEmbedding(config()[0])
-    assert not list(rotary.parameters())
-    assert not list(rotary.buffers())
+    assert [*rotary.parameters(), *rotary.buffers()] == []
     with torch.device("meta"):
         made_on_meta = RotaryEmbedding(config()[0])
     places = torch.tensor([[0, 3]])
@@ -112,20 +102,17 @@ def test_yarn_keeps_fast_pairs_slows_slow_ones_and_blends_between():
 
 
 def _yarn(**changes):
-    kept = {name: value for name, value in YARN.items() if name != "rope_theta"}
-    return {**kept, **changes}
+    return {name: value for name, value in {**YARN, **changes}.items() if name != "rope_theta"}
 
 
 YARNS = {
-    "plain": {},
-    "factor 1": {"factor": 1.0},
-    "factor": {"factor": 8.0},
-    "betas": {"beta_fast": 4.0, "beta_slow": 0.5},
+    "plain": {}, "factor 1": {"factor": 1.0},
+    "factor": {"factor": 8.0}, "betas": {"beta_fast": 4.0, "beta_slow": 0.5},
     "attention factor": {"attention_factor": 0.7},
     "context": {"original_max_position_embeddings": 64},
     "empty ramp": {"original_max_position_embeddings": 1},
     "released": {"original_max_position_embeddings": 32768, "theta": 1_000_000.0, "head_dim": 64},
-}
+}  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore")  # transformers remarks on unusual factors

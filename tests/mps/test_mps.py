@@ -125,12 +125,9 @@ def test_a_tensor_that_a_module_does_not_take_along_is_on_the_host(call):
     assert problem.where.endswith(line_of(Keeps))
     for kind in ("buffer", "view"):  # of a parameter
         assert rehearse(call(Keeps(kind)), torch.rand(4, 4)).ok
-
-
-def test_what_a_part_keeps_in_a_dict_is_on_the_host_too():
     outer = nn.Sequential(Keeps("buffer"))
-    outer[0].kept_too = {"list": [torch.ones(4)]}
-    assert rehearse(outer, torch.rand(4, 4)).ok
+    outer[0].kept_too = {"list": [torch.ones(4)]}  # in a dict too
+    assert rehearse(call(outer), torch.rand(4, 4)).ok
     report = rehearse(lambda x: outer(x) + outer[0].kept_too["list"][0], torch.rand(4, 4))
     assert [problem.kind for problem in report.problems] == [HOST]
 
@@ -161,7 +158,7 @@ def test_a_host_tensor_among_tensors_without_values_stops_the_rehearsal():
     assert any(line_of(fault) in note for note in info.value.__notes__)
 
 
-def test_devices_are_named_as_on_a_mac_inside_of_fn_alone():
+def test_devices_are_named_as_on_a_mac_inside_of_fn_alone_and_copies_are_copies():
     seen = []
 
     def look(x):
@@ -169,21 +166,14 @@ def test_devices_are_named_as_on_a_mac_inside_of_fn_alone():
         moved = host.to(x.device)
         seen.extend([x.device, (x + 1).device, host.device, moved.device, x.cpu().device])
         seen.extend([x.is_mps, x.is_cpu, host.is_cpu, moved.to(host).device])
-
-    x = torch.rand(2)
-    rehearse(look, x)
-    assert seen == [MPS, MPS, CPU, MPS, CPU, True, False, True, CPU]
-    assert x.device == CPU
-
-
-def test_a_copy_from_the_device_is_a_copy():
-    def change(x):
         x.cpu().zero_()
         torch.ones(2).to(x.device).add_(x)
 
     x = torch.ones(2)
-    rehearse(change, x)
-    assert x.tolist() == [1, 1]
+    rehearse(look, x)
+    assert seen == [MPS, MPS, CPU, MPS, CPU, True, False, True, CPU]
+    assert x.device == CPU
+    assert x.tolist() == [1, 1]  # a copy from the device is a copy
 
 
 # --- waiting ---
@@ -360,13 +350,11 @@ def test_the_report_is_readable():
     report = rehearse(lambda x: (x + torch.arange(4)).sum().item(), x, torch_version="2.13")
     assert re.fullmatch(READABLE.replace("\\\n", ""), str(report)), str(report)
     report = rehearse(lambda x: [x + 1 for _ in range(1000)], x.bfloat16(), torch_version="2.13")
-    assert str(report) == (
-        "would run on MPS with torch 2.13: 1 operator, 1,000 calls, 0 syncs\n\n"
-        "NOTES\n  bfloat16 was used: on MPS it needs macOS 14 or newer"
-    )
-    assert str(Finding("aten::mm", "kernel", "a.py:3", "why", 1200)) == (
-        "  a.py:3: aten::mm, 1,200 times (kernel)\n      why"
-    )
+    counts = "would run on MPS with torch 2.13: 1 operator, 1,000 calls, 0 syncs"
+    note = "NOTES\n  bfloat16 was used: on MPS it needs macOS 14 or newer"
+    assert str(report) == f"{counts}\n\n{note}"
+    finding = Finding("aten::mm", "kernel", "a.py:3", "why", 1200)
+    assert str(finding) == "  a.py:3: aten::mm, 1,200 times (kernel)\n      why"
 
 
 def test_code_of_the_package_is_named_from_the_package(monkeypatch, tmp_path):
@@ -417,14 +405,15 @@ def test_what_cannot_be_rehearsed_is_refused():
 
 
 def test_nothing_is_left_behind():
-    model = tiny()
-    before = torch.autocast.__init__, torch.mps.synchronize, torch.autograd._engine_run_backward
+    def patched():
+        return torch.autocast.__init__, torch.mps.synchronize, torch.autograd._engine_run_backward
+
+    model, before = tiny(), patched()
     want = model(ids(1, 3))
     with pytest.raises(ZeroDivisionError):
         rehearse(lambda: 1 / 0)
     rehearse(model, ids(1, 3))
-    after = torch.autocast.__init__, torch.mps.synchronize, torch.autograd._engine_run_backward
-    assert before == after
+    assert patched() == before
     assert model(ids(1, 3)).equal(want)
     quantize(model)
     swap(model)(ids(2, 20))

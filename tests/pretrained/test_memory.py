@@ -38,11 +38,10 @@ def test_cache_equals_the_bytes_of_the_real_one(dtype, length, batch, kv_heads):
     assert forecast(config, dtype, length, batch).cache == cache.nbytes
 
 
-@pytest.mark.parametrize("size", PUBLISHED)
-def test_weights_of_the_published_sizes_and_the_cache_of_one(size):
-    config, parameters = published(size), PUBLISHED[size][-1]
-    assert forecast(config, "bfloat16").weights == 2 * parameters
-    assert forecast(config, "float32").weights == 4 * parameters
+def test_weights_of_the_published_sizes_and_the_cache_of_one():
+    for size, (*_, parameters) in PUBLISHED.items():
+        assert forecast(published(size), "bfloat16").weights == 2 * parameters
+        assert forecast(published(size), "float32").weights == 4 * parameters
     # 2 (keys and values) × 24 layers × 2 kv heads × 64 dimensions × 2 bytes = 12,288 per token
     assert forecast(published("0.5B"), "bfloat16", 1_000).cache == 12_288_000
 
@@ -89,32 +88,24 @@ def test_float16_is_multiplied_as_it_is_and_the_total_is_the_sum(native):
     assert min(found.weights, found.cache, found.activations) > 0
 
 
-def test_bad_arguments_are_refused():
+def test_bad_arguments_are_refused_and_bytes_are_written_for_people():
     for settings, message in (
-        ({"dtype": "int4"}, "dtype is 'int4'"),
-        ({"dtype": "torch.float32"}, "dtype is"),
-        ({"length": 0}, "length is 0"),
-        ({"length": -3}, "length is -3"),
-        ({"batch_size": 0}, "batch_size 0"),
-        ({"logits_to_keep": -1}, "logits_to_keep -1"),
-    ):
+        ({"dtype": "int4"}, "dtype is 'int4'"), ({"dtype": "torch.float32"}, "dtype is"),
+        ({"length": 0}, "length is 0"), ({"length": -3}, "length is -3"),
+        ({"batch_size": 0}, "batch_size 0"), ({"logits_to_keep": -1}, "logits_to_keep -1"),
+    ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             forecast(small_config(), **settings)
-
-
-def test_bytes_are_written_for_people():
-    assert format_bytes(988_097_824) == "988 MB"
-    assert format_bytes(15_231_233_024) == "15.2 GB"
-    assert format_bytes(0) == "0 B"
+    shown = [format_bytes(count) for count in (988_097_824, 15_231_233_024, 0)]
+    assert shown == ["988 MB", "15.2 GB", "0 B"]
 
 
 # --- refusing ---
 
 
-@pytest.mark.parametrize(
-    ("dtype", "free", "advice"),
-    [("float32", 20, "bfloat16"), *((dtype, 8, "smaller") for dtype in DTYPES)],
-)
+@pytest.mark.parametrize(("dtype", "free", "advice"), [
+    ("float32", 20, "bfloat16"), *((dtype, 8, "smaller") for dtype in DTYPES),
+])  # fmt: skip
 def test_bfloat16_is_advised_where_that_would_fit_else_a_smaller_model(dtype, free, advice):
     with pytest.raises(MemoryError) as caught:
         refuse_what_cannot_fit(published("7B"), dtype, free * 10**9, "Qwen/some-model")

@@ -15,36 +15,24 @@ from qwenkit.tokenizer import Tokenizer, learn_merges, write_tokenizer
 from qwenkit.tokenizer.bpe import SPECIAL
 
 TEXTS = {
-    "empty": "",
-    "space": " ",
+    "empty": "", "space": " ",
     "code": "def f(x: int) -> int:\n    return x ** 2  # done\n\n\tif x:\r\n        pass   \n",
-    "tabs": "\tif x:\n\t\treturn\ty\n",
-    "CRLF": "a = 1\r\nb = 2\r\n\r\n",
-    "bare CR": "a\rb",
-    "many spaces": "        x        y  ",
-    "digits": "3.14159 1234567890 0xFF",
-    "contractions": "It's we'll DON'T they've",
-    "NUL": "a\0b\0",
-    "control bytes": "".join(map(chr, range(32))) + "\x1b[31m\x7f\x80\x9f",
-    "Latin": "naïve café Ærøskøbing ß",
-    "CJK": "面積は幅×高さ。变量 = 函数(参数)",
-    "Arabic and Hebrew": "مرحبا שלום",
-    "Devanagari": "नमस्ते दुनिया",
-    "Thai": "สวัสดี",
-    "emoji": "🙂 🧑🏽‍🚀 🏳️‍🌈 👩‍👩‍👧‍👦",
-    "mathematics": "∑∫√∞ 𝔸𝕓𝒄 x²",
-    "not a character": "\ufeff\ufffe\uffff\U0010ffff",
-    "replacement": "\ufffd",
-    "byte order mark": "\ufeffx",
-    "odd spaces": "a\u00a0b\u2003c\u3000d\u200be\u2028f\u0085g",
-    "long word": "a" * 1_000,
+    "tabs": "\tif x:\n\t\treturn\ty\n", "CRLF": "a = 1\r\nb = 2\r\n\r\n",
+    "bare CR": "a\rb", "many spaces": "        x        y  ",
+    "digits": "3.14159 1234567890 0xFF", "contractions": "It's we'll DON'T they've",
+    "NUL": "a\0b\0", "control bytes": "".join(map(chr, range(32))) + "\x1b[31m\x7f\x80\x9f",
+    "Latin": "naïve café Ærøskøbing ß", "CJK": "面積は幅×高さ。变量 = 函数(参数)",
+    "Arabic and Hebrew": "مرحبا שלום", "Devanagari": "नमस्ते दुनिया",
+    "Thai": "สวัสดี", "emoji": "🙂 🧑🏽‍🚀 🏳️‍🌈 👩‍👩‍👧‍👦",
+    "mathematics": "∑∫√∞ 𝔸𝕓𝒄 x²", "not a character": "\ufeff\ufffe\uffff\U0010ffff",
+    "replacement": "\ufffd", "byte order mark": "\ufeffx",
+    "odd spaces": "a\u00a0b\u2003c\u3000d\u200be\u2028f\u0085g", "long word": "a" * 1_000,
     "long run of spaces": " " * 999 + "x",
     "chat": "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<|endoftext|>",
     "infilling": "<|fim_prefix|>def f(\n<|fim_suffix|>\n    return x<|fim_middle|>x):<|endoftext|>",
     "all special tokens": " ".join(SPECIAL) + "".join(SPECIAL),
-    "nearly special": "<|im_start |> <|im_start <|unknown|> |>",
-    "byte alphabet": "Ġ Ċ ĉ č",
-}
+    "nearly special": "<|im_start |> <|im_start <|unknown|> |>", "byte alphabet": "Ġ Ċ ĉ č",
+}  # fmt: skip
 FILES = sorted((ROOT / "qwenkit").glob("c*/*.py"))
 CODE = "".join(file.read_text("utf-8") for file in FILES)[:60_000]
 
@@ -91,8 +79,8 @@ def test_a_text_comes_back_and_its_ids_equal_those_of_transformers(tokenizer, th
     ids, keep = tokenizer.encode(text), {"clean_up_tokenization_spaces": False}
     assert ids == theirs(text).input_ids
     assert tokenizer.decode(ids) == theirs.decode(ids, **keep)
-    text = tokenizer.decode(ids, skip_special=True)
-    assert text == theirs.decode(ids, skip_special_tokens=True, **keep)
+    want = theirs.decode(ids, skip_special_tokens=True, **keep)
+    assert tokenizer.decode(ids, skip_special=True) == want
 
 
 def test_whole_files_and_random_texts_come_back(tokenizer, theirs):
@@ -162,10 +150,9 @@ def test_token_strings_show_spaces_and_split_characters(tokenizer):
 
 TALK = [
     {"role": "system", "content": "You write Python."},
-    {"role": "user", "content": "Sum a list.\n\n"},
-    {"role": "assistant", "content": "sum(x)"},
+    {"role": "user", "content": "Sum a list.\n\n"}, {"role": "assistant", "content": "sum(x)"},
     {"role": "user", "content": "  Now a <|im_end|> mean: 🙂"},
-]
+]  # fmt: skip
 # What Qwen's own templates use: whitespace control, namespaces, loop state, tests, tojson.
 HARD = """{%- set ns = namespace(count=0) %}
 {%- if messages[0]['role'] == 'system' %}
@@ -224,57 +211,46 @@ def test_a_hard_template_equals_that_of_transformers(templated, tools, plain):
     if plain:
         template = HARD.replace("{% generation %}", "").replace("{% endgeneration %}", "")
     folder = templated(template)
+    theirs, options = AutoTokenizer.from_pretrained(folder), {"add_generation_prompt": True}
     talk = [*TALK, {"role": "tool", "content": "skipped"}]
     for messages in (talk, talk[1:]):
-        want = AutoTokenizer.from_pretrained(folder).apply_chat_template(
-            messages, tools=tools, tokenize=False, add_generation_prompt=True
-        )
+        want = theirs.apply_chat_template(messages, tools=tools, tokenize=False, **options)
         assert Tokenizer(folder).chat(messages, tools=tools) == want
         assert "assistant 2" in want
         assert ("größe" in want) == (tools is not None)
 
 
-MALICIOUS = {
+MALICIOUS = {  # an attribute that the sandbox hides is undefined
     "class": "{{ ''.__class__.__mro__ }}",
     "subclasses": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-    "attr filter": "{{ ''|attr('__class__') }}",
-    "item": "{{ ''['__class__']['__mro__'] }}",
-    "globals": "{{ raise_exception.__globals__ }}",
-    "code": "{{ strftime_now.__code__ }}",
+    "attr filter": "{{ ''|attr('__class__') }}", "item": "{{ ''['__class__']['__mro__'] }}",
+    "globals": "{{ raise_exception.__globals__ }}", "code": "{{ strftime_now.__code__ }}",
     "cycler": "{{ cycler.__init__.__globals__.os.popen('echo hacked').read() }}",
     "format": "{{ '{0.__class__.__mro__}'.format(1) }}",
     "format_map": "{{ '{x.__class__}'.format_map({'x': 1}) }}",
-    "self": "{{ self.__init__.__globals__ }}",
-    "import": "{% import 'os' as os %}{{ os }}",
+    "self": "{{ self.__init__.__globals__ }}", "import": "{% import 'os' as os %}{{ os }}",
     "include": "{% include '/etc/passwd' %}",
-}
+}  # fmt: skip
 FAILING = [
     # They would change the messages.
-    "{{ messages.append({'role': 'user', 'content': 'x'}) }}",
-    "{{ messages.pop() }}",
-    "{{ messages[0].update({'content': 'changed'}) }}",
-    "{{ messages[0].clear() }}",
+    "{{ messages.append({'role': 'user', 'content': 'x'}) }}", "{{ messages.pop() }}",
+    "{{ messages[0].update({'content': 'changed'}) }}", "{{ messages[0].clear() }}",
     "{% set messages[0].content = 'changed' %}",
     # They are wrong in themselves.
-    "{{ raise_exception('roles must alternate') }}",
-    "{% if %}",
-    "{{ messages[0].content + 1 }}",
-    "{{ messages[0].absent.name }}",
-    "{{ 1 / 0 }}",
-    "{{ messages[99].content.x }}",
-    "{% for i in range(10**12) %}{% endfor %}",
-    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-]
+    "{{ raise_exception('roles must alternate') }}", "{% if %}",
+    "{{ messages[0].content + 1 }}", "{{ messages[0].absent.name }}",
+    "{{ 1 / 0 }}", "{{ messages[99].content.x }}",
+    "{% for i in range(10**12) %}{% endfor %}", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("template", MALICIOUS.values(), ids=MALICIOUS)
 def test_a_malicious_template_gets_nothing(templated, template):
     tokenizer = Tokenizer(templated(template))
     try:
-        out = tokenizer.chat(TALK)  # an attribute that the sandbox hides is undefined
+        assert tokenizer.chat(TALK).strip() == ""
     except TokenizerError:
-        out = ""
-    assert out.strip() == ""
+        pass  # refusing it is as good
 
 
 @pytest.mark.parametrize("template", FAILING)
@@ -295,19 +271,16 @@ def test_invalid_messages_are_refused(tokenizer, messages):
         tokenizer.chat([{"role": "user"}])
 
 
-def test_a_template_in_its_own_file_wins(templated):
-    folder = templated("from JSON")
-    (folder / "chat_template.jinja").write_text("from its file: {{ messages[0].content }} ü")
-    want = AutoTokenizer.from_pretrained(folder).apply_chat_template(TALK, tokenize=False)
-    assert Tokenizer(folder).chat(TALK) == want == "from its file: You write Python. ü"
-
-
-def test_of_several_templates_the_default_is_taken(templated):
+def test_the_default_of_several_templates_is_taken_and_one_in_its_own_file_wins(templated):
     several = [{"name": "tools", "template": "no"}, {"name": "default", "template": "yes"}]
     assert Tokenizer(templated(several)).chat(TALK) == "yes"
     assert Tokenizer(templated("{{ strftime_now('%Y') }}")).chat(TALK).startswith("20")
     for odd in ([], [1], [None], [{"name": ["x"], "template": "y"}], 3, {"default": "x"}):
         assert Tokenizer(templated(odd)).chat_template is None
+    folder = templated("from JSON")
+    (folder / "chat_template.jinja").write_text("from its file: {{ messages[0].content }} ü")
+    want = AutoTokenizer.from_pretrained(folder).apply_chat_template(TALK, tokenize=False)
+    assert Tokenizer(folder).chat(TALK) == want == "from its file: You write Python. ü"
 
 
 def test_without_a_template_chat_says_so_and_the_rest_works(templated):
@@ -328,8 +301,7 @@ def test_fim_asks_in_the_order_prefix_suffix_middle(tokenizer):
     assert text == "<|fim_prefix|>def f(x):\n<|fim_suffix|>    return y\n<|fim_middle|>"
     ids = tokenizer.encode(text)
     marks = [tokenizer.special[f"<|fim_{n}|>"] for n in ("prefix", "suffix", "middle")]
-    assert [i for i in ids if i in marks] == marks
-    assert (ids[0], ids[-1]) == (marks[0], marks[-1])
+    assert [ids[0], *(i for i in ids[1:-1] if i in marks), ids[-1]] == marks
     names = ("fim_prefix", "fim_middle", "fim_suffix", "fim_pad", "repo_name", "file_sep")
     assert set(tokenizer.fim_stop_ids) == {tokenizer.special[f"<|{name}|>"] for name in names}
 
@@ -354,17 +326,14 @@ def test_saving_and_reading_again_changes_nothing(tokenizer, theirs, tmp_path):
     folder = tmp_path / "new" / "folder"
     tokenizer.encode("x", special=False)  # which is not saved
     tokenizer.save(folder)
-    again = Tokenizer(folder)
-    assert again.special == tokenizer.special
-    assert again.num_tokens == tokenizer.num_tokens
+    again, reread = Tokenizer(folder), AutoTokenizer.from_pretrained(folder)
+    assert (again.special, again.num_tokens) == (tokenizer.special, tokenizer.num_tokens)
     assert again.chat(TALK) == tokenizer.chat(TALK)
     assert again.backend.to_str() == tokenizer.backend.to_str()
-    reread = AutoTokenizer.from_pretrained(folder)
     for text in (*TEXTS.values(), CODE):
         assert again.encode(text) == tokenizer.encode(text) == reread(text).input_ids
     assert reread.apply_chat_template(TALK, tokenize=False) == tokenizer.chat(TALK, False)
-    names = sorted(path.name for path in folder.iterdir())
-    assert names == ["tokenizer.json", "tokenizer_config.json"]
+    assert {path.name for path in folder.iterdir()} == {"tokenizer.json", "tokenizer_config.json"}
 
 
 def test_a_damaged_tokenizer_is_refused(toy, tmp_path):
@@ -376,14 +345,12 @@ def test_a_damaged_tokenizer_is_refused(toy, tmp_path):
         b"", b"{", b"[]", b"{}", b"\xff\xfe", b'{"model": {"type": "BPE"}}', b"\x80\x04.",
         b"[" * 100_000, b"null",
     ]  # fmt: skip
-    for wrong in damaged + cut:
+    empty = b'{"model": {"type": "BPE", "vocab": {}, "merges": []}, "added_tokens": []}'
+    for wrong in (*damaged, *cut, empty):
         (tmp_path / "tokenizer.json").write_bytes(wrong)
-        with pytest.raises(TokenizerError, match=r"tokenizer\.json cannot be read"):
+        says = "" if wrong == empty else " cannot be read"
+        with pytest.raises(TokenizerError, match=rf"tokenizer\.json{says}"):
             Tokenizer(tmp_path)
-    empty = {"model": {"type": "BPE", "vocab": {}, "merges": []}, "added_tokens": []}
-    (tmp_path / "tokenizer.json").write_text(json.dumps(empty))
-    with pytest.raises(TokenizerError, match=r"tokenizer\.json"):
-        Tokenizer(tmp_path)
 
 
 def test_a_tokenizer_of_another_kind_still_shows_its_tokens(tmp_path):
