@@ -87,10 +87,10 @@ def _activations(config: QwenConfig, dtype: str, tokens: int, scores: int, kept:
     """
     size, float32 = BYTES_PER_VALUE[dtype], BYTES_PER_VALUE["float32"]
     upcast = dtype == "bfloat16" and not has_bfloat16_products()
-    # A layer holds most either in the MLP (gate, which becomes the product, and up; a trace gets
-    # SiLU(gate) and the product separately; if it is upcast, a copy of the product too) or, in
-    # eager attention, with the scores (masked; softmax in float32, and its input).
-    mlp = tokens * config.intermediate_size * ((4 if scores else 2) * size + float32 * upcast)
+    # A layer holds most either in the MLP (gate, up, SiLU(gate) and the product; if it is upcast, a
+    # copy of the product too) or, in eager attention, with the scores (masked; softmax in float32,
+    # and its input).
+    mlp = tokens * config.intermediate_size * (4 * size + float32 * upcast)
     attention = scores * (size + (2 if size < float32 else 1) * float32)
     # Add the residual stream, its normalized copy, and the memory of attention's q, k, v and z,
     # which the allocator keeps for the next layer: eight tensors of the stream's size. It keeps

@@ -56,7 +56,7 @@ def native(request, monkeypatch):
 def test_activations_in_float32_by_hand(native):
     config = small_config()  # hidden 4, intermediate 6, 2 heads, vocabulary 8
     few = forecast(config, "float32", 10, logits_to_keep=1).activations
-    assert few == 8 * 10 * 4 * 4 + 2 * 10 * 6 * 4  # stream and attention; gate and up
+    assert few == 8 * 10 * 4 * 4 + 4 * 10 * 6 * 4  # stream and attention; the MLP, as below
     assert forecast(config, "float32", 10, 2, logits_to_keep=1).activations == 2 * few
     wide = small_config(vocab_size=1_000)
     assert forecast(wide, "float32", 10).activations == 8 * 10 * 4 * 4 + 10 * 1_000 * 4  # logits
@@ -72,7 +72,7 @@ def test_activations_in_bfloat16_by_hand(dtype, native):
     stream = 8 * 4 * 2 + (3 if native else 8) * 4 * 4
     config = small_config()
     few = forecast(config, dtype, 10, logits_to_keep=1).activations
-    assert few == 10 * (stream + 6 * (2 + 2 + (0 if native else 4)))  # gate, up, upcast product
+    assert few == 10 * (stream + 6 * (4 * 2 + (0 if native else 4)))  # MLP; its product upcast
     wide = small_config(vocab_size=1_000)
     assert forecast(wide, dtype, 10).activations == 10 * (stream + 1_000 * 2)  # logits, once
     opened = forecast(config, dtype, 100, logits_to_keep=1, eager_attention=True)
@@ -82,7 +82,7 @@ def test_activations_in_bfloat16_by_hand(dtype, native):
 
 def test_float16_is_multiplied_as_it_is_and_the_total_is_the_sum(native):
     few = forecast(small_config(), "float16", 10, logits_to_keep=1).activations
-    assert few == 10 * (8 * 4 * 2 + 3 * 4 * 4 + 2 * 6 * 2)
+    assert few == 10 * (8 * 4 * 2 + 3 * 4 * 4 + 4 * 6 * 2)
     found = forecast(small_config(), "bfloat16", 64, 2)
     assert found.total == found.weights + found.cache + found.activations
     assert min(found.weights, found.cache, found.activations) > 0
