@@ -89,9 +89,7 @@ class Fresh(NamedTuple):
 def in_fresh_process(work: str, setup: str, then: str = "", last: str = "") -> Fresh:
     """Run `setup`, `work`, `then` and `last`; `middle` is the peak between the last two."""
     code = TIMER.format(work=work, setup=setup, then=then, last=last)
-    out = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True
-    ).stdout
+    out = subprocess.check_output([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     importing, took, *peaks = map(float, out.split())
     unit = 1 if sys.platform == "darwin" else 1024
     return Fresh(importing, took, *(peak * unit for peak in peaks))
@@ -135,13 +133,11 @@ def bench_loads(folder: str, rounds: int, sizes: Sizes) -> Rows:
         if not rows:
             rows["import, s"] = {n: [run.importing for run in runs] for n, runs in found.items()}
             size = sum(file.stat().st_size for file in qk.Checkpoint(folder).files)
-            rows["weight file read, GB/s"] = {
-                "machine": [size / 1e9 / took for took in row["file read"]]
-            }
+            read = [size / 1e9 / took for took in row["file read"]]
+            rows["weight file read, GB/s"] = {"machine": read}
         rows[f"load {dtype}, s"] = row
-        rows[f"loaded, one token {dtype}, GB"] = {
-            name: [run.format_bytes for run in runs] for name, runs in found.items()
-        }
+        memory = {name: [run.format_bytes for run in runs] for name, runs in found.items()}
+        rows[f"loaded, one token {dtype}, GB"] = memory
     return rows
 
 
@@ -189,14 +185,8 @@ def forward_alone(library: str, folder: str, dtype: str, forward: str) -> Fresh:
 
 def memory_rows(what: str, found: dict[str, Fresh], need: Forecast, trace: int = 0) -> Rows:
     """Return the rows of one forward, all of it and what it adds; `trace`: bytes recorded."""
-    whole, added = need.total + trace, need.cache + need.activations + trace
-    return {
-        f"all of it, {what}, GB": {
-            **{name: [run.format_bytes] for name, run in found.items()},
-            "forecast": [whole / 1e9],
-        },
-        f"beside weights, {what}, MB": {
-            **{name: [(run.after - run.middle) / 1e6] for name, run in found.items()},
-            "forecast": [added / 1e6],
-        },
-    }
+    whole = {name: [run.format_bytes] for name, run in found.items()}
+    whole["forecast"] = [(need.total + trace) / 1e9]
+    added = {name: [(run.after - run.middle) / 1e6] for name, run in found.items()}
+    added["forecast"] = [(need.cache + need.activations + trace) / 1e6]
+    return {f"all of it, {what}, GB": whole, f"beside weights, {what}, MB": added}

@@ -17,7 +17,7 @@ import transformers
 
 import qwenkit as qk
 from promises import Promise
-from rows import Rows, ratios
+from rows import Row, Rows, ratios
 from sizes import Sizes
 
 
@@ -42,18 +42,14 @@ def record(
         "rounds": rounds,
         "sizes": asdict(sizes),
         "others": others,
-        "rows": {
-            name: {
-                "values": row,
-                "ratios": {
-                    side: [None if math.isnan(number) else number for number in found]
-                    for side, found in ratios(row).items()
-                },
-            }
-            for name, row in rows.items()
-        },
+        "rows": {n: {"values": row, "ratios": _ratios(row)} for n, row in rows.items()},
         "promises": [promise.as_json() for promise in kept],
     }
+
+
+def _ratios(row: Row) -> dict[str, list[float | None]]:
+    found = ratios(row).items()
+    return {side: [None if math.isnan(x) else x for x in three] for side, three in found}
 
 
 def processor() -> str:

@@ -46,15 +46,6 @@ class Sizes:
 
 # Proves that the bench works, and measures nothing.
 SMALL = Sizes(
-    prefills=(8, 16),
-    past=4,
-    long=8,
-    steps=2,
-    trace=16,
-    forwards=((256, 1),),
-    lengths=(4, 8),
-    pasts=(4, 8),
-    batches=(1, 2),
-    floats=("float32",),
-    warm_starts=0,
-)
+    prefills=(8, 16), past=4, long=8, steps=2, trace=16, forwards=((256, 1),), lengths=(4, 8),
+    pasts=(4, 8), batches=(1, 2), floats=("float32",), warm_starts=0,
+)  # fmt: skip

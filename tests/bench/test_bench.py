@@ -15,29 +15,22 @@ from rows import Spread, ratio, ratios, show, spread
 from sizes import SMALL, Sizes
 from timing import few, take_turns
 
-NUMBERS = {"date", "model", "processor", "cores", "threads", "python", "torch", "transformers"}
-NUMBERS |= {"qwenkit", "rounds", "sizes", "others", "rows", "promises"}
+NUMBERS = {
+    "date", "model", "processor", "cores", "threads", "python", "torch", "transformers", "qwenkit",
+    "rounds", "sizes", "others", "rows", "promises",
+}  # fmt: skip
 GROUPS = (
-    "import",
-    "load",
-    "loaded",
-    "the compiler",
-    "all of it",
-    "beside weights",
-    "memory read",
-    "prefill",
-)
-GROUPS += ("float32 products", "max |logit", "decode after", "trace", "tiny-coder", "decode, batch")
+    "import", "load", "loaded", "the compiler", "all of it", "beside weights", "memory read",
+    "prefill", "float32 products", "max |logit", "decode after", "trace", "tiny-coder",
+    "decode, batch",
+)  # fmt: skip
 DTYPES = ("float32", "bfloat16", "int8")
 
 
 def test_sides_take_turns_and_the_warm_up_is_not_counted():
     called = []
-
-    def side(name):
-        return lambda: called.append(name) or len(called)
-
-    found = take_turns({"a": side("a"), "b": side("b")}, rounds=2)
+    sides = {name: lambda name=name: called.append(name) or len(called) for name in "ab"}
+    found = take_turns(sides, rounds=2)
     assert "".join(called) == "ba" + "ab" + "ba"
     assert found == {"a": [3, 6], "b": [4, 5]}
 
@@ -53,13 +46,10 @@ def test_a_slow_moment_of_the_machine_does_not_move_the_ratio():
     ours, theirs = [1.0, 9.0, 1.2], [2.0, 18.0, 2.0]  # all was nine times slower in round two
     assert ratio(ours, theirs) == pytest.approx((0.5, 0.5, 0.6))
     assert spread(ours) == (1.2, 1.0, 9.0)
-    assert ratios({"qwenkit": ours, "transformers": theirs}) == {
-        "transformers": ratio(ours, theirs)
-    }
+    beside = {"transformers": theirs}
+    assert ratios({"qwenkit": ours, **beside}) == {"transformers": ratio(ours, theirs)}
     assert ratios({"float32": ours, "int8": theirs}) == {}
-
-
-def test_nothing_to_divide_by_gives_nan_and_no_error():
+    # nothing to divide by gives NaN and no error
     assert math.isnan(ratio([1.0], [0.0]).median)
     assert not Promise("x", ratio([1.0], [0.0])).holds
 
@@ -67,9 +57,8 @@ def test_nothing_to_divide_by_gives_nan_and_no_error():
 def test_a_row_shows_medians_ratio_and_spread(capsys):
     show({"load, s": {"qwenkit": [1.0, 2.0], "transformers": [2.0, 2.5]}, "read": {"machine": [3]}})
     first, second = capsys.readouterr().out.splitlines()
-    assert first.split(maxsplit=2)[2] == (
-        "qwenkit 1.5   transformers 2.25   = 0.65 (0.5 to 0.8) × transformers"
-    )
+    medians = "qwenkit 1.5   transformers 2.25   = 0.65 (0.5 to 0.8) × transformers"
+    assert first.split(maxsplit=2)[2] == medians
     assert second.split() == ["read", "machine", "3"]
 
 
@@ -79,16 +68,13 @@ def test_a_promise_is_judged_by_the_median_and_its_bounds_belong_to_it():
     assert not Promise("speed", found, least=1.36).holds
     assert Promise("time", found, most=1.35).holds
     assert not Promise("forecast", found, 0.9, 1.1).holds
-    assert str(Promise("speed", found, least=1.35)).split() == (
-        "holds speed 1.35 (1.2 to 1.5) asked 1.35 or more".split()
-    )
+    said = "holds speed 1.35 (1.2 to 1.5) asked 1.35 or more"
+    assert str(Promise("speed", found, least=1.35)).split() == said.split()
     assert Promise("time", found, most=1.0).as_json() == {
         "what": "time", "median": 1.35, "lowest": 1.2, "highest": 1.5, "least": None, "most": 1.0,
         "holds": False,
     }  # fmt: skip
-
-
-def test_speed_is_their_time_divided_by_ours():
+    # speed is their time divided by ours
     rows = {"decode after 128, s a token, int8": {"qwenkit": [0.1], "transformers": [0.3]}}
     (promise,) = promises(rows, Sizes())
     assert promise.what == "int8 decode, times transformers' speed in float32"
@@ -131,10 +117,7 @@ def test_a_small_run_has_every_row_with_finite_ratios(run):
         sides = set(row["values"]) - {"qwenkit"} if "qwenkit" in row["values"] else set()
         assert set(row["ratios"]) == sides, name
         assert all(math.isfinite(number) for three in row["ratios"].values() for number in three)
-
-
-def test_both_sides_of_a_small_run_give_the_same_logits(run):
-    assert run[1]["rows"]["max |logit difference|"]["values"]["qwenkit"][0] < 1e-3
+    assert rows["max |logit difference|"]["values"]["qwenkit"][0] < 1e-3
 
 
 def test_transformers_is_compared_wherever_it_does_the_same(run):

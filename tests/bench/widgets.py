@@ -13,22 +13,16 @@ import argparse
 import shutil
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
 import qwenkit as qk
 from qwenkit.widgets.attention import AttentionExplorer
+from timing import seconds, take_turns
 
 LIMITS = {"after the forward": "3 s", "page": "8 MB"}
-
-
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def text_of(tokenizer: qk.Tokenizer, tokens: int) -> str:
@@ -49,11 +43,11 @@ def measure(model: qk.QwenForCausalLM, tokenizer: qk.Tokenizer, prompt: str, rou
         "plain forward": lambda: model(ids, logits_to_keep=1),
         "forward, every pattern kept": lambda: model(ids, trace=trace, logits_to_keep=1),
         "AttentionExplorer made": lambda: AttentionExplorer(model, tokenizer, prompt),
-        "its picture": lambda: widget._png(),
+        "its picture": widget._png,
     }
     with torch.no_grad():
-        took = [{name: seconds(work) for name, work in parts.items()} for _ in range(rounds)]
-    return {name: statistics.median(one[name] for one in took) for name in parts}
+        took = take_turns({name: partial(seconds, work) for name, work in parts.items()}, rounds)
+    return {name: statistics.median(took[name]) for name in parts}
 
 
 def in_chromium(page: Path, rounds: int) -> float | None:

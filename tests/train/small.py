@@ -66,17 +66,11 @@ def small_batches(**changes) -> qk.train.Batches:
     return qk.train.Batches(values.pop("documents", DOCUMENTS), tokenizer(), **values)
 
 
-def small_trainer(
-    *callbacks, model=None, batches=None, evaluate=None, **settings
-) -> qk.train.Trainer:
+def small_trainer(*callbacks, model=None, batches=None, evaluate=None, **settings):
     """Return a trainer that has done no step."""
-    return qk.train.Trainer(
-        small_model() if model is None else model,
-        small_batches() if batches is None else batches,
-        qk.train.TrainingSettings(**{**TRAINING, **settings}),
-        evaluate=evaluate,
-        callbacks=callbacks,
-    )
+    given = model or small_model(), batches or small_batches()
+    settings = qk.train.TrainingSettings(**{**TRAINING, **settings})
+    return qk.train.Trainer(*given, settings, evaluate=evaluate, callbacks=callbacks)
 
 
 def trained(*callbacks, **settings) -> qk.train.Trainer:
@@ -194,7 +188,7 @@ def steps_in(folder: Path) -> list[int]:
 
 def content(folder: Path) -> dict[str, bytes]:
     """Return the bytes of every file below a folder by its path."""
-    files = (path for path in folder.rglob("*") if path.is_file())
+    files = [path for path in folder.rglob("*") if path.is_file()]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
@@ -204,13 +198,12 @@ def write_recipe(folder: Path, *, model=(), data=(), **training) -> tuple[Path, 
     texts.mkdir(parents=True, exist_ok=True)
     for name, text in {**TEXTS, **HELD}.items():
         (texts / name).write_text(text, encoding="utf-8")
-    tables = {"model": {**MODEL, **dict(model)}, "data": {**DATA, **dict(data)}}
-    lines = []
-    for table, values in {**tables, "training": {**TRAINING, **training}}.items():
-        lines.append(f"[{table}]")
-        lines += [f"{name} = {json.dumps(value)}" for name, value in values.items()]
-    recipe = folder / "recipe.toml"
-    recipe.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    recipe, lines = folder / "recipe.toml", ""
+    tables = ("model", {**MODEL, **dict(model)}), ("data", {**DATA, **dict(data)})
+    for table, values in (*tables, ("training", {**TRAINING, **training})):
+        lines += f"[{table}]\n"
+        lines += "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
+    recipe.write_text(lines, encoding="utf-8")
     return recipe, texts
 
 
