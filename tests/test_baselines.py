@@ -34,10 +34,8 @@ def witten_bell(train, history, byte, order):
 @pytest.mark.parametrize("text", [b"abracadabra", b"zebra", b"a", "é\n".encode()])
 def test_the_n_gram_model_follows_its_formula(order, text):
     padded = bytes(order - 1) + text
-    expected = -sum(
-        math.log2(witten_bell(TEXT, padded[:e], padded[e], order))
-        for e in range(order - 1, len(padded))
-    )
+    ends = range(order - 1, len(padded))
+    expected = -sum(math.log2(witten_bell(TEXT, padded[:e], padded[e], order)) for e in ends)
     assert ByteNgram([TEXT], order).bits(text) == pytest.approx(expected, rel=1e-9)
 
 
@@ -61,5 +59,4 @@ def test_xz_is_what_the_command_gives(tmp_path):
         pytest.skip("there is no xz command to compare with")
     (tmp_path / "text").write_bytes(text)
     command = ["xz", "-9e", "--stdout", str(tmp_path / "text")]
-    packed = subprocess.run(command, check=True, capture_output=True).stdout
-    assert xz_bits(text) == 8 * len(packed)
+    assert xz_bits(text) == 8 * len(subprocess.check_output(command))
