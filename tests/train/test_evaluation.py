@@ -93,8 +93,7 @@ def test_a_text_of_one_window_is_one_forward(context, stride):
 )
 def test_windows_equal_a_forward_for_each_token(context, stride, batch_size):
     model, text = tiny(), ids(1, 22)[0]
-    starts = window_starts(21, context, stride)
-    want = []
+    starts, want = window_starts(21, context, stride), []
     for token in range(21):
         start = next(start for start in starts if token < start + context)
         logits = model(text[None, start : token + 1])[0, -1]
@@ -104,11 +103,10 @@ def test_windows_equal_a_forward_for_each_token(context, stride, batch_size):
 
 
 def test_no_gradients_are_kept_and_losses_are_not_rounded_to_the_models_dtype():
-    model = tiny().requires_grad_(True).train()
-    losses = token_losses(model, ids(1, 9)[0], context=4)
+    model, text = tiny().requires_grad_(True).train(), ids(1, 40)[0]
+    losses = token_losses(model, text[:9], context=4)
     assert (losses.requires_grad, losses.dtype, model.training) == (False, torch.float32, True)
-    assert torch.equal(losses, token_losses(model.eval(), ids(1, 9)[0], context=4))
-    text = ids(1, 40)[0]
+    assert torch.equal(losses, token_losses(model.eval(), text[:9], context=4))
     exact, rough = (token_losses(tiny(dtype=d), text) for d in (torch.float32, torch.bfloat16))
     assert rough.dtype == torch.float32
     assert rough.mean().item() == pytest.approx(exact.mean().item(), rel=0.05)
@@ -137,16 +135,16 @@ def test_what_makes_no_windows_is_refused(shape, sizes, message):
 def test_documents_are_predicted_from_their_very_first_token(toy):
     model, tokenizer = toy
     (found,) = evaluate(model, tokenizer, [Document("a.py", CODE)]).values()
-    text = torch.tensor([[tokenizer.special["<|endoftext|>"], *tokenizer.encode(CODE)]])
+    tokens = tokenizer.encode(CODE)
+    text = torch.tensor([[tokenizer.special["<|endoftext|>"], *tokens]])
     with torch.no_grad():
-        probabilities = model(text)[0].softmax(-1)
-    nats = [-math.log(probabilities[place, token]) for place, token in enumerate(text[0, 1:])]
-    assert found.nats == pytest.approx(sum(nats), rel=1e-5)
-    assert (found.num_tokens, found.num_bytes) == (len(nats), len(CODE))
-    assert len(nats) == len(tokenizer.encode(CODE))
-    assert found.loss == pytest.approx(sum(nats) / len(nats), rel=1e-5)
-    assert found.perplexity == pytest.approx(math.exp(sum(nats) / len(nats)), rel=1e-4)
-    assert found.bits_per_byte == pytest.approx(sum(nats) / math.log(2) / len(CODE), rel=1e-5)
+        log = model(text)[0].log_softmax(-1)
+    nats = -sum(log[place, token].item() for place, token in enumerate(tokens))
+    assert found.nats == pytest.approx(nats, rel=1e-5)
+    assert (found.num_tokens, found.num_bytes) == (len(tokens), len(CODE))
+    assert found.loss == pytest.approx(nats / len(tokens), rel=1e-5)
+    assert found.perplexity == pytest.approx(math.exp(nats / len(tokens)), rel=1e-4)
+    assert found.bits_per_byte == pytest.approx(nats / math.log(2) / len(CODE), rel=1e-5)
 
 
 def test_documents_do_not_see_one_another(toy):
@@ -154,9 +152,8 @@ def test_documents_do_not_see_one_another(toy):
     sizes = {"context": 16, "stride": 4, "batch_size": 3}
     found = evaluate(*toy, documents, **sizes)
     assert list(found) == ["b", "a", "c"]
-    for document in documents:
-        alone = evaluate(*toy, [document], **sizes)
-        assert alone == {document.name: found[document.name]}
+    for one in documents:
+        assert evaluate(*toy, [one], **sizes) == {one.name: found[one.name]}
     assert evaluate(*toy, []) == {}
 
 
