@@ -104,9 +104,7 @@ def loads(
         work = LOADS[library].format(folder, dtype)
         return in_fresh_process(work, IMPORTS[library], last=ONE_TOKEN)
 
-    def read() -> float:
-        return seconds(lambda: read_weights(folder))
-
+    read = partial(seconds, partial(read_weights, folder))
     sides = {name: partial(load, name) for name in libraries}
     found = take_turns({**sides, "file read": read}, rounds, warm_up)
     bare = {"file read": found.pop("file read")}
@@ -162,10 +160,10 @@ def bench_memory(folder: str, sizes: Sizes) -> Rows:
     traced = TRACED.format(length, KEPT)
     for dtype in sizes.floats:
         for tokens, kept in sizes.forwards:
-            beside = dtype == "float32" and tokens == sizes.forwards[0][0]
+            compared = dtype == "float32" and tokens == sizes.forwards[0][0]
             found = {
                 name: forward_alone(name, folder, dtype, FORWARDS[name].format(tokens, kept))
-                for name in (("qwenkit", "transformers") if beside else ("qwenkit",))
+                for name in (("qwenkit", "transformers") if compared else ("qwenkit",))
             }
             need = qk.forecast(config, dtype, tokens, logits_to_keep=kept)
             what = f"{dtype}, {tokens} tokens, {'all' if kept == 0 else 'one'} logits"
