@@ -1,7 +1,5 @@
 """What is timed within one process: forwards of loaded models, beside the machine's own limits."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 
@@ -44,43 +42,40 @@ class Models:
 
     def prefill(self, dtype: str, length: int) -> float:
         """Return the seconds until the last position's logits."""
-        part = self.ids[:, :length]
-        return seconds(lambda: self.ours[dtype](part, logits_to_keep=1))
+        return seconds(lambda: self.ours[dtype](self.ids[:, :length], logits_to_keep=1))
 
     def prefill_theirs(self, length: int) -> float:
         """The same in transformers; neither side fills a cache."""
-        part = self.ids[:, :length]
-        return seconds(lambda: self.theirs(part, use_cache=False, logits_to_keep=1))
+        options = {"use_cache": False, "logits_to_keep": 1}
+        return seconds(lambda: self.theirs(self.ids[:, :length], **options))
 
     def decoding(self, dtype: str, past: int, batch: int = 1) -> Callable[[], float]:
         """Return what takes a turn: the seconds that a step of `generate` takes after `past`."""
-        model, steps = self.ours[dtype], self.sizes.steps
-        ids = self.ids[:, : past + steps].expand(batch, -1)
-        cache = qk.KVCache(model.config, batch, max_length=past + steps)
+        model, longest = self.ours[dtype], past + self.sizes.steps
+        ids = self.ids[:, :longest].expand(batch, -1)
+        cache = qk.KVCache(model.config, batch, max_length=longest)
         model(ids[:, :past], cache=cache, logits_to_keep=1)
-
-        def run() -> None:
-            for i in range(past, past + steps):
-                next_logits(model, ids[:, i : i + 1], cache, i)
-
-        def turn() -> float:
-            cache.trim(past)
-            return seconds(run) / steps
-
-        return turn
+        forget = partial(cache.trim, past)
+        return self._turn(past, lambda i: next_logits(model, ids[:, i : i + 1], cache, i), forget)
 
     def decoding_theirs(self, past: int) -> Callable[[], float]:
         """The same in transformers."""
-        model, ids, steps = self.theirs, self.ids, self.sizes.steps
+        model, ids = self.theirs, self.ids
         cache = model(ids[:, :past], use_cache=True, logits_to_keep=1).past_key_values
+        step = partial(model, past_key_values=cache, use_cache=True)
+        forget = partial(cache.crop, -self.sizes.steps)
+        return self._turn(past, lambda i: step(ids[:, i : i + 1]), forget)
+
+    def _turn(self, past: int, step: Callable, forget: Callable) -> Callable[[], float]:
+        steps = self.sizes.steps
 
         def run() -> None:
             for i in range(past, past + steps):
-                model(ids[:, i : i + 1], past_key_values=cache, use_cache=True)
+                step(i)
 
         def turn() -> float:
             took = seconds(run) / steps
-            cache.crop(-steps)
+            forget()
             return took
 
         return turn

@@ -1,7 +1,5 @@
 """What only a fresh process can tell: how long a load takes, and the most memory it ever held."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tempfile

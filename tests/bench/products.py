@@ -8,8 +8,6 @@ still in the processor's cache; the head is one weight. "chosen" is what `linear
 of weights per second the chosen way read.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What qwenkit promises of its speed and memory, judged by the rows of one run."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A run as JSON: every number of every round, and all that is needed to read them later."""
 
-from __future__ import annotations
-
 import math
 import os
 import platform
@@ -31,20 +29,13 @@ def record(
     """
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "model": model,
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "qwenkit": qk.__version__,
-        "rounds": rounds,
-        "sizes": asdict(sizes),
-        "others": others,
+        "model": model, "processor": processor(), "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(), "python": platform.python_version(),
+        "torch": torch.__version__, "transformers": transformers.__version__,
+        "qwenkit": qk.__version__, "rounds": rounds, "sizes": asdict(sizes), "others": others,
         "rows": {n: {"values": row, "ratios": _ratios(row)} for n, row in rows.items()},
         "promises": [promise.as_json() for promise in kept],
-    }
+    }  # fmt: skip
 
 
 def _ratios(row: Row) -> dict[str, list[float | None]]:

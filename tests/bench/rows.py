@@ -4,8 +4,6 @@ The sides of a round run one right after the other, so that what slows the machi
 slows them alike: it moves the medians of both, and hardly their ratio.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Sequence

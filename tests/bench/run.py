@@ -8,8 +8,6 @@ faster. transformers computes in float32 throughout: bfloat16 and int8 are what 
 instead.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,8 +1,7 @@
 """How many tokens each measurement takes, and what a trace keeps of them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
+from typing import Self
 
 KEPT = ("attn.pattern", "resid_post")  # by a trace: (H, T, T) and (T, C) in each layer
 
@@ -34,7 +33,7 @@ class Sizes:
     floats: tuple[str, ...] = ("float32", "bfloat16")
     warm_starts: int = 1
 
-    def within(self, longest: int) -> Sizes:
+    def within(self, longest: int) -> Self:
         """Leave out what is longer than a model can take."""
         return replace(
             self,

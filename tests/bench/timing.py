@@ -1,7 +1,5 @@
 """Sides take turns, and it is measured how busy other processes kept the machine meanwhile."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping

@@ -7,8 +7,6 @@ held-out text is the running Python's: figures of another version than the READM
 a little.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import math

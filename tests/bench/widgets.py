@@ -7,8 +7,6 @@ packing, and the picture that a notebook stores. Then the exported page: its siz
 Chromium takes from its address to its first picture. Seconds are those of your machine today.
 """
 
-from __future__ import annotations
-
 import argparse
 import shutil
 import statistics

@@ -12,14 +12,27 @@ import torch
 from small import At, Record, full, held_out_loss, interrupt, rows_of, small_trainer, trained
 
 import qwenkit as qk
-from qwenkit.errors import CheckpointError, InputError
-from qwenkit.train import CsvLog, EarlyStop, Evaluation, KeepModel, Metrics, SaveTraining
+from qwenkit.errors import CheckpointError, InputError, SourceError
+from qwenkit.train import (
+    CsvLog,
+    EarlyStop,
+    Evaluation,
+    KeepModel,
+    Metrics,
+    SaveTraining,
+    read_metrics,
+)
 
 COLUMNS = "step,tokens,loss,learning_rate,gradient_norm,tokens_per_second"
 COLUMNS += ",evaluation_loss,evaluation_bits_per_byte"
 ROWS = [COLUMNS, "2,120,4.5,0.002,1.5,150,,", "4,200,3.0,0.001,9.0,250,2.5,1.1"]
 TABLE = "\n".join(ROWS) + "\n"
 NO_SPACE = r" could not be written \(.*No space"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "metrics.csv"
 
 
 def opened(path, step=0, text=TABLE):
@@ -115,6 +128,27 @@ def test_a_full_disk_is_one_clear_error_and_leaves_the_table(path, monkeypatch, 
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(CheckpointError, match=rf"metrics\.csv{NO_SPACE}"):
         log.on_step(trainer, Metrics(1, 60, 5.0, 0.001, 1.0, 100.0))
+
+
+def test_columns_come_back_as_numbers(path):
+    path.write_text("step,loss,evaluation_loss\n10,2.5,\n20,2.25,3.5\n")
+    found = read_metrics(path)
+    assert (found["step"], found["loss"]) == ([10.0, 20.0], [2.5, 2.25])
+    assert math.isnan(found["evaluation_loss"][0])
+    assert found["evaluation_loss"][1] == 3.5
+    path.write_text("step,loss\n10,2.5\n20")  # cut short by a killed process
+    assert math.isnan(read_metrics(path)["loss"][1])
+
+
+@pytest.mark.parametrize("content", [b"step,loss\n10,abc\n", b"step\n\xff\n"])
+def test_what_is_not_a_table_of_numbers_is_refused_and_an_absent_file(path, content):
+    with pytest.raises(SourceError, match="cannot be read"):
+        read_metrics(path)
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match="is not a table of numbers"):
+        read_metrics(path)
+    path.write_text("")
+    assert read_metrics(path) == {}
 
 
 def scripted(losses):

@@ -21,15 +21,14 @@ def recipe(tmp_path, text):
 def test_the_real_recipe_is_read():
     found = Recipe.from_file(ROOT / "data" / "tiny-coder" / "recipe.toml")
     assert (found.model["hidden_size"], found.model["tie_word_embeddings"]) == (256, True)
-    assert (found.data.text, found.data.include) == ("stdlib", ("*.py",))
-    assert "site-packages/*" in found.data.leave_out
-    assert "bisect.py" in found.data.held_out
-    assert (found.data.context, found.data.batch_size, found.data.vocab_size) == (512, 16, 2048)
-    assert found.data.mix() == Mix(found.data.fim, found.data.repeats)
-    rates = found.training.rates()
-    assert rates.kind == found.training.schedule == "cosine"
-    assert (rates.peak, rates.steps) == (found.training.learning_rate, found.training.steps)
-    training = found.training
+    data, training, rates = found.data, found.training, found.training.rates()
+    assert (data.text, data.include) == ("stdlib", ("*.py",))
+    assert "site-packages/*" in data.leave_out
+    assert "bisect.py" in data.held_out
+    assert (data.context, data.batch_size, data.vocab_size) == (512, 16, 2048)
+    assert data.mix() == Mix(data.fim, data.repeats)
+    assert rates.kind == training.schedule == "cosine"
+    assert (rates.peak, rates.steps) == (training.learning_rate, training.steps)
     assert (training.autocast, training.dtype, training.seed) == ("bfloat16", "bfloat16", 1)
 
 
@@ -42,18 +41,16 @@ def test_what_is_not_given_has_a_default_and_a_missing_recipe_is_named(tmp_path)
     assert found == Recipe({}, DataSettings(), TrainingSettings(steps=5))
     assert found.data.mix() == Mix()
     assert recipe(tmp_path, SHORTEST.replace("\n", "\r\n")) == found
-    found = recipe(
-        tmp_path, SHORTEST + "final = 0\nevaluate_every = 2\n[data]\nfim = 1\nheld_out = ['a']"
-    )
+    more = "final = 0\nevaluate_every = 2\n[data]\nfim = 1\nheld_out = ['a']"
+    found = recipe(tmp_path, SHORTEST + more)
     assert (found.training.final, found.data.fim) == (0, 1)  # integers serve as fractions
     assert found.training.evaluate_every == 2
 
 
 def test_every_key_is_read(tmp_path):
     data = DataSettings(64, 2, 300, "texts", ("numpy",), ("*.c",), ("x",), ("y", "z"), 0.5, 0.25)
-    training = TrainingSettings(
-        9, 1e-4, "linear", 3, 0.5, 0.0, 0.9, 0.0, 4, 0.1, 7, "bfloat16", 2, 3, 4, 5, "float16"
-    )
+    values = 9, 1e-4, "linear", 3, 0.5, 0.0, 0.9, 0.0, 4, 0.1, 7, "bfloat16", 2, 3, 4, 5, "float16"
+    training = TrainingSettings(*values)
     defaults = {**vars(DataSettings()), **vars(TrainingSettings(1))}
     lines = []
     for table, settings in (("data", data), ("training", training)):
