@@ -77,11 +77,7 @@ def test_it_predicts_unseen_files_better_than_xz_and_five_grams():
         ours = found[one.name].bits_per_byte
         assert ours <= 0.65 * xz_bits(text) / len(text), one.name
         assert ours < ngram.bits(text) / len(text), one.name
-
-
-@on_its_python
-def test_the_table_in_its_readme_is_what_is_measured():
-    found = tiny_coder.bits(EMBEDDED)
+    # and the table in its README is what is measured
     rows = re.findall(r"^\| (\S+\.py) \| [\d,]+ \| ([\d.]+) \|", README, re.MULTILINE)
     assert {name for name, _ in rows} == set(found)
     for name, stated in rows:
@@ -101,16 +97,13 @@ def test_it_has_a_previous_token_head_and_an_induction_head():
     assert best["induction"][0] >= 0.4
 
 
-def test_its_completions_are_in_the_readme_and_most_compile():
+def test_its_completions_are_in_the_readme_most_compile_and_a_missing_return_is_filled():
     done = tiny_coder.completions(EMBEDDED)
     assert sum(tiny_coder.compiles(prompt + added) for prompt, added in done) >= 6
     assert all(f"{prompt}▶" in README for prompt, _ in done)
-
-
-def test_it_fills_a_missing_return_with_a_name_of_the_function():
     before, filled, after = tiny_coder.fillings(EMBEDDED)[1]
     assert before.endswith("return ")
-    assert filled.strip() in ("value", "result")
+    assert filled.strip() in ("value", "result")  # names of the function
     assert tiny_coder.compiles(before + filled + after + "    pass\n")
 
 

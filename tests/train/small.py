@@ -106,15 +106,14 @@ def resumed(folder: Path, make, at: int):
     the record as its first callback. Returned are the whole training's trainer and the last part's.
     """
     runs = []
-    for name, until in (("whole", 0), ("parts", at)):
-        torch.manual_seed(1)
-        runs.append(make(folder / name, Record(until), again=False))
+    for name, until, again in (("whole", 0, False), ("parts", at, False), ("parts", 0, True)):
+        torch.manual_seed(1 + again)  # another process has other random numbers
+        runs.append(make(folder / name, Record(until), again=again))
+        if again:
+            assert qk.train.load_training(folder / name / "checkpoints", runs[-1]) == at
         runs[-1].run()
-    torch.manual_seed(2)  # another process has other random numbers
-    whole, first, then = *runs, make(folder / "parts", Record(), again=True)
-    assert qk.train.load_training(folder / "parts" / "checkpoints", then) == at
-    then.run()
-    rows, before, after = (one.callbacks[0].rows for one in (whole, first, then))
+    whole, _, then = runs
+    rows, before, after = (one.callbacks[0].rows for one in runs)
     assert before + after == rows
     assert len(before) == at
     assert same_weights(then.model, whole.model)
