@@ -79,7 +79,7 @@ class Fresh(NamedTuple):
     after: float
 
     @property
-    def format_bytes(self) -> float:
+    def gigabytes(self) -> float:
         """What was added after the imports."""
         return (self.after - self.before) / 1e9
 
@@ -132,7 +132,7 @@ def bench_loads(folder: str, rounds: int, sizes: Sizes) -> Rows:
             read = [size / 1e9 / took for took in row["file read"]]
             rows["weight file read, GB/s"] = {"machine": read}
         rows[f"load {dtype}, s"] = row
-        memory = {name: [run.format_bytes for run in runs] for name, runs in found.items()}
+        memory = {name: [run.gigabytes for run in runs] for name, runs in found.items()}
         rows[f"loaded, one token {dtype}, GB"] = memory
     return rows
 
@@ -144,14 +144,14 @@ def bench_int8_load(folder: str, rounds: int, sizes: Sizes) -> Rows:
         qk.save_pretrained(model, there, tokenizer)
         del model
         found, row = loads(there, "int8", ("qwenkit",), rounds, sizes.warm_starts)
-    peaks = [run.format_bytes for run in found["qwenkit"]]
+    peaks = [run.gigabytes for run in found["qwenkit"]]
     return {"load int8, s": row, "loaded, one token int8, GB": {"qwenkit": peaks}}
 
 
 def bench_memory(folder: str, sizes: Sizes) -> Rows:
     """Compare what a forward adds to a process's peak with its forecast, and with transformers."""
     compiler = in_fresh_process(COMPILER, IMPORTS["qwenkit"])
-    rows: Rows = {"the compiler, MB": {"qwenkit": [compiler.format_bytes * 1e3]}}
+    rows: Rows = {"the compiler, MB": {"qwenkit": [compiler.gigabytes * 1e3]}}
     config = qk.Checkpoint(folder).config
     length = sizes.trace
     values = config.num_attention_heads * length * length + length * config.hidden_size
@@ -181,7 +181,7 @@ def forward_alone(library: str, folder: str, dtype: str, forward: str) -> Fresh:
 
 def memory_rows(what: str, found: dict[str, Fresh], need: Forecast, trace: int = 0) -> Rows:
     """Return the rows of one forward, all of it and what it adds; `trace`: bytes recorded."""
-    whole = {name: [run.format_bytes] for name, run in found.items()}
+    whole = {name: [run.gigabytes] for name, run in found.items()}
     whole["forecast"] = [(need.total + trace) / 1e9]
     added = {name: [(run.after - run.middle) / 1e6] for name, run in found.items()}
     added["forecast"] = [(need.cache + need.activations + trace) / 1e6]

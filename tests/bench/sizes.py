@@ -35,12 +35,10 @@ class Sizes:
 
     def within(self, longest: int) -> Self:
         """Leave out what is longer than a model can take."""
-        return replace(
-            self,
-            forwards=tuple(one for one in self.forwards if one[0] <= longest),
-            lengths=tuple(length for length in self.lengths if length <= longest),
-            pasts=tuple(past for past in self.pasts if past + self.steps <= longest),
-        )
+        forwards = tuple(one for one in self.forwards if one[0] <= longest)
+        lengths = tuple(length for length in self.lengths if length <= longest)
+        pasts = tuple(past for past in self.pasts if past + self.steps <= longest)
+        return replace(self, forwards=forwards, lengths=lengths, pasts=pasts)
 
 
 # Proves that the bench works, and measures nothing.

@@ -81,9 +81,8 @@ def data(folder: Path) -> qk.train.DataSettings:
 def bits(folder: Path) -> dict[str, Evaluation]:
     """Return each held-out file's evaluation, in the order of their names."""
     _, held = texts(folder)
-    sizes = {"context": data(folder).context, "stride": STRIDE}
-    sizes["batch_size"] = 4  # 8 leaves the cache
-    return evaluate(*load(folder), held, **sizes)
+    context, batch_size = data(folder).context, 4  # 8 leaves the cache
+    return evaluate(*load(folder), held, context=context, stride=STRIDE, batch_size=batch_size)
 
 
 def best_heads(folder: Path) -> dict[str, tuple[float, int, int]]:
@@ -178,10 +177,7 @@ def filled_exactly(folder: Path) -> float:
 
 def seconds_to_first_token(rounds: int = 5) -> float:
     """Return the median time from a fresh interpreter to the first token, torch's import in it."""
-    code = (
-        "import qwenkit as qk; model, tokenizer = qk.load_pretrained(); "
-        "next(qk.stream(model, tokenizer, 'def fib(n):'))"
-    )
+    code = "import qwenkit as qk; next(qk.stream(*qk.load_pretrained(), 'def fib(n):'))"
     start = functools.partial(subprocess.run, [sys.executable, "-c", code], check=True)
     return statistics.median(seconds(start) for _ in range(rounds))
 
@@ -235,10 +231,8 @@ measure is kept: {best:.3f} bits per byte, at step {at:.0f}."""
 def figures(folder: Path) -> str:
     """Return all figures as Markdown."""
     best, done, gap = best_heads(folder), completions(folder), infilling(folder)
-    heads = "\n".join(
-        f"- best {name} head: layer {layer}, head {head}, score {score:.2f}"
-        for name, (score, layer, head) in best.items()
-    )
+    head = "- best {0} head: layer {2}, head {3}, score {1:.2f}".format
+    heads = "\n".join(head(name, *found) for name, found in best.items())
     good = sum(compiles(prompt + added) for prompt, added in done)
     verdict = {True: "Compiles:", False: "Does not compile:"}
     shown = "\n".join(f"{verdict[compiles(a + b)]}\n\n{_python(f'{a}▶{b}')}" for a, b in done)
@@ -286,10 +280,9 @@ def _python(text: str) -> str:
 def _missed(costs: list[float]) -> str:
     """Say which head copying misses most."""
     (most, head), (second, other) = sorted(((c, i) for i, c in enumerate(costs)), reverse=True)[:2]
-    return (
-        f"Of that layer's heads, copying misses head {head} most: without it a token costs "
-        f"{most:.2f} nats more; without head {other}, the next, {second:.2f}."
-    )
+    return f"""\
+Of that layer's heads, copying misses head {head} most: without it a token costs {most:.2f} nats \
+more; without head {other}, the next, {second:.2f}."""
 
 
 def write(folder: Path, text: str) -> None:
@@ -305,7 +298,7 @@ def write(folder: Path, text: str) -> None:
     axes.figure.savefig(folder / "curve.png", dpi=90, metadata={"Software": None})
 
 
-def main() -> int:
+def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=EMBEDDED)
@@ -316,8 +309,7 @@ def main() -> int:
         print(f"\nto the first token: {seconds_to_first_token():.2f} s (median of 5)")
     if options.write:
         write(options.model, text)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

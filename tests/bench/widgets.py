@@ -51,7 +51,7 @@ def measure(model: qk.QwenForCausalLM, tokenizer: qk.Tokenizer, prompt: str, rou
 def in_chromium(page: Path, rounds: int) -> float | None:
     """Return the median seconds from a page's address to its first picture; None: no browser."""
     names = ("chromium", "chromium-browser", "google-chrome")
-    path = next((shutil.which(name) for name in names if shutil.which(name)), None)
+    path = next(filter(None, map(shutil.which, names)), None)
     if path is None:
         return None
     from playwright.sync_api import sync_playwright
@@ -78,11 +78,8 @@ def main() -> None:
     arguments = parser.parse_args()
     model, tokenizer = qk.load_pretrained()
     prompt = text_of(tokenizer, arguments.tokens)
-    config = model.config
-    print(
-        f"{config.num_hidden_layers} layers × {config.num_attention_heads} heads, "
-        f"{arguments.tokens} tokens, {model.dtype} on {model.device}"
-    )
+    shape = f"{model.config.num_hidden_layers} layers × {model.config.num_attention_heads} heads"
+    print(f"{shape}, {arguments.tokens} tokens, {model.dtype} on {model.device}")
     took = measure(model, tokenizer, prompt, arguments.rounds)
     for name, value in took.items():
         print(f"{name:28} {value:8.3f} s")

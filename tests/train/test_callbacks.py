@@ -95,23 +95,18 @@ def test_a_resumed_run_drops_the_rows_of_steps_that_it_does_again(tmp_path):
     assert rows_of(parts) == rows_of(whole)
 
 
-@pytest.mark.parametrize(
-    "left",
-    [
-        "", "1", "3,150,3.5", "3,150,3.5,0.003,3.0000,200,2.50000,1.08", "3,150,3.5\n",
-        "\0\0\0\0\0\0\n", "\n\n", "three,1,1,1,1,1,1,1\n", "-3,1,1,1,1,1,1,1\n",
-        "3,1,1,1,1,1,1,1,9,9\n", "\u00b2,1,1,1,1,1,1,1\n",
-    ],
-    ids=repr,
-)  # fmt: skip
+@pytest.mark.parametrize("left", [
+    "", "1", "3,150,3.5", "3,150,3.5,0.003,3.0000,200,2.50000,1.08", "3,150,3.5\n",
+    "\0\0\0\0\0\0\n", "\n\n", "three,1,1,1,1,1,1,1\n", "-3,1,1,1,1,1,1,1\n",
+    "3,1,1,1,1,1,1,1,9,9\n", "\u00b2,1,1,1,1,1,1,1\n",
+], ids=repr)  # fmt: skip
 def test_a_partial_row_that_a_crash_left_is_dropped(path, left):
     assert opened(path, step=4, text=TABLE + left) == ROWS
 
 
-ODD = [(4, b""), (4, b"\xff\xfe\x00"), (4, b"no table\n"), (4, bytes(100)), (0, None)]
-
-
-@pytest.mark.parametrize(("step", "text"), ODD)
+@pytest.mark.parametrize(("step", "text"), [
+    (4, b""), (4, b"\xff\xfe\x00"), (4, b"no table\n"), (4, bytes(100)), (0, None),
+])  # fmt: skip
 def test_a_file_that_is_not_a_table_or_of_an_earlier_training_is_replaced(path, step, text):
     assert opened(path, step, text) == opened(path) == ROWS[:1]
 
@@ -160,15 +155,12 @@ def scripted(losses):
 LOSSES = [5.0, 4.0, 4.5, 3.0, 3.0, 3.1, 3.5, 1.0, 1.0, 1.0, 1.0, 1.0]  # the best of all comes late
 
 
-@pytest.mark.parametrize(
-    ("patience", "losses", "every", "last", "best"),
-    [
-        (1, LOSSES, 1, 3, "4.0000"), (2, LOSSES, 1, 6, "3.0000"), (3, LOSSES, 1, 7, "3.0000"),
-        (4, LOSSES, 1, 12, "1.0000"), (1, [], 0, 12, None),
-        (1, [5.0, 4.0, 4.0], 3, 9, "4.0000"),  # steps without an evaluation do not count
-        (2, [5.0, math.nan, math.nan], 1, 3, "5.0000"),  # NaN is never better
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("patience", "losses", "every", "last", "best"), [
+    (1, LOSSES, 1, 3, "4.0000"), (2, LOSSES, 1, 6, "3.0000"), (3, LOSSES, 1, 7, "3.0000"),
+    (4, LOSSES, 1, 12, "1.0000"), (1, [], 0, 12, None),
+    (1, [5.0, 4.0, 4.0], 3, 9, "4.0000"),  # steps without an evaluation do not count
+    (2, [5.0, math.nan, math.nan], 1, 3, "5.0000"),  # NaN is never better
+])  # fmt: skip
 def test_it_stops_after_so_many_evaluations_without_better(patience, losses, every, last, best):
     trainer = trained(EarlyStop(patience), evaluate=scripted(losses), evaluate_every=every)
     message = f"the held-out loss has not fallen below {best} in {patience} evaluations"

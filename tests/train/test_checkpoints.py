@@ -33,14 +33,11 @@ def stateful(folder):
     return qk.train.CsvLog(folder / "metrics.csv"), EarlyStop(3), keep
 
 
-STOPS = [
+@pytest.mark.parametrize(("stop", "settings"), [
     (5, {"evaluate_every": 2}), (4, {"evaluate_every": 3}),  # an epoch ends with step 4
     (8, {"accumulate": 2, "label_smoothing": 0.1, "clip": 0.0, "save_every": 3}),
     (7, {"autocast": "bfloat16", "schedule": "linear"}),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("stop", "settings"), STOPS, ids=str)
+], ids=str)  # fmt: skip
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, stop, settings):
     drawn = []
 
@@ -209,13 +206,9 @@ def test_every_file_is_on_the_disk_before_the_folder_has_its_name(tmp_path, monk
     if not Path("/proc/self/fd").is_dir():
         pytest.skip("the names of open files cannot be seen here")
     synced, before = [], []
-    fsync, rename = os.fsync, Path.rename
-    monkeypatch.setattr(
-        os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))
-    )
-    monkeypatch.setattr(
-        Path, "rename", lambda path, to: (before.append(list(synced)), rename(path, to))[1]
-    )
+    fsync, rename, link = os.fsync, Path.rename, "/proc/self/fd/{}".format
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(link(fd))) or fsync(fd))
+    monkeypatch.setattr(Path, "rename", lambda p, to: before.append([*synced]) or rename(p, to))
     folder = save_training(tmp_path, small_trainer())
     (names,) = ({Path(path).name for path in paths} for paths in before)
     assert names >= {path.name for path in folder.iterdir()}
@@ -373,7 +366,9 @@ def test_what_the_table_damages_is_sound_itself(tmp_path, sound, stateful_traine
 
 
 MORE = [*small.DOCUMENTS, Document("x.py", "x = 1\n")]
-OTHERS = [
+
+
+@pytest.mark.parametrize(("changes", "told"), [
     ({"learning_rate": 0.02}, "learning_rate of the settings was 0.01 and is 0.02"),
     ({"steps": 20}, "steps of the settings was 12 and is 20"),
     ({"seed": 6, "clip": 2.0}, "clip of the settings was 1.0 and is 2.0; seed of the set"),
@@ -385,10 +380,7 @@ OTHERS = [
      "mix of the text was {'fim': 0.25, 'repeats': 0.1} and is {'fim': 0.0, 'repeats': 0.0}"),
     ({"model": {"num_hidden_layers": 1}}, "the model's config differs"),
     ({"model": {"rope_theta": 5e4}}, "the model's config differs"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("changes", "told"), OTHERS)
+])  # fmt: skip
 def test_another_trainings_checkpoint_is_refused_and_the_difference_told(tmp_path, changes, told):
     save_training(tmp_path, small.trained(Record(until=2)))
     made = {"batches": small_batches, "model": small_model}

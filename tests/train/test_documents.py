@@ -42,20 +42,17 @@ PYTHON = [".hidden/g.py", "Z.py", "a.py", "b.py", "sub.py", "sub/c.py", "sub/dee
           "sub/tests/f.py", "tests/e.py"]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("include", "leave_out", "want"),
-    [
-        (["*.py"], [], PYTHON),  # in the order of their names
-        (["sub/*"], [], ["sub/c.py", "sub/deep/d.py", "sub/tests/f.py"]),  # "*" matches "/"
-        (["a.py"], [], ["a.py"]), (["*/c.py", "x.*"], [], ["sub/c.py", "x.txt"]),
-        (["?.py"], [], ["Z.py", "a.py", "b.py"]), (["[ab].py"], [], ["a.py", "b.py"]),
-        (["z.py", "Z.py"], [], ["Z.py"]),  # capitals count
-        (["*.py"], ["*/*"], ["Z.py", "a.py", "b.py", "sub.py"]),
-        (["*.py"], ["tests/*", "*/tests/*", "?.py", ".*"], ["sub.py", "sub/c.py", "sub/deep/d.py"]),
-        (["a.py", "a.*", "*"], ["[!a]*"], ["a.py"]),  # no file twice
-        ("*.md", [], ["notes.md"]),  # one pattern; read by letters, "*" would match everything
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("include", "leave_out", "want"), [
+    (["*.py"], [], PYTHON),  # in the order of their names
+    (["sub/*"], [], ["sub/c.py", "sub/deep/d.py", "sub/tests/f.py"]),  # "*" matches "/"
+    (["a.py"], [], ["a.py"]), (["*/c.py", "x.*"], [], ["sub/c.py", "x.txt"]),
+    (["?.py"], [], ["Z.py", "a.py", "b.py"]), (["[ab].py"], [], ["a.py", "b.py"]),
+    (["z.py", "Z.py"], [], ["Z.py"]),  # capitals count
+    (["*.py"], ["*/*"], ["Z.py", "a.py", "b.py", "sub.py"]),
+    (["*.py"], ["tests/*", "*/tests/*", "?.py", ".*"], ["sub.py", "sub/c.py", "sub/deep/d.py"]),
+    (["a.py", "a.*", "*"], ["[!a]*"], ["a.py"]),  # no file twice
+    ("*.md", [], ["notes.md"]),  # one pattern; read by letters, "*" would match everything
+])  # fmt: skip
 def test_patterns_choose(folder, include, leave_out, want):
     found = read_documents(folder(TREE), include=include, leave_out=leave_out)
     assert names(found) == want
@@ -83,14 +80,11 @@ def test_the_python_files_of_a_package_begin_with_its_name(folder, monkeypatch):
             read_package(name)
 
 
-@pytest.mark.parametrize(
-    ("raw", "text"),
-    [
-        (b"a = 1\r\nb = 2\r\n", "a = 1\nb = 2\n"), (b"a\rb\r\n\r\nc\r", "a\rb\n\nc\r"),
-        (b"\xef\xbb\xbfa = 1\n", "a = 1\n"), ("é🙂\0 ".encode(), "é🙂\0 "), (b"  x  ", "  x  "),
-        (b"a\xef\xbb\xbf", "a\ufeff"),  # inside a text it is a character as any other
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("raw", "text"), [
+    (b"a = 1\r\nb = 2\r\n", "a = 1\nb = 2\n"), (b"a\rb\r\n\r\nc\r", "a\rb\n\nc\r"),
+    (b"\xef\xbb\xbfa = 1\n", "a = 1\n"), ("é🙂\0 ".encode(), "é🙂\0 "), (b"  x  ", "  x  "),
+    (b"a\xef\xbb\xbf", "a\ufeff"),  # inside a text it is a character as any other
+])  # fmt: skip
 def test_the_text_is_the_file_without_what_editors_add(folder, raw, text):
     (found,) = read_documents(folder({"a.py": raw}))
     assert (found.text, found.num_bytes) == (text, len(text.encode()))
@@ -157,15 +151,12 @@ def test_stdlib_names_the_library_of_the_running_python(folder, monkeypatch):
     assert found == ["json/decoder.py", "os.py"]
 
 
-@pytest.mark.parametrize(
-    ("include", "leave_out", "entered"),
-    [
-        (["*.py"], ["site-packages/*", "*/tests/*"], {".", "json", "xml", "xml/dom"}),
-        (["json/*.py"], [], {".", "json", "json/tests"}), (["*.py"], ["*"], {"."}),
-        (["j*/*.py"], [], {".", "json", "json/tests"}),
-        (["xml/dom/*.py", "a.py"], [], {".", "xml", "xml/dom"}),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("include", "leave_out", "entered"), [
+    (["*.py"], ["site-packages/*", "*/tests/*"], {".", "json", "xml", "xml/dom"}),
+    (["json/*.py"], [], {".", "json", "json/tests"}), (["*.py"], ["*"], {"."}),
+    (["j*/*.py"], [], {".", "json", "json/tests"}),
+    (["xml/dom/*.py", "a.py"], [], {".", "xml", "xml/dom"}),
+])  # fmt: skip
 def test_folders_without_a_match_are_not_entered(folder, monkeypatch, include, leave_out, entered):
     files = ("a.py", "json/b.py", "json/tests/c.py", "site-packages/d.py", "xml/dom/e.py")
     root = folder({name: name for name in files})
@@ -181,13 +172,10 @@ def test_folders_without_a_match_are_not_entered(folder, monkeypatch, include, l
 DOCUMENTS = [Document(name, name) for name in ("a.py", "b.py", "sub/a.py", "sub/b.py")]
 
 
-@pytest.mark.parametrize(
-    ("patterns", "held"),
-    [
-        ([], []), (["a.py"], ["a.py"]), (["sub/*"], ["sub/a.py", "sub/b.py"]),
-        (["*b.py", "b.py", "*/a.py"], ["b.py", "sub/a.py", "sub/b.py"]), ("*/a.py", ["sub/a.py"]),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("patterns", "held"), [
+    ([], []), (["a.py"], ["a.py"]), (["sub/*"], ["sub/a.py", "sub/b.py"]),
+    (["*b.py", "b.py", "*/a.py"], ["b.py", "sub/a.py", "sub/b.py"]), ("*/a.py", ["sub/a.py"]),
+])  # fmt: skip
 def test_held_out_documents_are_not_trained_on(patterns, held):
     kept, found = map(names, hold_out(DOCUMENTS, patterns))
     assert found == held

@@ -109,17 +109,14 @@ def test_no_gradients_are_kept_and_losses_are_not_rounded_to_the_models_dtype():
     assert exact.mean() > 0.5 * math.log(VOCAB)
 
 
-BAD = [
+@pytest.mark.parametrize(("shape", "sizes", "message"), [
     ((1,), {}, r"ids are \(1,\); one text of at least"), ((0,), {}, r"ids are \(0,\)"),
     ((1, 5), {}, r"ids are \(1, 5\); one text"), ((5,), {"stride": -1}, "stride is -1"),
     ((5,), {"stride": 0}, "stride is 0; it must be from 1 to the context"),
     ((5,), {"context": 4, "stride": 5}, "stride is 5; .*context of 4"),
     ((5,), {"context": 0}, "to the context of 0"), ((5,), {"batch_size": -8}, "batch_size is -8"),
     ((5,), {"batch_size": 0}, "batch_size is 0; it must be at least 1"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("shape", "sizes", "message"), BAD, ids=str)
+], ids=str)  # fmt: skip
 def test_what_makes_no_windows_is_refused(shape, sizes, message):
     with pytest.raises(InputError, match=message):
         token_losses(Positions(), torch.zeros(shape, dtype=torch.long), **sizes)

@@ -61,16 +61,13 @@ def test_a_checkpoint_holds_the_adapter_and_not_the_frozen_weights(tmp_path):
     assert layers == set(lora_layers(trainer.model))
 
 
-OTHERS = [
+@pytest.mark.parametrize(("make", "options", "message"), [
     (lora_model, {"base": 7}, "belongs to other frozen weights"),
     (lora_model, {"rank": 2}, "another rank"), (lora_model, {"alpha": 7}, "another alpha"),
     (lora_model, {"targets": ("q_proj",)}, "other targets"),
     (small_model, {}, "it trained LoRA, this one trains all weights"),
     (lora_model, {}, "it trained all weights, this one trains LoRA"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("make", "options", "message"), OTHERS)
+])  # fmt: skip
 def test_another_model_is_refused_and_unchanged(tmp_path, make, options, message):
     trainer = small_trainer(model=small_model() if "trained all" in message else lora_model())
     trainer.train_step()

@@ -294,15 +294,12 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(forks, whole, follow):
     assert begun >= {0, 2, 4}
 
 
-INTERRUPTED = [
+@pytest.mark.parametrize(("name", "code", "printed", "steps"), [
     ("SIGINT", 0, "stopped by SIGINT True 4", [2, 4]),
     ("SIGTERM", 0, "stopped by SIGTERM True 4", [2, 4]),
     ("twice", 1, "KeyboardInterrupt: ", [2]),  # at once: the last checkpoint is kept
     ("limit", 1, r"CheckpointError: no checkpoint could be written to {} \(.*File too large", [2]),
-]
-
-
-@pytest.mark.parametrize(("name", "code", "printed", "steps"), INTERRUPTED)
+])  # fmt: skip
 def test_an_interrupted_training_goes_on(forks, whole, follow, name, code, printed, steps):
     base, found, said = forks
     folder = base / name / "checkpoints"

@@ -66,7 +66,7 @@ def test_the_shape_is_that_of_transformers(kind, make, warmup, steps):
     assert rates(ours) == pytest.approx(wanted, abs=1e-12)
 
 
-BAD = [
+@pytest.mark.parametrize(("name", "value", "rule"), [
     ("kind", "step", "it must be one of constant, linear, cosine"), ("peak", 0.0, "above 0"),
     ("kind", None, "it must be a string"), ("peak", -1e-3, ""), ("peak", math.nan, ""),
     ("peak", math.inf, ""), ("peak", "1e-3", "a fini"), ("peak", True, "a finite number"),
@@ -76,10 +76,7 @@ BAD = [
     ("warmup_steps", math.nan, "it must be an integer"), ("warmup_steps", True, ""),
     ("final", 1.1, "it must be a fraction of the peak, 0 to 1"), ("final", math.nan, ""),
     ("final", False, ""), ("final", "0", "it must be a finite number"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "value", "rule"), BAD)
+])  # fmt: skip
 def test_values_that_make_no_schedule_are_refused(name, value, rule):
     with pytest.raises(InputError, match=f"{name} is {value!r}; .*{rule}"):
         Schedule(**{"peak": PEAK, "steps": 10, name: value})

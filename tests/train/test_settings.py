@@ -114,14 +114,13 @@ DATA = [
     ("fim = 1.5", "fim is 1.5; it must be a fraction from 0 to 1"),
     ("repeats = -0.1", "repeats is -0.1"), ("include = []", "include is empty"),
 ]  # fmt: skip
-BAD = [
+
+
+@pytest.mark.parametrize(("text", "message"), [
     *FILES,
     *((SHORTEST + line, message) for line, message in TRAINING),
     *((f"{SHORTEST}[data]\n{line}", message) for line, message in DATA),
-]
-
-
-@pytest.mark.parametrize(("text", "message"), BAD)
+])  # fmt: skip
 def test_a_bad_recipe_is_refused_by_name_and_key(tmp_path, text, message):
     with pytest.raises(ConfigError, match=rf"recipe\.toml.*{message}"):
         recipe(tmp_path, text)
