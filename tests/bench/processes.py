@@ -54,8 +54,7 @@ def peak():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = time.perf_counter()
 {setup}
-imported = time.perf_counter()
-before = peak()
+imported, before = time.perf_counter(), peak()
 ready = time.perf_counter()
 {work}
 seconds = time.perf_counter() - ready

@@ -23,12 +23,10 @@ from pathlib import Path
 import torch
 
 import qwenkit as qk
+from baselines import ByteNgram, xz_bits
 from qwenkit import interpret
 from qwenkit.pretrained import EMBEDDED
 from qwenkit.train import Document, Evaluation, Recipe, evaluate, read_metrics, read_text
-
-sys.path.insert(0, str(Path(__file__).parent))
-from baselines import ByteNgram, xz_bits
 from timing import seconds
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"

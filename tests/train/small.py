@@ -32,15 +32,9 @@ DATA = {
 TRAINING = {"steps": 12, "learning_rate": 0.01, "warmup_steps": 2, "log_every": 3, "seed": 5}
 
 
-def _text(first: str, second: str) -> str:
-    return (
-        f"def add_{first}({first}, {second}):\n    return {first} + {second}\n\n\n"
-        f"def show_{second}({second}):\n    print({second})\n"
-    )
-
-
-TEXTS = {f"{one}.py": _text(one, two) for one, two in itertools.pairwise(NAMES)}
-HELD = {"held.py": _text("speed", "width")}
+TEXT = "def add_{0}({0}, {1}):\n    return {0} + {1}\n\n\ndef show_{1}({1}):\n    print({1})\n"
+TEXTS = {f"{one}.py": TEXT.format(one, two) for one, two in itertools.pairwise(NAMES)}
+HELD = {"held.py": TEXT.format("speed", "width")}
 DOCUMENTS = [Document(name, text) for name, text in sorted(TEXTS.items())]
 HELD_OUT = [Document(name, text) for name, text in HELD.items()]
 

@@ -21,7 +21,7 @@ import qwenkit as qk
 from qwenkit.checkpoint import _saving as saving
 from qwenkit.errors import CheckpointError, InputError, TrainingError
 from qwenkit.files import clear_leftovers
-from qwenkit.train import Callback, Document, EarlyStop, SaveTraining, load_training, save_training
+from qwenkit.train import Callback, EarlyStop, SaveTraining, load_training, save_training
 
 FILE = sys.modules["qwenkit.train.checkpoints"]  # its function `checkpoints` has the same name
 NAME = FILE._NAME.pattern
@@ -162,15 +162,11 @@ def full_after_a_part(tensors, path, metadata=None):
     full()
 
 
-PLACES = [
+@pytest.mark.parametrize(("where", "name", "fails"), [
     (saving, "save_file", full_after_a_part), (saving, "write_json", full),
     (FILE, "write_tensors", full), (FILE, "write_json", full), (os, "fsync", full),
     (os, "replace", full), (Path, "rename", full), (Path, "mkdir", full),
-]  # fmt: skip
-IDS = [f"{where.__name__}.{name}" for where, name, _ in PLACES]
-
-
-@pytest.mark.parametrize(("where", "name", "fails"), PLACES, ids=IDS)
+], ids=lambda one: getattr(one, "__name__", one))  # fmt: skip
 def test_a_full_disk_leaves_the_older_checkpoints(tmp_path, monkeypatch, where, name, fails):
     trainer = small.trained(SaveTraining(tmp_path), Record(until=2), save_every=1)
     before = content(tmp_path)
@@ -340,39 +336,32 @@ def sound(tmp_path_factory):
     return folder / "checkpoints"
 
 
-@pytest.fixture
-def stateful_trainer(tmp_path):
-    return small_trainer(*stateful(tmp_path), evaluate_every=1)
-
-
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_damage_is_named_and_a_way_out_is_told(tmp_path, sound, stateful_trainer, damage):
+def test_damage_is_named_and_a_way_out_is_told(tmp_path, sound, damage):
     folder = shutil.copytree(sound, tmp_path / "checkpoints")
     newest, (spoil, *how) = folder / "step-000003", damage
     spoil(newest, *how)
     with pytest.raises(CheckpointError) as caught:
-        load_training(folder, stateful_trainer)
+        load_training(folder, small_trainer(*stateful(tmp_path), evaluate_every=1))
     assert str(caught.value).startswith(f"{newest} is damaged (")
     assert str(caught.value).endswith("delete that folder to resume from the one before it")
     assert caught.value.__suppress_context__
 
 
-def test_what_the_table_damages_is_sound_itself(tmp_path, sound, stateful_trainer):
+def test_what_the_table_damages_is_sound_itself(tmp_path, sound):
+    trainer = small_trainer(*stateful(tmp_path), evaluate_every=1)
     for step in (2, 3):
         shutil.copytree(sound / f"step-{step:06}", tmp_path / "checkpoints" / f"step-{step:06}")
-        assert load_training(tmp_path / "checkpoints", stateful_trainer) == step
-    bests = [callback.state().get("best") for callback in stateful_trainer.callbacks[1:]]
+        assert load_training(tmp_path / "checkpoints", trainer) == step
+    bests = [callback.state().get("best") for callback in trainer.callbacks[1:]]
     assert [type(best) for best in bests] == [float] * 2
-
-
-MORE = [*small.DOCUMENTS, Document("x.py", "x = 1\n")]
 
 
 @pytest.mark.parametrize(("changes", "told"), [
     ({"learning_rate": 0.02}, "learning_rate of the settings was 0.01 and is 0.02"),
     ({"steps": 20}, "steps of the settings was 12 and is 20"),
     ({"seed": 6, "clip": 2.0}, "clip of the settings was 1.0 and is 2.0; seed of the set"),
-    ({"batches": {"documents": MORE}}, "sha256 of the text was '"),
+    ({"batches": {"documents": small.DOCUMENTS[1:]}}, "sha256 of the text was '"),
     ({"batches": {"context": 17}}, "context of the text was 16 and is 17"),
     ({"batches": {"batch_size": 2}}, "batch_size of the text was 4 and is 2"),
     ({"batches": {"seed": 6}}, "seed of the text was 5 and is 6"),

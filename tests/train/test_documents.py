@@ -110,10 +110,9 @@ def test_home_may_be_written_as_a_tilde_and_a_path_called_stdlib_is_a_folder(fol
     assert names(read_documents(Path("stdlib"))) == ["b.py"]
 
 
-@pytest.mark.parametrize(
-    ("raw", "byte"),
-    [(b"caf\xe9", 3), (b"\xff\xfea\0", 0), (b"abc\xe2\x82", 3), (b"\xed\xa0\x80", 0)],
-)
+@pytest.mark.parametrize(("raw", "byte"), [
+    (b"caf\xe9", 3), (b"\xff\xfea\0", 0), (b"abc\xe2\x82", 3), (b"\xed\xa0\x80", 0),
+])  # fmt: skip
 def test_what_is_not_utf8_or_cannot_be_read_is_named(folder, monkeypatch, raw, byte):
     root = folder({"a.py": "a", "sub/b.py": raw})
     with pytest.raises(SourceError, match=rf"sub/b\.py is not UTF-8 text \(byte {byte}\)"):

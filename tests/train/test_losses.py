@@ -112,29 +112,27 @@ def test_loss_and_gradients_equal_those_of_transformers():
 
 
 GOOD = torch.zeros(B, T, dtype=torch.long)
-BAD = {
-    "other length": (GOOD[:, 1:], {}, r"logits are \(3, 7, 11\) and labels \(3, 6\)"),
-    "other batch": (GOOD[1:], {}, r"labels \(2, 7\); labels must have the same batch and length"),
-    "flat": (GOOD.flatten(), {}, r"labels \(21,\)"),
-    "as large as logits": (torch.zeros(B, T, V, dtype=torch.long), {}, r"labels \(3, 7, 11\)"),
-    "floats": (GOOD.float(), {}, r"labels are torch.float32; they must be token ids"),
-    "flags": (GOOD.bool(), {}, r"labels are torch.bool; they must be token ids"),
-    "too large": (GOOD + V, {}, r"label 11 is not a token id; labels are from 0 to 10, or -100"),
-    "negative": (GOOD - 1, {}, r"label -1 is not a token id; labels are from 0 to 10"),
-    "ignored elsewhere": (GOOD - 100, {"ignore_index": 0}, r"label -100 is not a .*or 0 where"),
-    "nothing counts": (GOOD + IGNORE, {}, r"every label is ignored; at least one must count"),
-    "nothing there": (GOOD[:, :0], {}, r"logits are"),
-    "smoothing of 1": (GOOD, {"label_smoothing": 1.0}, r"label_smoothing is 1.0; .* below 1"),
-    "smoothing below 0": (GOOD, {"label_smoothing": -0.1}, r"label_smoothing is -0.1"),
-    "smoothing of nan": (GOOD, {"label_smoothing": math.nan}, r"label_smoothing is nan"),
-    "reduction": (GOOD, {"reduction": "none"}, r"reduction is 'none'; it must be one of mean, sum"),
-    "no length": (torch.tensor(0), {"logits": torch.zeros(V)}, "must have the same batch and len"),
-    "no logits": (torch.tensor(0), {"logits": torch.zeros(())}, "must have the same batch and len"),
-    "empty batch": (GOOD[:0], {"logits": torch.zeros(0, T, V)}, "at least one must count"),
-}
 
 
-@pytest.mark.parametrize(("labels", "options", "message"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize(("labels", "options", "message"), [
+    (GOOD[:, 1:], {}, r"logits are \(3, 7, 11\) and labels \(3, 6\)"),
+    (GOOD[1:], {}, r"labels \(2, 7\); labels must have the same batch and length"),
+    (GOOD.flatten(), {}, r"labels \(21,\)"), (GOOD[:, :0], {}, r"logits are"),
+    (torch.zeros(B, T, V, dtype=torch.long), {}, r"labels \(3, 7, 11\)"),
+    (GOOD.float(), {}, r"labels are torch.float32; they must be token ids"),
+    (GOOD.bool(), {}, r"labels are torch.bool; they must be token ids"),
+    (GOOD + V, {}, r"label 11 is not a token id; labels are from 0 to 10, or -100"),
+    (GOOD - 1, {}, r"label -1 is not a token id; labels are from 0 to 10"),
+    (GOOD - 100, {"ignore_index": 0}, r"label -100 is not a .*or 0 where"),
+    (GOOD + IGNORE, {}, r"every label is ignored; at least one must count"),
+    (GOOD, {"label_smoothing": 1.0}, r"label_smoothing is 1.0; .* below 1"),
+    (GOOD, {"label_smoothing": -0.1}, r"label_smoothing is -0.1"),
+    (GOOD, {"label_smoothing": math.nan}, r"label_smoothing is nan"),
+    (GOOD, {"reduction": "none"}, r"reduction is 'none'; it must be one of mean, sum"),
+    (torch.tensor(0), {"logits": torch.zeros(V)}, "labels must have the same batch and length"),
+    (torch.tensor(0), {"logits": torch.zeros(())}, "labels must have the same batch and length"),
+    (GOOD[:0], {"logits": torch.zeros(0, T, V)}, "at least one must count"),
+])  # fmt: skip
 def test_what_makes_no_loss_is_refused(labels, options, message):
     given = {"logits": torch.zeros(B, T, V), "labels": labels, **options}
     with pytest.raises(InputError, match=message):

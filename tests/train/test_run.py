@@ -176,15 +176,11 @@ def test_resuming_a_finished_training_and_beginning_it_again_change_nothing(copy
         follow(resume=True)
 
 
-OTHERS = {
-    "settings": ({"clip": 0.5}, "clip of the settings was 1.0 and is 0.5"),
-    "model": ({"model": {"num_hidden_layers": 1}}, "the model's config differs"),
-    "mix": ({"data": {"fim": 0.0}}, "mix of the text was {'fim': 0.25"),
-    "text": ({}, "sha256 of the text was '"),
-}
-
-
-@pytest.mark.parametrize(("changes", "difference"), OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize(("changes", "difference"), [
+    ({"clip": 0.5}, "clip of the settings was 1.0 and is 0.5"), ({}, "sha256 of the text was '"),
+    ({"model": {"num_hidden_layers": 1}}, "the model's config differs"),
+    ({"data": {"fim": 0.0}}, "mix of the text was {'fim': 0.25"),
+])  # fmt: skip
 def test_resuming_with_another_recipe_is_refused(tmp_path, copy, out, changes, difference):
     recipe, texts = write_recipe(tmp_path / "other", **{**SETTINGS, **changes})
     if not changes:

@@ -126,10 +126,9 @@ def test_a_bad_recipe_is_refused_by_name_and_key(tmp_path, text, message):
         recipe(tmp_path, text)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("context", 0), ("batch_size", -1), ("vocab_size", 100), ("include", ["*.py"])],
-)
+@pytest.mark.parametrize(("name", "value"), [
+    ("context", 0), ("batch_size", -1), ("vocab_size", 100), ("include", ["*.py"]),
+])  # fmt: skip
 def test_settings_made_in_code_are_checked_too_and_the_smallest_are_accepted(name, value):
     with pytest.raises(InputError, match=name):
         DataSettings(**{name: value})

@@ -2,20 +2,16 @@
 
 import platform
 import re
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
 import qwenkit as qk
-from qwenkit.pretrained import EMBEDDED
-from qwenkit.train import Recipe, read_metrics
-
-sys.path.insert(0, str(Path(__file__).parent / "bench"))
 import tiny_coder
 from baselines import ByteNgram, xz_bits
+from qwenkit.pretrained import EMBEDDED
+from qwenkit.train import Recipe, read_metrics
 
 README = (EMBEDDED / "README.md").read_text(encoding="utf-8")
 MEASURED_WITH = re.search(r"Measured with Python (\d+\.\d+)", README)[1]
