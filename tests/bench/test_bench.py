@@ -27,7 +27,6 @@ GROUPS = (
     "prefill", "float32 products", "max |logit", "decode after", "trace", "tiny-coder",
     "decode, batch",
 )  # fmt: skip
-DTYPES = ("float32", "bfloat16", "int8")
 TEXT = b"abracadabra abracadabra"
 
 
@@ -39,11 +38,9 @@ def test_sides_take_turns_and_the_warm_up_is_not_counted():
     assert found == {"a": [3, 6], "b": [4, 5]}
 
 
-@pytest.mark.parametrize(
-    ("rounds", "least", "expected"), [(1, 3, 1), (5, 3, 3), (5, 2, 2), (11, 3, 5)]
-)
-def test_what_takes_long_gets_half_the_rounds_but_not_too_few(rounds, least, expected):
-    assert few(rounds, least) == expected
+@pytest.mark.parametrize(("rounds", "least", "want"), [(1, 3, 1), (5, 3, 3), (5, 2, 2), (11, 3, 5)])
+def test_what_takes_long_gets_half_the_rounds_but_not_too_few(rounds, least, want):
+    assert few(rounds, least) == want
 
 
 def test_a_slow_moment_of_the_machine_does_not_move_the_ratio():
@@ -128,7 +125,7 @@ def test_transformers_is_compared_wherever_it_does_the_same(run):
     beside = [name for name, row in rows.items() if "transformers" in row["values"]]
     for start in ("import", "load float32", "loaded, one token", "all of it, float32", "trace"):
         assert any(name.startswith(start) for name in beside), start
-    for dtype in DTYPES:
+    for dtype in ("float32", "bfloat16", "int8"):
         assert sum(name.endswith(f", {dtype}") for name in beside) == len(SMALL.prefills) + 1
 
 
@@ -170,15 +167,12 @@ def test_the_n_gram_model_follows_its_formula(order, text):
     assert ByteNgram([TEXT], order).bits(text) == pytest.approx(expected, rel=1e-9)
 
 
-def test_the_probabilities_of_all_bytes_add_up_to_one():
+def test_the_probabilities_of_all_bytes_add_up_to_one_and_texts_do_not_run_into_one_another():
     model = ByteNgram([TEXT, b"something else"], 4)
     for before in (b"", b"abr", b"xyz"):
         known = model.bits(before)
         found = [2 ** -(model.bits(before + bytes([b])) - known) for b in range(256)]
         assert sum(found) == pytest.approx(1.0, abs=1e-9)
-
-
-def test_texts_do_not_run_into_one_another():
     apart, joined = ByteNgram([b"ab", b"cd"], 2), ByteNgram([b"abcd"], 2)
     assert apart.bits(b"bc") > joined.bits(b"bc")
 

@@ -86,8 +86,7 @@ def bits(folder: Path) -> dict[str, Evaluation]:
 def best_heads(folder: Path) -> dict[str, tuple[float, int, int]]:
     """Return (score, layer, head) of the best previous-token head and the best induction head."""
     model, tokenizer = load(folder)
-    _, held = texts(folder)
-    code = [tokenizer(one.text, special=False)[:, :256] for one in held]
+    code = [tokenizer(one.text, special=False)[:, :256] for one in texts(folder)[1]]
     code = torch.cat([ids for ids in code if ids.shape[1] == 256])
     found = interpret.previous_token_scores(model, code), interpret.induction_scores(model)
     heads = model.config.num_attention_heads

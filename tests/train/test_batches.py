@@ -48,10 +48,9 @@ def made_up(rng, plain, examples, longest):
     return Epoch(np.arange(plain), [(ids, rng.random(len(ids)) < 0.5) for ids in made])
 
 
-CASES = list(itertools.product([1, 9, 10, 11, 57, 400], [0, 1, 7, 60], [2, 10], range(3)))
-
-
-@pytest.mark.parametrize(("plain", "examples", "longest", "seed"), CASES)
+@pytest.mark.parametrize(("plain", "examples", "longest", "seed"), [
+    *itertools.product([1, 9, 10, 11, 57, 400], [0, 1, 7, 60], [2, 10], range(3)),
+])  # fmt: skip
 def test_windows_hold_the_text_in_order_and_whole_examples(plain, examples, longest, seed):
     rng = np.random.default_rng(seed)
     epoch = made_up(rng, plain, examples, longest)

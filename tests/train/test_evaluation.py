@@ -1,5 +1,6 @@
 """The loss of a text: each token once, in the window it should be in, in the right units."""
 
+import itertools
 import math
 
 import pytest
@@ -79,11 +80,10 @@ def test_windows_do_not_overlap_unless_asked():
     assert positions(8, context=4, stride=1)[0] == [0, 1, 2, 3, 3, 3, 3, 3]
 
 
-SEVERAL = [(8, 8, 3), (8, 3, 1), (8, 3, 8), (8, 1, 3), (5, 4, 2)]  # windows
-ONE = [(context, stride, 8) for context in (19, 20, 512) for stride in (1, 5, None)]
-
-
-@pytest.mark.parametrize(("context", "stride", "batch_size"), [*SEVERAL, *ONE])
+@pytest.mark.parametrize(("context", "stride", "batch_size"), [
+    (8, 8, 3), (8, 3, 1), (8, 3, 8), (8, 1, 3), (5, 4, 2),  # several windows, then one
+    *itertools.product((19, 20, 512), (1, 5, None), (8,)),
+])  # fmt: skip
 def test_windows_equal_a_forward_for_each_token(context, stride, batch_size):
     model, text = tiny(), ids(1, 20)[0]
     starts, want = window_starts(19, context, stride or context), []
@@ -137,7 +137,7 @@ def test_documents_are_predicted_from_their_very_first_token(toy):
     assert found.bits_per_byte == pytest.approx(nats / math.log(2) / len(CODE), rel=1e-5)
 
 
-def test_documents_do_not_see_one_another(toy):
+def test_documents_do_not_see_one_another_and_those_that_cannot_be_evaluated_are_named(toy):
     documents = [Document("b", CODE), Document("a", "x = 1\n" * 30), Document("c", "é")]
     sizes = {"context": 16, "stride": 4, "batch_size": 3}
     found = evaluate(*toy, documents, **sizes)
@@ -145,6 +145,10 @@ def test_documents_do_not_see_one_another(toy):
     for one in documents:
         assert evaluate(*toy, [one], **sizes) == {one.name: found[one.name]}
     assert evaluate(*toy, []) == {}
+    with pytest.raises(InputError, match="nothing is in the document 'empty'; leave one out"):
+        evaluate(*toy, [Document("a", "a"), Document("empty", "")])
+    with pytest.raises(InputError, match="two documents are called 'a'; leave one out"):
+        evaluate(*toy, [Document("a", "a"), Document("a", "b")])
 
 
 def test_a_model_that_knows_nothing_needs_the_same_for_every_token(tmp_path):
@@ -169,11 +173,7 @@ def test_special_tokens_are_plain_text_and_bytes_those_of_the_text_as_given(toy)
     assert (one.nats, one.num_tokens) == (other.nats, other.num_tokens)
 
 
-def test_documents_that_cannot_be_evaluated_are_named_and_evaluations_add_up(toy):
-    with pytest.raises(InputError, match="nothing is in the document 'empty'; leave one out"):
-        evaluate(*toy, [Document("a", "a"), Document("empty", "")])
-    with pytest.raises(InputError, match="two documents are called 'a'; leave one out"):
-        evaluate(*toy, [Document("a", "a"), Document("a", "b")])
+def test_evaluations_add_up():
     one, other = Evaluation(10.0, 4, 20), Evaluation(5.0, 1, 2)
     both = one + other
     assert both == other + one == Evaluation(15.0, 5, 22)

@@ -63,18 +63,6 @@ def test_every_key_is_read(tmp_path):
     assert recipe(tmp_path, "\n".join(lines)) == Recipe({"hidden_size": 8}, data, training)
 
 
-FILES = [
-    ("", "missing: model, training"), ("steps: 5\n", "not valid TOML"),
-    (b"[model]\n# caf\xe9\n", "not valid TOML"), (SHORTEST + "steps = 6", "not valid TOML"),
-    ("[training]\nsteps = 5\n", "missing: model$"), ("[model]\n", "missing: training$"),
-    (SHORTEST + "[Data]\n", r"\[data\] and \[training\]; unknown: Data"),
-    ("steps = 5\n" + SHORTEST, "unknown: steps"), ("data = 'x'\n" + SHORTEST, "not a table: data"),
-    ("model = 3\n[training]\nsteps = 5\n", "not a table: model"),
-    ("[model]\n[[training]]\nsteps = 5\n", "not a table: training"),
-    ("[model]\n[training]\nseed = 1\n", r"\[training\] needs steps"),
-    ("[model]\n[training]\nsteps = 0\n", "steps is 0; it must be at least 1"),
-    (SHORTEST + "evaluate_every = 2", "evaluate_every needs text to evaluate on"),
-]  # fmt: skip
 TRAINING = [
     ("lr = 0.1", r"\[training\]: unknown: lr; known: accumulate, .*steps"),
     ("context = 8", r"\[training\]: unknown: context"),
@@ -117,7 +105,16 @@ DATA = [
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    *FILES,
+    ("", "missing: model, training"), ("steps: 5\n", "not valid TOML"),
+    (b"[model]\n# caf\xe9\n", "not valid TOML"), (SHORTEST + "steps = 6", "not valid TOML"),
+    ("[training]\nsteps = 5\n", "missing: model$"), ("[model]\n", "missing: training$"),
+    (SHORTEST + "[Data]\n", r"\[data\] and \[training\]; unknown: Data"),
+    ("steps = 5\n" + SHORTEST, "unknown: steps"), ("data = 'x'\n" + SHORTEST, "not a table: data"),
+    ("model = 3\n[training]\nsteps = 5\n", "not a table: model"),
+    ("[model]\n[[training]]\nsteps = 5\n", "not a table: training"),
+    ("[model]\n[training]\nseed = 1\n", r"\[training\] needs steps"),
+    ("[model]\n[training]\nsteps = 0\n", "steps is 0; it must be at least 1"),
+    (SHORTEST + "evaluate_every = 2", "evaluate_every needs text to evaluate on"),
     *((SHORTEST + line, message) for line, message in TRAINING),
     *((f"{SHORTEST}[data]\n{line}", message) for line, message in DATA),
 ])  # fmt: skip
