@@ -172,6 +172,5 @@ def bench_growth(models: Models, rounds: int) -> Rows:
         rows[f"decode after {past}, ms a token"] = scaled(row, 1e3)
     for batch in sizes.batches:
         sides = {d: models.decoding(d, sizes.past, batch) for d in DTYPES}
-        found = take_turns(sides, few(rounds, 3))
-        rows[f"decode, batch {batch}, ms a step"] = scaled(found, 1e3)
+        rows[f"decode, batch {batch}, ms a step"] = scaled(take_turns(sides, few(rounds, 3)), 1e3)
     return rows

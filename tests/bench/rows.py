@@ -57,6 +57,5 @@ def show(rows: Rows) -> None:
 
 def apart(found: Spread) -> str:
     """Write the lowest and the highest, where they differ."""
-    if found.lowest == found.highest:
-        return ""
-    return f" ({found.lowest:.3g} to {found.highest:.3g})"
+    same = found.lowest == found.highest
+    return "" if same else f" ({found.lowest:.3g} to {found.highest:.3g})"

@@ -47,8 +47,8 @@ def test_a_slow_moment_of_the_machine_does_not_move_the_ratio():
     ours, theirs = [1.0, 9.0, 1.2], [2.0, 18.0, 2.0]  # all was nine times slower in round two
     assert ratio(ours, theirs) == pytest.approx((0.5, 0.5, 0.6))
     assert spread(ours) == (1.2, 1.0, 9.0)
-    beside = {"transformers": theirs}
-    assert ratios({"qwenkit": ours, **beside}) == {"transformers": ratio(ours, theirs)}
+    found = ratios({"qwenkit": ours, "transformers": theirs})
+    assert found == {"transformers": ratio(ours, theirs)}
     assert ratios({"float32": ours, "int8": theirs}) == {}
     # nothing to divide by gives NaN and no error
     assert math.isnan(ratio([1.0], [0.0]).median)
@@ -84,10 +84,8 @@ def test_a_promise_is_judged_by_the_median_and_its_bounds_belong_to_it():
 
 
 def test_lengths_stay_within_what_a_model_can_take():
-    sizes = Sizes().within(1024)
-    assert sizes.forwards == ((512, 1), (512, 0))
-    assert sizes.lengths == (64, 128, 256, 512, 1024)
-    assert sizes.pasts == (128, 512)
+    lengths = {"lengths": (64, 128, 256, 512, 1024), "pasts": (128, 512)}
+    assert Sizes().within(1024) == Sizes(forwards=((512, 1), (512, 0)), **lengths)
     assert Sizes().within(32768) == Sizes()
 
 

@@ -126,8 +126,7 @@ def compiles(text: str) -> bool:
 
 def fillings(folder: Path) -> list[tuple[str, str, str]]:
     """Return (before, filled in, after) for the FIM prompts."""
-    loaded = load(folder)
-    return [(b, qk.fill(*loaded, b, a, max_new_tokens=32), a) for b, a in FIM]
+    return [(b, qk.fill(*load(folder), b, a, max_new_tokens=32), a) for b, a in FIM]
 
 
 @functools.cache
@@ -167,9 +166,8 @@ def infilling(folder: Path) -> dict[str, float]:
 
 def filled_exactly(folder: Path) -> float:
     """Return the proportion of held-out gaps that are filled with exactly what was there."""
-    loaded, places = load(folder), gaps(folder)
-    right = [qk.fill(*loaded, b, a, max_new_tokens=24) == gap for b, gap, a in places]
-    return sum(right) / len(places)
+    found = [(qk.fill(*load(folder), b, a, max_new_tokens=24), gap) for b, gap, a in gaps(folder)]
+    return sum(filled == gap for filled, gap in found) / len(found)
 
 
 def seconds_to_first_token(rounds: int = 5) -> float:
@@ -288,8 +286,7 @@ def write(folder: Path, text: str) -> None:
 
     mpl.use("Agg")
     readme = folder / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
-    after = rest.split(END)[1]
+    before, _, after = re.split(f"{BEGIN}|{END}", readme.read_text(encoding="utf-8"))
     readme.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
     axes = qk.plot.training_curve(read_metrics(folder / "metrics.csv"))
     axes.figure.savefig(folder / "curve.png", dpi=90, metadata={"Software": None})

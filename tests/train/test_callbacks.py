@@ -259,8 +259,7 @@ def test_a_model_that_cannot_be_written_is_one_clear_error(tmp_path, monkeypatch
 
 
 def test_the_bar_shows_loss_rate_and_speed_and_begins_where_the_run_does(path, capsys):
-    record = Record()
-    trained(qk.train.ProgressBar(), record, evaluate=held_out_loss, evaluate_every=6)
+    trained(qk.train.ProgressBar(), record := Record(), evaluate=held_out_loss, evaluate_every=6)
     last = capsys.readouterr().err.split("\r")[-1]
     *_, loss, rate, _, found = record.rows[-1]
     assert "12/12" in last

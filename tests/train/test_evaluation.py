@@ -122,7 +122,7 @@ def test_what_makes_no_windows_is_refused(shape, sizes, message):
         token_losses(Positions(), torch.zeros(shape, dtype=torch.long), **sizes)
 
 
-def test_documents_are_predicted_from_their_very_first_token(toy):
+def test_documents_are_predicted_from_their_first_token_and_evaluations_add_up(toy):
     model, tokenizer = toy
     (found,) = evaluate(model, tokenizer, [Document("a.py", CODE)]).values()
     tokens = tokenizer.encode(CODE)
@@ -135,6 +135,12 @@ def test_documents_are_predicted_from_their_very_first_token(toy):
     assert found.loss == pytest.approx(nats / len(tokens), rel=1e-5)
     assert found.perplexity == pytest.approx(math.exp(nats / len(tokens)), rel=1e-4)
     assert found.bits_per_byte == pytest.approx(nats / math.log(2) / len(CODE), rel=1e-5)
+    one, other = Evaluation(10.0, 4, 20), Evaluation(5.0, 1, 2)
+    both = one + other
+    assert both == other + one == Evaluation(15.0, 5, 22)
+    found = both.loss, both.perplexity, both.bits_per_byte
+    assert found == pytest.approx((3.0, math.e**3, 15 / math.log(2) / 22))
+    assert Evaluation(1e6, 10, 10).perplexity == math.inf
 
 
 def test_documents_do_not_see_one_another_and_those_that_cannot_be_evaluated_are_named(toy):
@@ -171,12 +177,3 @@ def test_special_tokens_are_plain_text_and_bytes_those_of_the_text_as_given(toy)
     one, other = found[composed], found[decomposed]
     assert (one.num_bytes, other.num_bytes) == (2, 3)
     assert (one.nats, one.num_tokens) == (other.nats, other.num_tokens)
-
-
-def test_evaluations_add_up():
-    one, other = Evaluation(10.0, 4, 20), Evaluation(5.0, 1, 2)
-    both = one + other
-    assert both == other + one == Evaluation(15.0, 5, 22)
-    found = both.loss, both.perplexity, both.bits_per_byte
-    assert found == pytest.approx((3.0, math.e**3, 15 / math.log(2) / 22))
-    assert Evaluation(1e6, 10, 10).perplexity == math.inf

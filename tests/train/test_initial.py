@@ -34,9 +34,8 @@ def test_matrices_are_normal_around_zero_and_no_two_hold_the_same_values():
 def test_norms_are_one_biases_zero_and_frozen_stays_frozen():
     model = small_model()
     model.model.norm.requires_grad_(False)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.fill_(7.0)  # whatever was there before
+    for parameter in model.parameters():
+        parameter.data.fill_(7.0)  # whatever was there before
     init_weights(model)
     vectors = {name: p for name, p in model.named_parameters() if p.dim() == 1}
     assert len(vectors) == 2 * (2 + 3) + 1

@@ -34,7 +34,7 @@ def test_ends_and_shape(kind, warmup, final):
     assert schedule(100) == schedule(10**6) == schedule(99)  # beyond the end: the last rate
 
 
-def test_values_by_hand():
+def test_values_by_hand_and_no_step_before_the_first():
     half = 0.4 * math.sqrt(0.5)
     for schedule, want in (
         (Schedule(1.0, 7, "linear", 2, 0.5), [0.5, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5]),

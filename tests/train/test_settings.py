@@ -1,6 +1,7 @@
 """Recipes: the real one, and tables of those that cannot be followed."""
 
 import dataclasses
+import json
 
 import pytest
 from fixtures_toy import ROOT
@@ -52,14 +53,12 @@ def test_every_key_is_read(tmp_path):
     values = 9, 1e-4, "linear", 3, 0.5, 0.0, 0.9, 0.0, 4, 0.1, 7, "bfloat16", 2, 3, 4, 5, "float16"
     training = TrainingSettings(*values)
     defaults = {**vars(DataSettings()), **vars(TrainingSettings(1))}
-    lines = []
+    lines = ["[model]", "hidden_size = 8"]
     for table, settings in (("data", data), ("training", training)):
         lines.append(f"[{table}]")
         for key, value in dataclasses.asdict(settings).items():
             assert value != defaults[key], key  # or it would not show that it was read
-            value = list(value) if isinstance(value, tuple) else value
-            lines.append(f"{key} = {value!r}".replace("'", '"'))
-    lines += ["[model]", "hidden_size = 8"]
+            lines.append(f"{key} = {json.dumps(value)}")
     assert recipe(tmp_path, "\n".join(lines)) == Recipe({"hidden_size": 8}, data, training)
 
 
