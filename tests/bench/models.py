@@ -36,9 +36,8 @@ class Models:
 
     def load_theirs(self, attention: str) -> Qwen2ForCausalLM:
         """Return transformers' model in float32."""
-        return Qwen2ForCausalLM.from_pretrained(
-            self.folder, dtype=torch.float32, attn_implementation=attention
-        ).eval()
+        options = {"dtype": torch.float32, "attn_implementation": attention}
+        return Qwen2ForCausalLM.from_pretrained(self.folder, **options).eval()
 
     def prefill(self, dtype: str, length: int) -> float:
         """Return the seconds until the last position's logits."""

@@ -78,8 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    folder = qk.resolve(os.environ.get("QWENKIT_MODEL"))
-    config = qk.Checkpoint(folder).config
+    config = qk.Checkpoint(qk.resolve(os.environ.get("QWENKIT_MODEL"))).config
     with others_share() as others, torch.no_grad():
         for dtype, size in (("float32", 4), ("bfloat16", 2), ("int8", 1)):
             for name, (out, width, count) in shapes(config).items():

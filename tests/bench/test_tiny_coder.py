@@ -32,9 +32,8 @@ def test_its_files_are_small_and_named():
     files = {file.name: file.stat().st_size for file in EMBEDDED.iterdir()}
     assert sum(files.values()) <= 16_000_000
     assert set(files) == {
-        "README.md", "LICENSES-TEXT.txt", "recipe.toml", "metrics.csv", "curve.png",
-        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
-        "tokenizer_config.json",
+        "README.md", "LICENSES-TEXT.txt", "recipe.toml", "metrics.csv", "curve.png", "config.json",
+        "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
 
 

@@ -324,12 +324,11 @@ DAMAGE = {
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     """A folder with the checkpoints of steps 2 and 3, that a test copies before it breaks them."""
-    folder = tmp_path_factory.mktemp("sound")
-    saving = SaveTraining(folder / "checkpoints", keep=2)
-    early = At(2, lambda trainer: save_training(folder / "checkpoints", trainer))
-    callbacks = (early, *stateful(folder / "rest"), Record(until=3), saving)
+    folder = tmp_path_factory.mktemp("sound") / "checkpoints"
+    early = At(2, lambda trainer: save_training(folder, trainer))
+    callbacks = early, *stateful(folder.parent), Record(until=3), SaveTraining(folder, keep=2)
     small.trained(*callbacks, evaluate=small.held_out_loss, evaluate_every=1)
-    return folder / "checkpoints"
+    return folder
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)

@@ -96,8 +96,7 @@ def test_the_gradient_is_the_probability_minus_the_target(logits, labels, smooth
 
 
 def test_loss_and_gradients_equal_those_of_transformers():
-    theirs, ours = pair()
-    tokens = ids(2, 12)
+    (theirs, ours), tokens = pair(), ids(2, 12)
     labels = tokens.clone()
     labels[0, 4:7] = IGNORE
     wanted = theirs(input_ids=tokens, labels=labels).loss
