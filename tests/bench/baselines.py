@@ -1,7 +1,5 @@
 """What a language model must beat: a byte n-gram model, and a general-purpose compressor."""
 
-from __future__ import annotations
-
 import functools
 import lzma
 

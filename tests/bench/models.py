@@ -1,7 +1,5 @@
 """What is timed within one process: forwards of loaded models, beside the machine's own limits."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 
@@ -18,6 +16,7 @@ from sizes import KEPT, Sizes
 from timing import few, seconds, take_turns
 
 DTYPES = ("float32", "bfloat16", "int8")
+Sides = dict[str, Callable[[], float]]
 logging.disable_progress_bar()
 
 
@@ -37,66 +36,65 @@ class Models:
 
     def load_theirs(self, attention: str) -> Qwen2ForCausalLM:
         """Return transformers' model in float32."""
-        return Qwen2ForCausalLM.from_pretrained(
-            self.folder, dtype=torch.float32, attn_implementation=attention
-        ).eval()
+        options = {"dtype": torch.float32, "attn_implementation": attention}
+        return Qwen2ForCausalLM.from_pretrained(self.folder, **options).eval()
 
     def prefill(self, dtype: str, length: int) -> float:
         """Return the seconds until the last position's logits."""
-        part = self.ids[:, :length]
-        return seconds(lambda: self.ours[dtype](part, logits_to_keep=1))
+        return seconds(lambda: self.ours[dtype](self.ids[:, :length], logits_to_keep=1))
 
     def prefill_theirs(self, length: int) -> float:
         """The same in transformers; neither side fills a cache."""
-        part = self.ids[:, :length]
-        return seconds(lambda: self.theirs(part, use_cache=False, logits_to_keep=1))
+        options = {"use_cache": False, "logits_to_keep": 1}
+        return seconds(lambda: self.theirs(self.ids[:, :length], **options))
 
     def decoding(self, dtype: str, past: int, batch: int = 1) -> Callable[[], float]:
         """Return what takes a turn: the seconds that a step of `generate` takes after `past`."""
-        model, steps = self.ours[dtype], self.sizes.steps
-        ids = self.ids[:, : past + steps].expand(batch, -1)
-        cache = qk.KVCache(model.config, batch, max_length=past + steps)
+        model, longest = self.ours[dtype], past + self.sizes.steps
+        ids = self.ids[:, :longest].expand(batch, -1)
+        cache = qk.KVCache(model.config, batch, max_length=longest)
         model(ids[:, :past], cache=cache, logits_to_keep=1)
-
-        def run() -> None:
-            for i in range(past, past + steps):
-                next_logits(model, ids[:, i : i + 1], cache, i)
-
-        def turn() -> float:
-            cache.trim(past)
-            return seconds(run) / steps
-
-        return turn
+        forget = partial(cache.trim, past)
+        return self._turn(past, lambda i: next_logits(model, ids[:, i : i + 1], cache, i), forget)
 
     def decoding_theirs(self, past: int) -> Callable[[], float]:
         """The same in transformers."""
-        model, ids, steps = self.theirs, self.ids, self.sizes.steps
+        model, ids = self.theirs, self.ids
         cache = model(ids[:, :past], use_cache=True, logits_to_keep=1).past_key_values
+        step = partial(model, past_key_values=cache, use_cache=True)
+        forget = partial(cache.crop, -self.sizes.steps)
+        return self._turn(past, lambda i: step(ids[:, i : i + 1]), forget)
+
+    def _turn(self, past: int, step: Callable, forget: Callable) -> Callable[[], float]:
+        steps = self.sizes.steps
 
         def run() -> None:
             for i in range(past, past + steps):
-                model(ids[:, i : i + 1], past_key_values=cache, use_cache=True)
+                step(i)
 
         def turn() -> float:
             took = seconds(run) / steps
-            cache.crop(-steps)
+            forget()
             return took
 
         return turn
 
     def products(self, rows: int) -> float:
-        """Multiply `rows` rows by every weight, with F.linear in float32, and nothing else."""
+        """Multiply `rows` tokens by every weight, with F.linear in float32, and nothing else."""
         inputs = {w.shape[1]: torch.randn(rows, w.shape[1]) for w in self.weights}
-        layers = [w for w in self.weights if len(w) != self.theirs.config.vocab_size]
-        head = [w for w in self.weights if len(w) == self.theirs.config.vocab_size]
+        pairs = [(inputs[w.shape[1]], w) for w in self.weights]
+        head = self.theirs.config.vocab_size  # for the last position alone
+        pairs = [(x[-1:] if len(w) == head else x, w) for x, w in pairs]
 
         def run() -> None:
-            for weight in layers:
-                F.linear(inputs[weight.shape[1]], weight)
-            for weight in head:  # for the last position alone
-                F.linear(inputs[weight.shape[1]][-1:], weight)
+            for x, weight in pairs:
+                F.linear(x, weight)
 
         return seconds(run)
+
+
+def scaled(found: Row, factor: float) -> Row:
+    return {side: [value * factor for value in values] for side, values in found.items()}
 
 
 def bench_machine(models: Models, rounds: int) -> Rows:
@@ -104,7 +102,7 @@ def bench_machine(models: Models, rounds: int) -> Rows:
     big = torch.ones(1 << 28)  # 1 GiB
     square = torch.randn(2048, 2048)
     weights = sum(weight.nbytes for weight in models.weights)
-    sides: dict[str, Callable[[], float]] = {
+    sides: Sides = {
         "memory read, GB/s": lambda: big.nbytes / 1e9 / seconds(big.sum),
         "one-row products read, GB/s": lambda: weights / 1e9 / models.products(1),
         "float32 products, GFLOP/s": lambda: 2 * 2048**3 / 1e9 / seconds(lambda: square @ square),
@@ -114,15 +112,12 @@ def bench_machine(models: Models, rounds: int) -> Rows:
 
 def bench_forwards(models: Models, rounds: int) -> Rows:
     """Prefill and decode, beside transformers and the bare products."""
-    rows: Rows = {}
-    ours, theirs, sizes = models.ours, models.theirs, models.sizes
+    sizes = models.sizes
     part = models.ids[:, : max(sizes.prefills)]
-    difference = (ours["float32"](part) - theirs(part).logits).abs().max().item()
-    rows["max |logit difference|"] = {"qwenkit": [difference]}
+    difference = (models.ours["float32"](part) - models.theirs(part).logits).abs().max().item()
+    rows: Rows = {"max |logit difference|": {"qwenkit": [difference]}}
     for length in sizes.prefills:
-        sides: dict[str, Callable[[], float]] = {
-            f"qwenkit {d}": partial(models.prefill, d, length) for d in DTYPES
-        }
+        sides: Sides = {f"qwenkit {d}": partial(models.prefill, d, length) for d in DTYPES}
         sides["transformers"] = partial(models.prefill_theirs, length)
         sides["bare products"] = partial(models.products, length)
         rows |= by_dtype(f"prefill {length}, s", take_turns(sides, rounds), DTYPES)
@@ -138,13 +133,12 @@ def bench_trace(models: Models, rounds: int) -> Rows:
     ours, theirs = models.ours["float32"], models.load_theirs("eager")
     part = models.ids[:, : models.sizes.trace]
     wanted = {"output_attentions": True, "output_hidden_states": True, "use_cache": False}
-    sides: dict[str, Callable[[], object]] = {
-        "qwenkit": lambda: ours(part, trace=qk.Trace(keep=KEPT)),
-        "transformers": lambda: theirs(part, **wanted),
-        "plain forward": lambda: ours(part),
+    sides: Sides = {
+        "qwenkit": lambda: seconds(lambda: ours(part, trace=qk.Trace(keep=KEPT))),
+        "transformers": lambda: seconds(lambda: theirs(part, **wanted)),
+        "plain forward": lambda: seconds(lambda: ours(part)),
     }
-    found = take_turns({name: partial(seconds, work) for name, work in sides.items()}, rounds)
-    return {f"trace of {models.sizes.trace}, s": found}
+    return {f"trace of {models.sizes.trace}, s": take_turns(sides, rounds)}
 
 
 def bench_tiny_coder(rounds: int) -> Rows:
@@ -154,34 +148,28 @@ def bench_tiny_coder(rounds: int) -> Rows:
     ids, count = tokenizer("def "), 128
     options = {"max_new_tokens": count, "min_new_tokens": count, "do_sample": False}
     options |= {"attention_mask": torch.ones_like(ids)}
-    sides: dict[str, Callable[[], object]] = {
-        "qwenkit": lambda: list(qk.generate(model, ids, count, stop_ids=())),
-        "transformers": lambda: theirs.generate(ids, **options),
+    sides: Sides = {
+        "qwenkit": lambda: seconds(lambda: list(qk.generate(model, ids, count, stop_ids=()))),
+        "transformers": lambda: seconds(lambda: theirs.generate(ids, **options)),
     }
-    turns = {name: lambda work=work: seconds(work) / count for name, work in sides.items()}
-    return {"tiny-coder, s a token": take_turns(turns, rounds)}
+    return {"tiny-coder, s a token": scaled(take_turns(sides, rounds), 1 / count)}
 
 
 def bench_growth(models: Models, rounds: int) -> Rows:
     """How prefill and decode grow with the length, and decode with the batch."""
     rows: Rows = {}
     sizes = models.sizes
-
-    def scaled(found: Row, factor: float) -> Row:
-        return {side: [value * factor for value in values] for side, values in found.items()}
-
     for length in sizes.lengths:
         sides = {d: partial(models.prefill, d, length) for d in DTYPES}
         found = take_turns(sides, few(rounds, 3 if length <= 1024 else 2))
         rows[f"prefill {length}, ms a token"] = scaled(found, 1e3 / length)
     # All lengths in one group: they are compared with one another.
-    turns = {(d, past): models.decoding(d, past) for d in DTYPES for past in sizes.pasts}
-    found = take_turns({f"{d} {past}": turn for (d, past), turn in turns.items()}, few(rounds, 3))
+    sides = {f"{d} {past}": models.decoding(d, past) for d in DTYPES for past in sizes.pasts}
+    found = take_turns(sides, few(rounds, 3))
     for past in sizes.pasts:
         row = {d: found[f"{d} {past}"] for d in DTYPES}
         rows[f"decode after {past}, ms a token"] = scaled(row, 1e3)
     for batch in sizes.batches:
         sides = {d: models.decoding(d, sizes.past, batch) for d in DTYPES}
-        found = take_turns(sides, few(rounds, 3))
-        rows[f"decode, batch {batch}, ms a step"] = scaled(found, 1e3)
+        rows[f"decode, batch {batch}, ms a step"] = scaled(take_turns(sides, few(rounds, 3)), 1e3)
     return rows

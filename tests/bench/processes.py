@@ -1,7 +1,5 @@
 """What only a fresh process can tell: how long a load takes, and the most memory it ever held."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tempfile
@@ -56,8 +54,7 @@ def peak():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = time.perf_counter()
 {setup}
-imported = time.perf_counter()
-before = peak()
+imported, before = time.perf_counter(), peak()
 ready = time.perf_counter()
 {work}
 seconds = time.perf_counter() - ready
@@ -81,7 +78,7 @@ class Fresh(NamedTuple):
     after: float
 
     @property
-    def format_bytes(self) -> float:
+    def gigabytes(self) -> float:
         """What was added after the imports."""
         return (self.after - self.before) / 1e9
 
@@ -89,9 +86,7 @@ class Fresh(NamedTuple):
 def in_fresh_process(work: str, setup: str, then: str = "", last: str = "") -> Fresh:
     """Run `setup`, `work`, `then` and `last`; `middle` is the peak between the last two."""
     code = TIMER.format(work=work, setup=setup, then=then, last=last)
-    out = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True
-    ).stdout
+    out = subprocess.check_output([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     importing, took, *peaks = map(float, out.split())
     unit = 1 if sys.platform == "darwin" else 1024
     return Fresh(importing, took, *(peak * unit for peak in peaks))
@@ -106,9 +101,7 @@ def loads(
         work = LOADS[library].format(folder, dtype)
         return in_fresh_process(work, IMPORTS[library], last=ONE_TOKEN)
 
-    def read() -> float:
-        return seconds(lambda: read_weights(folder))
-
+    read = partial(seconds, partial(read_weights, folder))
     sides = {name: partial(load, name) for name in libraries}
     found = take_turns({**sides, "file read": read}, rounds, warm_up)
     bare = {"file read": found.pop("file read")}
@@ -135,13 +128,11 @@ def bench_loads(folder: str, rounds: int, sizes: Sizes) -> Rows:
         if not rows:
             rows["import, s"] = {n: [run.importing for run in runs] for n, runs in found.items()}
             size = sum(file.stat().st_size for file in qk.Checkpoint(folder).files)
-            rows["weight file read, GB/s"] = {
-                "machine": [size / 1e9 / took for took in row["file read"]]
-            }
+            read = [size / 1e9 / took for took in row["file read"]]
+            rows["weight file read, GB/s"] = {"machine": read}
         rows[f"load {dtype}, s"] = row
-        rows[f"loaded, one token {dtype}, GB"] = {
-            name: [run.format_bytes for run in runs] for name, runs in found.items()
-        }
+        memory = {name: [run.gigabytes for run in runs] for name, runs in found.items()}
+        rows[f"loaded, one token {dtype}, GB"] = memory
     return rows
 
 
@@ -152,24 +143,24 @@ def bench_int8_load(folder: str, rounds: int, sizes: Sizes) -> Rows:
         qk.save_pretrained(model, there, tokenizer)
         del model
         found, row = loads(there, "int8", ("qwenkit",), rounds, sizes.warm_starts)
-    peaks = [run.format_bytes for run in found["qwenkit"]]
+    peaks = [run.gigabytes for run in found["qwenkit"]]
     return {"load int8, s": row, "loaded, one token int8, GB": {"qwenkit": peaks}}
 
 
 def bench_memory(folder: str, sizes: Sizes) -> Rows:
     """Compare what a forward adds to a process's peak with its forecast, and with transformers."""
     compiler = in_fresh_process(COMPILER, IMPORTS["qwenkit"])
-    rows: Rows = {"the compiler, MB": {"qwenkit": [compiler.format_bytes * 1e3]}}
+    rows: Rows = {"the compiler, MB": {"qwenkit": [compiler.gigabytes * 1e3]}}
     config = qk.Checkpoint(folder).config
     length = sizes.trace
     values = config.num_attention_heads * length * length + length * config.hidden_size
     traced = TRACED.format(length, KEPT)
     for dtype in sizes.floats:
         for tokens, kept in sizes.forwards:
-            beside = dtype == "float32" and tokens == sizes.forwards[0][0]
+            compared = dtype == "float32" and tokens == sizes.forwards[0][0]
             found = {
                 name: forward_alone(name, folder, dtype, FORWARDS[name].format(tokens, kept))
-                for name in (("qwenkit", "transformers") if beside else ("qwenkit",))
+                for name in (("qwenkit", "transformers") if compared else ("qwenkit",))
             }
             need = qk.forecast(config, dtype, tokens, logits_to_keep=kept)
             what = f"{dtype}, {tokens} tokens, {'all' if kept == 0 else 'one'} logits"
@@ -189,14 +180,8 @@ def forward_alone(library: str, folder: str, dtype: str, forward: str) -> Fresh:
 
 def memory_rows(what: str, found: dict[str, Fresh], need: Forecast, trace: int = 0) -> Rows:
     """Return the rows of one forward, all of it and what it adds; `trace`: bytes recorded."""
-    whole, added = need.total + trace, need.cache + need.activations + trace
-    return {
-        f"all of it, {what}, GB": {
-            **{name: [run.format_bytes] for name, run in found.items()},
-            "forecast": [whole / 1e9],
-        },
-        f"beside weights, {what}, MB": {
-            **{name: [(run.after - run.middle) / 1e6] for name, run in found.items()},
-            "forecast": [added / 1e6],
-        },
-    }
+    whole = {name: [run.gigabytes] for name, run in found.items()}
+    whole["forecast"] = [(need.total + trace) / 1e9]
+    added = {name: [(run.after - run.middle) / 1e6] for name, run in found.items()}
+    added["forecast"] = [(need.cache + need.activations + trace) / 1e6]
+    return {f"all of it, {what}, GB": whole, f"beside weights, {what}, MB": added}

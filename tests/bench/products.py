@@ -8,26 +8,18 @@ still in the processor's cache; the head is one weight. "chosen" is what `linear
 of weights per second the chosen way read.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 
 import qwenkit as qk
+from qwenkit.fast import linear as fast
 from qwenkit.fast._machine import kernels_problem
 from qwenkit.fast.int8 import int8_linear, quantize_rows
-from qwenkit.fast.linear import (
-    by_kernel,
-    by_slices,
-    by_vector,
-    from_the_left,
-    linear,
-    upcast_in_chunks,
-)
 from rows import spread
 from timing import others_share, seconds, take_turns
 
@@ -49,16 +41,16 @@ def shapes(config: qk.QwenConfig) -> dict[str, tuple[int, int, int]]:
 
 def ways(tokens: int, dtype: torch.dtype) -> dict[str, Way]:
     """Return name -> product, of those that can do so many tokens in this dtype."""
-    found: dict[str, Way] = {"F.linear": F.linear, "chosen": linear}
-    found |= {"vector": by_vector} if tokens == 1 else {"left": from_the_left}
+    found: dict[str, Way] = {"F.linear": F.linear, "chosen": fast.linear}
+    found |= {"vector": fast.by_vector} if tokens == 1 else {"left": fast.from_the_left}
     if tokens <= 16 and kernels_problem() is None:
-        found |= {"kernel": by_kernel}
+        found["kernel"] = fast.by_kernel
     if tokens > 64:
-        found |= {"transposed": lambda x, w: linear(x, w, keep_transposed=True)}
+        found["transposed"] = partial(fast.linear, keep_transposed=True)
     if dtype == torch.float32:
-        found |= {"slices": by_slices}
+        found["slices"] = fast.by_slices
     if dtype == torch.bfloat16:
-        found |= {"upcast": upcast_in_chunks}
+        found["upcast"] = fast.upcast_in_chunks
     return found
 
 
@@ -71,13 +63,13 @@ def row(out: int, width: int, count: int, tokens: int, dtype: str, rounds: int) 
     if dtype == "int8":
         small = [quantize_rows(weight) for weight in weights]
         works["chosen"] = lambda: [int8_linear(x, *pair) for pair in small]
-        works["upcast"] = lambda: [upcast_in_chunks(x, w, dtype=x.dtype) * s for w, s in small]
+        works["upcast"] = lambda: [fast.upcast_in_chunks(x, w, dtype=x.dtype) * s for w, s in small]
         if tokens <= 64:
             works["int8pack"] = lambda: [torch._weight_int8pack_mm(x, w, s) for w, s in small]
     else:
         for name, way in ways(tokens, floating).items():
             works[name] = lambda way=way: [way(x, weight) for weight in weights]
-    sides = {name: (lambda work=work: seconds(work)) for name, work in works.items()}
+    sides = {name: partial(seconds, work) for name, work in works.items()}
     return {name: spread(found).median for name, found in take_turns(sides, rounds).items()}
 
 
@@ -86,11 +78,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    folder = qk.resolve(os.environ.get("QWENKIT_MODEL"))
-    config = qk.Checkpoint(folder).config
+    config = qk.Checkpoint(qk.resolve(os.environ.get("QWENKIT_MODEL"))).config
     with others_share() as others, torch.no_grad():
-        for dtype in ("float32", "bfloat16", "int8"):
-            size = {"float32": 4, "bfloat16": 2, "int8": 1}[dtype]
+        for dtype, size in (("float32", 4), ("bfloat16", 2), ("int8", 1)):
             for name, (out, width, count) in shapes(config).items():
                 for tokens in TOKENS if name != "head" else (1, 64):
                     found = row(out, width, count, tokens, dtype, options.rounds)

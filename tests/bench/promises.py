@@ -1,7 +1,5 @@
 """What qwenkit promises of its speed and memory, judged by the rows of one run."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,11 +45,9 @@ def promises(rows: Rows, sizes: Sizes) -> Iterator[Promise]:
     for what, (row, side), (other, beside), bounds in asked(sizes):
         if row in rows and other in rows:
             yield Promise(what, ratio(rows[row][side], rows[other][beside]), **bounds)
-    for name, row in rows.items():
-        if name.startswith("all of it"):
-            forward = name.removeprefix("all of it, ").removesuffix(", GB")
-            what = f"forecast of {forward}, times measured"
-            yield Promise(what, ratio(row["forecast"], row["qwenkit"]), 0.9, 1.1)
+    for name in (name for name in rows if name.startswith("all of it")):
+        what = f"forecast of {name[len('all of it, ') : -len(', GB')]}, times measured"
+        yield Promise(what, ratio(rows[name]["forecast"], rows[name]["qwenkit"]), 0.9, 1.1)
 
 
 Cell = tuple[str, str]  # a row, and one of its sides
@@ -59,33 +55,23 @@ Cell = tuple[str, str]  # a row, and one of its sides
 
 def asked(sizes: Sizes) -> Iterator[tuple[str, Cell, Cell, dict[str, float]]]:
     """Yield what is promised, the two cells whose ratio it is, and its bounds."""
-    length = max(sizes.prefills)
-
-    def prefill(dtype: str, side: str = "qwenkit") -> Cell:
-        return f"prefill {length}, s, {dtype}", side
-
-    def decode(dtype: str, side: str = "qwenkit") -> Cell:
-        return f"decode after {sizes.past}, s a token, {dtype}", side
-
-    def memory(dtype: str, side: str = "qwenkit") -> Cell:
-        return f"loaded, one token {dtype}, GB", side
-
-    what = f"float32 prefill {length}, times transformers"
-    yield what, prefill("float32"), prefill("float32", "transformers"), {"most": 1.0}
+    length, past, ours, theirs = max(sizes.prefills), sizes.past, "qwenkit", "transformers"
+    prefill, memory = f"prefill {length}, s, {{}}".format, "loaded, one token {}, GB".format
+    float32, what = prefill("float32"), f"float32 prefill {length}, times transformers"
+    yield what, (float32, ours), (float32, theirs), {"most": 1.0}
     for dtype, most in (("bfloat16", 1.25), ("int8", 1.25)):
         what = f"{dtype} prefill {length}, times float32"
-        yield what, prefill(dtype), prefill("float32"), {"most": most}
+        yield what, (prefill(dtype), ours), (float32, ours), {"most": most}
     for dtype, least in (("float32", 1.35), ("bfloat16", 1.75), ("int8", 2.6)):
         what = f"{dtype} decode, times transformers' speed in float32"
-        theirs = decode(dtype, "transformers")  # above ours: speed is 1 / time
-        yield what, theirs, decode(dtype), {"least": least}
-    bfloat16 = memory("bfloat16")
-    yield "bfloat16 memory, times float32", bfloat16, memory("float32"), {"most": 0.6}
-    yield "int8 memory, times bfloat16", memory("int8"), bfloat16, {"most": 0.6}
-    tiny = "tiny-coder, s a token"
-    what = "tiny-coder, times transformers' speed"
-    yield what, (tiny, "transformers"), (tiny, "qwenkit"), {"least": 1.5}
-    long, short = (f"decode after {past}, ms a token" for past in (sizes.long, sizes.past))
+        decode = f"decode after {past}, s a token, {dtype}"  # theirs above ours: speed is 1 / time
+        yield what, (decode, theirs), (decode, ours), {"least": least}
+    for dtype, other in (("bfloat16", "float32"), ("int8", "bfloat16")):
+        what = f"{dtype} memory, times {other}"
+        yield what, (memory(dtype), ours), (memory(other), ours), {"most": 0.6}
+    tiny, what = "tiny-coder, s a token", "tiny-coder, times transformers' speed"
+    yield what, (tiny, theirs), (tiny, ours), {"least": 1.5}
+    long, short = (f"decode after {tokens}, ms a token" for tokens in (sizes.long, past))
     for dtype in ("float32", "bfloat16", "int8"):
-        what = f"{dtype} decode after {sizes.long} tokens, times after {sizes.past}"
+        what = f"{dtype} decode after {sizes.long} tokens, times after {past}"
         yield what, (long, dtype), (short, dtype), {"most": 1.5}

@@ -1,7 +1,5 @@
 """A run as JSON: every number of every round, and all that is needed to read them later."""
 
-from __future__ import annotations
-
 import math
 import os
 import platform
@@ -17,7 +15,7 @@ import transformers
 
 import qwenkit as qk
 from promises import Promise
-from rows import Rows, ratios
+from rows import Row, Rows, ratios
 from sizes import Sizes
 
 
@@ -31,29 +29,18 @@ def record(
     """
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "model": model,
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "qwenkit": qk.__version__,
-        "rounds": rounds,
-        "sizes": asdict(sizes),
-        "others": others,
-        "rows": {
-            name: {
-                "values": row,
-                "ratios": {
-                    side: [None if math.isnan(number) else number for number in found]
-                    for side, found in ratios(row).items()
-                },
-            }
-            for name, row in rows.items()
-        },
+        "model": model, "processor": processor(), "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(), "python": platform.python_version(),
+        "torch": torch.__version__, "transformers": transformers.__version__,
+        "qwenkit": qk.__version__, "rounds": rounds, "sizes": asdict(sizes), "others": others,
+        "rows": {n: {"values": row, "ratios": _ratios(row)} for n, row in rows.items()},
         "promises": [promise.as_json() for promise in kept],
-    }
+    }  # fmt: skip
+
+
+def _ratios(row: Row) -> dict[str, list[float | None]]:
+    found = ratios(row).items()
+    return {side: [None if math.isnan(x) else x for x in three] for side, three in found}
 
 
 def processor() -> str:

@@ -4,8 +4,6 @@ The sides of a round run one right after the other, so that what slows the machi
 slows them alike: it moves the medians of both, and hardly their ratio.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Sequence
@@ -59,6 +57,5 @@ def show(rows: Rows) -> None:
 
 def apart(found: Spread) -> str:
     """Write the lowest and the highest, where they differ."""
-    if found.lowest == found.highest:
-        return ""
-    return f" ({found.lowest:.3g} to {found.highest:.3g})"
+    same = found.lowest == found.highest
+    return "" if same else f" ({found.lowest:.3g} to {found.highest:.3g})"

@@ -8,8 +8,6 @@ faster. transformers computes in float32 throughout: bfloat16 and int8 are what 
 instead.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -18,16 +16,9 @@ from pathlib import Path
 
 import torch
 
+import models
+import processes
 import qwenkit as qk
-from models import (
-    Models,
-    bench_forwards,
-    bench_growth,
-    bench_machine,
-    bench_tiny_coder,
-    bench_trace,
-)
-from processes import bench_int8_load, bench_loads, bench_memory
 from promises import promises
 from record import record
 from rows import Rows, show
@@ -68,17 +59,17 @@ def measure(folder: str, rounds: int, sizes: Sizes, *, growth: bool) -> Rows:
         found.update(more)
         show(more)
 
-    add(bench_loads(folder, few(rounds, 2), sizes))
-    add(bench_int8_load(folder, few(rounds, 2), sizes))
-    add(bench_memory(folder, sizes))
-    models = Models(folder, sizes)
+    add(processes.bench_loads(folder, few(rounds, 2), sizes))
+    add(processes.bench_int8_load(folder, few(rounds, 2), sizes))
+    add(processes.bench_memory(folder, sizes))
+    loaded = models.Models(folder, sizes)
     torch.set_grad_enabled(False)  # only now: the models are loaded as a reader loads them
-    add(bench_machine(models, rounds))
-    add(bench_forwards(models, rounds))
-    add(bench_trace(models, rounds))
-    add(bench_tiny_coder(rounds))
+    add(models.bench_machine(loaded, rounds))
+    add(models.bench_forwards(loaded, rounds))
+    add(models.bench_trace(loaded, rounds))
+    add(models.bench_tiny_coder(rounds))
     if growth:
-        add(bench_growth(models, rounds))
+        add(models.bench_growth(loaded, rounds))
     return found
 
 

@@ -1,8 +1,7 @@
 """How many tokens each measurement takes, and what a trace keeps of them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
+from typing import Self
 
 KEPT = ("attn.pattern", "resid_post")  # by a trace: (H, T, T) and (T, C) in each layer
 
@@ -34,27 +33,16 @@ class Sizes:
     floats: tuple[str, ...] = ("float32", "bfloat16")
     warm_starts: int = 1
 
-    def within(self, longest: int) -> Sizes:
+    def within(self, longest: int) -> Self:
         """Leave out what is longer than a model can take."""
-        return replace(
-            self,
-            forwards=tuple(one for one in self.forwards if one[0] <= longest),
-            lengths=tuple(length for length in self.lengths if length <= longest),
-            pasts=tuple(past for past in self.pasts if past + self.steps <= longest),
-        )
+        forwards = tuple(one for one in self.forwards if one[0] <= longest)
+        lengths = tuple(length for length in self.lengths if length <= longest)
+        pasts = tuple(past for past in self.pasts if past + self.steps <= longest)
+        return replace(self, forwards=forwards, lengths=lengths, pasts=pasts)
 
 
 # Proves that the bench works, and measures nothing.
 SMALL = Sizes(
-    prefills=(8, 16),
-    past=4,
-    long=8,
-    steps=2,
-    trace=16,
-    forwards=((256, 1),),
-    lengths=(4, 8),
-    pasts=(4, 8),
-    batches=(1, 2),
-    floats=("float32",),
-    warm_starts=0,
-)
+    prefills=(8, 16), past=4, long=8, steps=2, trace=16, forwards=((256, 1),), lengths=(4, 8),
+    pasts=(4, 8), batches=(1, 2), floats=("float32",), warm_starts=0,
+)  # fmt: skip

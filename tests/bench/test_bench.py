@@ -1,65 +1,56 @@
-"""The bench itself: who takes turns, what is compared, and one small run of all of it."""
+"""The bench itself: who takes turns, what is compared, the baselines, and one small run of it."""
 
 import json
+import lzma
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from baselines import ByteNgram, xz_bits
 from promises import Promise, asked, promises
 from qwenkit.pretrained import EMBEDDED
 from rows import Spread, ratio, ratios, show, spread
 from sizes import SMALL, Sizes
 from timing import few, take_turns
 
-NUMBERS = {"date", "model", "processor", "cores", "threads", "python", "torch", "transformers"}
-NUMBERS |= {"qwenkit", "rounds", "sizes", "others", "rows", "promises"}
+NUMBERS = {
+    "date", "model", "processor", "cores", "threads", "python", "torch", "transformers", "qwenkit",
+    "rounds", "sizes", "others", "rows", "promises",
+}  # fmt: skip
 GROUPS = (
-    "import",
-    "load",
-    "loaded",
-    "the compiler",
-    "all of it",
-    "beside weights",
-    "memory read",
-    "prefill",
-)
-GROUPS += ("float32 products", "max |logit", "decode after", "trace", "tiny-coder", "decode, batch")
-DTYPES = ("float32", "bfloat16", "int8")
+    "import", "load", "loaded", "the compiler", "all of it", "beside weights", "memory read",
+    "prefill", "float32 products", "max |logit", "decode after", "trace", "tiny-coder",
+    "decode, batch",
+)  # fmt: skip
+TEXT = b"abracadabra abracadabra"
 
 
 def test_sides_take_turns_and_the_warm_up_is_not_counted():
     called = []
-
-    def side(name):
-        return lambda: called.append(name) or len(called)
-
-    found = take_turns({"a": side("a"), "b": side("b")}, rounds=2)
+    sides = {name: lambda name=name: called.append(name) or len(called) for name in "ab"}
+    found = take_turns(sides, rounds=2)
     assert "".join(called) == "ba" + "ab" + "ba"
     assert found == {"a": [3, 6], "b": [4, 5]}
 
 
-@pytest.mark.parametrize(
-    ("rounds", "least", "expected"), [(1, 3, 1), (5, 3, 3), (5, 2, 2), (11, 3, 5)]
-)
-def test_what_takes_long_gets_half_the_rounds_but_not_too_few(rounds, least, expected):
-    assert few(rounds, least) == expected
+@pytest.mark.parametrize(("rounds", "least", "want"), [(1, 3, 1), (5, 3, 3), (5, 2, 2), (11, 3, 5)])
+def test_what_takes_long_gets_half_the_rounds_but_not_too_few(rounds, least, want):
+    assert few(rounds, least) == want
 
 
 def test_a_slow_moment_of_the_machine_does_not_move_the_ratio():
     ours, theirs = [1.0, 9.0, 1.2], [2.0, 18.0, 2.0]  # all was nine times slower in round two
     assert ratio(ours, theirs) == pytest.approx((0.5, 0.5, 0.6))
     assert spread(ours) == (1.2, 1.0, 9.0)
-    assert ratios({"qwenkit": ours, "transformers": theirs}) == {
-        "transformers": ratio(ours, theirs)
-    }
+    found = ratios({"qwenkit": ours, "transformers": theirs})
+    assert found == {"transformers": ratio(ours, theirs)}
     assert ratios({"float32": ours, "int8": theirs}) == {}
-
-
-def test_nothing_to_divide_by_gives_nan_and_no_error():
+    # nothing to divide by gives NaN and no error
     assert math.isnan(ratio([1.0], [0.0]).median)
     assert not Promise("x", ratio([1.0], [0.0])).holds
 
@@ -67,9 +58,8 @@ def test_nothing_to_divide_by_gives_nan_and_no_error():
 def test_a_row_shows_medians_ratio_and_spread(capsys):
     show({"load, s": {"qwenkit": [1.0, 2.0], "transformers": [2.0, 2.5]}, "read": {"machine": [3]}})
     first, second = capsys.readouterr().out.splitlines()
-    assert first.split(maxsplit=2)[2] == (
-        "qwenkit 1.5   transformers 2.25   = 0.65 (0.5 to 0.8) × transformers"
-    )
+    medians = "qwenkit 1.5   transformers 2.25   = 0.65 (0.5 to 0.8) × transformers"
+    assert first.split(maxsplit=2)[2] == medians
     assert second.split() == ["read", "machine", "3"]
 
 
@@ -79,16 +69,13 @@ def test_a_promise_is_judged_by_the_median_and_its_bounds_belong_to_it():
     assert not Promise("speed", found, least=1.36).holds
     assert Promise("time", found, most=1.35).holds
     assert not Promise("forecast", found, 0.9, 1.1).holds
-    assert str(Promise("speed", found, least=1.35)).split() == (
-        "holds speed 1.35 (1.2 to 1.5) asked 1.35 or more".split()
-    )
+    said = "holds speed 1.35 (1.2 to 1.5) asked 1.35 or more"
+    assert str(Promise("speed", found, least=1.35)).split() == said.split()
     assert Promise("time", found, most=1.0).as_json() == {
         "what": "time", "median": 1.35, "lowest": 1.2, "highest": 1.5, "least": None, "most": 1.0,
         "holds": False,
     }  # fmt: skip
-
-
-def test_speed_is_their_time_divided_by_ours():
+    # speed is their time divided by ours
     rows = {"decode after 128, s a token, int8": {"qwenkit": [0.1], "transformers": [0.3]}}
     (promise,) = promises(rows, Sizes())
     assert promise.what == "int8 decode, times transformers' speed in float32"
@@ -97,10 +84,8 @@ def test_speed_is_their_time_divided_by_ours():
 
 
 def test_lengths_stay_within_what_a_model_can_take():
-    sizes = Sizes().within(1024)
-    assert sizes.forwards == ((512, 1), (512, 0))
-    assert sizes.lengths == (64, 128, 256, 512, 1024)
-    assert sizes.pasts == (128, 512)
+    lengths = {"lengths": (64, 128, 256, 512, 1024), "pasts": (128, 512)}
+    assert Sizes().within(1024) == Sizes(forwards=((512, 1), (512, 0)), **lengths)
     assert Sizes().within(32768) == Sizes()
 
 
@@ -126,15 +111,11 @@ def test_a_small_run_has_every_row_with_finite_ratios(run):
     assert [group for group in GROUPS if not any(name.startswith(group) for name in rows)] == []
     for name, row in rows.items():
         assert name in printed
-        assert all(len(values) == 1 for values in row["values"].values()), name
-        assert all(math.isfinite(value) for [value] in row["values"].values()), name
+        assert all(math.isfinite(value) for [value] in row["values"].values()), name  # one each
         sides = set(row["values"]) - {"qwenkit"} if "qwenkit" in row["values"] else set()
         assert set(row["ratios"]) == sides, name
         assert all(math.isfinite(number) for three in row["ratios"].values() for number in three)
-
-
-def test_both_sides_of_a_small_run_give_the_same_logits(run):
-    assert run[1]["rows"]["max |logit difference|"]["values"]["qwenkit"][0] < 1e-3
+    assert rows["max |logit difference|"]["values"]["qwenkit"][0] < 1e-3
 
 
 def test_transformers_is_compared_wherever_it_does_the_same(run):
@@ -142,7 +123,7 @@ def test_transformers_is_compared_wherever_it_does_the_same(run):
     beside = [name for name, row in rows.items() if "transformers" in row["values"]]
     for start in ("import", "load float32", "loaded, one token", "all of it, float32", "trace"):
         assert any(name.startswith(start) for name in beside), start
-    for dtype in DTYPES:
+    for dtype in ("float32", "bfloat16", "int8"):
         assert sum(name.endswith(f", {dtype}") for name in beside) == len(SMALL.prefills) + 1
 
 
@@ -158,3 +139,47 @@ def test_every_promise_is_judged_by_rows_that_are_there(run):
     expected += [f"forecast of float32, {one}, times measured" for one in forwards]
     assert judged == expected
     assert all(what in printed for what in judged)
+
+
+def witten_bell(train, history, byte, order):
+    """The formula itself, slowly: counts over the text with order - 1 zero bytes before it."""
+    padded = bytes(order - 1) + train
+    probability = 1 / 256
+    for n in range(1, order + 1):
+        context = history[len(history) - n + 1 :] if n > 1 else b""
+        ends = range(order - 1, len(padded))
+        followers = [padded[e] for e in ends if padded[e - n + 1 : e] == context]
+        if not followers:
+            break
+        kinds = len(set(followers))
+        probability = (followers.count(byte) + kinds * probability) / (len(followers) + kinds)
+    return probability
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 5])
+@pytest.mark.parametrize("text", [b"abracadabra", b"zebra", b"a", "é\n".encode()])
+def test_the_n_gram_model_follows_its_formula(order, text):
+    padded = bytes(order - 1) + text
+    ends = range(order - 1, len(padded))
+    expected = -sum(math.log2(witten_bell(TEXT, padded[:e], padded[e], order)) for e in ends)
+    assert ByteNgram([TEXT], order).bits(text) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_probabilities_of_all_bytes_add_up_to_one_and_texts_do_not_run_into_one_another():
+    model = ByteNgram([TEXT, b"something else"], 4)
+    for before in (b"", b"abr", b"xyz"):
+        known = model.bits(before)
+        found = [2 ** -(model.bits(before + bytes([b])) - known) for b in range(256)]
+        assert sum(found) == pytest.approx(1.0, abs=1e-9)
+    apart, joined = ByteNgram([b"ab", b"cd"], 2), ByteNgram([b"abcd"], 2)
+    assert apart.bits(b"bc") > joined.bits(b"bc")
+
+
+def test_xz_is_what_the_command_gives(tmp_path):
+    text = TEXT * 50
+    assert lzma.decompress(lzma.compress(text)) == text
+    if shutil.which("xz") is None:
+        pytest.skip("there is no xz command to compare with")
+    (tmp_path / "text").write_bytes(text)
+    command = ["xz", "-9e", "--stdout", str(tmp_path / "text")]
+    assert xz_bits(text) == 8 * len(subprocess.check_output(command))

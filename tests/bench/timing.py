@@ -1,7 +1,5 @@
 """Sides take turns, and it is measured how busy other processes kept the machine meanwhile."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -47,18 +45,16 @@ def seconds(work: Callable[[], object]) -> float:
 def others_share() -> Iterator[SimpleNamespace]:
     """Measure which share of the cores went to processes that are not this one or its children."""
 
-    def own() -> float:
-        times = psutil.Process().cpu_times()
-        return float(times.user + times.system + times.children_user + times.children_system)
+    def now() -> tuple[float, float, float]:
+        """Seconds of this process and its children, of all processes, and by the clock."""
+        own, every = psutil.Process().cpu_times(), psutil.cpu_times()
+        mine = own.user + own.system + own.children_user + own.children_system
+        busy = sum(every) - every.idle - getattr(every, "iowait", 0.0)
+        return mine, busy, time.perf_counter()
 
-    def busy() -> float:
-        times = psutil.cpu_times()
-        return float(sum(times) - times.idle - getattr(times, "iowait", 0.0))
-
-    found = SimpleNamespace(share=0.0)
-    mine, all_of_them, began = own(), busy(), time.perf_counter()
+    found, began = SimpleNamespace(share=0.0), now()
     try:
         yield found
     finally:
-        span = (time.perf_counter() - began) * (os.cpu_count() or 1)
-        found.share = max((busy() - all_of_them) - (own() - mine), 0.0) / span
+        mine, busy, span = (after - before for after, before in zip(now(), began, strict=True))
+        found.share = max(busy - mine, 0.0) / (span * (os.cpu_count() or 1))

@@ -7,8 +7,6 @@ held-out text is the running Python's: figures of another version than the READM
 a little.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import math
@@ -18,7 +16,6 @@ import re
 import statistics
 import subprocess
 import sys
-import time
 import warnings
 from itertools import pairwise
 from pathlib import Path
@@ -26,17 +23,11 @@ from pathlib import Path
 import torch
 
 import qwenkit as qk
-from qwenkit.interpret import (
-    head_effects,
-    induction_scores,
-    previous_token_scores,
-    repeated_tokens,
-)
+from baselines import ByteNgram, xz_bits
+from qwenkit import interpret
 from qwenkit.pretrained import EMBEDDED
 from qwenkit.train import Document, Evaluation, Recipe, evaluate, read_metrics, read_text
-
-sys.path.insert(0, str(Path(__file__).parent))
-from baselines import ByteNgram, xz_bits
+from timing import seconds
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 STRIDE = 128  # all but a file's first tokens see at least context - 128 tokens before them
@@ -70,7 +61,7 @@ GAPS_A_FILE = 10
 @functools.cache
 def texts(folder: Path) -> tuple[list[Document], list[Document]]:
     """Return what the model was trained on and what was held out, from the running Python."""
-    return read_text(Recipe.from_file(folder / "recipe.toml").data)
+    return read_text(data(folder))
 
 
 @functools.cache
@@ -79,45 +70,41 @@ def load(folder: Path) -> tuple[qk.QwenForCausalLM, qk.Tokenizer]:
     return qk.load_pretrained(folder, device="cpu", dtype="float32")
 
 
-def context(folder: Path) -> int:
-    """Return the tokens of a window in training."""
-    return Recipe.from_file(folder / "recipe.toml").data.context
+def data(folder: Path) -> qk.train.DataSettings:
+    """Return what the recipe says of the text and its windows."""
+    return Recipe.from_file(folder / "recipe.toml").data
 
 
 @functools.cache
 def bits(folder: Path) -> dict[str, Evaluation]:
     """Return each held-out file's evaluation, in the order of their names."""
     _, held = texts(folder)
-    sizes = {"context": context(folder), "stride": STRIDE, "batch_size": 4}  # 8 leaves the cache
-    return evaluate(*load(folder), held, **sizes)
+    context, batch_size = data(folder).context, 4  # 8 leaves the cache
+    return evaluate(*load(folder), held, context=context, stride=STRIDE, batch_size=batch_size)
 
 
 def best_heads(folder: Path) -> dict[str, tuple[float, int, int]]:
     """Return (score, layer, head) of the best previous-token head and the best induction head."""
     model, tokenizer = load(folder)
-    _, held = texts(folder)
-    code = [tokenizer(one.text, special=False)[:, :256] for one in held]
+    code = [tokenizer(one.text, special=False)[:, :256] for one in texts(folder)[1]]
     code = torch.cat([ids for ids in code if ids.shape[1] == 256])
-    scores = {
-        "previous token": previous_token_scores(model, code),
-        "induction": induction_scores(model),
-    }
+    found = interpret.previous_token_scores(model, code), interpret.induction_scores(model)
     heads = model.config.num_attention_heads
-    best = {name: (float(s.max()), int(s.argmax())) for name, s in scores.items()}
-    return {name: (score, place // heads, place % heads) for name, (score, place) in best.items()}
+    best = [(float(scores.max()), *divmod(int(scores.argmax()), heads)) for scores in found]
+    return dict(zip(("previous token", "induction"), best, strict=True))
 
 
 def copying_without(folder: Path) -> list[float]:
     """Return how many nats per token copying costs more without each head of that layer."""
     model, _ = load(folder)
-    ids = repeated_tokens(model, length=24, batch_size=8)
+    ids = interpret.repeated_tokens(model, length=24, batch_size=8)
 
     def surprise(logits: torch.Tensor) -> torch.Tensor:
         log = logits[:, 23:-1].log_softmax(-1)  # the second half, each token from the one before
         return -log.gather(-1, ids[:, 24:, None]).mean()
 
     layer = best_heads(folder)["induction"][1]
-    return [float(effect) for effect in head_effects(model, ids, surprise)[layer]]
+    return [float(effect) for effect in interpret.head_effects(model, ids, surprise)[layer]]
 
 
 def completions(folder: Path, max_new_tokens: int = 64) -> list[tuple[str, str]]:
@@ -139,8 +126,7 @@ def compiles(text: str) -> bool:
 
 def fillings(folder: Path) -> list[tuple[str, str, str]]:
     """Return (before, filled in, after) for the FIM prompts."""
-    loaded = load(folder)
-    return [(b, qk.fill(*loaded, b, a, max_new_tokens=32), a) for b, a in FIM]
+    return [(b, qk.fill(*load(folder), b, a, max_new_tokens=32), a) for b, a in FIM]
 
 
 @functools.cache
@@ -180,53 +166,41 @@ def infilling(folder: Path) -> dict[str, float]:
 
 def filled_exactly(folder: Path) -> float:
     """Return the proportion of held-out gaps that are filled with exactly what was there."""
-    loaded, places = load(folder), gaps(folder)
-    return sum(qk.fill(*loaded, b, a, max_new_tokens=24) == gap for b, gap, a in places) / len(
-        places
-    )
+    found = [(qk.fill(*load(folder), b, a, max_new_tokens=24), gap) for b, gap, a in gaps(folder)]
+    return sum(filled == gap for filled, gap in found) / len(found)
 
 
 def seconds_to_first_token(rounds: int = 5) -> float:
     """Return the median time from a fresh interpreter to the first token, torch's import in it."""
-    code = (
-        "import qwenkit as qk; model, tokenizer = qk.load_pretrained(); "
-        "next(qk.stream(model, tokenizer, 'def fib(n):'))"
-    )
-    times = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True)
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
+    code = "import qwenkit as qk; next(qk.stream(*qk.load_pretrained(), 'def fib(n):'))"
+    start = functools.partial(subprocess.run, [sys.executable, "-c", code], check=True)
+    return statistics.median(seconds(start) for _ in range(rounds))
 
 
-def bits_table(folder: Path) -> list[str]:
+def bits_table(folder: Path) -> str:
     """Return the held-out files' table, and what its columns mean."""
     train, held = texts(folder)
     ngram = ByteNgram([one.text.encode() for one in train])
     known = {line.strip() for one in train for line in one.text.splitlines()}
-    found = bits(folder)
-    lines = [
-        "| held-out file | bytes | tiny-coder | xz -9e | byte 5-gram | below xz | known lines |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    sums = [0.0, 0.0, 0.0]
+    found, each, rows = bits(folder), [], []
     for one in held:
         text = one.text.encode()
-        each = [found[one.name].bits_per_byte * len(text), xz_bits(text), ngram.bits(text)]
-        sums = [before + more for before, more in zip(sums, each, strict=True)]
+        each.append([found[one.name].bits_per_byte * len(text), xz_bits(text), ngram.bits(text)])
         long = [x.strip() for x in one.text.splitlines() if len(x.strip()) >= LONG_LINE]
         shared = sum(line in known for line in long) / max(len(long), 1)
-        lines.append(_row(one.name, len(text), each, f"{shared:.0%}"))
-    lines.append(_row("all", sum(one.num_bytes for one in held), sums, ""))
-    return [
-        *lines,
-        "",
-        f"Each token is predicted from at most {context(folder)} before it, in windows {STRIDE} "
-        "apart. The 5-gram model (Witten and Bell's interpolation) counted the same text that "
-        f"tiny-coder was trained on. Known lines: how many of a file's lines of {LONG_LINE} "
-        "characters or more are word for word in that text.",
-    ]
+        rows.append(_row(one.name, len(text), each[-1], f"{shared:.0%}"))
+    total = [sum(column) for column in zip(*each, strict=True)]
+    rows.append(_row("all", sum(one.num_bytes for one in held), total, ""))
+    table = "\n".join(rows)
+    return f"""\
+| held-out file | bytes | tiny-coder | xz -9e | byte 5-gram | below xz | known lines |
+|---|---:|---:|---:|---:|---:|---:|
+{table}
+
+Each token is predicted from at most {data(folder).context} before it, in windows {STRIDE} apart. \
+The 5-gram model (Witten and Bell's interpolation) counted the same text that tiny-coder was \
+trained on. Known lines: how many of a file's lines of {LONG_LINE} characters or more are word for \
+word in that text."""
 
 
 def _row(name: str, size: int, bits: list[float], last: str) -> str:
@@ -234,76 +208,76 @@ def _row(name: str, size: int, bits: list[float], last: str) -> str:
     return "| " + " | ".join([*cells, f"{1 - bits[0] / bits[1]:.0%}", last]) + " |"
 
 
-def curve(folder: Path) -> list[str]:
+def curve(folder: Path) -> str:
     """Return what metrics.csv says of the training."""
-    data = Recipe.from_file(folder / "recipe.toml").data
-    metrics = read_metrics(folder / "metrics.csv")
+    recipe, metrics = data(folder), read_metrics(folder / "metrics.csv")
     steps, speeds = metrics["step"], metrics["tokens_per_second"]
-    read = [(b - a) * data.context * data.batch_size for a, b in pairwise([0.0, *steps])]
+    read = [(b - a) * recipe.context * recipe.batch_size for a, b in pairwise([0.0, *steps])]
     minutes = sum(some / speed for some, speed in zip(read, speeds, strict=True)) / 60
     held = zip(metrics["evaluation_bits_per_byte"], steps, strict=True)
     best, at = min((value, step) for value, step in held if not math.isnan(value))
-    return [
-        f"The run read {sum(read) / 1e6:.1f} million tokens in {steps[-1]:.0f} steps, which took "
-        f"{minutes:.0f} minutes (evaluations not counted) with other work on the same two cores. "
-        f"During training the held-out files are read in windows {data.context} apart; the best "
-        f"model by that measure is kept: {best:.3f} bits per byte, at step {at:.0f}.",
-        "",
-    ]
+    return f"""\
+The run read {sum(read) / 1e6:.1f} million tokens in {steps[-1]:.0f} steps, which took \
+{minutes:.0f} minutes (evaluations not counted) with other work on the same two cores. During \
+training the held-out files are read in windows {recipe.context} apart; the best model by that \
+measure is kept: {best:.3f} bits per byte, at step {at:.0f}."""
 
 
 def figures(folder: Path) -> str:
     """Return all figures as Markdown."""
-    lines = ["### The run", "", *curve(folder)]
-    lines += ["### Bits per byte on files it has never seen", "", *bits_table(folder), ""]
-    lines += ["### Heads", ""]
-    for name, (score, layer, head) in best_heads(folder).items():
-        lines.append(f"- best {name} head: layer {layer}, head {head}, score {score:.2f}")
-    lines += [
-        "",
-        "The scores are the mean attention to the token before, on the held-out files, and to the "
-        "token after the earlier occurrence, on random tokens twice in a row. "
-        + _missed(copying_without(folder)),
-        "",
-        "### Ten completions, unedited",
-        "",
-    ]
-    done = completions(folder)
+    best, done, gap = best_heads(folder), completions(folder), infilling(folder)
+    head = "- best {0} head: layer {2}, head {3}, score {1:.2f}".format
+    heads = "\n".join(head(name, *found) for name, found in best.items())
     good = sum(compiles(prompt + added) for prompt, added in done)
-    lines += [
-        "The prompt, then ▶ and what the model adds: the most likely token each time, 64 at most, "
-        "and no further than the function or class goes, as code models are usually judged. Cut "
-        f"after the last complete line, {good} of {len(done)} compile.",
-        "",
-    ]
-    for prompt, added in done:
-        verdict = "Compiles:" if compiles(prompt + added) else "Does not compile:"
-        lines += [verdict, "", "```python", f"{prompt}▶{added}".rstrip("\n"), "```", ""]
-    found = infilling(folder)
-    lines += [
-        "### Filling in",
-        "",
-        f"{len(gaps(folder))} gaps in the held-out files, argument lists and returns: with what "
-        f"follows in sight the missing text costs {found['with what follows']:.2f} nats per token, "
-        f"with only what comes before {found['without']:.2f}. {filled_exactly(folder):.0%} are "
-        "an exact match.",
-        "",
-        "Unedited; what the model fills in is between ▶ and ◀.",
-        "",
-    ]
-    for before, filled, after in fillings(folder):
-        lines += ["```python", f"{before}▶{filled}◀{after}".rstrip("\n"), "```", ""]
-    with_what = f"Python {platform.python_version()}, torch {torch.__version__.split('+')[0]}"
-    return "\n".join([*lines, f"Measured with {with_what}, float32 on a CPU."])
+    verdict = {True: "Compiles:", False: "Does not compile:"}
+    shown = "\n".join(f"{verdict[compiles(a + b)]}\n\n{_python(f'{a}▶{b}')}" for a, b in done)
+    filled = "\n".join(_python(f"{before}▶{x}◀{after}") for before, x, after in fillings(folder))
+    torch_version = torch.__version__.split("+")[0]
+    return f"""\
+### The run
+
+{curve(folder)}
+
+### Bits per byte on files it has never seen
+
+{bits_table(folder)}
+
+### Heads
+
+{heads}
+
+The scores are the mean attention to the token before, on the held-out files, and to the token \
+after the earlier occurrence, on random tokens twice in a row. {_missed(copying_without(folder))}
+
+### Ten completions, unedited
+
+The prompt, then ▶ and what the model adds: the most likely token each time, 64 at most, and no \
+further than the function or class goes, as code models are usually judged. Cut after the last \
+complete line, {good} of {len(done)} compile.
+
+{shown}
+### Filling in
+
+{len(gaps(folder))} gaps in the held-out files, argument lists and returns: with what follows in \
+sight the missing text costs {gap["with what follows"]:.2f} nats per token, with only what comes \
+before {gap["without"]:.2f}. {filled_exactly(folder):.0%} are an exact match.
+
+Unedited; what the model fills in is between ▶ and ◀.
+
+{filled}
+Measured with Python {platform.python_version()}, torch {torch_version}, float32 on a CPU."""
+
+
+def _python(text: str) -> str:
+    return "```python\n" + text.rstrip("\n") + "\n```\n"
 
 
 def _missed(costs: list[float]) -> str:
     """Say which head copying misses most."""
     (most, head), (second, other) = sorted(((c, i) for i, c in enumerate(costs)), reverse=True)[:2]
-    return (
-        f"Of that layer's heads, copying misses head {head} most: without it a token costs "
-        f"{most:.2f} nats more; without head {other}, the next, {second:.2f}."
-    )
+    return f"""\
+Of that layer's heads, copying misses head {head} most: without it a token costs {most:.2f} nats \
+more; without head {other}, the next, {second:.2f}."""
 
 
 def write(folder: Path, text: str) -> None:
@@ -312,27 +286,24 @@ def write(folder: Path, text: str) -> None:
 
     mpl.use("Agg")
     readme = folder / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
-    after = rest.split(END)[1]
+    before, _, after = re.split(f"{BEGIN}|{END}", readme.read_text(encoding="utf-8"))
     readme.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
     axes = qk.plot.training_curve(read_metrics(folder / "metrics.csv"))
     axes.figure.savefig(folder / "curve.png", dpi=90, metadata={"Software": None})
 
 
-def main() -> int:
+def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=EMBEDDED)
     parser.add_argument("--write", action="store_true", help="into the folder's README.md")
     options = parser.parse_args()
-    text = figures(options.model)
-    print(text)
+    print(text := figures(options.model))
     if options.model == EMBEDDED:
         print(f"\nto the first token: {seconds_to_first_token():.2f} s (median of 5)")
     if options.write:
         write(options.model, text)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

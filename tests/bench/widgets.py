@@ -7,28 +7,18 @@ packing, and the picture that a notebook stores. Then the exported page: its siz
 Chromium takes from its address to its first picture. Seconds are those of your machine today.
 """
 
-from __future__ import annotations
-
 import argparse
 import shutil
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
 import qwenkit as qk
 from qwenkit.widgets.attention import AttentionExplorer
-
-LIMITS = {"after the forward": "3 s", "page": "8 MB"}
-
-
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+from timing import seconds, take_turns
 
 
 def text_of(tokenizer: qk.Tokenizer, tokens: int) -> str:
@@ -49,17 +39,17 @@ def measure(model: qk.QwenForCausalLM, tokenizer: qk.Tokenizer, prompt: str, rou
         "plain forward": lambda: model(ids, logits_to_keep=1),
         "forward, every pattern kept": lambda: model(ids, trace=trace, logits_to_keep=1),
         "AttentionExplorer made": lambda: AttentionExplorer(model, tokenizer, prompt),
-        "its picture": lambda: widget._png(),
+        "its picture": widget._png,
     }
     with torch.no_grad():
-        took = [{name: seconds(work) for name, work in parts.items()} for _ in range(rounds)]
-    return {name: statistics.median(one[name] for one in took) for name in parts}
+        took = take_turns({name: partial(seconds, work) for name, work in parts.items()}, rounds)
+    return {name: statistics.median(took[name]) for name in parts}
 
 
 def in_chromium(page: Path, rounds: int) -> float | None:
     """Return the median seconds from a page's address to its first picture; None: no browser."""
     names = ("chromium", "chromium-browser", "google-chrome")
-    path = next((shutil.which(name) for name in names if shutil.which(name)), None)
+    path = next(filter(None, map(shutil.which, names)), None)
     if path is None:
         return None
     from playwright.sync_api import sync_playwright
@@ -86,22 +76,19 @@ def main() -> None:
     arguments = parser.parse_args()
     model, tokenizer = qk.load_pretrained()
     prompt = text_of(tokenizer, arguments.tokens)
-    config = model.config
-    print(
-        f"{config.num_hidden_layers} layers × {config.num_attention_heads} heads, "
-        f"{arguments.tokens} tokens, {model.dtype} on {model.device}"
-    )
+    shape = f"{model.config.num_hidden_layers} layers × {model.config.num_attention_heads} heads"
+    print(f"{shape}, {arguments.tokens} tokens, {model.dtype} on {model.device}")
     took = measure(model, tokenizer, prompt, arguments.rounds)
     for name, value in took.items():
         print(f"{name:28} {value:8.3f} s")
     forward = took["forward, every pattern kept"]
     after = took["AttentionExplorer made"] - forward + took["its picture"]
-    print(f"{'after the forward':28} {after:8.3f} s   (at most {LIMITS['after the forward']})")
+    print(f"{'after the forward':28} {after:8.3f} s   (at most 3 s)")
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "page.html"
         AttentionExplorer(model, tokenizer, prompt).to_html(page)
         size = page.stat().st_size / 1e6
-        print(f"{'page':28} {size:8.2f} MB  (at most {LIMITS['page']})")
+        print(f"{'page':28} {size:8.2f} MB  (at most 8 MB)")
         opening = in_chromium(page, arguments.rounds)
     said = "no Chromium here" if opening is None else f"{opening:8.3f} s"
     print(f"{'page opens in Chromium':28} {said}")

@@ -1,4 +1,4 @@
-"""Real text and its tokenizer, and where metrics go."""
+"""Real text and its tokenizer."""
 
 import pytest
 from fixtures_toy import ROOT, toy_of
@@ -16,8 +16,3 @@ def tokenizer(tmp_path_factory):
 def code():
     """Real code; what is tested with it holds for any."""
     return read_documents(ROOT / "qwenkit", include=["train/*.py"])
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "metrics.csv"

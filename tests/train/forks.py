@@ -54,7 +54,7 @@ def arm(at):
         return wrapped
 
     places = [(saving, "save_file"), (os, "fsync"), (os, "replace"), (shutil, "rmtree")]
-    for where, name in [*places, *((Path, name) for name in ("rename", "mkdir", "write_text"))]:
+    for where, name in [*places, (Path, "rename"), (Path, "mkdir"), (Path, "write_text")]:
         setattr(where, name, deadly(getattr(where, name)))
 
 
@@ -63,9 +63,10 @@ def killed_trainings():
     found = {}
     for at in itertools.count(1, 5):
         name = f"killed-{at}"
-        found[name] = forked(lambda at=at, name=name: (arm(at), begin(name)))
-        if found[name] >= 0:
-            return {name: code for name, code in found.items() if code < 0}
+        code = forked(lambda at=at, name=name: (arm(at), begin(name)))
+        if code >= 0:
+            return found
+        found[name] = code
 
 
 def killed_saves():

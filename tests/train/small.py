@@ -32,15 +32,9 @@ DATA = {
 TRAINING = {"steps": 12, "learning_rate": 0.01, "warmup_steps": 2, "log_every": 3, "seed": 5}
 
 
-def _text(first: str, second: str) -> str:
-    return (
-        f"def add_{first}({first}, {second}):\n    return {first} + {second}\n\n\n"
-        f"def show_{second}({second}):\n    print({second})\n"
-    )
-
-
-TEXTS = {f"{one}.py": _text(one, two) for one, two in itertools.pairwise(NAMES)}
-HELD = {"held.py": _text("speed", "width")}
+TEXT = "def add_{0}({0}, {1}):\n    return {0} + {1}\n\n\ndef show_{1}({1}):\n    print({1})\n"
+TEXTS = {f"{one}.py": TEXT.format(one, two) for one, two in itertools.pairwise(NAMES)}
+HELD = {"held.py": TEXT.format("speed", "width")}
 DOCUMENTS = [Document(name, text) for name, text in sorted(TEXTS.items())]
 HELD_OUT = [Document(name, text) for name, text in HELD.items()]
 
@@ -66,17 +60,11 @@ def small_batches(**changes) -> qk.train.Batches:
     return qk.train.Batches(values.pop("documents", DOCUMENTS), tokenizer(), **values)
 
 
-def small_trainer(
-    *callbacks, model=None, batches=None, evaluate=None, **settings
-) -> qk.train.Trainer:
+def small_trainer(*callbacks, model=None, batches=None, evaluate=None, **settings):
     """Return a trainer that has done no step."""
-    return qk.train.Trainer(
-        small_model() if model is None else model,
-        small_batches() if batches is None else batches,
-        qk.train.TrainingSettings(**{**TRAINING, **settings}),
-        evaluate=evaluate,
-        callbacks=callbacks,
-    )
+    given = model or small_model(), batches or small_batches()
+    settings = qk.train.TrainingSettings(**{**TRAINING, **settings})
+    return qk.train.Trainer(*given, settings, evaluate=evaluate, callbacks=callbacks)
 
 
 def trained(*callbacks, **settings) -> qk.train.Trainer:
@@ -112,15 +100,14 @@ def resumed(folder: Path, make, at: int):
     the record as its first callback. Returned are the whole training's trainer and the last part's.
     """
     runs = []
-    for name, until in (("whole", 0), ("parts", at)):
-        torch.manual_seed(1)
-        runs.append(make(folder / name, Record(until), again=False))
+    for name, until, again in (("whole", 0, False), ("parts", at, False), ("parts", 0, True)):
+        torch.manual_seed(1 + again)  # another process has other random numbers
+        runs.append(make(folder / name, Record(until), again=again))
+        if again:
+            assert qk.train.load_training(folder / name / "checkpoints", runs[-1]) == at
         runs[-1].run()
-    torch.manual_seed(2)  # another process has other random numbers
-    whole, first, then = *runs, make(folder / "parts", Record(), again=True)
-    assert qk.train.load_training(folder / "parts" / "checkpoints", then) == at
-    then.run()
-    rows, before, after = (one.callbacks[0].rows for one in (whole, first, then))
+    whole, _, then = runs
+    rows, before, after = (one.callbacks[0].rows for one in runs)
     assert before + after == rows
     assert len(before) == at
     assert same_weights(then.model, whole.model)
@@ -194,7 +181,7 @@ def steps_in(folder: Path) -> list[int]:
 
 def content(folder: Path) -> dict[str, bytes]:
     """Return the bytes of every file below a folder by its path."""
-    files = (path for path in folder.rglob("*") if path.is_file())
+    files = [path for path in folder.rglob("*") if path.is_file()]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
@@ -204,13 +191,12 @@ def write_recipe(folder: Path, *, model=(), data=(), **training) -> tuple[Path, 
     texts.mkdir(parents=True, exist_ok=True)
     for name, text in {**TEXTS, **HELD}.items():
         (texts / name).write_text(text, encoding="utf-8")
-    tables = {"model": {**MODEL, **dict(model)}, "data": {**DATA, **dict(data)}}
-    lines = []
-    for table, values in {**tables, "training": {**TRAINING, **training}}.items():
-        lines.append(f"[{table}]")
-        lines += [f"{name} = {json.dumps(value)}" for name, value in values.items()]
-    recipe = folder / "recipe.toml"
-    recipe.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    recipe, lines = folder / "recipe.toml", ""
+    tables = ("model", {**MODEL, **dict(model)}), ("data", {**DATA, **dict(data)})
+    for table, values in (*tables, ("training", {**TRAINING, **training})):
+        lines += f"[{table}]\n"
+        lines += "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
+    recipe.write_text(lines, encoding="utf-8")
     return recipe, texts
 
 

@@ -32,11 +32,6 @@ def make(code, tokenizer):
     return functools.partial(batches_of, code, tokenizer)
 
 
-@pytest.fixture
-def batches(make):
-    return make()
-
-
 def whole_epoch(batches):
     """Return every batch of the present epoch, which must be at its start."""
     return [next(batches) for _ in range(len(batches))]
@@ -48,17 +43,14 @@ def same(one, other):
 
 def made_up(rng, plain, examples, longest):
     """Return an epoch of recognizable ids: example k begins with the id EXAMPLE × k."""
-    made = []
-    for number in range(1, examples + 1):
-        ids = EXAMPLE * number + np.arange(rng.integers(2, longest + 1))
-        made.append((ids, rng.random(len(ids)) < 0.5))
-    return Epoch(np.arange(plain), made)
+    sizes = rng.integers(2, longest + 1, size=examples)
+    made = [EXAMPLE * k + np.arange(size) for k, size in enumerate(sizes, start=1)]
+    return Epoch(np.arange(plain), [(ids, rng.random(len(ids)) < 0.5) for ids in made])
 
 
-CASES = list(itertools.product([1, 9, 10, 11, 57, 400], [0, 1, 7, 60], [2, 10], range(3)))
-
-
-@pytest.mark.parametrize(("plain", "examples", "longest", "seed"), CASES)
+@pytest.mark.parametrize(("plain", "examples", "longest", "seed"), [
+    *itertools.product([1, 9, 10, 11, 57, 400], [0, 1, 7, 60], [2, 10], range(3)),
+])  # fmt: skip
 def test_windows_hold_the_text_in_order_and_whole_examples(plain, examples, longest, seed):
     rng = np.random.default_rng(seed)
     epoch = made_up(rng, plain, examples, longest)
@@ -80,8 +72,7 @@ def test_windows_hold_the_text_in_order_and_whole_examples(plain, examples, long
     assert found == list(range(1, len(found) + 1))  # each once, in order
     if text:
         assert text == list(range(text[0], text[-1] + 1))  # each once, in order
-        assert text[0] < length
-        assert plain - 1 - text[-1] < length
+        assert max(text[0], plain - 1 - text[-1]) < length
     else:
         assert plain < 2 * length
     if not examples:  # the cut at the start may cost one window, never more
@@ -93,7 +84,6 @@ def test_few_examples_are_left_out_and_they_are_spread_over_the_windows():
         rng = np.random.default_rng(seed)
         ids, _ = pack(made_up(rng, plain=5_000, examples=300, longest=10), 20, rng)
         assert len(set((ids // EXAMPLE).ravel().tolist()) - {0}) >= 0.98 * 300
-    rng = np.random.default_rng(0)
     ids, _ = pack(made_up(rng, 5_000, 100, 10), 20, rng)
     holding = np.flatnonzero((ids >= EXAMPLE).any(1))
     assert np.diff(holding).max() <= 4  # there is one for every two or three windows
@@ -150,9 +140,8 @@ def test_an_epoch_loses_only_the_ends_and_holds_each_token_once(make, tokenizer,
     found = windows_of(make(mix=Mix(), batch_size=1))
     order = np.random.default_rng([7, 0]).permutation(len(texts))  # what the seed gives first
     stream = [token for number in order for token in texts[number]]
-    starts = [start for start in range(33) if tuple(stream[start : start + 33]) in set(found)]
-    assert len(starts) == 1
-    windows = [tuple(stream[at : at + 33]) for at in range(starts[0], len(stream) - 32, 33)]
+    (start,) = (at for at in range(33) if tuple(stream[at : at + 33]) in set(found))
+    windows = [tuple(stream[at : at + 33]) for at in range(start, len(stream) - 32, 33)]
     assert sorted(found) == sorted(windows)
     assert found != windows
 
@@ -181,24 +170,21 @@ def test_seeds_and_epochs_differ_and_nothing_else_does(make):
 
 
 def test_a_position_leads_to_the_very_next_batches(tokenizer, code):
-    documents = code[:2]
-    batches = batches_of(documents, tokenizer)
+    batches, other = (batches_of(code[:2], tokenizer) for _ in range(2))
     positions, seen = [], []
     while batches.epoch < 3:
         positions.append(json.loads(json.dumps(batches.position)))
         seen.append(next(batches))
-    other = batches_of(documents, tokenizer)
     back_and_forth = np.random.default_rng(0).permutation(len(seen) - 3)[:20].tolist()
     for place in [0, *back_and_forth]:
         other.seek(positions[place])
         assert other.position == positions[place]
-        for wanted in seen[place : place + 3]:
-            assert same(next(other), wanted)
-    borders = sum(a["epoch"] != b["epoch"] for a, b in itertools.pairwise(positions))
-    assert borders >= 2
+        assert all(same(next(other), wanted) for wanted in seen[place : place + 3])
+    assert sum(a["epoch"] != b["epoch"] for a, b in itertools.pairwise(positions)) >= 2  # borders
 
 
-def test_positions_count_windows_and_the_end_of_an_epoch_is_one(batches):
+def test_positions_count_windows_and_the_end_of_an_epoch_is_one(make):
+    batches = make()
     assert iter(batches) is batches
     assert batches.position == {"epoch": 0, "index": 0}
     batch = next(batches)
@@ -212,31 +198,29 @@ def test_positions_count_windows_and_the_end_of_an_epoch_is_one(batches):
     assert batches.position == {"epoch": 5, "index": 8}
     batches.seek({"epoch": 0, "index": 0})
     whole_epoch(batches)
-    position = batches.position
-    following = next(batches)
+    position, following = batches.position, next(batches)
     batches.seek(position)
     assert same(next(batches), following)
 
 
-@pytest.mark.parametrize(
-    "position",
-    [
-        {}, {"epoch": 0}, {"index": 0}, None, [0, 0], "start", {"epoch": "0", "index": 0},
-        {"epoch": 0, "index": 1.0}, {"epoch": True, "index": 0}, {"epoch": 0, "index": None},
-        {"epoch": -1, "index": 0}, {"epoch": 0, "index": -4},
-    ],
-)  # fmt: skip
-def test_what_is_not_a_position_is_refused(batches, position):
+NONE = [
+    {}, {"epoch": 0}, {"index": 0}, None, [0, 0], "start", {"epoch": "0", "index": 0},
+    {"epoch": 0, "index": 1.0}, {"epoch": True, "index": 0}, {"epoch": 0, "index": None},
+    {"epoch": -1, "index": 0}, {"epoch": 0, "index": -4},
+]  # fmt: skip
+REFUSED = [(position, "position is .*; it must hold an epoch and an index") for position in NONE]
+for index in (1, 2, 4_000_000):
+    message = f"position {index} does not start a .*, 4 in a batch"
+    REFUSED.append(({"epoch": 0, "index": index}, message))
+
+
+@pytest.mark.parametrize(("position", "message"), REFUSED)
+def test_what_is_not_a_position_in_the_text_is_refused(make, position, message):
+    batches = make()
     next(batches)
-    with pytest.raises(InputError, match=r"position is .*; it must hold an epoch and an index"):
+    with pytest.raises(InputError, match=message):
         batches.seek(position)
     assert batches.position == {"epoch": 0, "index": 4}
-
-
-@pytest.mark.parametrize("index", [1, 2, 4_000_000])
-def test_a_position_that_the_text_does_not_have_is_refused(batches, index):
-    with pytest.raises(InputError, match=rf"position {index} does not start a .*, 4 in a batch"):
-        batches.seek({"epoch": 0, "index": index})
 
 
 def test_too_little_text_is_refused_at_once_or_never(tmp_path):
@@ -244,13 +228,14 @@ def test_too_little_text_is_refused_at_once_or_never(tmp_path):
     tokenizer = write_tokenizer(tmp_path, [])  # one token per letter
     sizes = {"context": 9, "batch_size": 3, "mix": Mix()}
     # Enough: three windows of ten, nine tokens before the first one's cut, and the text's end.
-    for letters in range(1, 38):
-        with pytest.raises(InputError, match="windows of 9 tokens, fewer than one batch of 3"):
-            batches_of([Document("a", "x" * letters)], tokenizer, **sizes)
-    for letters in range(38, 70):
-        batches = batches_of([Document("a", "x" * letters)], tokenizer, **sizes)
-        for _ in range(60):
-            assert next(batches).input_ids.shape == (3, 9)
+    for letters in range(1, 70):
+        documents = [Document("a", "x" * letters)]
+        if letters < 38:
+            with pytest.raises(InputError, match="windows of 9 tokens, fewer than one batch of 3"):
+                batches_of(documents, tokenizer, **sizes)
+        else:
+            batches = batches_of(documents, tokenizer, **sizes)
+            assert all(next(batches).input_ids.shape == (3, 9) for _ in range(60))
 
 
 @pytest.mark.parametrize(("name", "value"), [("context", 0), ("batch_size", 0), ("seed", -1)])
@@ -267,8 +252,8 @@ def test_the_description_tells_other_batches_apart(make, tokenizer, code, tmp_pa
     name, text = code[0].name, code[0].text
     firsts = [], [Document("other", text)], [Document(name, text + " ")]
     others = [batches_of([*first, *code[1:]], tokenizer) for first in firsts]
-    others += [make(seed=8), make(context=33), make(batch_size=5)]
-    others += [make(mix=Mix(0.5, 0.3)), make(mix=Mix(0.4, 0.2))]
+    changes = {"seed": 8}, {"context": 33}, {"batch_size": 5}, {"mix": Mix(0.5, 0.3)}
+    others += [make(**change) for change in (*changes, {"mix": Mix(0.4, 0.2)})]
     others.append(batches_of([*code[1:], code[0]], tokenizer))
     others.append(batches_of(code, write_tokenizer(tmp_path, [("a", "b")])))
     assert all(described != other.describe() for other in others)

@@ -3,6 +3,7 @@
 import copy
 import math
 import os
+import statistics
 from pathlib import Path
 
 import pytest
@@ -11,21 +12,33 @@ import torch
 from small import At, Record, full, held_out_loss, interrupt, rows_of, small_trainer, trained
 
 import qwenkit as qk
-from qwenkit.errors import CheckpointError, InputError
-from qwenkit.train import CsvLog, EarlyStop, Evaluation, KeepModel, Metrics, SaveTraining
-
-COLUMNS = (
-    "step,tokens,loss,learning_rate,gradient_norm,tokens_per_second,evaluation_loss,"
-    "evaluation_bits_per_byte"
+from qwenkit.errors import CheckpointError, InputError, SourceError
+from qwenkit.train import (
+    CsvLog,
+    EarlyStop,
+    Evaluation,
+    KeepModel,
+    Metrics,
+    SaveTraining,
+    read_metrics,
 )
+
+COLUMNS = "step,tokens,loss,learning_rate,gradient_norm,tokens_per_second"
+COLUMNS += ",evaluation_loss,evaluation_bits_per_byte"
 ROWS = [COLUMNS, "2,120,4.5,0.002,1.5,150,,", "4,200,3.0,0.001,9.0,250,2.5,1.1"]
 TABLE = "\n".join(ROWS) + "\n"
 NO_SPACE = r" could not be written \(.*No space"
 
 
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "metrics.csv"
+
+
 def opened(path, step=0, text=TABLE):
     """Return the lines of a metrics file after a run has begun to log at a step."""
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
     trainer = small_trainer()
     trainer.step = step
     CsvLog(path).on_start(trainer)
@@ -35,15 +48,12 @@ def opened(path, step=0, text=TABLE):
 def test_rows_are_means_since_the_row_before(path):
     trainer, log = small_trainer(log_every=2, steps=5), CsvLog(path)
     log.on_start(trainer)
-    evaluation = Evaluation(nats=30.0, num_tokens=12, num_bytes=40)
     for metrics in (
-        Metrics(1, 60, 5.0, 0.001, 1.0, 100.0),
-        Metrics(2, 120, 4.0, 0.002, 2.0, 300.0),
-        Metrics(3, 150, 3.5, 0.003, 3.0, 200.0, evaluation),
-        Metrics(4, 200, 3.0, 0.00123456, 9.0, 250.4),
-        Metrics(5, 260, 2.123456, 0.001, 0.5, 50.0),
-    ):
-        log.on_step(trainer, metrics)
+        (1, 60, 5.0, 0.001, 1.0, 100.0), (2, 120, 4.0, 0.002, 2.0, 300.0),
+        (3, 150, 3.5, 0.003, 3.0, 200.0, Evaluation(nats=30.0, num_tokens=12, num_bytes=40)),
+        (4, 200, 3.0, 0.00123456, 9.0, 250.4), (5, 260, 2.123456, 0.001, 0.5, 50.0),
+    ):  # fmt: skip
+        log.on_step(trainer, Metrics(*metrics))
     assert path.read_text(encoding="utf-8").splitlines() == [
         COLUMNS,
         "2,120,4.50000,0.002,1.5000,150,,",  # 1/100 s and 1/300 s per token: 2 / (4/300)
@@ -62,9 +72,9 @@ def test_the_table_says_what_the_steps_gave(tmp_path):
     for row in rows:
         part, before = record.rows[before : int(row["step"])], int(row["step"])
         _, tokens, _, rate, _, found = part[-1]
-        assert float(row["loss"]) == pytest.approx(sum(r[2] for r in part) / len(part), abs=6e-6)
-        norms = sum(r[4] for r in part) / len(part)
-        assert float(row["gradient_norm"]) == pytest.approx(norms, abs=6e-5)
+        loss, norm = (statistics.mean(step[column] for step in part) for column in (2, 4))
+        assert float(row["loss"]) == pytest.approx(loss, abs=6e-6)
+        assert float(row["gradient_norm"]) == pytest.approx(norm, abs=6e-5)
         assert int(row["tokens"]) == tokens
         assert float(row["learning_rate"]) == pytest.approx(rate, rel=1e-3)
         assert row["evaluation_loss"] == (f"{found.loss:.5f}" if found else "")
@@ -85,32 +95,24 @@ def test_a_resumed_run_drops_the_rows_of_steps_that_it_does_again(tmp_path):
     assert rows_of(parts) == rows_of(whole)
 
 
-@pytest.mark.parametrize(
-    "left",
-    [
-        "", "1", "3,150,3.5", "3,150,3.5,0.003,3.0000,200,2.50000,1.08", "3,150,3.5\n",
-        "\0\0\0\0\0\0\n", "\n\n", "three,1,1,1,1,1,1,1\n", "-3,1,1,1,1,1,1,1\n",
-        "3,1,1,1,1,1,1,1,9,9\n", "\u00b2,1,1,1,1,1,1,1\n",
-    ],
-    ids=repr,
-)  # fmt: skip
+@pytest.mark.parametrize("left", [
+    "", "1", "3,150,3.5", "3,150,3.5,0.003,3.0000,200,2.50000,1.08", "3,150,3.5\n",
+    "\0\0\0\0\0\0\n", "\n\n", "three,1,1,1,1,1,1,1\n", "-3,1,1,1,1,1,1,1\n",
+    "3,1,1,1,1,1,1,1,9,9\n", "\u00b2,1,1,1,1,1,1,1\n",
+], ids=repr)  # fmt: skip
 def test_a_partial_row_that_a_crash_left_is_dropped(path, left):
     assert opened(path, step=4, text=TABLE + left) == ROWS
 
 
-@pytest.mark.parametrize("text", [b"", b"\xff\xfe\x00", b"no table\n", bytes(100)])
-def test_a_file_that_is_not_a_table_or_of_an_earlier_training_is_replaced(path, text):
-    assert opened(path, step=4, text=text) == ROWS[:1]
-    path.unlink()
-    CsvLog(path).on_start(small_trainer())
-    assert path.read_text(encoding="utf-8").splitlines() == ROWS[:1]
-    assert opened(path) == ROWS[:1]
+@pytest.mark.parametrize(("step", "text"), [
+    (4, b""), (4, b"\xff\xfe\x00"), (4, b"no table\n"), (4, bytes(100)), (0, None),
+])  # fmt: skip
+def test_a_file_that_is_not_a_table_or_of_an_earlier_training_is_replaced(path, step, text):
+    assert opened(path, step, text) == opened(path) == ROWS[:1]
 
 
 @pytest.mark.parametrize(("where", "name"), [(os, "replace"), (Path, "write_text")])
-def test_a_full_disk_is_one_clear_error_and_leaves_the_table_as_it_was(
-    path, monkeypatch, where, name
-):
+def test_a_full_disk_is_one_clear_error_and_leaves_the_table(path, monkeypatch, where, name):
     monkeypatch.setattr(where, name, full)
     with pytest.raises(CheckpointError, match=rf"metrics\.csv{NO_SPACE}"):
         opened(path, step=2)
@@ -123,6 +125,27 @@ def test_a_full_disk_is_one_clear_error_and_leaves_the_table_as_it_was(
         log.on_step(trainer, Metrics(1, 60, 5.0, 0.001, 1.0, 100.0))
 
 
+def test_columns_come_back_as_numbers(path):
+    path.write_text("step,loss,evaluation_loss\n10,2.5,\n20,2.25,3.5\n")
+    found = read_metrics(path)
+    assert (found["step"], found["loss"]) == ([10.0, 20.0], [2.5, 2.25])
+    assert math.isnan(found["evaluation_loss"][0])
+    assert found["evaluation_loss"][1] == 3.5
+    path.write_text("step,loss\n10,2.5\n20")  # cut short by a killed process
+    assert math.isnan(read_metrics(path)["loss"][1])
+
+
+@pytest.mark.parametrize("content", [b"step,loss\n10,abc\n", b"step\n\xff\n"])
+def test_what_is_not_a_table_of_numbers_is_refused_and_an_absent_file(path, content):
+    with pytest.raises(SourceError, match="cannot be read"):
+        read_metrics(path)
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match="is not a table of numbers"):
+        read_metrics(path)
+    path.write_text("")
+    assert read_metrics(path) == {}
+
+
 def scripted(losses):
     """Return an evaluation that gives these losses in turn."""
     rest = iter(losses)
@@ -132,18 +155,12 @@ def scripted(losses):
 LOSSES = [5.0, 4.0, 4.5, 3.0, 3.0, 3.1, 3.5, 1.0, 1.0, 1.0, 1.0, 1.0]  # the best of all comes late
 
 
-@pytest.mark.parametrize(
-    ("patience", "losses", "every", "last", "best"),
-    [
-        (1, LOSSES, 1, 3, "4.0000"),
-        (2, LOSSES, 1, 6, "3.0000"),
-        (3, LOSSES, 1, 7, "3.0000"),
-        (4, LOSSES, 1, 12, "1.0000"),
-        (1, [5.0, 4.0, 4.0], 3, 9, "4.0000"),  # steps without an evaluation do not count
-        (1, [], 0, 12, None),
-        (2, [5.0, math.nan, math.nan], 1, 3, "5.0000"),  # NaN is never better
-    ],
-)
+@pytest.mark.parametrize(("patience", "losses", "every", "last", "best"), [
+    (1, LOSSES, 1, 3, "4.0000"), (2, LOSSES, 1, 6, "3.0000"), (3, LOSSES, 1, 7, "3.0000"),
+    (4, LOSSES, 1, 12, "1.0000"), (1, [], 0, 12, None),
+    (1, [5.0, 4.0, 4.0], 3, 9, "4.0000"),  # steps without an evaluation do not count
+    (2, [5.0, math.nan, math.nan], 1, 3, "5.0000"),  # NaN is never better
+])  # fmt: skip
 def test_it_stops_after_so_many_evaluations_without_better(patience, losses, every, last, best):
     trainer = trained(EarlyStop(patience), evaluate=scripted(losses), evaluate_every=every)
     message = f"the held-out loss has not fallen below {best} in {patience} evaluations"
@@ -152,10 +169,9 @@ def test_it_stops_after_so_many_evaluations_without_better(patience, losses, eve
 
 @pytest.mark.parametrize("at", range(1, 7))
 def test_a_resumed_run_stops_where_an_uninterrupted_one_does(tmp_path, at):
-    def trainer(losses, *callbacks):
-        callbacks = (EarlyStop(2), SaveTraining(tmp_path), *callbacks)
-        evaluate = scripted(losses)
-        return small_trainer(*callbacks, evaluate=evaluate, evaluate_every=1, save_every=1)
+    def trainer(losses, *more):
+        settings = {"evaluate": scripted(losses), "evaluate_every": 1, "save_every": 1}
+        return small_trainer(EarlyStop(2), SaveTraining(tmp_path), *more, **settings)
 
     with pytest.raises(KeyboardInterrupt):
         trainer(LOSSES, At(at, interrupt)).run()
@@ -187,8 +203,8 @@ def test_the_best_model_is_kept_in_the_dtype_asked_for(tmp_path, dtype):
     trainer = trained(*callbacks, evaluate=scripted(losses), evaluate_every=2)
     assert qk.Checkpoint(tmp_path / "model").dtype == dtype
     model, tokenizer = qk.load_pretrained(tmp_path / "model", dtype="float32")
-    best = models[6]  # of the third evaluation; the fourth is only as good
-    assert small.same_weights(model, best.to(dtype).float())
+    # the best is that of the third evaluation; the fourth is only as good
+    assert small.same_weights(model, models[6].to(dtype).float())
     text = small.HELD_OUT[0].text
     assert tokenizer.encode(text) == small.tokenizer().encode(text)
     assert model.stop_ids == trainer.model.stop_ids
@@ -199,8 +215,7 @@ def test_the_best_model_is_kept_in_the_dtype_asked_for(tmp_path, dtype):
 @pytest.mark.parametrize("settings", [{}, {"evaluate": held_out_loss, "evaluate_every": 10}])
 def test_without_an_evaluation_the_last_model_is_kept_and_without_a_step_none(tmp_path, settings):
     trainer = trained(Record(until=5), keeping(tmp_path / "model"), **settings)
-    model = qk.load_model(tmp_path / "model", dtype="float32")
-    assert small.same_weights(model, trainer.model)
+    assert small.same_weights(qk.load_model(tmp_path / "model", dtype="float32"), trainer.model)
     assert trainer.step == 5
     trainer = small_trainer(keeping(tmp_path / "none"))
     trainer.stopping = "stopped before it began"
@@ -220,8 +235,7 @@ def test_a_resumed_run_keeps_the_best_of_both_parts(tmp_path, done):
     qk.train.load_training(tmp_path, then)
     for best in (3, 12):
         then.run()
-        kept = qk.load_model(tmp_path / "model", dtype="float32")
-        assert small.same_weights(kept, models[best])
+        assert small.same_weights(qk.load_model(tmp_path / "model", dtype="float32"), models[best])
         then.stopping = None
         then.callbacks[2].until = 0
 
@@ -245,8 +259,7 @@ def test_a_model_that_cannot_be_written_is_one_clear_error(tmp_path, monkeypatch
 
 
 def test_the_bar_shows_loss_rate_and_speed_and_begins_where_the_run_does(path, capsys):
-    record = Record()
-    trained(qk.train.ProgressBar(), record, evaluate=held_out_loss, evaluate_every=6)
+    trained(qk.train.ProgressBar(), record := Record(), evaluate=held_out_loss, evaluate_every=6)
     last = capsys.readouterr().err.split("\r")[-1]
     *_, loss, rate, _, found = record.rows[-1]
     assert "12/12" in last

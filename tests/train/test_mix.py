@@ -2,6 +2,7 @@
 
 import itertools
 import unicodedata
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -43,9 +44,9 @@ def test_the_plain_stream_is_the_documents_and_nothing_else(tokenizer, code):
     plain = epoch(documents, tokenizer).plain
     parts = np.split(plain, np.flatnonzero(plain == tokenizer.special[END]) + 1)
     assert len(parts.pop()) == 0  # the last document has its end too
-    texts = [tokenizer.decode(part[:-1]) for part in parts]
-    assert sorted(texts) == sorted(document.text for document in documents)
-    assert texts != [document.text for document in documents]  # shuffled
+    found, texts = [tokenizer.decode(part[:-1]) for part in parts], [one.text for one in documents]
+    assert sorted(found) == sorted(texts)
+    assert found != texts  # shuffled
 
 
 def test_special_tokens_are_read_as_plain_text_for_the_epoch_alone(tokenizer, code):
@@ -80,15 +81,15 @@ def test_examples_of_infilling_are_parts_of_a_document_with_middles_of_three_kin
     documents = code + ODD
     made = epoch(documents, tokenizer, fim=1.0)
     assert len(made.examples) > 100
-    found = {"part": 0, "end": 0, "lines": 0}
+    found = Counter()
     for ids in fim_examples(made):
         prefix, suffix, middle = cut(ids, tokenizer)
         assert all((prefix, suffix, middle))
         chunk = prefix + middle + suffix
         assert len(chunk) >= 2 * SHORTEST
         assert any(chunk in document.text for document in documents)
-        kind = "lines" if "\n" in middle else "end" if suffix.startswith("\n") else "part"
-        found[kind] += 1
+        found["lines" if "\n" in middle else "end" if suffix.startswith("\n") else "part"] += 1
+    assert len(found) == 3
     # a third each is asked for; short chunks often do not have several lines
     assert min(found.values()) > 0.1 * sum(found.values())
 

@@ -1,6 +1,7 @@
 """Recipes: the real one, and tables of those that cannot be followed."""
 
 import dataclasses
+import json
 
 import pytest
 from fixtures_toy import ROOT
@@ -21,15 +22,14 @@ def recipe(tmp_path, text):
 def test_the_real_recipe_is_read():
     found = Recipe.from_file(ROOT / "data" / "tiny-coder" / "recipe.toml")
     assert (found.model["hidden_size"], found.model["tie_word_embeddings"]) == (256, True)
-    assert (found.data.text, found.data.include) == ("stdlib", ("*.py",))
-    assert "site-packages/*" in found.data.leave_out
-    assert "bisect.py" in found.data.held_out
-    assert (found.data.context, found.data.batch_size, found.data.vocab_size) == (512, 16, 2048)
-    assert found.data.mix() == Mix(found.data.fim, found.data.repeats)
-    rates = found.training.rates()
-    assert rates.kind == found.training.schedule == "cosine"
-    assert (rates.peak, rates.steps) == (found.training.learning_rate, found.training.steps)
-    training = found.training
+    data, training, rates = found.data, found.training, found.training.rates()
+    assert (data.text, data.include) == ("stdlib", ("*.py",))
+    assert "site-packages/*" in data.leave_out
+    assert "bisect.py" in data.held_out
+    assert (data.context, data.batch_size, data.vocab_size) == (512, 16, 2048)
+    assert data.mix() == Mix(data.fim, data.repeats)
+    assert rates.kind == training.schedule == "cosine"
+    assert (rates.peak, rates.steps) == (training.learning_rate, training.steps)
     assert (training.autocast, training.dtype, training.seed) == ("bfloat16", "bfloat16", 1)
 
 
@@ -42,42 +42,26 @@ def test_what_is_not_given_has_a_default_and_a_missing_recipe_is_named(tmp_path)
     assert found == Recipe({}, DataSettings(), TrainingSettings(steps=5))
     assert found.data.mix() == Mix()
     assert recipe(tmp_path, SHORTEST.replace("\n", "\r\n")) == found
-    found = recipe(
-        tmp_path, SHORTEST + "final = 0\nevaluate_every = 2\n[data]\nfim = 1\nheld_out = ['a']"
-    )
+    more = "final = 0\nevaluate_every = 2\n[data]\nfim = 1\nheld_out = ['a']"
+    found = recipe(tmp_path, SHORTEST + more)
     assert (found.training.final, found.data.fim) == (0, 1)  # integers serve as fractions
     assert found.training.evaluate_every == 2
 
 
 def test_every_key_is_read(tmp_path):
     data = DataSettings(64, 2, 300, "texts", ("numpy",), ("*.c",), ("x",), ("y", "z"), 0.5, 0.25)
-    training = TrainingSettings(
-        9, 1e-4, "linear", 3, 0.5, 0.0, 0.9, 0.0, 4, 0.1, 7, "bfloat16", 2, 3, 4, 5, "float16"
-    )
+    values = 9, 1e-4, "linear", 3, 0.5, 0.0, 0.9, 0.0, 4, 0.1, 7, "bfloat16", 2, 3, 4, 5, "float16"
+    training = TrainingSettings(*values)
     defaults = {**vars(DataSettings()), **vars(TrainingSettings(1))}
-    lines = []
+    lines = ["[model]", "hidden_size = 8"]
     for table, settings in (("data", data), ("training", training)):
         lines.append(f"[{table}]")
         for key, value in dataclasses.asdict(settings).items():
             assert value != defaults[key], key  # or it would not show that it was read
-            value = list(value) if isinstance(value, tuple) else value
-            lines.append(f"{key} = {value!r}".replace("'", '"'))
-    lines += ["[model]", "hidden_size = 8"]
+            lines.append(f"{key} = {json.dumps(value)}")
     assert recipe(tmp_path, "\n".join(lines)) == Recipe({"hidden_size": 8}, data, training)
 
 
-FILES = [
-    ("", "missing: model, training"), ("steps: 5\n", "not valid TOML"),
-    (b"[model]\n# caf\xe9\n", "not valid TOML"), (SHORTEST + "steps = 6", "not valid TOML"),
-    ("[training]\nsteps = 5\n", "missing: model$"), ("[model]\n", "missing: training$"),
-    (SHORTEST + "[Data]\n", r"\[data\] and \[training\]; unknown: Data"),
-    ("steps = 5\n" + SHORTEST, "unknown: steps"), ("data = 'x'\n" + SHORTEST, "not a table: data"),
-    ("model = 3\n[training]\nsteps = 5\n", "not a table: model"),
-    ("[model]\n[[training]]\nsteps = 5\n", "not a table: training"),
-    ("[model]\n[training]\nseed = 1\n", r"\[training\] needs steps"),
-    ("[model]\n[training]\nsteps = 0\n", "steps is 0; it must be at least 1"),
-    (SHORTEST + "evaluate_every = 2", "evaluate_every needs text to evaluate on"),
-]  # fmt: skip
 TRAINING = [
     ("lr = 0.1", r"\[training\]: unknown: lr; known: accumulate, .*steps"),
     ("context = 8", r"\[training\]: unknown: context"),
@@ -117,23 +101,30 @@ DATA = [
     ("fim = 1.5", "fim is 1.5; it must be a fraction from 0 to 1"),
     ("repeats = -0.1", "repeats is -0.1"), ("include = []", "include is empty"),
 ]  # fmt: skip
-BAD = [
-    *FILES,
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("", "missing: model, training"), ("steps: 5\n", "not valid TOML"),
+    (b"[model]\n# caf\xe9\n", "not valid TOML"), (SHORTEST + "steps = 6", "not valid TOML"),
+    ("[training]\nsteps = 5\n", "missing: model$"), ("[model]\n", "missing: training$"),
+    (SHORTEST + "[Data]\n", r"\[data\] and \[training\]; unknown: Data"),
+    ("steps = 5\n" + SHORTEST, "unknown: steps"), ("data = 'x'\n" + SHORTEST, "not a table: data"),
+    ("model = 3\n[training]\nsteps = 5\n", "not a table: model"),
+    ("[model]\n[[training]]\nsteps = 5\n", "not a table: training"),
+    ("[model]\n[training]\nseed = 1\n", r"\[training\] needs steps"),
+    ("[model]\n[training]\nsteps = 0\n", "steps is 0; it must be at least 1"),
+    (SHORTEST + "evaluate_every = 2", "evaluate_every needs text to evaluate on"),
     *((SHORTEST + line, message) for line, message in TRAINING),
     *((f"{SHORTEST}[data]\n{line}", message) for line, message in DATA),
-]
-
-
-@pytest.mark.parametrize(("text", "message"), BAD)
+])  # fmt: skip
 def test_a_bad_recipe_is_refused_by_name_and_key(tmp_path, text, message):
     with pytest.raises(ConfigError, match=rf"recipe\.toml.*{message}"):
         recipe(tmp_path, text)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("context", 0), ("batch_size", -1), ("vocab_size", 100), ("include", ["*.py"])],
-)
+@pytest.mark.parametrize(("name", "value"), [
+    ("context", 0), ("batch_size", -1), ("vocab_size", 100), ("include", ["*.py"]),
+])  # fmt: skip
 def test_settings_made_in_code_are_checked_too_and_the_smallest_are_accepted(name, value):
     with pytest.raises(InputError, match=name):
         DataSettings(**{name: value})

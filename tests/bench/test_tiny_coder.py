@@ -2,40 +2,23 @@
 
 import platform
 import re
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
 import qwenkit as qk
-from qwenkit.pretrained import EMBEDDED
-from qwenkit.train import Recipe, read_metrics
-
-sys.path.insert(0, str(Path(__file__).parent / "bench"))
 import tiny_coder
 from baselines import ByteNgram, xz_bits
+from qwenkit.pretrained import EMBEDDED
+from qwenkit.train import Recipe, read_metrics
 
 README = (EMBEDDED / "README.md").read_text(encoding="utf-8")
 MEASURED_WITH = re.search(r"Measured with Python (\d+\.\d+)", README)[1]
 SAME_PYTHON = platform.python_version().startswith(f"{MEASURED_WITH}.")
 CODE = 'def add(a, b):\n    """Return a + b."""\n    return a + b\n\n\nclass Größe:\n\tpass  # 🙂\n'
-
-
-on_its_python = pytest.mark.skipif(
-    not SAME_PYTHON, reason=f"the held-out files are Python {MEASURED_WITH}'s"
-)
-
-
-@pytest.fixture(scope="module")
-def loaded():
-    return tiny_coder.load(EMBEDDED)
-
-
-@pytest.fixture(scope="module")
-def found():
-    return tiny_coder.bits(EMBEDDED)
+OTHERS_FILES = f"the held-out files are Python {MEASURED_WITH}'s"
+on_its_python = pytest.mark.skipif(not SAME_PYTHON, reason=OTHERS_FILES)
 
 
 def test_it_is_what_load_pretrained_loads(monkeypatch):
@@ -49,21 +32,20 @@ def test_its_files_are_small_and_named():
     files = {file.name: file.stat().st_size for file in EMBEDDED.iterdir()}
     assert sum(files.values()) <= 16_000_000
     assert set(files) == {
-        "README.md", "LICENSES-TEXT.txt", "recipe.toml", "metrics.csv", "curve.png",
-        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
-        "tokenizer_config.json",
+        "README.md", "LICENSES-TEXT.txt", "recipe.toml", "metrics.csv", "curve.png", "config.json",
+        "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
 
 
-def test_its_architecture_shows_what_the_notebooks_teach(loaded):
-    config = loaded[0].config
+def test_its_architecture_shows_what_the_notebooks_teach():
+    checkpoint = qk.Checkpoint(EMBEDDED)
+    config = checkpoint.config
     assert config.num_key_value_groups >= 3
     assert config.num_key_value_heads >= 2
     assert 4 <= config.num_hidden_layers <= 8
     assert config.head_dim in (32, 64)
     assert config.num_attention_heads * config.head_dim == config.hidden_size
     assert config.tie_word_embeddings
-    checkpoint = qk.Checkpoint(EMBEDDED)
     checkpoint.validate()
     for name, tensor in checkpoint.load().items():
         assert tensor.dtype == torch.bfloat16
@@ -76,14 +58,13 @@ def test_its_recipe_is_the_one_it_was_trained_by():
     assert {name: stored[name] for name in recipe.model} == dict(recipe.model)
     metrics = read_metrics(EMBEDDED / "metrics.csv")
     assert metrics["step"][-1] == recipe.training.steps
-    assert metrics["learning_rate"][-1] == pytest.approx(
-        recipe.training.rates()(recipe.training.steps - 1), rel=1e-3
-    )
+    last = recipe.training.rates()(recipe.training.steps - 1)
+    assert metrics["learning_rate"][-1] == pytest.approx(last, rel=1e-3)
 
 
 @on_its_python
-def test_it_predicts_unseen_files_better_than_xz_and_five_grams(found):
-    train, held = tiny_coder.texts(EMBEDDED)
+def test_it_predicts_unseen_files_better_than_xz_and_five_grams():
+    found, (train, held) = tiny_coder.bits(EMBEDDED), tiny_coder.texts(EMBEDDED)
     assert not {one.name for one in train} & {one.name for one in held}
     ngram = ByteNgram([one.text.encode() for one in train])
     for one in held:
@@ -91,20 +72,17 @@ def test_it_predicts_unseen_files_better_than_xz_and_five_grams(found):
         ours = found[one.name].bits_per_byte
         assert ours <= 0.65 * xz_bits(text) / len(text), one.name
         assert ours < ngram.bits(text) / len(text), one.name
-
-
-@on_its_python
-def test_the_table_in_its_readme_is_what_is_measured(found):
+    # and the table in its README is what is measured
     rows = re.findall(r"^\| (\S+\.py) \| [\d,]+ \| ([\d.]+) \|", README, re.MULTILINE)
     assert {name for name, _ in rows} == set(found)
     for name, stated in rows:
         assert found[name].bits_per_byte == pytest.approx(float(stated), abs=0.011), name
 
 
-def test_on_other_pythons_too_it_predicts_their_files(found):
-    total = sum(found.values(), start=tiny_coder.Evaluation(0.0, 0, 0))
-    _, held = tiny_coder.texts(EMBEDDED)
-    packed = sum(xz_bits(one.text.encode()) for one in held)
+def test_on_other_pythons_too_it_predicts_their_files():
+    found = tiny_coder.bits(EMBEDDED).values()
+    total = sum(found, start=tiny_coder.Evaluation(0.0, 0, 0))
+    packed = sum(xz_bits(one.text.encode()) for one in tiny_coder.texts(EMBEDDED)[1])
     assert total.bits_per_byte <= 0.65 * packed / total.num_bytes
 
 
@@ -114,17 +92,13 @@ def test_it_has_a_previous_token_head_and_an_induction_head():
     assert best["induction"][0] >= 0.4
 
 
-def test_its_completions_are_in_the_readme_and_most_compile():
+def test_its_completions_are_in_the_readme_most_compile_and_a_missing_return_is_filled():
     done = tiny_coder.completions(EMBEDDED)
     assert sum(tiny_coder.compiles(prompt + added) for prompt, added in done) >= 6
-    for prompt, _ in done:
-        assert f"{prompt}▶" in README
-
-
-def test_it_fills_a_missing_return_with_a_name_of_the_function():
+    assert all(f"{prompt}▶" in README for prompt, _ in done)
     before, filled, after = tiny_coder.fillings(EMBEDDED)[1]
     assert before.endswith("return ")
-    assert filled.strip() in ("value", "result")
+    assert filled.strip() in ("value", "result")  # names of the function
     assert tiny_coder.compiles(before + filled + after + "    pass\n")
 
 
@@ -134,8 +108,8 @@ def test_held_out_gaps_cost_less_where_what_follows_is_in_sight():
     assert found["with what follows"] < 0.95 * found["without"]
 
 
-def test_transformers_loads_it_with_the_same_ids_and_logits(loaded):
-    model, tokenizer = loaded
+def test_transformers_loads_it_with_the_same_ids_and_logits():
+    model, tokenizer = tiny_coder.load(EMBEDDED)
     theirs = Qwen2ForCausalLM.from_pretrained(EMBEDDED, dtype=torch.float32)
     backend = AutoTokenizer.from_pretrained(EMBEDDED)
     assert theirs.config.architectures == ["Qwen2ForCausalLM"]
