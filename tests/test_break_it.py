@@ -4,6 +4,7 @@ Needs QWENKIT_MODEL, as tests/test_real.py does.
 """
 
 import contextlib
+import gc
 import io
 from pathlib import Path
 
@@ -162,8 +163,12 @@ def ran(request):
             with contextlib.redirect_stdout(io.StringIO()):
                 exec(compile(cell.source, request.param, "exec"), names)
             if last in cell.source:
-                return names, claims
-    raise AssertionError(f"{request.param} has no cell with {last!r}")
+                break
+    else:
+        raise AssertionError(f"{request.param} has no cell with {last!r}")
+    yield names, claims
+    names.clear()  # a model of two gigabytes, which its functions refer to
+    gc.collect()
 
 
 def test_what_the_text_says_of_a_broken_model_is_true_of_the_real_one(ran):
