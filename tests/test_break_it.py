@@ -26,6 +26,14 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 # A notebook, the code cell to end with (by what it contains), and what must then be true of the
 # names in it. `_decoded(model)` is how far decoding is from the whole forward while it is broken.
 CASES = {
+    "01_checkpoint": (
+        "swapped = ",
+        [
+            "(abs(by_hand) < 1).mean() > 0.95",
+            "(abs(as_float16) < 1).mean() < 0.5",
+            "(abs(swapped) > 1e6).mean() > 0.1",
+        ],
+    ),
     "02_tokens": (
         "spaces apart",
         [
@@ -131,6 +139,31 @@ CASES = {
             "bits > sum(entropy(right(row, ids[0])) for row in rows) / len(rows) + 2",
         ],
     ),
+    "13_lora": (
+        "loaded = judged",
+        [
+            "forgotten['plain'] > before['plain'] + 0.5",
+            "losses[1][0] > losses[0][0]",
+            "losses[1][1] > losses[0][1]",
+            "wild['plain'] > before['plain'] + 2",
+            "unfrozen['follow'] > before['follow']",
+            "loaded['habit'] > unfrozen['habit'] + 0.2",
+        ],
+    ),
+    "14_seeing_inside": (
+        "lost = ",
+        [
+            "abs(alone[least]) < 0.1",
+            "max(early) < max(alone)",  # unlike tiny-coder, as the text says
+            "same < 0.8",  # likewise
+            "sure_of[1] < 0.75 * sure_of[0]",
+            "losses(mlp_off)[1] - second > 1",
+            "code_loss(mlp_off) - code_loss() > 1",
+            "group_off < 0.5",
+            "abs(share(metric(patched(0, at))) - 1) < 1e-3",
+            "lost > won",
+        ],
+    ),
 }
 
 
@@ -173,5 +206,6 @@ def ran(request):
 
 def test_what_the_text_says_of_a_broken_model_is_true_of_the_real_one(ran):
     names, claims = ran
-    assert names["model"].config.num_hidden_layers == 24
+    models = [value for value in names.values() if isinstance(value, qk.QwenForCausalLM)]
+    assert models[0].config.num_hidden_layers == 24
     assert [claim for claim in claims if not eval(claim, names)] == []
