@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import os
 import platform
 import threading
@@ -26,6 +27,26 @@ _started: set[int] = set()
 def plain_process() -> bool:
     """Tell whether QWENKIT_PLAIN asks this process to run every model as taught."""
     return os.environ.get("QWENKIT_PLAIN", "") not in ("", "0")
+
+
+class Unchanged:
+    """Notes functions at import; tells later whether each is still the same, its code included.
+
+    `%autoreload` in a notebook rewrites the code of a function in its place.
+
+    Args:
+        functions: (class or module, name of the function there).
+    """
+
+    def __init__(self, *functions: tuple[Any, str]) -> None:
+        found = [(space, name, getattr(space, name)) for space, name in functions]
+        self.noted = [(*one, inspect.unwrap(one[2]).__code__) for one in found]
+
+    def __bool__(self) -> bool:
+        return all(
+            getattr(space, name) is found and inspect.unwrap(found).__code__ is code
+            for space, name, found, code in self.noted
+        )
 
 
 def watched() -> str | None:

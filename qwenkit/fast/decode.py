@@ -51,6 +51,10 @@ class _Declined(Exception):
     """Why the step may not serve."""
 
 
+# What a model that lacks a part, or holds something else in its place, raises: it is not as built.
+_INCOMPLETE = (AttributeError, TypeError, OverflowError)
+
+
 def decode_step(
     model: QwenForCausalLM,
     input_ids: Tensor,
@@ -79,7 +83,7 @@ def decode_step(
         rope = inner.rotary_emb(torch.tensor([[cache.length]]), x.dtype)  # 2 × (1, 1, D)
         stream = _vector(x, "the embedding", dtype, config.hidden_size)  # (C)
         cos, sin = (_vector(table, "RoPE", dtype, config.head_dim) for table in rope)  # (D)
-    except _Declined:
+    except (_Declined, *_INCOMPLETE):
         return None
     from qwenkit.fast.kernels import decoder_layer
 
@@ -96,7 +100,7 @@ def why_not(model: QwenForCausalLM) -> str | None:
     """Say why a decode step may not serve this model as it is now; None: it may."""
     try:
         _layers(model)
-    except _Declined as reason:
+    except (_Declined, *_INCOMPLETE) as reason:
         return str(reason)
     return None
 
@@ -154,7 +158,7 @@ def _layer(
     ]
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     own = attention.config.num_attention_heads, attention.config.num_key_value_heads
-    if attention.layer != index or own != (heads, kv_heads):
+    if attention.layer != index or own != (heads, kv_heads) or heads % kv_heads:
         raise _Declined(f"{where}.self_attn was made for another layer or config")
     if not all(isinstance(norm.eps, float | int) for norm in norms):
         raise _Declined(f"the eps of a norm of {where} is not a number")
@@ -269,6 +273,8 @@ def _buffers(
         (one.num_hidden_layers, one.num_key_value_heads, one.head_dim)
         for one in (cache.config, config)
     )
+    if type(cache.keys) is not list or type(cache.values) is not list:
+        raise _Declined("the cache keeps its buffers in something else than a list")
     if made_for != own or not layers == len(cache.keys) == len(cache.values) == own[0]:
         raise _Declined("the cache was made for another model")
     shape = (1, own[1], cache.max_length, own[2])

@@ -28,6 +28,13 @@ _OURS = ("qwenkit.model.", "qwenkit.trace", "qwenkit.fast.")
 _MODULES = [module for name, module in sorted(sys.modules.items()) if name.startswith(_OURS)]
 _TORCH = os.path.dirname(torch.__file__)
 _ABSENT = object()
+# What +, *, x[i] and the like look up on a tensor.
+_OPERATORS = {
+    f"__{kind}{name}__"
+    for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or")
+    for kind in ("", "r", "i")
+} | {"__neg__", "__invert__", "__getitem__", "__setitem__", "__iter__", "__len__", "__bool__"}
+_OPERATORS |= {f"__{name}__" for name in ("lt", "le", "eq", "ne", "gt", "ge", "int", "index")}
 _MAKING = {"__init__", "__setstate__"}  # take no part in a forward, and torch.compile patches them
 
 
@@ -73,8 +80,10 @@ class _Noted:
         }
         spaces += [members for _, members in self.classes.values()]
         functions = [function for space in spaces for function in _own_functions(space)]
+        of_modules: list[Any] = [nn.Linear.forward, nn.Embedding.forward, nn.Module._call_impl]
         self.codes = [
-            (f, f.__code__, f.__defaults__, dict(f.__kwdefaults__ or {})) for f in functions
+            (f, f.__code__, f.__defaults__, dict(f.__kwdefaults__ or {}))
+            for f in (*functions, *of_modules)
         ]
         # Every name that the code looks up, in its module, in torch, in Python, or on an object.
         self.used = set[str]().union(*(_names_in(f.__code__) for f in functions))
@@ -82,6 +91,8 @@ class _Noted:
         of_torch = {"torch": torch, "F": F, "torch._C._nn": torch._C._nn, "Tensor": torch.Tensor}
         for where, outside in {**of_torch, "math": math, "builtins": builtins}.items():
             names |= {(where, n): vars(outside) for n in self.used if hasattr(outside, n)}
+        for where, kind in (("Tensor", torch.Tensor), ("Parameter", nn.Parameter)):
+            names |= {(where, n): vars(kind) for n in _OPERATORS}  # type: ignore[misc]
         found = [(where, space, n, space.get(n, _ABSENT)) for (where, n), space in names.items()]
         self.names = [  # functions, classes and modules, not the constants
             one
@@ -120,10 +131,19 @@ def changed_code() -> str | None:
         same = function.__defaults__ is defaults and (function.__kwdefaults__ or {}) == more
         if function.__code__ is not code or not same:
             return f"the code of {function.__qualname__} was rewritten"
-    operators = sorted(name for name in _operators() - _noted.operators if "/Meta" not in name)
+    operators = sorted(_operators() - _noted.operators)
     return next(
-        (f"the operator {name} was replaced" for name in operators if "aten/" in name), None
+        (f"the operator {name} was replaced" for name in operators if _is_overridden(name)), None
     )
+
+
+def _is_overridden(name: str) -> bool:
+    """Tell whether an operator computes something else now.
+
+    torch itself adds those for tensors without memory, and for transforms of `torch.func`, during
+    which the kernels step aside.
+    """
+    return "aten/" in name and "/Meta" not in name and "/FuncTorch" not in name
 
 
 def _matters(kind: type, name: str) -> bool:

@@ -8,6 +8,8 @@ are coarser (Dettmers et al. 2022, "LLM.int8()", section 2, for rows).
 
 from __future__ import annotations
 
+import sys
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import BFloat16, Float, Int, Int8
@@ -15,9 +17,8 @@ from torch import Tensor, nn
 
 from qwenkit.device import has_bfloat16_products
 from qwenkit.errors import InputError
-from qwenkit.fast._machine import watched
+from qwenkit.fast._machine import Unchanged, watched
 from qwenkit.fast.linear import (
-    TRANSPOSED,
     alike,
     by_kernel,
     is_plain,
@@ -75,24 +76,15 @@ class Int8Linear(nn.Module):
         return f"in_features={in_features}, out_features={out_features}, bias={has_bias}"
 
 
-_INT8_FORWARD, _LINEAR = Int8Linear.forward, F.linear
-
-
 class FastInt8Linear(Int8Linear):
-    """The same by the fastest product; `accelerate` makes an `Int8Linear` one.
-
-    Attributes:
-        keep_transposed: as of `FastLinear`.
-    """
-
-    keep_transposed = False
+    """The same by the fastest product; `accelerate` makes an `Int8Linear` one."""
 
     def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
         """Multiply each token's vector by the weight; errors as above."""
-        if (Int8Linear.forward, F.linear) != (_INT8_FORWARD, _LINEAR):  # replaced by somebody
+        if not _taught or F.linear is not _LINEAR:  # replaced by somebody
             return super().forward(x)
         _refuse_gradients(x)
-        return int8_linear(x, self.weight, self.weight_scale, self.bias, self.keep_transposed)
+        return int8_linear(x, self.weight, self.weight_scale, self.bias)
 
 
 class Int8Embedding(nn.Module):
@@ -124,15 +116,12 @@ class Int8Embedding(nn.Module):
         return "{}, {}".format(*self.weight.shape)
 
 
-_INT8_HEAD = Int8Embedding.as_head
-
-
 class FastInt8Embedding(Int8Embedding):
     """The same with the fastest product as its head; `accelerate` makes an `Int8Embedding` one."""
 
     def as_head(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T V"]:
         """Score every token: the table as a tied head."""
-        if (Int8Embedding.as_head, F.linear) != (_INT8_HEAD, _LINEAR):
+        if not _taught or F.linear is not _LINEAR:
             return super().as_head(x)
         return int8_linear(x, self.weight, self.weight_scale)
 
@@ -153,10 +142,9 @@ def int8_linear(
     weight: Int8[Tensor, "O I"],
     scale: Float[Tensor, " O"],
     bias: Float[Tensor, " O"] | None = None,
-    keep_transposed: bool = False,
 ) -> Float[Tensor, "*B O"]:
     """The same by the fastest way: read as stored for few tokens, upcast in chunks for many."""
-    if not alike(x, scale, bias) or (x.is_cpu and (watched() or not is_plain(x, weight))):
+    if not alike(x, scale, bias) or (x.is_cpu and (watched() or not _fit(x, weight, scale, bias))):
         return int8_reference(x, weight, scale, bias)
     tokens = x.numel() // max(x.shape[-1], 1)
     if x.is_cpu and kernel_serves(tokens, weight):
@@ -169,8 +157,7 @@ def int8_linear(
         y = y.view(*x.shape[:-1], weight.shape[0])  # (..., O)
     else:
         own = x.dtype == torch.bfloat16 and (x.device.type != "cpu" or has_bfloat16_products())
-        transposed = keep_transposed and tokens in TRANSPOSED
-        y = upcast_in_chunks(x, weight, None, x.dtype if own else torch.float32, transposed)
+        y = upcast_in_chunks(x, weight, None, x.dtype if own else torch.float32)
         y = y.mul_(scale)
     return y if bias is None else y + bias
 
@@ -181,3 +168,14 @@ def _refuse_gradients(x: Tensor) -> None:
             "int8 weights cannot take part in backpropagation; train the float model, or call "
             "this one under torch.no_grad()"
         )
+
+
+def _fit(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> bool:
+    """Tell whether all are ordinary and of fitting shapes; torch's int8 product does not ask."""
+    return is_plain(x, weight, scale) and is_plain(x, weight, bias)
+
+
+_LINEAR = F.linear
+_taught = Unchanged(
+    (Int8Linear, "forward"), (Int8Embedding, "as_head"), (sys.modules[__name__], "int8_reference")
+)

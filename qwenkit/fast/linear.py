@@ -22,7 +22,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qwenkit.device import has_bfloat16_products
-from qwenkit.fast._machine import cores, is_ordinary, kernels_problem, memory, watched
+from qwenkit.fast._machine import (
+    Unchanged,
+    cores,
+    is_ordinary,
+    kernels_problem,
+    memory,
+    watched,
+)
 
 KERNEL_UP_TO = 8  # tokens; more of them cost more arithmetic than reading
 LARGE = 1 << 19  # values; a smaller weight is read before a choice has paid off
@@ -34,8 +41,9 @@ LEFT = {  # tokens for which W xᵀ is faster than x Wᵀ; beyond, transposing b
     torch.float32: range(13, 49),
     torch.bfloat16: range(2, 65),  # where the processor multiplies bfloat16 itself
 }
-TRANSPOSED = range(192, 1025)  # tokens for which W xᵀ is faster if the result may stay transposed
-_FORWARD, _LINEAR = nn.Linear.forward, F.linear
+LEFT_UPCAST_UP_TO = 1024  # tokens, up to which upcast chunks are multiplied from the left
+_LINEAR = F.linear
+_taught = Unchanged((nn.Linear, "forward"))
 
 
 class _Buffers(threading.local):
@@ -52,48 +60,38 @@ class FastLinear(nn.Linear):
     """y = x Wᵀ + b, as `nn.Linear`: the same parameters, the fastest product.
 
     `accelerate` makes an `nn.Linear` one by changing its class, and nothing else of it.
-
-    Attributes:
-        keep_transposed: whether the output may lie in memory column by column. Elementwise
-            operations and products then cost the same; a view in another shape must copy.
     """
-
-    keep_transposed = False
 
     def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
         """Multiply each token's vector by the weight."""
-        if (nn.Linear.forward, F.linear) != (_FORWARD, _LINEAR):  # replaced by somebody
+        if not _taught or F.linear is not _LINEAR:  # replaced by somebody
             return super().forward(x)
-        return linear(x, self.weight, self.bias, self.keep_transposed)
+        return linear(x, self.weight, self.bias)
 
 
 def linear(
     x: Float[Tensor, "*B I"],
     weight: Float[Tensor, "O I"],
     bias: Float[Tensor, " O"] | None = None,
-    keep_transposed: bool = False,
 ) -> Float[Tensor, "*B O"]:
-    """Return x Wᵀ + b by the fastest way; arguments as of `F.linear` and `FastLinear`."""
+    """Return x Wᵀ + b by the fastest way; arguments as of `F.linear`."""
     if bias is not None and weight.device.type in ("mps", "meta"):  # meta: MPS is rehearsed there
         # On an M1 with macOS 26 a product that adds the bias itself is wrong for three dimensions
         # (pytorch/pytorch #192934); one without it is right.
         y = F.linear(x, weight)
         return y + bias.to(y.dtype)  # under autocast the bias has more bits than the product
-    if watched() or not is_plain(x, weight) or not alike(x, weight, bias):
+    if watched() or not is_plain(x, weight, bias) or not alike(x, weight, bias):
         return F.linear(x, weight, bias)
     tokens = x.numel() // max(x.shape[-1], 1)
     if kernel_serves(tokens, weight):
         return by_kernel(x, weight, bias).to(x.dtype)
     large = weight.numel() >= LARGE
-    transposed = keep_transposed and large and tokens in TRANSPOSED
     if weight.dtype == torch.bfloat16 and tokens == 1 and large:
         return by_vector(x, weight, bias)
     if weight.dtype == torch.bfloat16 and not has_bfloat16_products():
         if tokens < UPCAST_FROM:
             return F.linear(x, weight, bias)
-        return upcast_in_chunks(x, weight, bias, transposed=transposed)
-    if weight.dtype == torch.float32 and transposed:
-        return from_the_left(x, weight, bias, transposed)
+        return upcast_in_chunks(x, weight, bias)
     if weight.dtype == torch.float32 and large and tokens in SLICES:
         return by_slices(x, weight, bias)
     if tokens in LEFT.get(weight.dtype, ()) and large:
@@ -106,8 +104,20 @@ def alike(x: Tensor, *others: Tensor | None) -> bool:
     return all(one is None or (one.dtype, one.device) == (x.dtype, x.device) for one in others)
 
 
-def is_plain(x: Tensor, weight: Tensor) -> bool:
-    """Tell whether these are ordinary tensors on the CPU that fit, and nobody differentiates."""
+def is_plain(x: Tensor, weight: Tensor, row: Tensor | None = None) -> bool:
+    """Tell whether these are ordinary tensors on the CPU that fit, and nobody differentiates.
+
+    Args:
+        x: the tokens.
+        weight: the matrix.
+        row: a value for each of its rows, a bias or a scale.
+    """
+    if row is not None and not (
+        is_ordinary(row) and row.shape == weight.shape[:1] and row.is_contiguous()
+    ):
+        return False
+    if row is not None and row.requires_grad and torch.is_grad_enabled():
+        return False
     trained = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     own = is_ordinary(weight) and weight.is_contiguous() and is_ordinary(x)
     fit = own and weight.dim() == 2 and x.shape[-1] == weight.shape[-1]  # if not, F.linear says so
@@ -173,18 +183,16 @@ def from_the_left(
     x: Float[Tensor, "*B I"],
     weight: Float[Tensor, "O I"],
     bias: Float[Tensor, " O"] | None = None,
-    transposed: bool = False,
 ) -> Float[Tensor, "*B O"]:
     """Multiply as (W xᵀ)ᵀ, the same numbers with the weight on the left.
 
     Libraries share the left matrix among the cores and rearrange the right one for themselves: of a
-    few tokens and a large weight, let that be the tokens. Unless the output may stay transposed, it
-    is copied into its usual order.
+    few tokens and a large weight, let that be the tokens. The output is copied to its usual order.
     """
     columns = x.reshape(-1, weight.shape[1]).t()  # (I, N), N tokens
     y = weight @ columns if bias is None else torch.addmm(bias[:, None], weight, columns)  # (O, N)
     y = y.t().view(*x.shape[:-1], weight.shape[0])  # (..., O)
-    return y if transposed else y.contiguous()
+    return y.contiguous()
 
 
 def upcast_in_chunks(
@@ -192,7 +200,6 @@ def upcast_in_chunks(
     weight: Tensor,
     bias: Float[Tensor, " O"] | None = None,
     dtype: torch.dtype = torch.float32,
-    transposed: bool = False,
 ) -> Float[Tensor, "*B O"]:
     """Multiply in another dtype, the weight upcast chunk by chunk into one small buffer.
 
@@ -204,19 +211,17 @@ def upcast_in_chunks(
         weight: (O, I) in any dtype, int8 too.
         bias: added in x's dtype.
         dtype: to multiply in.
-        transposed: whether the output is left to lie column by column.
     """
     out_features, in_features = weight.shape
     tokens = x.reshape(-1, in_features).to(dtype)  # (N, I), N tokens
     step = max(CHUNK // in_features, 1)
     buffer = _buffer(step * in_features, dtype, weight.device)
     # In its final order from the start: of all logits, a second copy would be the most held.
-    y = x.new_empty(out_features, len(tokens)).t() if transposed else None  # (N, O)
-    y = x.new_empty(len(tokens), out_features) if y is None else y
+    y = x.new_empty(len(tokens), out_features)  # (N, O)
     for start in range(0, out_features, step):
         rows = weight[start : start + step]
         chunk = buffer[: rows.numel()].view(rows.shape).copy_(rows)
-        if len(tokens) < TRANSPOSED.stop:
+        if len(tokens) <= LEFT_UPCAST_UP_TO:
             y[:, start : start + step] = (chunk @ tokens.t()).to(x.dtype).t()
         else:
             y[:, start : start + step] = tokens @ chunk.t()
@@ -228,5 +233,6 @@ def _buffer(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return a buffer that the next call will overwrite."""
     held = _buffers.held
     if (dtype, device) not in held or held[dtype, device].numel() < size:
-        held[dtype, device] = torch.empty(size, dtype=dtype, device=device)
+        with torch.inference_mode(False):  # else it could be written in inference mode alone
+            held[dtype, device] = torch.empty(size, dtype=dtype, device=device)
     return held[dtype, device][:size]

@@ -4,11 +4,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from qwenkit.fast._machine import Unchanged
 from qwenkit.fast.int8 import Int8Embedding
 from qwenkit.fast.linear import linear
 from qwenkit.model import QwenForCausalLM
 
-_HEAD, _LINEAR = QwenForCausalLM.head, F.linear
+_LINEAR = F.linear
+_taught = Unchanged((QwenForCausalLM, "head"))
 
 
 class FastQwenForCausalLM(QwenForCausalLM):
@@ -16,9 +18,9 @@ class FastQwenForCausalLM(QwenForCausalLM):
 
     def head(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T V"]:
         """Score every token."""
-        table = self.model.embed_tokens
-        if self.lm_head is not None or QwenForCausalLM.head is not _HEAD:
+        if self.lm_head is not None or not _taught:
             return super().head(x)
+        table = self.model.embed_tokens
         if isinstance(table, Int8Embedding):
             return table.as_head(x)
         return super().head(x) if F.linear is not _LINEAR else linear(x, table.weight)

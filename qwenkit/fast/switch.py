@@ -14,7 +14,7 @@ from qwenkit.fast.decode import why_not
 from qwenkit.fast.int8 import FastInt8Embedding, FastInt8Linear, Int8Embedding, Int8Linear
 from qwenkit.fast.linear import FastLinear
 from qwenkit.fast.model import FastQwenForCausalLM
-from qwenkit.model import MLP, QwenForCausalLM
+from qwenkit.model import QwenForCausalLM
 
 LARGE_MODEL = 64 << 20  # bytes; a smaller one stays in the processor's cache from token to token
 # A class as taught -> its fast twin, with the same attributes; LoRA adds its own.
@@ -49,11 +49,6 @@ def swap(model: QwenForCausalLM) -> QwenForCausalLM:
     for module in model.modules():
         if type(module) in FAST:
             module.__class__ = FAST[type(module)]
-        if isinstance(module, MLP):  # what follows is elementwise, then a product
-            for name in ("gate_proj", "up_proj"):
-                part = getattr(module, name)
-                if isinstance(part, FastLinear | FastInt8Linear):
-                    part.keep_transposed = True
     return model
 
 
@@ -72,8 +67,9 @@ def plain(model: QwenForCausalLM) -> Iterator[QwenForCausalLM]:
     """
     taught = {fast: plain for plain, fast in FAST.items()}
     changed = [module for module in model.modules() if type(module) in taught]
-    if isinstance(model.model.embed_tokens, Int8Embedding):
-        changed.remove(model)  # without its class, its tied head could not read int8
+    if isinstance(getattr(model.model, "embed_tokens", None), Int8Embedding):
+        # Without its class, the model's tied head could not read int8.
+        changed = [module for module in changed if module is not model]
     kinds = [type(module) for module in changed]
     try:
         for module, kind in zip(changed, kinds, strict=True):

@@ -18,6 +18,8 @@ from torch import nn
 from qwenkit.errors import InputError
 from qwenkit.model import QwenForCausalLM
 
+_MODEL = "qwenkit.model."
+
 
 @dataclass(frozen=True)
 class Replaced:
@@ -82,20 +84,20 @@ def replace(
         yield Replaced(tuple(names))
 
 
+# The namespaces of `qwenkit.model`, and their functions before anybody replaced one.
+_SPACES = [vars(module) for name, module in sys.modules.items() if f"{name}.".startswith(_MODEL)]
+_TAUGHT = [
+    (space, name, function)
+    for space in _SPACES
+    for name, function in space.items()
+    if isinstance(function, FunctionType) and function.__module__.startswith("qwenkit.")
+]
+
+
 def _functions(name: str) -> list[tuple[dict[str, Any], str]]:
     """Return each namespace of `qwenkit.model` that has the function, and under which name."""
-    spaces = [
-        vars(module)
-        for where, module in sys.modules.items()
-        if where == "qwenkit.model" or where.startswith("qwenkit.model.")
-    ]
-    found = {
-        id(value)
-        for space in spaces
-        for value in [space.get(name)]
-        if isinstance(value, FunctionType) and value.__module__.startswith("qwenkit.")
-    }
-    return [(space, key) for space in spaces for key, value in space.items() if id(value) in found]
+    meant = [function for _, key, function in _TAUGHT if key == name]
+    return [(space, key) for space, key, function in _TAUGHT if function in meant]
 
 
 def _modules(model: QwenForCausalLM, pattern: str) -> dict[str, nn.Module]:
@@ -109,7 +111,7 @@ def _modules(model: QwenForCausalLM, pattern: str) -> dict[str, nn.Module]:
 
 
 def _named(model: QwenForCausalLM) -> Iterator[tuple[str, nn.Module]]:
-    for name, module in model.named_modules():
+    for name, module in model.named_modules(remove_duplicate=False):
         if name:
             yield name.removeprefix("model."), module
 
@@ -120,13 +122,16 @@ def _module_replaced(
 ) -> Iterator[None]:
     forward = partial(type(module).forward, module)
     if isinstance(new, nn.Module):
-        parent, _, child = next(n for n, m in model.named_modules() if m is module).rpartition(".")
+        names = [found for found, _ in model.named_modules(remove_duplicate=False)]
+        full = next(found for found in names if found.removeprefix("model.") == name)
+        parent, _, child = full.rpartition(".")
         fitted = _fitted(new.forward, forward, name)
         inside = new if fitted is None else _WithoutTrace(new)
         with _item_replaced(model.get_submodule(parent)._modules, child, inside):
             yield
         return
-    first = next(iter(_signature(new).parameters), "")
+    takes = _signature(new)
+    first = next(iter(takes.parameters), "") if takes else ""
     given = partial(new, module) if first == "self" else new
     with _item_replaced(vars(module), "forward", _fitted(given, forward, name) or given):
         yield
@@ -139,8 +144,9 @@ class _WithoutTrace(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, *given: Any) -> Any:
-        return self.module(*given[:-1])
+    def forward(self, *given: Any, **named: Any) -> Any:
+        by_name = "trace" in named
+        return self.module(*(given if by_name else given[:-1]), **_without_trace(named))
 
 
 @contextmanager
@@ -153,7 +159,7 @@ def _item_replaced(space: dict[str, Any], key: str, value: Any) -> Iterator[None
         yield
     finally:
         if before is missing:
-            del space[key]
+            space.pop(key, None)
         else:
             space[key] = before
 
@@ -166,11 +172,14 @@ def _fitted(
     Raises:
         InputError: `new` does not take the arguments that `old` takes.
     """
-    takes, names = _signature(new), list(_signature(old).parameters.values())
-    if _binds(takes, names):
+    takes, names = _signature(new), list(inspect.signature(old).parameters.values())
+    if takes is not None and _binds(takes, names):
         return None
-    if names and names[-1].name == "trace" and _binds(takes, names[:-1]):
+    traced = bool(names) and names[-1].name == "trace"
+    if traced and (takes is None or _binds(takes, names[:-1])):
         return lambda *given, **more: new(*given[: len(names) - 1], **_without_trace(more))
+    if takes is None:
+        return None
     asked = ", ".join(one.name for one in names)
     raise InputError(f"what replaces {name} is called with ({asked}); it takes {takes}")
 
@@ -192,11 +201,12 @@ def _without_trace(named: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in named.items() if name != "trace"}
 
 
-def _signature(function: Callable[..., Any]) -> inspect.Signature:
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    """Return what a function takes; None where it does not say so, as functions written in C."""
     try:
         return inspect.signature(function)
-    except (TypeError, ValueError):  # a function written in C may not say what it takes
-        return inspect.Signature([inspect.Parameter("x", inspect.Parameter.VAR_POSITIONAL)])
+    except (TypeError, ValueError):
+        return None
 
 
 def _unknown(model: QwenForCausalLM, target: str) -> str:

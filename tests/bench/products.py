@@ -1,11 +1,10 @@
-"""Time every way to multiply by a weight, on the shapes of a model, beside what is chosen.
+"""Time every way to multiply by a weight, on the shapes of a model, next to what is chosen.
 
     QWENKIT_MODEL=folder python tests/bench/products.py [--rounds N]
 
 Times are milliseconds for as many different weights as the model has layers, so that no weight is
-still in the processor's cache; the head is one weight. "chosen" is what `linear` takes,
-"transposed" the same where the output may lie column by column. The last column says how many bytes
-of weights per second the chosen way read.
+still in the processor's cache; the head is one weight. "chosen" is what `linear` takes. The last
+column says how many bytes of weights per second the chosen way read.
 """
 
 import argparse
@@ -45,8 +44,6 @@ def ways(tokens: int, dtype: torch.dtype) -> dict[str, Way]:
     found |= {"vector": fast.by_vector} if tokens == 1 else {"left": fast.from_the_left}
     if tokens <= 16 and kernels_problem() is None:
         found["kernel"] = fast.by_kernel
-    if tokens > 64:
-        found["transposed"] = partial(fast.linear, keep_transposed=True)
     if dtype == torch.float32:
         found["slices"] = fast.by_slices
     if dtype == torch.bfloat16:

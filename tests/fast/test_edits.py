@@ -220,6 +220,12 @@ INT8_WEIGHTS = {
     "an int8 embedding's scale": lambda m: m.model.embed_tokens.weight_scale[::2].mul_(-1),
     "an int8 bias": lambda m: attn(m).q_proj.bias.data.mul_(-3),
 }
+INT8_MODULES = {
+    "one int8 scale for all": lambda m: put(
+        down(m), weight_scale=(-down(m).weight_scale.mean()).expand(len(down(m).weight_scale))),
+    "every second int8 scale": lambda m: put(
+        down(m), weight_scale=(down(m).weight_scale * -1).repeat_interleave(3)[::3]),
+}  # fmt: skip
 
 
 class Made(nn.Module):
@@ -347,13 +353,13 @@ FLOAT_LATE = {
         m.model.embed_tokens, lambda w: w.as_subclass(Loud), kind=lambda w: w),
 }  # fmt: skip
 STAY = WEIGHTS | FLOAT_WEIGHTS | INT8_WEIGHTS
-EDITS = STAY | MODULES | FLOAT_MODULES | LATE | FLOAT_LATE
+EDITS = STAY | MODULES | FLOAT_MODULES | INT8_MODULES | LATE | FLOAT_LATE
 
 
 def rows(*tables):
     """Return (name, dtype) of every edit that can be made to a model of that dtype."""
     kinds = {name: ("float32", "bfloat16") for name in FLOAT_WEIGHTS | FLOAT_MODULES | FLOAT_LATE}
-    kinds |= dict.fromkeys(INT8_WEIGHTS, ("int8",))
+    kinds |= dict.fromkeys(INT8_WEIGHTS | INT8_MODULES, ("int8",))
     return [(name, dtype) for table in tables for name in table for dtype in kinds.get(name, NEAR)]
 
 
@@ -407,6 +413,19 @@ def loud_mlp(self, x, trace=None):
     return self.down_proj(self.gate_proj(x) * self.up_proj(x) * 3)
 
 
+def times_two(target, name):
+    own = getattr(target, name)
+    return add(target, name, lambda a, b: own(own(a, b), 1.5) if name == "__mul__" else own(a, -b))
+
+
+def other_head(self, x):
+    return F.linear(x.flip(-1), self.model.embed_tokens.weight)
+
+
+def twice_linear(self, input):
+    return F.linear(input * 2, self.weight, self.bias)
+
+
 def backwards(items, *start):
     found = list(own.enumerate(items, *start))
     return found[::-1] if found and isinstance(found[0][1], DecoderLayer) else found
@@ -443,6 +462,12 @@ CODE = {
     "torch.rsqrt": lambda m: patch(torch, "rsqrt", torch.ones_like),
     "Tensor.chunk": lambda m: add(
         torch.Tensor, "chunk", lambda x, n, dim: [*x.tensor_split(n, dim)][::-1]),
+    "Tensor.__mul__": lambda m: times_two(torch.Tensor, "__mul__"),
+    "Tensor.__add__": lambda m: times_two(torch.Tensor, "__add__"),
+    "the code of head": lambda m: setting(
+        inspect.unwrap(QwenForCausalLM.head), "__code__", other_head.__code__),
+    "the code of nn.Linear.forward": lambda m: setting(
+        nn.Linear.forward, "__code__", twice_linear.__code__),
     "the operator silu": lambda m: operator("silu", lambda x: x * 2),
     "attention.apply_rope": lambda m: patch(attention_file, "apply_rope", lambda x, cos, sin: x),
     "attention.fused_attention": lambda m: times(attention_file, "fused_attention"),
@@ -470,6 +495,11 @@ CODE = {
     "a global pre-hook": lambda m: hooks.register_module_forward_pre_hook(negative_mlp),
     "a mode of torch's functions": lambda m: mode(TorchFunctionMode, F.linear),
     "a mode of torch's operators": lambda m: mode(TorchDispatchMode, silu),
+}  # fmt: skip
+
+
+FLOAT_CODE = {
+    "nn.Linear.forward", "the code of nn.Linear.forward", "the code of head", "Tensor.__add__",
 }  # fmt: skip
 
 
@@ -527,6 +557,7 @@ REFUSED = {
     "a bias elsewhere": lambda m, c: put(attn(m).q_proj, bias=parameter(torch.ones(32).to("meta"))),
     "no eps": lambda m, c: put(layer(m).input_layernorm, eps=None),
     "no weight": lambda m, c: put(down(m), weight=None),
+    "fewer heads than fit": lambda m, c: object.__setattr__(m.config, "num_attention_heads", 3),
     "a small vocabulary": lambda m, c: put(m.model, config=replace(m.config, vocab_size=2)),
     "other heads": lambda m, c: put(attn(m), config=replace(m.config, **OTHER_HEADS)),
     "a norm of NaN": lambda m, c: layer(m).input_layernorm.weight.data.fill_(float("nan")),
@@ -571,7 +602,7 @@ def test_after_an_edit_decoding_equals_the_whole_forward(name, dtype):
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [(name, d) for name in CODE for d in NEAR if (name, d) != ("nn.Linear.forward", "int8")],
+    [(name, d) for name in CODE for d in NEAR if d != "int8" or name not in FLOAT_CODE],
 )
 def test_while_code_is_replaced_decoding_equals_the_whole_forward(name, dtype):
     model = loaded(dtype)

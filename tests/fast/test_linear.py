@@ -64,15 +64,6 @@ def test_the_weight_on_the_left_gives_tokens_that_lie_in_memory_as_those_of_f_li
     assert from_the_left(x, w, b).stride() == F.linear(x, w, b).stride()
 
 
-@pytest.mark.parametrize("way", [from_the_left, upcast_in_chunks])
-def test_what_may_stay_transposed_has_the_same_numbers_and_is_not_copied(way):
-    x, w, b = operands(12, 8, torch.bfloat16, (2, 3))
-    transposed = way(x, w, b, transposed=True)
-    assert torch.equal(transposed, way(x, w, b))
-    assert transposed.shape == (2, 3, 12)
-    assert transposed.stride() == (3, 1, 6)  # column by column
-
-
 def test_upcasting_goes_chunk_by_chunk_through_one_small_buffer(monkeypatch):
     monkeypatch.setattr(linear_file, "CHUNK", 100)
     x, w, b = operands(37, 24, torch.bfloat16, (6,))  # 4 rows per chunk, the last one smaller
@@ -109,7 +100,7 @@ def test_a_second_thread_has_a_buffer_of_its_own():
 
 
 BIG, SMALL = (1024, 1024), (64, 64)
-ABLE, KERNEL, STAYS = "multiplies bfloat16", "has the kernel", "may stay transposed"
+ABLE, KERNEL = "multiplies bfloat16", "has the kernel"
 WAYS = {  # tokens, dtype, the weight's size, what else holds -> the way
     "float32, one token": ((1, 1), FLOAT32, BIG, (KERNEL,), "by_kernel"),
     "float32, one token, no kernel": ((1, 1), FLOAT32, BIG, (), "F.linear"),
@@ -121,9 +112,7 @@ WAYS = {  # tokens, dtype, the weight's size, what else holds -> the way
     "float32, 49 tokens": ((49,), FLOAT32, BIG, (), "F.linear"),
     "float32, 65 tokens": ((65,), FLOAT32, BIG, (), "F.linear"),
     "float32, 512 tokens": ((1, 512), FLOAT32, BIG, (), "F.linear"),
-    "float32, 512 tokens, transposed": ((512,), FLOAT32, BIG, (STAYS,), "from_the_left"),
-    "float32, 1025 tokens, transposed": ((1025,), FLOAT32, BIG, (STAYS,), "F.linear"),
-    "float32, 512 tokens, small": ((512,), FLOAT32, SMALL, (STAYS,), "F.linear"),
+    "float32, 512 tokens, small": ((512,), FLOAT32, SMALL, (), "F.linear"),
     "float32, no tokens": ((0,), FLOAT32, BIG, (KERNEL,), "F.linear"),
     "bfloat16, one token": ((1, 1), BFLOAT16, SMALL, (KERNEL,), "by_kernel"),
     "bfloat16, one token, no kernel": ((1, 1), BFLOAT16, BIG, (), "by_vector"),
@@ -151,7 +140,7 @@ def way_taken(monkeypatch, x, w, holds=()):
         monkeypatch.setattr(linear_file, name, way)
     monkeypatch.setattr(linear_file, "has_bfloat16_products", lambda: ABLE in holds)
     monkeypatch.setattr(linear_file, "kernels_problem", lambda: None if KERNEL in holds else "no")
-    linear(x, w, keep_transposed=STAYS in holds)
+    linear(x, w)
     return taken[0] if taken else "F.linear"
 
 
