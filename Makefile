@@ -82,4 +82,6 @@ $(READY): pyproject.toml constraints.txt | $(BIN)/python
 		"time, and nothing is shown until it is done"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		-c constraints.txt -e '.[test]'
+	@echo "Compiling the kernels: a first sentence of the embedded model"
+	@QWENKIT_MODEL= $(BIN)/qwenkit generate "def" --max-new-tokens 3 > /dev/null
 	@touch $(READY)

@@ -147,8 +147,8 @@ CASES = {
             "losses[1][0] > losses[0][0]",
             "losses[1][1] > losses[0][1]",
             "wild['plain'] > before['plain'] + 2",
-            "unfrozen['follow'] > before['follow']",
-            "loaded['habit'] > unfrozen['habit'] + 0.2",
+            "unfrozen['habit'] < before['habit']",
+            "loaded['habit'] > unfrozen['habit']",
         ],
     ),
     "14_seeing_inside": (

@@ -16,7 +16,7 @@ from qwenkit.fast.linear import FastLinear
 from qwenkit.fast.model import FastQwenForCausalLM
 from qwenkit.model import QwenForCausalLM
 
-LARGE_MODEL = 64 << 20  # bytes; a smaller one stays in the processor's cache from token to token
+LARGE_MODEL = 8 << 20  # bytes; a smaller one stays in the processor's cache from token to token
 # A class as taught -> its fast twin, with the same attributes; LoRA adds its own.
 FAST: dict[type[nn.Module], type[nn.Module]] = {
     QwenForCausalLM: FastQwenForCausalLM,
@@ -30,7 +30,7 @@ def accelerate(model: QwenForCausalLM) -> QwenForCausalLM:
     """Let a model take the fastest products, and decode by compiled kernels; return the model.
 
     Its modules change their class (`nn.Linear` becomes `FastLinear`) and nothing else: parameters,
-    hooks and names stay, and so do the numbers, to rounding. A model of less than 64 MB on the CPU
+    hooks and names stay, and so do the numbers, to rounding. A model of less than 8 MB on the CPU
     stays as it is: it is fast enough as taught. On MPS every size is accelerated, because one
     product of torch's is wrong there (see `linear`).
 
@@ -113,7 +113,8 @@ def explain(model: QwenForCausalLM) -> Explanation:
 
     >>> import qwenkit as qk
     >>> model, _ = qk.load_pretrained(qk.pretrained.EMBEDDED, device="cpu")
-    >>> print(qk.explain(model))  # doctest: +ELLIPSIS
+    >>> with qk.plain(model):
+    ...     print(qk.explain(model))  # doctest: +ELLIPSIS
     generate, each new token  the model as taught: the model is not accelerated: it is small...
     model(input_ids)          the model as taught; 0 of 42 linear layers take the fastest product
 

@@ -136,12 +136,15 @@ def test_a_full_cache_a_wrong_id_and_too_long_a_text_are_met_as_by_the_model():
         next_logits(model, ids(1, 1), cache, 0)
 
 
-def test_a_small_model_writes_without_loading_the_compiler():
+def test_a_toy_writes_without_loading_the_compiler_and_tiny_coder_by_it(tmp_path):
     done = python(
-        "import sys, qwenkit; model, tokenizer = qwenkit.load_pretrained(device='cpu'); "
-        "list(qwenkit.generate(model, tokenizer('def'), 3)); print('numba' in sys.modules)"
+        "import sys, torch, qwenkit; model = qwenkit.load_model(sys.argv[1], device='cpu'); "
+        "list(qwenkit.generate(model, torch.ones(1, 3, dtype=int), 3)); "
+        "print('numba' in sys.modules)",
+        write_toy_checkpoint(tmp_path),
     )
     assert done.stdout.split() == ["False"], done.stderr
+    assert qk.explain(qk.load_pretrained(qk.pretrained.EMBEDDED, device="cpu")[0]).fast
 
 
 def test_where_gradients_are_asked_for_the_taught_model_runs():
