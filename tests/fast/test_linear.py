@@ -13,6 +13,7 @@ from qwenkit.fast.int8 import FastInt8Linear, Int8Linear, quantize_rows
 from qwenkit.fast.linear import (
     LARGE,
     FastLinear,
+    _buffers,
     by_kernel,
     by_slices,
     by_vector,
@@ -97,6 +98,14 @@ def test_a_second_thread_has_a_buffer_of_its_own():
     thread.join()
     assert torch.equal(seen[0][0], upcast_in_chunks(x, w))
     assert seen[0][1] != buffer()
+
+
+def test_what_was_upcast_in_inference_mode_is_upcast_again_outside():
+    x, w, _ = operands(64, 32, torch.bfloat16, (20,))
+    _buffers.held.clear()
+    with torch.inference_mode():
+        want = upcast_in_chunks(x, w)
+    assert torch.equal(upcast_in_chunks(x, w), want)
 
 
 BIG, SMALL = (1024, 1024), (64, 64)

@@ -166,3 +166,29 @@ def test_eager_attention_may_stand_in_for_the_fused_kernel(model):
     want = model(TOKENS)
     with qk.replace(model, "fused_attention", eager_attention):
         assert relative_error(model(TOKENS), want) < 1e-5
+
+
+class Third(nn.Module):
+    def forward(self, x, trace=None):
+        return x / 3
+
+
+def test_nested_blocks_reach_a_function_again_and_one_module_in_many_places(model):
+    before = model(TOKENS)
+    with qk.replace(model, "apply_rope", lambda x, cos, sin: x):
+        without = model(TOKENS)
+        with qk.replace(model, "apply_rope", lambda x, cos, sin: -x) as inner:
+            assert inner.names == ("apply_rope",)
+            assert relative_error(model(TOKENS), without) < 1e-5  # (-q)·(-k) = q·k
+    with qk.replace(model, "layers.*.mlp", Half()), qk.replace(model, "layers.*.mlp", Third()) as r:
+        assert len(r.names) == 3
+        assert all(isinstance(layer.mlp, Third) for layer in model.model.layers)
+    assert torch.equal(model(TOKENS), before)
+
+
+@pytest.mark.parametrize("function", [torch.tanh, torch.zeros_like, torch.relu])
+def test_a_function_written_in_c_is_not_given_the_trace(model, function):
+    with qk.replace(model, "layers.*.mlp", function):
+        got = model(TOKENS)
+    with qk.replace(model, "layers.*.mlp", lambda x: function(x)):
+        assert torch.equal(model(TOKENS), got)
