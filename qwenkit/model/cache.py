@@ -37,6 +37,7 @@ class KVCache:
         self.length = 0
         self.keys: list[Tensor] = []  # one per layer, (B, KV, max_length, D)
         self.values: list[Tensor] = []
+        self._written: set[int] | None = None  # layers of this forward pass; None: outside of one
 
     def check_room(self, batch_size: int, queries: int) -> None:
         """Refuse a forward pass that this cache cannot take, before anything is computed.
@@ -56,6 +57,7 @@ class KVCache:
                 f"should be added; make it with max_length={self.length + queries} or more, "
                 "or free it with reset() or trim(length)"
             )
+        self._written = set()
 
     def update(
         self, layer: int, keys: Float[Tensor, "B KV T D"], values: Float[Tensor, "B KV T D"]
@@ -65,7 +67,8 @@ class KVCache:
         The result is a view of the buffers: nothing is copied.
 
         Raises:
-            InputError: gradients are asked for, or the cache was made for another model.
+            InputError: gradients are asked for, the cache was made for another model, or two layers
+                have the same number.
         """
         self._check(layer, keys, values)
         if not self.keys:
@@ -78,6 +81,7 @@ class KVCache:
     def advance(self, queries: int) -> None:
         """Count the tokens that every layer has written; called once per forward pass."""
         self.length += queries
+        self._written = None
 
     def reset(self) -> None:
         """Forget every token; the buffers stay."""
@@ -133,6 +137,14 @@ class KVCache:
                 f"{keys.shape[3]}; the cache was made for {config.num_hidden_layers} layers with "
                 f"{made_for[0]} heads of {made_for[1]}: make it with this model's config"
             )
+        if self._written is not None:
+            if layer in self._written:
+                raise InputError(
+                    f"two layers of the model have the number {layer}, and the cache keeps one "
+                    "layer's keys per number: give each its own (layer.self_attn.layer), or run "
+                    "the model without a cache"
+                )
+            self._written.add(layer)
 
     def _allocate(self, like: Tensor) -> None:
         config = self.config

@@ -203,3 +203,15 @@ def test_gradients_are_refused_and_inference_is_not():
 def test_sizes_below_one_are_refused(name, value):
     with pytest.raises(InputError, match=f"{name} is {value}; .*integer of at least 1"):
         KVCache(tiny().config, **{name: value})
+
+
+def test_two_layers_of_one_number_are_refused_with_a_cache_and_run_without():
+    model = tiny()
+    model.model.layers[1] = model.model.layers[0]
+    cache = KVCache(model.config, 1, 8)
+    for _ in range(2):  # and nothing of the refused pass is left
+        with pytest.raises(InputError, match="two layers of the model have the number 0"):
+            model(ids(1, 3), cache=cache)
+        assert cache.length == 0
+    assert model(ids(1, 3)).isfinite().all()
+    assert torch.equal(tiny()(ids(1, 3), cache=cache), tiny()(ids(1, 3)))
