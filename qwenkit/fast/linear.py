@@ -112,15 +112,12 @@ def is_plain(x: Tensor, weight: Tensor, row: Tensor | None = None) -> bool:
         weight: the matrix.
         row: a value for each of its rows, a bias or a scale.
     """
-    if row is not None and not (
-        is_ordinary(row) and row.shape == weight.shape[:1] and row.is_contiguous()
-    ):
-        return False
-    if row is not None and row.requires_grad and torch.is_grad_enabled():
-        return False
     trained = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     own = is_ordinary(weight) and weight.is_contiguous() and is_ordinary(x)
     fit = own and weight.dim() == 2 and x.shape[-1] == weight.shape[-1]  # if not, F.linear says so
+    if fit and row is not None:
+        trained = trained or (torch.is_grad_enabled() and row.requires_grad)
+        fit = is_ordinary(row) and row.shape == weight.shape[:1] and row.is_contiguous()
     return fit and not trained
 
 

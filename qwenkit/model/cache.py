@@ -37,7 +37,7 @@ class KVCache:
         self.length = 0
         self.keys: list[Tensor] = []  # one per layer, (B, KV, max_length, D)
         self.values: list[Tensor] = []
-        self._written: set[int] | None = None  # layers of this forward pass; None: outside of one
+        self._written: tuple[int, set[int]] = (-1, set())  # length before a pass, layers since
 
     def check_room(self, batch_size: int, queries: int) -> None:
         """Refuse a forward pass that this cache cannot take, before anything is computed.
@@ -57,7 +57,7 @@ class KVCache:
                 f"should be added; make it with max_length={self.length + queries} or more, "
                 "or free it with reset() or trim(length)"
             )
-        self._written = set()
+        self._written = (self.length, set())
 
     def update(
         self, layer: int, keys: Float[Tensor, "B KV T D"], values: Float[Tensor, "B KV T D"]
@@ -81,7 +81,6 @@ class KVCache:
     def advance(self, queries: int) -> None:
         """Count the tokens that every layer has written; called once per forward pass."""
         self.length += queries
-        self._written = None
 
     def reset(self) -> None:
         """Forget every token; the buffers stay."""
@@ -137,14 +136,15 @@ class KVCache:
                 f"{keys.shape[3]}; the cache was made for {config.num_hidden_layers} layers with "
                 f"{made_for[0]} heads of {made_for[1]}: make it with this model's config"
             )
-        if self._written is not None:
-            if layer in self._written:
+        before, written = self._written
+        if before == self.length:
+            if layer in written:
                 raise InputError(
                     f"two layers of the model have the number {layer}, and the cache keeps one "
                     "layer's keys per number: give each its own (layer.self_attn.layer), or run "
                     "the model without a cache"
                 )
-            self._written.add(layer)
+            written.add(layer)
 
     def _allocate(self, like: Tensor) -> None:
         config = self.config
