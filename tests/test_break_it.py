@@ -141,14 +141,12 @@ CASES = {
         ],
     ),
     "13_lora": (
-        "loaded = judged",
+        "wild = judged",
         [
             "forgotten['plain'] > before['plain'] + 0.5",
             "losses[1][0] > losses[0][0]",
             "losses[1][1] > losses[0][1]",
             "wild['plain'] > before['plain'] + 2",
-            "unfrozen['habit'] < before['habit']",
-            "loaded['habit'] > unfrozen['habit']",
         ],
     ),
     "14_seeing_inside": (
