@@ -39,14 +39,22 @@ class Unchanged:
     """
 
     def __init__(self, *functions: tuple[Any, str]) -> None:
-        found = [(space, name, getattr(space, name)) for space, name in functions]
-        self.noted = [(*one, inspect.unwrap(one[2]).__code__) for one in found]
+        self.noted = []
+        for space, name in functions:
+            found = getattr(space, name)
+            inner = inspect.unwrap(found)
+            self.noted.append((space, name, found, inner, _code(inner)))
 
     def __bool__(self) -> bool:
         return all(
-            getattr(space, name) is found and inspect.unwrap(found).__code__ is code
-            for space, name, found, code in self.noted
+            getattr(space, name) is found and _code(inner) is code
+            for space, name, found, inner, code in self.noted
         )
+
+
+def _code(function: Any) -> Any:
+    """Return the code of a function; None for one written in C."""
+    return getattr(function, "__code__", None)
 
 
 def watched() -> str | None:

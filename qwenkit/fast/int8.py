@@ -81,7 +81,7 @@ class FastInt8Linear(Int8Linear):
 
     def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
         """Multiply each token's vector by the weight; errors as above."""
-        if not _taught or F.linear is not _LINEAR:  # replaced by somebody
+        if not _taught:  # replaced by somebody
             return super().forward(x)
         _refuse_gradients(x)
         return int8_linear(x, self.weight, self.weight_scale, self.bias)
@@ -121,7 +121,7 @@ class FastInt8Embedding(Int8Embedding):
 
     def as_head(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T V"]:
         """Score every token: the table as a tied head."""
-        if not _taught or F.linear is not _LINEAR:
+        if not _taught:
             return super().as_head(x)
         return int8_linear(x, self.weight, self.weight_scale)
 
@@ -175,7 +175,7 @@ def _fit(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> bool:
     return is_plain(x, weight, scale) and is_plain(x, weight, bias)
 
 
-_LINEAR = F.linear
 _taught = Unchanged(
-    (Int8Linear, "forward"), (Int8Embedding, "as_head"), (sys.modules[__name__], "int8_reference")
-)
+    (Int8Linear, "forward"), (Int8Embedding, "as_head"), (F, "linear"),
+    (sys.modules[__name__], "int8_reference"),
+)  # fmt: skip

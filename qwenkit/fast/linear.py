@@ -42,8 +42,7 @@ LEFT = {  # tokens for which W xᵀ is faster than x Wᵀ; beyond, transposing b
     torch.bfloat16: range(2, 65),  # where the processor multiplies bfloat16 itself
 }
 LEFT_UPCAST_UP_TO = 1024  # tokens, up to which upcast chunks are multiplied from the left
-_LINEAR = F.linear
-_taught = Unchanged((nn.Linear, "forward"))
+_taught = Unchanged((nn.Linear, "forward"), (F, "linear"))
 
 
 class _Buffers(threading.local):
@@ -64,7 +63,7 @@ class FastLinear(nn.Linear):
 
     def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
         """Multiply each token's vector by the weight."""
-        if not _taught or F.linear is not _LINEAR:  # replaced by somebody
+        if not _taught:  # replaced by somebody
             return super().forward(x)
         return linear(x, self.weight, self.bias)
 

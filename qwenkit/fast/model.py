@@ -9,8 +9,8 @@ from qwenkit.fast.int8 import Int8Embedding
 from qwenkit.fast.linear import linear
 from qwenkit.model import QwenForCausalLM
 
-_LINEAR = F.linear
 _taught = Unchanged((QwenForCausalLM, "head"))
+_product = Unchanged((F, "linear"))
 
 
 class FastQwenForCausalLM(QwenForCausalLM):
@@ -23,4 +23,4 @@ class FastQwenForCausalLM(QwenForCausalLM):
         table = self.model.embed_tokens
         if isinstance(table, Int8Embedding):
             return table.as_head(x)
-        return super().head(x) if F.linear is not _LINEAR else linear(x, table.weight)
+        return linear(x, table.weight) if _product else super().head(x)

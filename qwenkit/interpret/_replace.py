@@ -18,8 +18,6 @@ from torch import nn
 from qwenkit.errors import InputError
 from qwenkit.model import QwenForCausalLM
 
-_MODEL = "qwenkit.model."
-
 
 @dataclass(frozen=True)
 class Replaced:
@@ -84,12 +82,12 @@ def replace(
         yield Replaced(tuple(names))
 
 
-# The namespaces of `qwenkit.model`, and their functions before anybody replaced one.
-_SPACES = [vars(module) for name, module in sys.modules.items() if f"{name}.".startswith(_MODEL)]
+# Each namespace of `qwenkit.model` with its functions, before anybody replaced one.
 _TAUGHT = [
-    (space, name, function)
-    for space in _SPACES
-    for name, function in space.items()
+    (vars(module), name, function)
+    for where, module in sys.modules.items()
+    if f"{where}.".startswith("qwenkit.model.")
+    for name, function in vars(module).items()
     if isinstance(function, FunctionType) and function.__module__.startswith("qwenkit.")
 ]
 
@@ -213,10 +211,8 @@ def _unknown(model: QwenForCausalLM, target: str) -> str:
     names = [name for name, _ in _named(model)]
     functions = {
         key
-        for where, module in sys.modules.items()
-        if where.startswith("qwenkit.model.")
-        for key, value in vars(module).items()
-        if isinstance(value, FunctionType) and value.__module__ == where and key[0] != "_"
+        for space, key, function in _TAUGHT
+        if function.__module__ == space["__name__"] and key[0] != "_"
     }
     near = difflib.get_close_matches(target, [*names, *functions], n=2)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "see model.named_modules()"

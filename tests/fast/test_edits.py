@@ -413,11 +413,6 @@ def loud_mlp(self, x, trace=None):
     return self.down_proj(self.gate_proj(x) * self.up_proj(x) * 3)
 
 
-def times_two(target, name):
-    own = getattr(target, name)
-    return add(target, name, lambda a, b: own(own(a, b), 1.5) if name == "__mul__" else own(a, -b))
-
-
 def other_head(self, x):
     return F.linear(x.flip(-1), self.model.embed_tokens.weight)
 
@@ -462,8 +457,8 @@ CODE = {
     "torch.rsqrt": lambda m: patch(torch, "rsqrt", torch.ones_like),
     "Tensor.chunk": lambda m: add(
         torch.Tensor, "chunk", lambda x, n, dim: [*x.tensor_split(n, dim)][::-1]),
-    "Tensor.__mul__": lambda m: times_two(torch.Tensor, "__mul__"),
-    "Tensor.__add__": lambda m: times_two(torch.Tensor, "__add__"),
+    "Tensor.__mul__": lambda m: add(torch.Tensor, "__mul__", lambda a, b: torch.mul(a, b).mul(1.5)),
+    "Tensor.__add__": lambda m: add(torch.Tensor, "__add__", lambda a, b: torch.sub(a, b)),
     "the code of head": lambda m: setting(
         inspect.unwrap(QwenForCausalLM.head), "__code__", other_head.__code__),
     "the code of nn.Linear.forward": lambda m: setting(
