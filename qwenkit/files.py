@@ -2,6 +2,8 @@
 
 A process that is killed while it writes leaves at most a file whose name ends in eight hexadecimal
 digits and `.tmp`; nothing reads it, and `clear_leftovers` removes it.
+
+Files that belong together (a config and its weights) are saved together, by `saving`.
 """
 
 from __future__ import annotations
@@ -11,12 +13,22 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qwenkit.errors import ConfigError
+from qwenkit.errors import CheckpointError, ConfigError, QwenkitError
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes that save into one folder are not kept apart there
+    fcntl = None  # type: ignore[assignment]
+
+_STAGING, _COMMITTED = "save.{}.tmp", "save.*.commit"
+_OBSOLETE = ".obsolete.json"
 
 
 def temporary_name(path: Path) -> Path:
@@ -52,6 +64,152 @@ def clear_leftovers(folder: str | Path, names: str) -> None:
             else:
                 with suppress(OSError):
                     path.unlink()
+
+
+@dataclass
+class Save:
+    """Files on their way into a folder: write them into `path`, and name what they make obsolete.
+
+    Attributes:
+        path: a folder whose contents, subfolders too, become the target's at the end.
+        obsolete: names in the target that are removed at the end.
+    """
+
+    path: Path
+    obsolete: set[str] = field(default_factory=set)
+
+
+@contextmanager
+def saving(
+    folder: str | Path, error: type[QwenkitError] = CheckpointError, wait: float = 30.0
+) -> Iterator[Save]:
+    """Save several files into a folder in one step: all of them, or none.
+
+    They are written into a folder within `folder`. Renaming that one is the step; then its files
+    are moved to their places. If the process is killed in between, the next `saving` or `settle`
+    moves the rest.
+
+    Args:
+        folder: made if absent.
+        error: what to raise if writing fails.
+        wait: seconds to wait while somebody else saves into the same folder.
+
+    Raises:
+        QwenkitError: `error`, if writing fails; what was there is then unchanged.
+    """
+    folder = Path(folder).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder, wait):
+            _complete(folder)
+            save = Save(folder / _STAGING.format(secrets.token_hex(4)))
+            save.path.mkdir()
+            try:
+                yield save
+                committed = _commit(save)
+            except BaseException:
+                shutil.rmtree(save.path, ignore_errors=True)
+                raise
+            _move(committed)
+    except OSError as wrong:
+        if isinstance(wrong, QwenkitError):
+            raise
+        reason = wrong.strerror or str(wrong)
+        if any(folder.glob(_COMMITTED)):
+            raise error(
+                f"{folder} was saved, but its files could not be moved into place ({reason}); "
+                "the next load or save does it"
+            ) from None
+        raise error(
+            f"nothing was saved to {folder} ({reason}); what was there is unchanged"
+        ) from None
+
+
+def settle(folder: str | Path) -> None:
+    """Move the files of a save that was killed at its end into place; call it before reading.
+
+    Raises:
+        CheckpointError: they cannot be moved, as in a read-only folder.
+    """
+    folder = Path(folder).expanduser()
+    if not any(folder.glob(_COMMITTED)):
+        return
+    try:
+        with _locked(folder, 30.0):
+            _complete(folder)
+    except OSError as wrong:
+        raise CheckpointError(
+            f"a save into {folder} was interrupted, and its files cannot be moved into place "
+            f"({wrong.strerror}); make the folder writable, then load again"
+        ) from None
+
+
+def _commit(save: Save) -> Path:
+    """Rename the staging folder once all of it is on the disk; from here on the save counts."""
+    (save.path / _OBSOLETE).write_text(json.dumps(sorted(save.obsolete)), "utf-8")
+    for path in save.path.rglob("*"):
+        target = save.path.parent / path.relative_to(save.path)
+        if target.exists() and target.is_dir() != path.is_dir():
+            raise OSError(f"{target} is {'a folder' if target.is_dir() else 'a file'}")
+        to_disk(path)
+    committed = save.path.with_suffix(".commit")
+    to_disk(save.path)
+    save.path.rename(committed)
+    to_disk(save.path.parent)
+    return committed
+
+
+def _move(committed: Path) -> None:
+    """Move a committed save's files into the folder around it; it may have been begun before."""
+    folder, listed = committed.parent, committed / _OBSOLETE
+    # Files and then the list: without the list, everything has been moved.
+    for path in sorted(committed.rglob("*")) if listed.exists() else ():
+        target = folder / path.relative_to(committed)
+        if path.is_dir():
+            target.mkdir(exist_ok=True)
+        elif path != listed:
+            path.replace(target)
+    for name in json.loads(listed.read_text("utf-8")) if listed.exists() else ():
+        (folder / name).unlink(missing_ok=True)
+    to_disk(folder)
+    listed.unlink(missing_ok=True)
+    shutil.rmtree(committed)
+
+
+def _complete(folder: Path) -> None:
+    """Finish or discard what killed processes left; only with the folder's lock."""
+    for committed in folder.glob(_COMMITTED):
+        _move(committed)
+    for staging in folder.glob(_STAGING.format("*")):
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path, wait: float) -> Iterator[None]:
+    """Let one process at a time, and one thread of it, save into a folder.
+
+    The lock is on the folder itself, so that no file is left; the system releases it when the
+    process ends, however it ends.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle, limit = os.open(folder, os.O_RDONLY), time.monotonic() + wait
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > limit:
+                    raise OSError("another process is saving there; try again later") from None
+                time.sleep(0.02)
+                continue
+            except OSError:  # a file system that has no locks
+                pass
+            break
+        yield
+    finally:
+        os.close(handle)
 
 
 def to_disk(path: Path) -> None:

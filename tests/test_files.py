@@ -1,11 +1,15 @@
 """A file is the old one or the new one, never half of either."""
 
+import os
 import re
+import threading
 from contextlib import suppress
 
 import pytest
 
-from qwenkit.files import clear_leftovers, replacing, temporary_name
+from qwenkit import files
+from qwenkit.errors import CheckpointError, TokenizerError
+from qwenkit.files import clear_leftovers, replacing, saving, settle, temporary_name
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -29,3 +33,122 @@ def test_leftovers_are_the_files_with_a_temporary_name(tmp_path):
     assert left.exists()
     clear_leftovers(tmp_path, re.escape("table.csv"))
     assert [file.name for file in tmp_path.iterdir()] == ["mine.tmp"]
+
+
+OLD = {"config": "old", "weights": "old", "stale": "old"}
+NEW = {"config": "new", "weights": "new", "sub/more": "new"}
+
+
+def contents(folder):
+    """Every file in the folder, by name."""
+    found = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.read_text() for file in found}
+
+
+def save_new(folder, **options):
+    with saving(folder, **options) as save:
+        for name, text in NEW.items():
+            (save.path / name).parent.mkdir(exist_ok=True)
+            (save.path / name).write_text(text)
+        save.obsolete |= {"stale", "never there"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, text in OLD.items():
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+class Killed(BaseException):
+    """Stands for a process that ends here: nothing after it runs, not even the clean-up."""
+
+
+STEPS = ["write_text", "mkdir", "rename", "replace", "unlink"]
+
+
+def killed_at(count, monkeypatch):
+    """Let the first `count` changes of the disk happen, and no later one."""
+    done = 0
+
+    def counted(change):
+        def step(*args, **options):
+            nonlocal done
+            if done == count:
+                raise Killed
+            done += 1
+            return change(*args, **options)
+
+        return step
+
+    for name in STEPS:
+        monkeypatch.setattr(files.Path, name, counted(getattr(files.Path, name)))
+    monkeypatch.setattr(files.shutil, "rmtree", counted(files.shutil.rmtree))
+
+
+def test_a_save_killed_at_any_step_is_the_old_folder_or_the_new_one(tmp_path, monkeypatch):
+    outcomes = []
+    for count in range(22):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for name, text in OLD.items():
+            (folder / name).write_text(text)
+        with monkeypatch.context() as patched, suppress(Killed):
+            killed_at(count, patched)
+            save_new(folder)
+        settle(folder)
+        outcomes.append({n: text for n, text in contents(folder).items() if ".tmp/" not in n})
+        save_new(folder)
+        assert contents(folder) == NEW  # nothing is left over
+    committed = outcomes.index(NEW)
+    assert 0 < committed < 12
+    assert outcomes == [OLD] * committed + [NEW] * (22 - committed)
+
+
+def test_an_error_while_saving_leaves_the_folder_as_it_was(folder):
+    with suppress(KeyError), saving(folder) as save:
+        (save.path / "config").write_text("new")
+        raise KeyError
+    assert contents(folder) == OLD
+
+
+def test_a_disk_that_is_full_is_told_as_the_callers_error(folder, monkeypatch):
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(TokenizerError, match=r"No space left.*what was there is unchanged"):
+        save_new(folder, error=TokenizerError)
+    assert contents(folder) == OLD
+
+
+def test_a_folder_of_the_name_of_a_file_is_refused_before_anything_changes(folder):
+    (folder / "sub").write_text("a file")
+    with pytest.raises(CheckpointError, match=r"sub is a file"):
+        save_new(folder)
+    assert contents(folder) == OLD | {"sub": "a file"}
+
+
+def test_a_second_writer_waits_and_is_then_refused(folder):
+    with saving(folder) as save:
+        (save.path / "config").write_text("first")
+        second = threading.Thread(target=lambda: save_new(folder))
+        second.start()
+        with pytest.raises(CheckpointError, match="another process is saving there"):
+            save_new(folder, wait=0.05)
+    second.join()
+    assert contents(folder) == NEW
+
+
+def test_what_cannot_be_settled_says_so(folder, monkeypatch):
+    def read_only(*args):
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files.Path, "replace", read_only)
+        with pytest.raises(CheckpointError, match=r"was saved, but .*the next load or save"):
+            save_new(folder)
+        with pytest.raises(CheckpointError, match=r"Read-only.*make the folder writable"):
+            settle(folder)
+    settle(folder)
+    assert contents(folder) == NEW
