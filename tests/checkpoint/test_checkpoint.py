@@ -23,7 +23,7 @@ from safetensors.torch import load, load_file, save, save_file
 
 import qwenkit as qk
 from qwenkit.checkpoint import Checkpoint, read_header
-from qwenkit.checkpoint._checkpoint import INDEX, SINGLE
+from qwenkit.checkpoint._folder import INDEX, SINGLE
 from qwenkit.errors import CheckpointError, ConfigError, QwenkitError
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

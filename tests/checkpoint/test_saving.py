@@ -24,7 +24,7 @@ from transformers import AutoTokenizer, Qwen2ForCausalLM
 import qwenkit as qk
 from qwenkit.checkpoint import Checkpoint, save_checkpoint
 from qwenkit.checkpoint import _saving as saving
-from qwenkit.checkpoint._checkpoint import INDEX, SINGLE
+from qwenkit.checkpoint._folder import INDEX, SINGLE
 from qwenkit.errors import CheckpointError
 
 CONFIG = small_config()
