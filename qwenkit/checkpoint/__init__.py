@@ -1,6 +1,7 @@
 """A model on disk: headers, the folder, validation against the config, saving."""
 
 from qwenkit.checkpoint._checkpoint import Checkpoint, Layout
+from qwenkit.checkpoint._folder import INDEX, SINGLE, read_index
 from qwenkit.checkpoint._header import TensorInfo, read_header
 from qwenkit.checkpoint._names import without_wrappers
 from qwenkit.checkpoint._saving import (
@@ -11,10 +12,13 @@ from qwenkit.checkpoint._saving import (
 )
 
 __all__ = [
+    "INDEX",
+    "SINGLE",
     "Checkpoint",
     "Layout",
     "TensorInfo",
     "read_header",
+    "read_index",
     "refuse_to_save",
     "save_checkpoint",
     "without_wrappers",
