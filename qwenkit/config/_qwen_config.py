@@ -279,7 +279,8 @@ class QwenConfig:
         """
         path = Path(path)
         path = path / "config.json" if path.is_dir() else path
-        return cls.from_dict(read_json_object(path), where=str(path))
+        data = read_json_object(path)
+        return replace(cls.from_dict(data, where=str(path)), raw=data)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "config") -> QwenConfig:
@@ -311,7 +312,7 @@ class QwenConfig:
         if values["rope_scaling"] is not None:
             values["rope_scaling"] = YarnScaling(**values["rope_scaling"])
         read = {name: value for name, value in values.items() if name in names}
-        return cls(**read, raw=dict(data)), unread
+        return cls(**read), unread
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of a config.json that transformers reads as `from_dict` does."""
