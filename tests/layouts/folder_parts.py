@@ -25,15 +25,7 @@ MARKS = (  # special: false in the published files
     "<tool_call> </tool_call> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> <|fim_pad|> "
     "<|repo_name|> <|file_sep|>"
 ).split()
-R1 = [
-    END,
-    "<｜User｜>",
-    "<｜Assistant｜>",
-    BEGIN,
-    "<|EOT|>",
-    "<think>",
-    "</think>",
-]  # at Qwen's ids
+R1 = f"{END} <｜User｜> <｜Assistant｜> {BEGIN} <|EOT|> <think> </think>".split()  # at Qwen's ids
 QWEN_TOKENS, R1_TOKENS = (
     {FIRST + n: (name, name in {*CONTROL, END, BEGIN}) for n, name in enumerate([*names, *MARKS])}
     for names in (CONTROL, [*R1, *CONTROL[7:]])
@@ -42,8 +34,9 @@ QWEN_TOKENS, R1_TOKENS = (
 
 def added(content, special=None, normalized=False):
     """Return an AddedToken as transformers writes it."""
-    token = {"content": content, "lstrip": False, "normalized": normalized, "rstrip": False}
-    return {**token, "single_word": False, **({} if special is None else {"special": special})}
+    token = {"content": content, "lstrip": False, "normalized": normalized, "rstrip": False,
+             "single_word": False}  # fmt: skip
+    return token if special is None else {**token, "special": special}
 
 
 def of(base, changes):

@@ -19,9 +19,11 @@ from folder_parts import (
     settings_of,
     write,
     write_folder,
-)
-from templates import CHATML, QWEN_TEMPLATE, R1_TEMPLATE
+)  # fmt: skip
+from templates import QWEN_TEMPLATE, R1_TEMPLATE
 from transformers import AutoTokenizer, GenerationConfig, Qwen2ForCausalLM
+
+from qwenkit.tokenizer.bpe import CHAT
 
 SAMPLING = {"repetition_penalty": 1.1, "temperature": 0.7, "top_p": 0.8, "top_k": 20}
 
@@ -129,7 +131,7 @@ def axolotl(folder):
     generation = {"bos_token_id": FIRST, "do_sample": True, "eos_token_id": FIRST,
                   "max_new_tokens": 2048, "transformers_version": "4.49.0"}  # fmt: skip
     tokens = QWEN_TOKENS | {FIRST + 22: ("<|pad|>", True), FIRST + 23: ("<reason>", False)}
-    settings = settings_of(tokens, chat_template=CHATML, eos_token="<|im_end|>",
+    settings = settings_of(tokens, chat_template=CHAT, eos_token="<|im_end|>",
                            extra_special_tokens={}, pad_token="<|pad|>")  # fmt: skip
     papers = ("README.md", "debug.log", "axolotl_config.yaml", "training_args.bin")
     write_folder(folder, {"_name_or_path": "Qwen/Qwen2.5-Coder-7B", **config}, generation, settings,

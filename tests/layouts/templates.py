@@ -48,8 +48,3 @@ R1_TEMPLATE = (
     "{%- set ns.tool = true -%}{{'<|EOT|>' + message['content']}}{%- endif %}{%- endfor -%}"
     "{% if add_generation_prompt and not ns.tool %}{{'<｜Assistant｜><think>\\n'}}{% endif %}"
 )
-CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
-    "{{ message['content'] + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
