@@ -99,6 +99,8 @@ def forecast(name: str, values: Sequence[Any], options: Mapping[str, Any] | None
         return widths
     if name in ("indent", "expandtabs"):
         return (text.count("\n") + text.count("\t") + 1) * (widths + sizes)
+    if name == "translate":
+        return len(text) * max((len(str(new)) for new in _members(given)), default=0)
     if name == "replace":
         old, new = [*(str(g) for g in given), "", ""][:2]
         return text.count(old) * len(new)
@@ -107,6 +109,10 @@ def forecast(name: str, values: Sequence[Any], options: Mapping[str, Any] | None
     if name in ("wordwrap", "urlize", "striptags", "xmlattr", "tojson"):
         return (len(text) // 100 + 1) * sizes + _levels(own) * (widths + sizes)
     return 0
+
+
+def _members(tables: Sequence[Any]) -> list[Any]:
+    return [new for table in tables if isinstance(table, dict) for new in table.values()]
 
 
 def _levels(value: Any, depth: int = 1) -> int:

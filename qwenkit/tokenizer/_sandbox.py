@@ -53,6 +53,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         self.tick, self.made = budget.tick, budget.made
         self.filters |= {"tojson": _tojson}
         self.filters = {name: self._measured(name, do) for name, do in self.filters.items()}
+        self.tests = {name: self._measured("", do) for name, do in self.tests.items()}
         self.globals |= {
             "raise_exception": _refuse, "namespace": _Namespace,
             "strftime_now": lambda form: datetime.now().strftime(form),
@@ -79,15 +80,16 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def call(self, context: Context, function: Any, *args: Any, **kwargs: Any) -> Any:
         """Call a method, macro or function if what it makes is not too large."""
         self.budget.tick()
-        owner = getattr(function, "__self__", None)
+        method = getattr(function, "__wrapped__", function)  # the sandbox wraps str.format
+        owner = getattr(method, "__self__", None)
         if isinstance(owner, str | bytes | int):
-            name = getattr(function, "__name__", "")
+            name = getattr(method, "__name__", "")
             self.budget.spend(forecast(name, (owner, *args), kwargs))
         self.budget.measure([*args, *kwargs.values()])
         return self.budget.made(super().call(context, function, *args, **kwargs))
 
     def _measured(self, name: str, do: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a filter that is measured."""
+        """Return a filter, or a test, that is measured."""
 
         @functools.wraps(do)  # keeps how Jinja is to call it
         def measured(*args: Any, **kwargs: Any) -> Any:
