@@ -189,7 +189,7 @@ def fill(
         InputError: an argument out of its range.
         TokenizerError: the vocabulary has no FIM tokens.
     """
+    prompt = tokenizer.fim(before, after)
     own = default_stops(model, tokenizer) if stop_ids is None else stop_ids
     stops = GenerationConfig(stop_ids=own).stops(model).union(tokenizer.fim_stop_ids)
-    prompt = tokenizer.fim(before, after)
     return complete(model, tokenizer, prompt, max_new_tokens, stop_ids=stops, **options)

@@ -62,30 +62,28 @@ def _of_pipeline(
     ):
         raise TokenizerError(f"{PIPELINE} cannot be read (its added_tokens are not tokens)")
     stated = _merged(listed or [], special)
-    if stated != (listed or []) or data.get("truncation") or data.get("padding"):
-        data |= {"truncation": None, "padding": None, "added_tokens": stated}
-        text = json.dumps(data)
-    else:
-        text = as_text(files, PIPELINE)
+    changed = stated != (listed or [])
+    text = json.dumps(data | {"added_tokens": stated}) if changed else as_text(files, PIPELINE)
     with refusing(f"{PIPELINE} cannot be read; fetch it again"):
-        return tokenizers.Tokenizer.from_str(text), stated
+        backend = tokenizers.Tokenizer.from_str(text)
+        backend.no_truncation()
+        backend.no_padding()
+        return backend, stated
 
 
 def _merged(listed: list[dict[str, Any]], special: SpecialTokens) -> list[dict[str, Any]]:
     """Return tokenizer.json's added tokens, with those that only the settings have."""
-    merged = list(listed)
-    place = {entry["content"]: index for index, entry in enumerate(listed)}
+    merged = {entry["content"]: entry for entry in listed}
     for entry in special.added.values():
-        if entry["content"] not in place:
-            merged.append(entry)
-        elif listed[place[entry["content"]]]["id"] != entry["id"]:
+        text = entry["content"]
+        known = merged.get(text, entry)
+        if known["id"] != entry["id"]:
             raise TokenizerError(
-                f"token {entry['content']!r:.80} has the id {entry['id']} in the settings and "
-                f"{listed[place[entry['content']]]['id']!r:.80} in {PIPELINE}"
+                f"token {text!r:.80} has the id {entry['id']} in the settings and "
+                f"{known['id']!r:.80} in {PIPELINE}"
             )
-        else:  # the settings' flags win, as in transformers
-            merged[place[entry["content"]]] = listed[place[entry["content"]]] | entry
-    return merged
+        merged[text] = known | entry if special.decides else known
+    return list(merged.values()) if special.added else listed
 
 
 def _of_vocabulary(files: Mapping[str, bytes], special: SpecialTokens) -> tokenizers.Tokenizer:

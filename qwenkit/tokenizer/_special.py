@@ -33,12 +33,14 @@ class SpecialTokens:
 
     Attributes:
         added: id -> entry as in tokenizer.json's added_tokens.
+        decides: whether the flags in `added` win over those in tokenizer.json.
         named: name -> token, such as eos_token -> `<|im_end|>`; None: there is none.
         extra: further special tokens.
         first, last: whether bos and eos are put around a text (for vocab.json alone).
     """
 
     added: dict[int, dict[str, Any]]
+    decides: bool
     named: dict[str, AddedToken | None]
     extra: list[AddedToken]
     first: bool
@@ -73,6 +75,7 @@ def read_special(files: Mapping[str, bytes]) -> SpecialTokens:
     order = [*(name for name in NAMED if name in named), *(n for n in named if n not in NAMED)]
     return SpecialTokens(
         added=added,
+        decides=_DECODER in config,
         named={name: _token(name, named[name], by_text) for name in order},
         extra=[t for t in (_token("extra", f, by_text) for f in found) if t is not None]
         if isinstance(found, list)
