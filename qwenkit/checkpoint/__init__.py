@@ -10,6 +10,7 @@ from qwenkit.checkpoint._saving import (
     write_checkpoint,
     write_tensors,
 )
+from qwenkit.checkpoint._values import read_alone
 
 __all__ = [
     "INDEX",
@@ -17,6 +18,7 @@ __all__ = [
     "Checkpoint",
     "Layout",
     "TensorInfo",
+    "read_alone",
     "read_header",
     "read_index",
     "refuse_to_save",

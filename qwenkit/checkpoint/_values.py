@@ -5,12 +5,12 @@ from __future__ import annotations
 from io import BufferedReader
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from qwenkit.checkpoint._header import TensorInfo
 from qwenkit.errors import CheckpointError
-from qwenkit.files import shown
+from qwenkit.files import printable, shown
 
 FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 STORED = {**FLOATS, "I8": torch.int8}
@@ -43,6 +43,30 @@ def read(
         _fill(raw, part, info)
         if cast:
             chunk.copy_(part.view(stored))
+    return tensor
+
+
+def read_alone(info: TensorInfo) -> Tensor:
+    """Return one stored tensor, of any dtype that torch has; mapped, where the file can be.
+
+    Raises:
+        CheckpointError: of a dtype that torch does not have, or the file cannot be read.
+    """
+    try:
+        with safe_open(info.file, "pt") as mapped:
+            tensor: Tensor = mapped.get_tensor(info.name)
+    except (OSError, SafetensorError) as error:
+        if info.dtype not in STORED:
+            wrong = f"{printable(info.name)} is stored as {info.dtype}, which qwenkit cannot read"
+            raise CheckpointError(wrong) from None
+        # One tensor of an unknown dtype keeps the library from the others in its file.
+        try:
+            with info.file.open("rb") as raw:
+                tensor = torch.empty(info.shape, dtype=STORED[info.dtype])
+                raw.seek(info.start)
+                _fill(raw, tensor.view(-1).view(torch.uint8), info)
+        except OSError:
+            raise CheckpointError(f"{info.file} cannot be read: {error}") from None
     return tensor
 
 
