@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import torch
+from chat_templates import QWEN_TEMPLATE
 from safetensors.torch import save_file
-from templates import QWEN_TEMPLATE
 from transformers import AutoConfig, Qwen2ForCausalLM
 
 from qwenkit.tokenizer import byte_alphabet

@@ -6,6 +6,7 @@ which keys they hold is as in the repositories and tools that each function name
 
 import shutil
 
+from chat_templates import QWEN_TEMPLATE, R1_TEMPLATE
 from folder_parts import (
     BEGIN,
     END,
@@ -20,7 +21,6 @@ from folder_parts import (
     write,
     write_folder,
 )  # fmt: skip
-from templates import QWEN_TEMPLATE, R1_TEMPLATE
 from transformers import AutoTokenizer, GenerationConfig, Qwen2ForCausalLM
 
 from qwenkit.tokenizer.bpe import CHAT
