@@ -18,6 +18,8 @@ EMBEDDED = next((place for place in _PLACES if (place / "config.json").is_file()
 FILES = (
     "config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json",
     "model-*.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+    "additional_chat_templates/*.jinja",
 )  # fmt: skip
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
