@@ -41,11 +41,14 @@ def chat_text(
     for name in _THEIRS:
         if name in variables:
             raise TokenizerError(f"{name} is not an argument of chat; it returns the text")
-    values = {name: _plain(value) for name, value in known.items()} | _plain(dict(variables))
     for name in ("tools", "documents"):
         _check_list(name, known[name])
     template = choose(tokenizer.chat_templates, chat_template, known["tools"] is not None)
-    given = {"messages": _messages(messages)}
+    try:
+        values = _plain({**known, **variables})
+        given = {"messages": _messages(messages)}
+    except RecursionError:
+        raise TokenizerError("the messages are nested too deeply, or hold themselves") from None
     try:
         return ChatText(render(template, {**tokenizer.named, **given, **values}))
     except Exception as error:  # a template is a program: it may fail in any way

@@ -48,7 +48,7 @@ def choose(templates: Mapping[str, str], asked: str | None, with_tools: bool) ->
     if asked is not None and (asked in templates or "{" in asked):
         return templates.get(asked, asked)
     if asked is not None:
-        raise TokenizerError(f"there is no chat template named {asked!r}; there are: {names}")
+        raise TokenizerError(f"there is no chat template named {asked!r:.80}; there are: {names}")
     for name in ("tool_use", DEFAULT) if with_tools else (DEFAULT,):
         if name in templates:
             return templates[name]
