@@ -25,7 +25,9 @@ def _in_settings(value: object) -> dict[str, str]:
         return {DEFAULT: value}
     found = {}
     for entry in value if isinstance(value, list) else ():
-        name, text = (entry.get("name"), entry.get("template")) if isinstance(entry, dict) else (0, 0)
+        name, text = (
+            (entry.get("name"), entry.get("template")) if isinstance(entry, dict) else (0, 0)
+        )
         if isinstance(name, str) and isinstance(text, str):
             found[name] = text
     return found

@@ -177,7 +177,7 @@ class Tokenizer:
         """
         known = {"tools": tools, "documents": documents}
         given = known | {"add_generation_prompt": add_generation_prompt}
-        return chat_text(self, messages, chat_template, given, variables)
+        return chat_text(self.chat_templates, self.named, messages, chat_template, given, variables)
 
     def special_id(self, token: str) -> int:
         """Return the id of a special token.

@@ -29,11 +29,20 @@ def tuned(toy, tmp_path_factory):
     data = json.loads((folder / "tokenizer.json").read_text("utf-8"))
     for token in ("<tool_call>", "</tool_call>"):
         last = data["added_tokens"][-1]
-        data["added_tokens"].append(last | {"id": last["id"] + 1, "content": token, "special": False})
-    first, text = {"SpecialToken": {"id": BOS, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+        data["added_tokens"].append(
+            last | {"id": last["id"] + 1, "content": token, "special": False}
+        )
+    first, text = (
+        {"SpecialToken": {"id": BOS, "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}},
+    )
     named = {BOS: {"id": BOS, "ids": [toy[1].special[BOS]], "tokens": [BOS]}}
-    data["post_processor"] = {"type": "TemplateProcessing", "single": [first, text],
-                              "pair": [first, text], "special_tokens": named}
+    data["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [first, text],
+        "pair": [first, text],
+        "special_tokens": named,
+    }
     write_json(folder / "tokenizer.json", data)
     settings = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
     template = "{{ bos_token }}" + settings["chat_template"]
@@ -57,7 +66,11 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 def test_the_tokenizers_eos_ends_a_text_and_so_does_the_models(tuned, way, end, monkeypatch):
     both = tuned[:2]
-    says(both[0], monkeypatch, [*both[1].encode("one", add_special_tokens=False), both[1].special[end]])
+    says(
+        both[0],
+        monkeypatch,
+        [*both[1].encode("one", add_special_tokens=False), both[1].special[end]],
+    )
     assert WAYS[way](both) == "one"
 
 
@@ -95,12 +108,20 @@ def test_a_chat_has_one_bos_and_a_plain_prompt_has_one_too(tuned):
 def test_a_token_that_shows_in_text_may_be_a_stop_string(tuned, monkeypatch):
     both = tuned[:2]
     ids = both[1].encode("a<tool_call>b</tool_call>c", add_special_tokens=False)
-    for stops, want in ([["</tool_call>"], "a<tool_call>b"], [["l>b"], "a<tool_cal"], [["<tool"], "a"]):
+    for stops, want in (
+        [["</tool_call>"], "a<tool_call>b"],
+        [["l>b"], "a<tool_cal"],
+        [["<tool"], "a"],
+    ):
         says(both[0], monkeypatch, [*ids, both[1].eos_id])
         assert complete(*both, "x", stop_strings=stops) == want
 
 
-@pytest.mark.parametrize("stop", ["<|im_end|>", "<|im_end|>\n", "x<|file_sep|>", "<|im_end|><tool_call>"])
+@pytest.mark.parametrize(
+    "stop", ["<|im_end|>", "<|im_end|>\n", "x<|file_sep|>", "<|im_end|><tool_call>"]
+)
 def test_a_stop_string_with_a_special_token_is_refused(tuned, stop):
-    with pytest.raises(InputError, match=r"special token.* which is not text; put its id, \d+, into"):
+    with pytest.raises(
+        InputError, match=r"special token.* which is not text; put its id, \d+, into"
+    ):
         complete(*tuned[:2], "x", stop_strings=[stop])
