@@ -42,7 +42,7 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
     for name, part in (("rope_parameters", rope), ("rope_scaling", scaling)):
         if not isinstance(part, dict):
             raise ConfigError(f"{name} is {shown(part)}; it must be an object or null")
-    _merge(values, "rope_theta", rope.get("rope_theta"), "rope_parameters.rope_theta")
+        _merge(values, "rope_theta", part.get("rope_theta"), f"{name}.rope_theta")
     _merge(values, "dtype", values.pop("torch_dtype", None), "torch_dtype")
     if values.get("dtype", "") is None:
         del values["dtype"]
