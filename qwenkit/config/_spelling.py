@@ -17,7 +17,11 @@ REQUIRED = (
 _HARMLESS = {
     "architectures", "transformers_version", "_name_or_path", "use_cache", "attention_dropout",
     "auto_map", "output_attentions", "output_hidden_states", "return_dict", "id2label", "label2id",
-    "problem_type", "chunk_size_feed_forward", "transformers_weights",
+    "problem_type", "chunk_size_feed_forward", "transformers_weights", "_attn_implementation",
+    "_attn_implementation_autoset", "pretraining_tp", "pruned_heads", "tie_encoder_decoder",
+    "torchscript", "tokenizer_class", "prefix", "model_name", "unsloth_fixed", "unsloth_version",
+    # older ones of generation, which generation_config.json took over
+    "do_sample", "max_length", "temperature", "top_k", "top_p", "repetition_penalty",
 }  # fmt: skip
 # Keys that would change the result, each with the value (besides null) at which it does not.
 _ONLY_WITHOUT_EFFECT = {
@@ -47,7 +51,10 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
     if values.get("dtype", "") is None:
         del values["dtype"]
     trained = values.get("max_position_embeddings")
-    values["rope_scaling"] = _rope_scaling({**rope, **scaling}, trained)
+    rope = dict(rope)
+    for name, value in scaling.items():
+        _merge(rope, name, value, f"rope_scaling.{name}")
+    values["rope_scaling"] = _rope_scaling(rope, trained)
     if values.get("quantization_config") == INT8:
         del values["quantization_config"]
         values["quantization"] = "int8"

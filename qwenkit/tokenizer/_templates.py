@@ -69,20 +69,20 @@ def write_templates(
         return
     for name in [name for name in files if name.startswith(TEMPLATES)]:
         del files[name]
-    in_files = files.pop(TEMPLATE, None) is not None or not _in_one_setting(now)
     settings = parsed(files, SETTINGS)
-    had = settings.pop(_KEY, None) is not None
-    if in_files or (before and not had):
+    had = settings.get(_KEY) is not None
+    listed = isinstance(settings.get(_KEY), list)
+    in_files = files.pop(TEMPLATE, None) is not None or not (listed or set(now) <= {DEFAULT})
+    if in_files or not now or (before and not had):
+        settings.pop(_KEY, None)
         for name, text in now.items():
             if "/" in name or "\\" in name or name in ("", ".", ".."):
                 raise TokenizerError(f"a chat template cannot be named {name!r}")
             path = TEMPLATE if name == DEFAULT else f"{TEMPLATES}/{name}.jinja"
             files[path] = text.encode("utf-8", "replace")
-    elif now:
+    elif listed:
+        settings[_KEY] = [{"name": name, "template": text} for name, text in now.items()]
+    else:
         settings[_KEY] = now[DEFAULT]
     if had or _KEY in settings:
         files[SETTINGS] = as_json(settings)
-
-
-def _in_one_setting(templates: Mapping[str, str]) -> bool:
-    return set(templates) <= {DEFAULT}
