@@ -56,10 +56,7 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
             "rope_parameters and rope_scaling differ; they must agree, or one be gone"
         )
     trained = values.get("max_position_embeddings")
-    rope = dict(rope)
-    for name, value in scaling.items():
-        _merge(rope, name, value, f"rope_scaling.{name}")
-    values["rope_scaling"] = _rope_scaling(rope, trained)
+    values["rope_scaling"] = _rope_scaling({**rope, **scaling}, trained)
     if values.get("quantization_config") == INT8:
         del values["quantization_config"]
         values["quantization"] = "int8"

@@ -221,8 +221,6 @@ RELATED_BAD = [
      "rope_parameters and rope_scaling differ"),
     ({"rope_scaling": {**YARN, "rope_theta": 100.0}},
      "rope_theta is 1000000.0 and rope_scaling.rope_theta is 100.0; they must agree"),
-    ({"rope_parameters": {"rope_type": "default"}, "rope_scaling": {"rope_type": "yarn"}},
-     "rope_type is 'default' and rope_scaling.rope_type is 'yarn'; they must agree"),
     ({"dtype": "float32"}, "dtype is 'float32' and torch_dtype is 'bfloat16'; they must agree"),
     *(({name: ABSENT}, f"missing {name}; {EVERY}") for name in (
         "model_type", "num_hidden_layers", "rms_norm_eps", "rope_theta",
