@@ -58,6 +58,7 @@ def load_pretrained(
         )
     model = _load(checkpoint, *plan)
     model.num_tokens = min(tokenizer.num_tokens, size)
+    tokenizer.rows = size if tokenizer.num_tokens > size else None
     return model, tokenizer
 
 

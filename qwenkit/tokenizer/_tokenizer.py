@@ -22,7 +22,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from torch import Tensor
 
-from qwenkit.errors import ConfigError, TokenizerError
+from qwenkit.errors import ConfigError, TokenizerError, shown
 from qwenkit.files import read_json_object, replacing, write_json
 
 _VISIBLE = {" ": "·", "\n": "↵", "\t": "→", "\r": "␍"}
@@ -34,6 +34,7 @@ class Tokenizer:
     Attributes:
         special: special token -> id, as `<|im_end|>` -> 151645.
         num_tokens: one more than the largest id; the rest of a model's vocabulary is padding.
+        rows: ids that the model has rows for, where those are fewer than `num_tokens`; else None.
         chat_template: the folder's own chat template (Jinja), or None.
 
     Args:
@@ -58,6 +59,7 @@ class Tokenizer:
         self.num_tokens = _count(self.backend)
         if not self.num_tokens:
             raise TokenizerError(f"{path} holds no tokens; fetch it again")
+        self.rows: int | None = None  # load_pretrained sets it
         self.chat_template = _chat_template(folder)
 
     def encode(self, text: str, special: bool = True) -> list[int]:
@@ -69,16 +71,27 @@ class Tokenizer:
                 ordinary characters, as they should be in text from untrusted sources.
 
         Raises:
-            TokenizerError: not a str, or not valid Unicode.
+            TokenizerError: not a str, not valid Unicode, or a token that the model has no row for.
         """
         if not isinstance(text, str):
             raise TokenizerError(f"text is a {type(text).__name__}; it must be a str")
         self.backend.encode_special_tokens = not special
         try:
-            return list(self.backend.encode(text, add_special_tokens=False).ids)
+            ids = list(self.backend.encode(text, add_special_tokens=False).ids)
         except (UnicodeEncodeError, TypeError):  # the library's answers to half a surrogate pair
             wrong = "text is not valid Unicode: it holds half of a surrogate pair"
             raise TokenizerError(wrong) from None
+        return self._with_rows(ids)
+
+    def _with_rows(self, ids: list[int]) -> list[int]:
+        """Return the ids; refuse one that was added to the tokenizer alone."""
+        largest = max(ids, default=0) if self.rows is not None else 0
+        if self.rows is not None and largest >= self.rows:
+            raise TokenizerError(
+                f"the text holds {shown(self.backend.id_to_token(largest))} (id {largest}), which "
+                f"was added to the tokenizer alone: the model's ids end at {self.rows - 1}"
+            )
+        return ids
 
     def __call__(self, text: str, special: bool = True) -> Int[Tensor, "1 T"]:
         """Return the ids of a text as the (1, T) tensor that a model takes."""
