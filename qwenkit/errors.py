@@ -7,6 +7,7 @@ derives from that as well. A message says what was expected, what came, and what
 
 import sys
 import warnings
+from collections.abc import Iterable
 
 # Frames of these packages are not the reader's own code.
 _FOREIGN = ("qwenkit", "torch", "jaxtyping", "importlib")
@@ -62,3 +63,37 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _FOREIGN:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
+
+
+def shown(value: object, most: int = 500) -> str:
+    r"""Return a value's `repr`, for a message: one line without control characters, cut if long.
+
+    >>> shown("\x1b[2J"), shown("x" * 1000, most=10)
+    ("'\\x1b[2J'", "'xxxxxxxxx... (1,002 characters)")
+    """
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return f"a {type(value).__name__} too large to show"
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+
+
+def printable(text: str, most: int = 200) -> str:
+    r"""Return a name from a file as a terminal may show it: escaped where needed, cut if long.
+
+    >>> printable("model.norm"), printable("\x1b[2J")
+    ('model.norm', '\\x1b[2J')
+    """
+    plain = text if text.isprintable() else shown(text, 10 * most)[1:-1]
+    return plain if len(plain) <= most else f"{plain[:most]}..."
+
+
+def few(items: Iterable[str], most: int = 5, between: str = ", ") -> str:
+    """Join what a message lists; of many items only the first, and their number.
+
+    >>> few(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    every = list(items)
+    more = len(every) - most
+    return between.join(every[:most]) + (f" and {more:,} more" if more > 0 else "")

@@ -15,13 +15,13 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qwenkit.errors import CheckpointError, ConfigError, InputError, QwenkitError
+from qwenkit.errors import CheckpointError, ConfigError, InputError, QwenkitError, shown
 
 try:
     import fcntl
@@ -285,40 +285,6 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
         text = json.dumps(data, indent=2)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", "utf-8")
-
-
-def shown(value: object, most: int = 500) -> str:
-    r"""Return a value's `repr`, for a message: one line without control characters, cut if long.
-
-    >>> shown("\x1b[2J"), shown("x" * 1000, most=10)
-    ("'\\x1b[2J'", "'xxxxxxxxx... (1,002 characters)")
-    """
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no integer of more than 4,300 digits
-        return f"a {type(value).__name__} too large to show"
-    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
-
-
-def printable(text: str, most: int = 200) -> str:
-    r"""Return a name from a file as a terminal may show it: escaped where needed, cut if long.
-
-    >>> printable("model.norm"), printable("\x1b[2J")
-    ('model.norm', '\\x1b[2J')
-    """
-    plain = text if text.isprintable() else shown(text, 10 * most)[1:-1]
-    return plain if len(plain) <= most else f"{plain[:most]}..."
-
-
-def few(items: Iterable[str], most: int = 5, between: str = ", ") -> str:
-    """Join what a message lists; of many items only the first, and their number.
-
-    >>> few(["a", "b", "c"], most=2)
-    'a, b and 1 more'
-    """
-    every = list(items)
-    more = len(every) - most
-    return between.join(every[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def format_bytes(count: float) -> str:

@@ -9,17 +9,22 @@ import pytest
 
 import qwenkit as qk
 from qwenkit import files
-from qwenkit.errors import CheckpointError, ConfigError, InputError, TokenizerError
+from qwenkit.errors import (
+    CheckpointError,
+    ConfigError,
+    InputError,
+    TokenizerError,
+    few,
+    printable,
+    shown,
+)
 from qwenkit.files import (
     clear_leftovers,
     expanded,
-    few,
-    printable,
     read_json_object,
     replacing,
     saving,
     settle,
-    shown,
     temporary_name,
     write_json,
 )

@@ -19,8 +19,8 @@ from qwenkit.checkpoint._header import TensorInfo, read_header_and_metadata
 from qwenkit.checkpoint._names import can_be_derived, expected_names
 from qwenkit.checkpoint._values import FLOATS, STORED, new_buffer, read
 from qwenkit.config import QwenConfig
-from qwenkit.errors import CheckpointError
-from qwenkit.files import expanded, printable, settle, shown
+from qwenkit.errors import CheckpointError, printable, shown
+from qwenkit.files import expanded, settle
 
 _MOST = 5  # problems that an error lists; `Checkpoint.problems` has them all
 

@@ -8,7 +8,7 @@ from qwenkit.checkpoint._header import TensorInfo
 from qwenkit.checkpoint._names import EMBEDDING, HEAD, can_be_derived
 from qwenkit.checkpoint._values import FLOATS, STORED, same_values
 from qwenkit.config import QwenConfig
-from qwenkit.files import few, printable, shown
+from qwenkit.errors import few, printable, shown
 
 Pair = tuple[TensorInfo, TensorInfo]
 _TIED_HINT = " (is the head tied? then config.json must say tie_word_embeddings: true)"

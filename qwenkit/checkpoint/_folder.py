@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from qwenkit.errors import CheckpointError, ConfigError
-from qwenkit.files import read_json_object, shown
+from qwenkit.errors import CheckpointError, ConfigError, shown
+from qwenkit.files import read_json_object
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD = re.compile(r"model(-[0-9a-f]+)?-\d{5}-of-\d{5}\.safetensors")

@@ -19,8 +19,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from qwenkit.errors import CheckpointError
-from qwenkit.files import shown
+from qwenkit.errors import CheckpointError, shown
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 BYTES_OF_DTYPE = {

@@ -20,8 +20,8 @@ from qwenkit.checkpoint._checkpoint import Layout
 from qwenkit.checkpoint._folder import INDEX, SHARD, SINGLE, read_index
 from qwenkit.checkpoint._values import FLOATS
 from qwenkit.config import QwenConfig
-from qwenkit.errors import CheckpointError, ConfigError
-from qwenkit.files import Save, expanded, few, saving, settle, to_disk, write_json
+from qwenkit.errors import CheckpointError, ConfigError, few
+from qwenkit.files import Save, expanded, saving, settle, to_disk, write_json
 
 SHARD_BYTES = 5_000_000_000
 

@@ -9,8 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from qwenkit.checkpoint._header import TensorInfo
-from qwenkit.errors import CheckpointError
-from qwenkit.files import printable, shown
+from qwenkit.errors import CheckpointError, printable, shown
 
 FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 STORED = {**FLOATS, "I8": torch.int8}

@@ -15,8 +15,8 @@ import torch
 from qwenkit.checkpoint import Checkpoint
 from qwenkit.config import QwenConfig
 from qwenkit.device import default_dtype, free_memory, known_problem, pick_device
-from qwenkit.errors import QwenkitError
-from qwenkit.files import format_bytes, printable, shown
+from qwenkit.errors import QwenkitError, printable, shown
+from qwenkit.files import format_bytes
 from qwenkit.model import QwenForCausalLM
 from qwenkit.pretrained import EMBEDDED, cached_models
 from qwenkit.pretrained.compare import compare_with_cpu

@@ -8,66 +8,21 @@ from the shapes alone, without a model.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from qwenkit.config._rules import make_floats, wrong, wrong_float, wrong_int
 from qwenkit.config._spelling import INT8, one_spelling, refuse_or_warn_of_unread, respelled
-from qwenkit.errors import ConfigError
-from qwenkit.files import few, read_json_object, shown
+from qwenkit.config._yarn import YarnScaling
+from qwenkit.errors import ConfigError, few, shown
+from qwenkit.files import read_json_object
 
 BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2, "float16": 2}
-_LARGEST = 2**63 - 1  # of an integer in torch
-_LEAST, _MOST = 1e-30, 1e30  # of YaRN's numbers
 _MOST_LAYERS = 10_000  # a damaged number would fill the memory with the names of its tensors
 FULL, SLIDING = "full_attention", "sliding_attention"  # what layer_types may hold
 _QWEN2 = "'qwen2' (Qwen2, Qwen2.5 and Qwen2.5-Coder)"
-
-
-@dataclass(frozen=True)
-class YarnScaling:
-    """YaRN's settings for contexts longer than the trained one (Peng et al. 2023, section 3).
-
-    Attributes:
-        factor: how many times longer than the trained context.
-        original_max_position_embeddings: the trained context, in tokens.
-        attention_factor: multiplies cos and sin; None: 0.1 ln(factor) + 1.
-        beta_fast: pairs that rotate at least this often over the trained context keep their
-            frequency.
-        beta_slow: the frequency of pairs that rotate at most this often is divided by `factor`.
-    """
-
-    factor: float
-    original_max_position_embeddings: int
-    attention_factor: float | None = None
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Make the numbers floats: torch computes with no integer beyond 64 bits."""
-        _make_floats(self, "factor", "attention_factor", "beta_fast", "beta_slow")
-
-    def problems(self) -> list[str]:
-        """List what is wrong with these values; empty when nothing is."""
-        numbers = ["factor", "beta_fast", "beta_slow"]
-        numbers += [] if self.attention_factor is None else ["attention_factor"]
-        found = [_wrong_float(f"rope_scaling.{name}", getattr(self, name)) for name in numbers]
-        if not any(found):  # beyond these, a logarithm in YaRN is of 0 or of infinity
-            rule = f"between {_LEAST:g} and {_MOST:g}"
-            extreme = [name for name in numbers if not _LEAST <= getattr(self, name) <= _MOST]
-            found += [_wrong(f"rope_scaling.{n}", getattr(self, n), rule) for n in extreme]
-        trained = "original_max_position_embeddings"
-        found.append(_wrong_int(f"rope_scaling.{trained}", getattr(self, trained)))
-        comparable = not any(found)
-        if comparable and self.factor < 1:
-            rule = "at least 1 (it lengthens the context)"
-            found.append(_wrong("rope_scaling.factor", self.factor, rule))
-        if comparable and self.beta_fast <= self.beta_slow:
-            rule = f"larger than beta_slow ({self.beta_slow})"
-            found.append(_wrong("rope_scaling.beta_fast", self.beta_fast, rule))
-        return [problem for problem in found if problem]
 
 
 @dataclass(frozen=True)
@@ -112,7 +67,7 @@ class QwenConfig:
     def __post_init__(self) -> None:
         """Fill in what follows from other fields, then refuse values that no model can have."""
         fill = object.__setattr__  # the dataclass is frozen for everyone else
-        _make_floats(self, "rms_norm_eps", "rope_theta", "initializer_range")
+        make_floats(self, "rms_norm_eps", "rope_theta", "initializer_range")
         if isinstance(self.eos_token_id, int | list):
             eos = self.eos_token_id
             fill(self, "eos_token_id", tuple(eos) if isinstance(eos, list) else (eos,))
@@ -121,7 +76,7 @@ class QwenConfig:
         derived = self.head_dim is None
         if derived:
             sizes = (self.hidden_size, self.num_attention_heads)
-            valid = not any(_wrong_int("", size) for size in sizes)
+            valid = not any(wrong_int("", size) for size in sizes)
             fill(self, "head_dim", self.hidden_size // self.num_attention_heads if valid else 1)
         problems = self._wrong_types() or self._wrong_relations(derived)
         if problems:
@@ -133,13 +88,13 @@ class QwenConfig:
             "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
             "num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings",
         )  # fmt: skip
-        found = [_wrong_int(name, getattr(self, name)) for name in sizes]
-        found.append(_wrong_int("max_window_layers", self.max_window_layers, least=0))
+        found = [wrong_int(name, getattr(self, name)) for name in sizes]
+        found.append(wrong_int("max_window_layers", self.max_window_layers, least=0))
         if self.sliding_window is not None:
-            found.append(_wrong_int("sliding_window", self.sliding_window))
-        found += [_wrong_int(name, token, least=0) for name, token in self._special_tokens()]
+            found.append(wrong_int("sliding_window", self.sliding_window))
+        found += [wrong_int(name, token, least=0) for name, token in self._special_tokens()]
         numbers = ("rms_norm_eps", "rope_theta", "initializer_range")
-        found += [_wrong_float(name, getattr(self, name)) for name in numbers]
+        found += [wrong_float(name, getattr(self, name)) for name in numbers]
         for name, allowed, rule in (
             ("tie_word_embeddings", (True, False), "true or false"),
             ("use_sliding_window", (True, False), "true or false"),
@@ -150,7 +105,7 @@ class QwenConfig:
         ):
             value = getattr(self, name)
             if (type(value), value) not in [(type(one), one) for one in allowed]:  # 1 == True
-                found.append(_wrong(name, value, rule))
+                found.append(wrong(name, value, rule))
         if self.rope_scaling is not None:
             found += self.rope_scaling.problems()
         return [problem for problem in found if problem]
@@ -171,12 +126,12 @@ class QwenConfig:
              "even, because RoPE rotates pairs of dimensions"),
         )  # fmt: skip
         broken = ((name, rule) for name, holds, rule in rules if not holds)
-        found = [_wrong(name, getattr(self, name), rule) for name, rule in broken]
+        found = [wrong(name, getattr(self, name), rule) for name, rule in broken]
         if self.rope_scaling is not None and self.rope_theta == 1:
-            found.append(_wrong("rope_theta", 1.0, "another number than 1 where YaRN scales it"))
+            found.append(wrong("rope_theta", 1.0, "another number than 1 where YaRN scales it"))
         rule = f"below vocab_size ({self.vocab_size})"
         tokens = self._special_tokens()
-        found += [_wrong(name, token, rule) for name, token in tokens if token >= self.vocab_size]
+        found += [wrong(name, token, rule) for name, token in tokens if token >= self.vocab_size]
         if self.use_sliding_window and self.sliding_window is None:
             found.append(
                 "sliding_window is missing; it must be given where use_sliding_window is true"
@@ -295,7 +250,7 @@ class QwenConfig:
         """
         try:
             if data.get("model_type", "qwen2") != "qwen2":  # another family: say that first
-                raise ConfigError(_wrong("model_type", data["model_type"], _QWEN2))
+                raise ConfigError(wrong("model_type", data["model_type"], _QWEN2))
             config, unread = cls._read(data)
             refuse_or_warn_of_unread(unread, where)
             return config
@@ -342,32 +297,3 @@ class QwenConfig:
 
 def _given(values: QwenConfig | YarnScaling) -> dict[str, Any]:
     return {name: value for name, value in asdict(values).items() if value is not None}
-
-
-def _make_floats(values: QwenConfig | YarnScaling, *names: str) -> None:
-    """Replace positive integers among numbers by floats, except those that none can hold."""
-    for name in names:
-        value = getattr(values, name)
-        if type(value) is int and 0 < value <= sys.float_info.max:
-            object.__setattr__(values, name, float(value))
-
-
-def _wrong(name: str, value: Any, rule: str) -> str:
-    return f"{name} is {shown(value)}; it must be {rule}"
-
-
-def _wrong_int(name: str, value: Any, least: int = 1) -> str:
-    """Say what is wrong with a size; an empty string when nothing is."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        return _wrong(name, value, "an integer")
-    if value > _LARGEST:
-        return _wrong(name, value, f"at most {_LARGEST} (64 bits)")
-    return _wrong(name, value, f"at least {least}") if value < least else ""
-
-
-def _wrong_float(name: str, value: Any) -> str:
-    """Say what is wrong with a positive number; an empty string when nothing is."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return _wrong(name, value, "a number")
-    valid = 0 < value <= sys.float_info.max
-    return "" if valid else _wrong(name, value, "greater than 0 and finite")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qwenkit.errors import ConfigError, warn
-from qwenkit.files import few, printable, shown
+from qwenkit.errors import ConfigError, few, printable, shown, warn
 
 REQUIRED = (
     "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",

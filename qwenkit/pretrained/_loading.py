@@ -10,9 +10,9 @@ from torch.overrides import TorchFunctionMode
 
 from qwenkit.checkpoint import Checkpoint
 from qwenkit.device import free_memory, pick_dtype
-from qwenkit.errors import CheckpointError, InputError
+from qwenkit.errors import CheckpointError, InputError, shown
 from qwenkit.fast import accelerate, make_room_for_int8, quantize
-from qwenkit.files import read_json_object, shown
+from qwenkit.files import read_json_object
 from qwenkit.model import QwenForCausalLM
 from qwenkit.pretrained._memory import refuse_what_cannot_fit
 from qwenkit.pretrained._saving import GENERATION, Origin, remember
@@ -58,6 +58,7 @@ def load_pretrained(
         )
     model = _load(checkpoint, *plan)
     model.num_tokens = min(tokenizer.num_tokens, size)
+    tokenizer.rows = size if tokenizer.num_tokens > size else None
     return model, tokenizer
 
 

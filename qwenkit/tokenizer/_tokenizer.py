@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from qwenkit.errors import TokenizerError
+from qwenkit.errors import TokenizerError, shown
 from qwenkit.files import saving
 from qwenkit.tokenizer._chat import ChatText, chat_text
 from qwenkit.tokenizer._files import PIPELINE, as_folder, read_files
@@ -39,6 +39,7 @@ class Tokenizer:
         hidden: those of them that `decode(..., skip_special=True)` leaves out.
         named: what the settings call them, as eos_token -> `<|im_end|>`; templates know these.
         num_tokens: one more than the largest id; the rest of a model's vocabulary is padding.
+        rows: ids that the model has rows for, where those are fewer than `num_tokens`; else None.
         chat_templates: the folder's chat templates (Jinja) by name, mostly one, "default".
 
     Args:
@@ -61,6 +62,7 @@ class Tokenizer:
         self.num_tokens = _count(self.backend)
         if not self.num_tokens:
             raise TokenizerError(f"{folder / PIPELINE} holds no tokens; fetch it again")
+        self.rows: int | None = None  # load_pretrained sets it
         self.chat_templates = read_templates(self._files)
 
     @property
@@ -104,7 +106,7 @@ class Tokenizer:
                 writes its own, nor with special=False.
 
         Raises:
-            TokenizerError: not a str, or not valid Unicode.
+            TokenizerError: not a str, not valid Unicode, or a token that the model has no row for.
         """
         if not isinstance(text, str):
             raise TokenizerError(f"text is a {type(text).__name__}; it must be a str")
@@ -127,7 +129,17 @@ class Tokenizer:
             raise TokenizerError("text is not valid Unicode: it holds half of a surrogate pair")
         with refusing("the tokenizer cannot encode this text"):
             found = backend.encode_batch_fast(texts, add_special_tokens=add)
-            return [list(one.ids) for one in found]
+            return [self._with_rows(list(one.ids)) for one in found]
+
+    def _with_rows(self, ids: list[int]) -> list[int]:
+        """Return the ids; refuse one that was added to the tokenizer alone."""
+        largest = max(ids, default=0) if self.rows is not None else 0
+        if self.rows is not None and largest >= self.rows:
+            raise TokenizerError(
+                f"the text holds {shown(self.backend.id_to_token(largest))} (id {largest}), which "
+                f"was added to the tokenizer alone: the model's ids end at {self.rows - 1}"
+            )
+        return ids
 
     def __call__(
         self, text: str, special: bool = True, *, add_special_tokens: bool | None = None

@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
-from qwenkit.errors import InputError
-from qwenkit.files import shown
+from qwenkit.errors import InputError, shown
 
 
 def require(fits: bool, name: str, value: object, rule: str) -> None:

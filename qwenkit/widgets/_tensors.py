@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from qwenkit.checkpoint import Checkpoint, TensorInfo, read_alone
-from qwenkit.errors import CheckpointError
-from qwenkit.files import printable
+from qwenkit.errors import CheckpointError, printable
 
 BINS = 61  # an odd number: 0 is in the middle of a bin
 CHUNK = 1 << 22  # values that are upcast at a time
