@@ -55,14 +55,6 @@ def test_chats(both, talk):
         assert ours == theirs
 
 
-def test_templates_see_the_special_tokens(both):
-    names = ("bos_token", "eos_token", "pad_token", "unk_token")
-    ours, theirs = qk.Tokenizer(both.folder), AutoTokenizer.from_pretrained(both.folder)
-    ours.chat_template = theirs.chat_template = "|".join(f"{{{{ {name} }}}}" for name in names)
-    talk = TALKS["one message"]
-    assert ours.chat(talk) == theirs.apply_chat_template(talk, tokenize=False)
-
-
 def test_logits_of_a_batch_padded_on_the_left(both):
     prompts = [both.hf_tokenizer(text).input_ids for text in (PROMPT, "x = 面", "a")]
     width = max(map(len, prompts))
