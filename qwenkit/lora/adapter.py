@@ -22,6 +22,7 @@ from qwenkit.model import QwenForCausalLM
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."  # PEFT wraps the model twice before it names its parts
+_KEY = "_loaded_adapter"  # of what the config would say after loading, and what it said
 # PEFT's keys about where the adapter came from or which layers have one: the tensors show that.
 _HARMLESS = {
     "peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "init_lora_weights", "bias",
@@ -60,6 +61,9 @@ def save_adapter(model: QwenForCausalLM, folder: str | Path) -> None:
             tensors[f"{PREFIX}{name}.{part}.weight"] = value.detach().cpu().contiguous()
     folder = Path(folder).expanduser()
     config = _config(model, layers)
+    loaded = vars(next(iter(layers.values()))).get(_KEY)
+    if loaded is not None and loaded[0] == config:  # nothing was changed: what was read stays
+        config = loaded[1]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / WEIGHTS) as temporary:
@@ -97,6 +101,9 @@ def load_adapter(model: QwenForCausalLM, folder: str | Path, *, trainable: bool 
             layer.lora_B.weight.copy_(tensors[f"{name}.lora_B.weight"])
         layer.lora_A.requires_grad_(trainable)
         layer.lora_B.requires_grad_(trainable)
+    layers = lora_layers(model)
+    # With a layer, so that `remove_lora` forgets it and `copy.deepcopy` keeps it.
+    vars(next(iter(layers.values())))[_KEY] = (_config(model, layers), config)
 
 
 def read_adapter(

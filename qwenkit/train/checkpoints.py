@@ -18,15 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from qwenkit.checkpoint import write_tensors
-from qwenkit.errors import CheckpointError, TrainingError
-from qwenkit.files import (
-    clear_leftovers,
-    read_json_object,
-    shown,
-    temporary_name,
-    to_disk,
-    write_json,
-)
+from qwenkit.errors import CheckpointError, TrainingError, shown
+from qwenkit.files import clear_leftovers, read_json_object, temporary_name, to_disk, write_json
 from qwenkit.train import _stored
 from qwenkit.train._checks import at_least
 from qwenkit.train.loop import Callback, Metrics, Trainer
