@@ -67,6 +67,9 @@ def read_special(files: Mapping[str, bytes]) -> SpecialTokens:
     values = dict(config)
     if _DECODER not in config:
         values |= parsed(files, SPECIAL_MAP)
+    odd = [name for name in _AROUND if not isinstance(config.get(name), bool | None)]
+    if odd:
+        raise TokenizerError(f"{SETTINGS}: {odd[0]} is {config[odd[0]]!r:.80}; it must be a bool")
     found: Any = next((values[name] for name in _LISTS if values.get(name)), [])
     if not isinstance(found, list | dict):
         raise TokenizerError(f"{SETTINGS}: the list of special tokens is {found!r:.80}")
