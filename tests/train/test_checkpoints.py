@@ -202,10 +202,11 @@ def test_every_file_is_on_the_disk_before_the_folder_has_its_name(tmp_path, monk
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(link(fd))) or fsync(fd))
     monkeypatch.setattr(Path, "rename", lambda p, to: before.append([*synced]) or rename(p, to))
     folder = save_training(tmp_path, small_trainer())
-    (names,) = ({Path(path).name for path in paths} for paths in before)
+    weights, names = ({Path(path).name for path in paths} for paths in before)
     assert names >= {path.name for path in folder.iterdir()}
-    # the weights are written as model.RANDOM.tmp, and named when they are on the disk
-    assert any(name.startswith("model.") and name.endswith(".tmp") for name in names)
+    # config and weights are written into save.RANDOM.tmp, and moved when they are on the disk
+    assert weights >= {"config.json", "model.safetensors"}
+    assert any(name.startswith("save.") and name.endswith(".tmp") for name in weights)
     assert any(name.startswith("step-") and name.endswith(".tmp") for name in names)  # the folder
     assert synced[-1] == str(tmp_path)  # and that it now has that name
 
