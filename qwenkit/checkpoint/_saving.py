@@ -72,21 +72,16 @@ def write_checkpoint(
     ordered = {name: tensors[name] for name in config.tensor_shapes()}
     floats = (t.dtype for t in ordered.values() if t.dtype != torch.int8)
     stored = str(next(floats)).removeprefix("torch.")
-    if max_shard_bytes is None and ordered.keys() <= layout.files.keys():
-        shards: dict[str, dict[str, Tensor]] = {}
-        for name, tensor in ordered.items():
-            shards.setdefault(layout.files[name], {})[name] = tensor
-    else:
-        parts = _split(ordered, max_shard_bytes or SHARD_BYTES)
-        count = len(parts)
-        names = [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
-        shards = dict(zip(names if count > 1 else [SINGLE], parts, strict=True))
+    shards = _divided(ordered, max_shard_bytes, layout)
     common = next(iter(layout.metadata.values()), {})
     starts: set[int] = set()
     for file, shard in shards.items():
         (save.path / file).parent.mkdir(parents=True, exist_ok=True)
-        metadata = {"format": "pt", **layout.metadata.get(file, common)}
-        write_tensors(save.path / file, _separate(shard, starts), **metadata)
+        try:
+            plain = _separate(shard, starts)
+        except RuntimeError as error:  # no memory for a copy
+            raise OSError(str(error)) from None
+        write_tensors(save.path / file, plain, **layout.metadata.get(file, common))
     write_json(save.path / "config.json", replace(config, dtype=stored).to_file())
     if list(shards) != [SINGLE]:
         listed = {name: file for file, shard in shards.items() for name in shard}
@@ -160,6 +155,21 @@ def _other_model(folder: Path, config: QwenConfig) -> str | None:
     except ConfigError:
         return "its config.json cannot be read; save to another folder, or delete it first"
     return "it holds a model of another config; save to another folder, or delete that one first"
+
+
+def _divided(
+    tensors: dict[str, Tensor], max_shard_bytes: int | None, layout: Layout
+) -> dict[str, dict[str, Tensor]]:
+    """Return file -> the tensors in it: as they were loaded, unless a size is asked for."""
+    shards: dict[str, dict[str, Tensor]] = {}
+    if max_shard_bytes is None and tensors.keys() <= layout.files.keys():
+        for name, tensor in tensors.items():
+            shards.setdefault(layout.files[name], {})[name] = tensor
+        return shards
+    parts = _split(tensors, max_shard_bytes or SHARD_BYTES)
+    count = len(parts)
+    names = [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
+    return dict(zip(names if count > 1 else [SINGLE], parts, strict=True))
 
 
 def _split(tensors: dict[str, Tensor], max_bytes: int) -> list[dict[str, Tensor]]:
