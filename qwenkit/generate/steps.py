@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qwenkit.errors import InputError
 from qwenkit.fast import decode_step
-from qwenkit.generate._prompts import one_prompt
+from qwenkit.generate._prompts import cache_for, one_prompt
 from qwenkit.generate.config import GenerationConfig
 from qwenkit.generate.sampling import Sampling
 from qwenkit.model import KVCache, QwenForCausalLM
@@ -84,7 +84,7 @@ def generate(
     """
     config = GenerationConfig(max_new_tokens=max_new_tokens, **options)
     ids = one_prompt(model, input_ids)
-    return continued(model, ids, KVCache(model.config, 1, ids.shape[1] + max_new_tokens), config)
+    return continued(model, ids, cache_for(model, 1, ids.shape[1] + max_new_tokens), config)
 
 
 def continued(

@@ -49,8 +49,7 @@ class View(Protocol):
         for name in state:
             if name not in self.chosen:
                 raise InputError(f"{name!r} cannot be chosen; {', '.join(self.chosen)} can")
-        for name, value in self.checked(state).items():
-            setattr(self, name, value)
+        vars(self).update(self.checked(state))  # all at once: Ctrl-C leaves no mixture
 
     def checked(self, state: dict[str, Any]) -> dict[str, Any]:
         """Return the values to set, or refuse one that is not allowed."""
