@@ -106,12 +106,19 @@ class Inspector(anywidget.AnyWidget):
         """
         self.view.choose(**state)
         self.state = self.view.state()
+        self.answer()  # even if nothing changed: Ctrl-C may have lost an earlier answer
 
     def _chosen(self, change: dict[str, Any]) -> None:
-        """Take over what the page chose."""
-        if change["new"] != self.view.state():
-            self.view.choose(**change["new"])
+        """Take over what the page chose; what was refused, or interrupted, it shows no longer."""
+        try:
+            if change["new"] != self.view.state():
+                self.view.choose(**change["new"])
+        finally:
             self.state = self.view.state()
+        self.answer()
+
+    def answer(self) -> None:
+        """Send what the page cannot compute, if there is anything."""
 
     def snapshot(self) -> Figure:
         """Draw what is shown now with matplotlib, for pages without a kernel."""

@@ -112,10 +112,9 @@ class CheckpointBrowser(Inspector):
     def __init__(self, source: str | Path | None = None) -> None:
         self.view: CheckpointView = CheckpointView(Checkpoint(resolve(source)))
         super().__init__(self.view)
-        self._count(None)
-        self.observe(self._count, "state")
+        self.answer()
 
-    def _count(self, change: Any) -> None:
+    def answer(self) -> None:
         """Send the histograms that were read."""
         self.histograms = {name: asdict(one) for name, one in self.view.histograms.items()}
 

@@ -70,9 +70,8 @@ class LayerInspector(Inspector):
         view.choose(token=last, other_token=len(other.tokens) - 1 if other else 0)
         view.lens()
         super().__init__(view)
-        self.observe(self._answer, "state")
 
-    def _answer(self, _change: object) -> None:
+    def answer(self) -> None:
         """Send what the page cannot compute, with the token or head that it belongs to."""
         view = self.view
         if str(view.token) not in self.data["lens"]:

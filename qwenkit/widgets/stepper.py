@@ -181,9 +181,9 @@ class GenerationStepper(Inspector):
         ids = one_text(model, tokenizer, prompt)[0].tolist()
         super().__init__(StepperView(model, tokenizer, ids, max_new_tokens))
 
-    def _chosen(self, change: dict[str, Any]) -> None:
-        super()._chosen(change)
-        self.data = self.view.data()  # with the steps that are new
+    def answer(self) -> None:
+        """Send the steps that are new."""
+        self.data = self.view.data()
 
     def snapshot(self) -> Figure:
         """Draw the alternatives, and how full the cache is."""
