@@ -17,7 +17,7 @@ from qwenkit.errors import InputError
 from qwenkit.plot.arrays import numbers, pool
 from qwenkit.plot.heads import CURRENT, FIRST, PREVIOUS, head_scores
 from qwenkit.plot.style import BLUE, grid, new_axes
-from qwenkit.plot.tokens import label, label_axis
+from qwenkit.plot.tokens import drawable, label, label_axis
 
 LARGEST = 256  # pixels a side; longer texts are pooled
 SMALL = 64  # pixels a side where many heads share a figure
@@ -101,7 +101,7 @@ def attention_heads(
     for ax, pattern, name in zip(axes, values, names, strict=False):
         ax.set_axis_off()
         ax.imshow(pool(pattern, SMALL)[0], **LOOK)
-        ax.set_title(name, fontsize=7, pad=2)
+        ax.set_title(drawable(name), fontsize=7, pad=2)
     return figure
 
 

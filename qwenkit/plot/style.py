@@ -6,6 +6,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from qwenkit.plot.tokens import drawable
+
 # Okabe and Ito's colors, which people with any color vision can tell apart; a gray for references.
 BLUE, VERMILION, GREEN, PINK = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 ORANGE, SKY, GRAY, PALE = "#e69f00", "#56b4e9", "#6b6b6b", "#b0b0b0"
@@ -44,7 +46,7 @@ def reference_line(
     """Draw a horizontal line with its name above one end."""
     ax.axhline(value, color=color, linestyle=dash, linewidth=1)
     ax.annotate(
-        name, (int(right), value), xycoords=("axes fraction", "data"), fontsize=9, color=color,
+        drawable(name), (int(right), value), xycoords=("axes fraction", "data"), fontsize=9, color=color,
         xytext=(-3 if right else 4, 3), textcoords="offset points", ha="right" if right else "left",
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
     )  # fmt: skip

@@ -165,18 +165,27 @@ class Inspector(anywidget.AnyWidget):
 
         Returns:
             The file's path. An existing file is replaced only once the page is complete.
+
+        Raises:
+            InputError: the file cannot be written there.
         """
-        path = Path(path)
-        with replacing(path) as temporary:
-            temporary.write_text(page(self, self._png()), encoding="utf-8")
+        text = page(self, self._png())
+        try:
+            path = Path(path)
+            with replacing(path) as temporary:
+                temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        except (OSError, TypeError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            rule = "give a file's path in a folder that exists and may be written to"
+            raise InputError(f"the page cannot be written to {str(path)!r}: {why}; {rule}") from None
         return path
 
 
 def page(widget: Inspector, png: bytes) -> str:
     """Return the page: the widget's own script, its state and data, and a picture as a fallback."""
     title, alt = type(widget).__name__, html.escape(widget.view.alt(), quote=True)
-    values = json.dumps(widget.exported(), default=_as_text)
-    values = values.replace("</", r"<\/")  # a string must not end the script
+    values = json.dumps(widget.exported(), default=_as_text, allow_nan=False)
+    values = values.replace("<", r"\u003c")  # no string may end the script, or begin a comment
     picture = base64.b64encode(png).decode()
     return f"""<!doctype html>
 <html lang="en">
@@ -188,9 +197,11 @@ def page(widget: Inspector, png: bytes) -> str:
 <h1 class="qk-page">{title}</h1>
 <main id="widget"></main>
 <noscript><img alt="{alt}" src="data:image/png;base64,{picture}"></noscript>
+<script type="application/json" id="values">{values}</script>
 <script type="module">
 {source(widget.script)}
-render({{ model: standalone({values}), el: document.getElementById("widget") }});
+const values = JSON.parse(document.getElementById("values").textContent);
+render({{ model: standalone(values), el: document.getElementById("widget") }});
 </script>
 </html>
 """
