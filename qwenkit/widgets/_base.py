@@ -21,6 +21,7 @@ import traitlets
 from IPython.display import display
 from matplotlib.figure import Figure
 
+from qwenkit.config import QwenConfig
 from qwenkit.errors import InputError
 from qwenkit.files import replacing
 from qwenkit.plot import as_png
@@ -76,6 +77,12 @@ def check_integer(name: str, value: Any, least: int, most: int) -> None:
     """Refuse what is not an integer from `least` to `most`."""
     if type(value) is not int or not least <= value <= most:
         raise InputError(f"{name} is {value!r}; it must be an integer from {least:,} to {most:,}")
+
+
+def check_config(config: object) -> None:
+    """Refuse what is not a config."""
+    if not isinstance(config, QwenConfig):
+        raise InputError(f"config is a {type(config).__name__}; it must be a QwenConfig")
 
 
 class Inspector(anywidget.AnyWidget):
