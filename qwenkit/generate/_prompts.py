@@ -49,9 +49,11 @@ def cache_for(model: QwenForCausalLM, batch_size: int, max_length: int) -> KVCac
     """Return a cache for a model, unless the machine's memory has no room for it.
 
     Raises:
-        InputError: a size below 1.
+        InputError: a size below 1, or not a model.
         MemoryForecastError: the buffers would not fit; nothing is allocated.
     """
+    if not isinstance(model, QwenForCausalLM):
+        raise InputError(f"model is a {type(model).__name__}; it must be a QwenForCausalLM")
     cache = KVCache(model.config, batch_size, max_length)
     token = model.config.kv_bytes_per_token(str(model.dtype).removeprefix("torch."))
     need, free = batch_size * max_length * token, free_memory()

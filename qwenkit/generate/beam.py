@@ -76,6 +76,7 @@ def beam_search(
         rule = f"it must be a number from {-LARGEST_PENALTY} to {LARGEST_PENALTY}"
         raise InputError(f"length_penalty is {length_penalty!r}; {rule}")
     stops = config.stops(model)
+    cache_for(model, num_beams, ids.shape[1] + max_new_tokens)  # refuses what would not fit
     cache = cache_for(model, 1, ids.shape[1] + max_new_tokens)
     running = [Beam((), 0.0, 0.0, False)]
     ended: list[Beam] = []

@@ -12,7 +12,7 @@ from torch import Tensor
 from qwenkit._deprecated import renamed
 from qwenkit.errors import InputError
 
-LARGEST = 1e308  # a larger integer is no float
+LARGEST = 1e18  # torch takes no larger integer
 
 
 @dataclass(frozen=True)

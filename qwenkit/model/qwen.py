@@ -22,6 +22,8 @@ class QwenModel(nn.Module):
 
     def __init__(self, config: QwenConfig) -> None:
         super().__init__()
+        if not isinstance(config, QwenConfig):
+            raise InputError(f"config is a {type(config).__name__}; it must be a QwenConfig")
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(

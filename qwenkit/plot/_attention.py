@@ -52,7 +52,7 @@ def attention(
 
 def attention_alt(pattern: Any, tokens: Sequence[str], name: str = "One head's attention") -> str:
     """Return the alt text of `attention`: what most queries attend to, and the largest weight."""
-    values = numbers(pattern, "pattern", "T S")
+    values = _checked("pattern", numbers(pattern, "pattern", "T S"), tokens)
     queries, keys = values.shape
     scores = head_scores(values)
     most = max((FIRST, *scores), key=lambda one: float(scores[one]))

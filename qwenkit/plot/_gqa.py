@@ -21,6 +21,7 @@ from qwenkit.plot.style import CURVES, HEADS, LIGHT, new_axes, plain, reference_
 from qwenkit.plot.tokens import drawable
 
 MOST_HEADS = 256  # that are drawn
+MOST_TOKENS = 10**12  # in a cache
 NAMED = 20  # heads, up to which their names are written
 DASHES = ("-", "--", "-.", ":")
 Configs = QwenConfig | Mapping[str, QwenConfig]
@@ -214,6 +215,7 @@ def _rates(configs: Configs, tokens: int | None, dtype: str | None) -> tuple[dic
         raise InputError(f"dtype is {dtype!r}; it must be one of {', '.join(BYTES_PER_VALUE)}")
     longest = max(config.max_position_embeddings for config in configs.values())
     length = longest if tokens is None else tokens
-    if length < 1:
-        raise InputError(f"tokens is {length}; it must be at least 1")
+    if not 1 <= length <= MOST_TOKENS:
+        rule = f"it must be at least 1, and at most {MOST_TOKENS:,}"
+        raise InputError(f"tokens is {length}; {rule}")
     return {name: one.kv_bytes_per_token(dtype) for name, one in configs.items()}, length

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from qwenkit.errors import InputError
 from qwenkit.plot.tokens import drawable
 
 # Okabe and Ito's colors, which people with any color vision can tell apart; a gray for references.
@@ -15,6 +16,8 @@ CURVES = (BLUE, VERMILION, GREEN, PINK, ORANGE, SKY)  # of one curve after anoth
 HEADS = (BLUE, ORANGE, GREEN, PINK, SKY, VERMILION)  # of kv heads; more heads repeat them
 LIGHT = (ORANGE, PINK, SKY)  # of these: letters on them are black
 
+MOST_COLUMNS = 64  # of panels in a figure
+
 
 def new_axes(width: float, height: float) -> Axes:
     """Return the axes of a new figure; its size is in inches."""
@@ -23,6 +26,8 @@ def new_axes(width: float, height: float) -> Axes:
 
 def grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     """Return a figure of `count` axes, each so many inches in size; the last row may be shorter."""
+    if not 1 <= columns <= MOST_COLUMNS:
+        raise InputError(f"columns is {columns}; it must be from 1 to {MOST_COLUMNS}")
     rows = -(-count // columns)
     size = (width * columns, height * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)

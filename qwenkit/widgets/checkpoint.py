@@ -12,7 +12,7 @@ import traitlets
 from matplotlib.figure import Figure
 
 from qwenkit.checkpoint import Checkpoint
-from qwenkit.errors import CheckpointError, InputError
+from qwenkit.errors import CheckpointError, InputError, checked
 from qwenkit.plot.style import BLUE
 from qwenkit.plot.tokens import drawable
 from qwenkit.pretrained import resolve
@@ -117,6 +117,7 @@ class CheckpointBrowser(Inspector):
     script = "parts checkpoint"
     histograms = traitlets.Dict().tag(sync=True)
 
+    @checked
     def __init__(self, source: str | Path | None = None) -> None:
         self.view: CheckpointView = CheckpointView(Checkpoint(resolve(source)))
         super().__init__(self.view)
