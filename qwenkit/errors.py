@@ -14,7 +14,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import FunctionType, UnionType
 from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # Frames of these packages are not the reader's own code.
 _FOREIGN = ("qwenkit", "torch", "jaxtyping", "importlib")
@@ -112,7 +113,8 @@ def checked(function: Callable[P, R], only: Collection[str] = ()) -> Callable[P,
                 continue
             if fits(value, kinds().get(name, Any)):
                 continue
-            words = inspect.formatannotation(parameter.annotation).strip("'").replace(" | ", " or ")
+            words = inspect.formatannotation(parameter.annotation).strip("'")
+            words = words.replace("collections.abc.", "").replace(" | ", " or ")
             raise InputError(f"{name} is {shortened(value)}; it must be {words}")
         return function(*given, **named)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from qwenkit.device import free_memory
 from qwenkit.errors import InputError, MemoryForecastError
 from qwenkit.files import format_bytes
+from qwenkit.generate.config import check_count
 from qwenkit.model import KVCache, QwenForCausalLM, check_input_ids
 
 
@@ -54,6 +55,7 @@ def cache_for(model: QwenForCausalLM, batch_size: int, max_length: int) -> KVCac
     """
     if not isinstance(model, QwenForCausalLM):
         raise InputError(f"model is a {type(model).__name__}; it must be a QwenForCausalLM")
+    check_count("max_length", max_length)
     cache = KVCache(model.config, batch_size, max_length)
     token = model.config.kv_bytes_per_token(str(model.dtype).removeprefix("torch."))
     need, free = batch_size * max_length * token, free_memory()

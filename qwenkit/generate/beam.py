@@ -15,7 +15,6 @@ from qwenkit.generate.config import GenerationConfig, check_count
 from qwenkit.generate.steps import next_logits, only_tokens
 from qwenkit.model import QwenForCausalLM
 
-
 LARGEST_PENALTY = 40  # 10 million ** 40 is still a float
 
 

@@ -29,5 +29,6 @@ __all__ = [
     "previous_token_scores", "repeated_tokens", "replace", "sink_scores",
 ]  # fmt: skip
 
-check_public(globals(), __all__)
+check_public(globals(), set(__all__) - {"replace"})
+check_public(globals(), ["replace"], only=("model",))  # it says itself what may replace
 __getattr__ = renamed(__name__, sink_shares="sink_scores")

@@ -168,12 +168,13 @@ def qk_distance(products: Any, *, name: str | None = None, ax: Axes | None = Non
     pooled = f"\n(a point is the mean of {factor} distances, the band their range)"
     x = "distance from query back to key, in tokens" + pooled * (factor > 1)
     ax = plain(ax or new_axes(6, 3.2), x, "q·k")
+    shown = None if name is None else drawable(name)
     before = [line for line in ax.get_lines() if line.get_gid() == "products"]
     if not before:
         ax.axhline(0, color=GRAY, linewidth=0.8, linestyle=":")
     color = CURVES[len(before) % len(CURVES)]
     style = {"marker": "o", "markersize": 3} if len(starts) <= 64 else {}
-    ax.plot(starts, middle, color=color, linewidth=1.2, label=name and drawable(name), gid="products", **style)  # type: ignore[arg-type]
+    ax.plot(starts, middle, color=color, linewidth=1.2, label=shown, gid="products", **style)  # type: ignore[arg-type]
     if (high - low).max() > 0:
         ax.fill_between(starts, low, high, color=color, alpha=0.2, linewidth=0)
     if name is not None:

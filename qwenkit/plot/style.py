@@ -51,7 +51,8 @@ def reference_line(
     """Draw a horizontal line with its name above one end."""
     ax.axhline(value, color=color, linestyle=dash, linewidth=1)
     ax.annotate(
-        drawable(name), (int(right), value), xycoords=("axes fraction", "data"), fontsize=9, color=color,
-        xytext=(-3 if right else 4, 3), textcoords="offset points", ha="right" if right else "left",
+        drawable(name), (int(right), value), xycoords=("axes fraction", "data"), fontsize=9,
+        color=color, xytext=(-3 if right else 4, 3), textcoords="offset points",
+        ha="right" if right else "left",
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
     )  # fmt: skip

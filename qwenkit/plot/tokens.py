@@ -22,8 +22,8 @@ def label(token: str) -> str:
     >>> label(" for"), label("")
     ('␣for', '∅')
     """
-    shown = "".join(VISIBLE.get(letter, letter) for letter in token[:LONGEST + 1])
-    return drawable(shown, LONGEST, "monospace") or "∅"
+    shown = "".join(VISIBLE.get(letter, letter) for letter in token[: LONGEST + 1])
+    return drawable(shown, LONGEST, "monospace")
 
 
 def drawable(text: str, longest: int = LONGEST_NAME, family: str = "sans-serif") -> str:
@@ -36,7 +36,10 @@ def drawable(text: str, longest: int = LONGEST_NAME, family: str = "sans-serif")
         text = text[: longest - 1] + "…"
     font = get_font(findfont(FontProperties(family=[family])))
     known = (one if font.get_char_index(ord(one)) else f"U+{ord(one):04X}" for one in text)
-    return "".join(known).replace("$", r"\$")  # a dollar would start a formula
+    shown = "".join(known).replace("$", r"\$") or "∅"  # a dollar would start a formula
+    return (
+        f" {shown}" if shown[0] == "_" and family == "sans-serif" else shown
+    )  # legends leave it out
 
 
 def label_axis(ax: Axes, tokens: Sequence[str], which: str, size: float = 8) -> None:

@@ -184,7 +184,9 @@ class Inspector(anywidget.AnyWidget):
         except (OSError, TypeError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
             rule = "give a file's path in a folder that exists and may be written to"
-            raise InputError(f"the page cannot be written to {str(path)!r}: {why}; {rule}") from None
+            raise InputError(
+                f"the page cannot be written to {str(path)!r}: {why}; {rule}"
+            ) from None
         return path
 
 

@@ -116,7 +116,9 @@ def read_layers(model: QwenForCausalLM, input_ids: Tensor) -> Reading:
     tables = model.model.rotary_emb(positions, model.dtype)  # 2 × (1, T, D), in equal halves
     cos, sin = (_array(table[0].chunk(2, dim=-1)[0]) for table in tables)
     for i, stream in enumerate(lengths):  # of a NaN or an infinity, the norm is one too
-        check_finite("the embedding" if i == 0 else f"the residual stream after layer {i - 1}", stream)
+        check_finite(
+            "the embedding" if i == 0 else f"the residual stream after layer {i - 1}", stream
+        )
     return Reading(
         queries=_array(stacked("attn.q")),
         keys=_array(stacked("attn.k")),

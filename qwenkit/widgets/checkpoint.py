@@ -36,7 +36,9 @@ class CheckpointView(View):
         self.tree = Tree(self.checkpoint)
         self.histograms: dict[str, Histogram] = {}
         if not self.tree.tensors:
-            raise CheckpointError(f"{self.checkpoint.folder} holds no tensor; there is none to show")
+            raise CheckpointError(
+                f"{self.checkpoint.folder} holds no tensor; there is none to show"
+            )
         first = next(iter([*self.tree.groups, *self.tree.tensors]))
         self.selected = self.selected or first
         self.opened = self.opened or [name for name in self.tree.groups if "." not in name]
