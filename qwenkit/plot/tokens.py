@@ -37,9 +37,8 @@ def drawable(text: str, longest: int = LONGEST_NAME, family: str = "sans-serif")
     font = get_font(findfont(FontProperties(family=[family])))
     known = (one if font.get_char_index(ord(one)) else f"U+{ord(one):04X}" for one in text)
     shown = "".join(known).replace("$", r"\$") or "∅"  # a dollar would start a formula
-    return (
-        f" {shown}" if shown[0] == "_" and family == "sans-serif" else shown
-    )  # legends leave it out
+    hidden = shown[0] == "_" and family == "sans-serif"  # a legend leaves such names out
+    return f" {shown}" if hidden else shown
 
 
 def label_axis(ax: Axes, tokens: Sequence[str], which: str, size: float = 8) -> None:
