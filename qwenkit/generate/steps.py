@@ -70,7 +70,9 @@ def generate(
 ) -> Iterator[Step]:
     """Return an iterator of steps, one new token each, that ends with a stop token or the count.
 
-    Each token is computed when the iterator is asked for it. Arguments are checked at once.
+    Each token is computed when the iterator is asked for it. Arguments are checked at once. A
+    process that was forked (`os.fork`) after torch or the kernels had used several threads must not
+    generate: OpenMP ends it. Start it by multiprocessing's "spawn" instead.
 
     Args:
         model: a language model.
@@ -81,6 +83,7 @@ def generate(
 
     Raises:
         InputError: an argument out of its range.
+        MemoryForecastError: the machine has no room for a cache of so many tokens.
     """
     config = GenerationConfig(max_new_tokens=max_new_tokens, **options)
     ids = one_prompt(model, input_ids)
