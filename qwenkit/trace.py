@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from qwenkit.errors import TraceError
@@ -143,7 +144,10 @@ class Trace:
     def __getitem__(self, name: str) -> Tensor:
         """Return the value recorded at a point in the last forward pass."""
         if name in self._values:
-            return self._values[name]
+            value = self._values[name]
+            if value.is_inference() and not torch.is_inference_mode_enabled():
+                value = self._values[name] = value.clone()  # an ordinary tensor, to go on with
+            return value
         layer, short = _split(name)
         if layer is None and _POINT[short].in_layer:
             raise TraceError(f"{name!r} exists in every layer; write 'layers.N.{name}'")

@@ -148,6 +148,7 @@ def forward(
             yield f"  {name:<22} {shape:<22} {point.meaning}"
         if point.name == "resid_post" and layers > 1:
             yield f"  {f'... and so on to layer {layers - 1}':<44} the same shapes again"
+    count = min(count, model.num_tokens)
     yield from ("", f"THE {count} MOST LIKELY NEXT TOKENS")
     logits[model.num_tokens :] = float("-inf")
     best = logits.softmax(dim=-1).topk(count)

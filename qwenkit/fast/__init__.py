@@ -11,6 +11,7 @@ a test holds:
 4. Same numbers, to rounding, in every dtype.
 """
 
+from qwenkit.arguments import check_public
 from qwenkit.fast.decode import decode_step
 from qwenkit.fast.int8 import int8_linear, quantize_rows
 from qwenkit.fast.linear import FastLinear
@@ -31,3 +32,5 @@ __all__ = [
     "quantize_rows",
     "swap",
 ]
+
+check_public(globals(), set(__all__) - {"decode_step"}, only=("model",))  # it declines instead

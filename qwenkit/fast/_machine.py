@@ -100,10 +100,11 @@ def problem_here() -> str | None:
         _started.add(os.getpid())
         skinny_matmul(np.ones((4, 8), np.uint16), np.ones((1, 8), np.float32), np.empty((1, 4)))
         layer = str(numba.threading_layer())
-        torch.set_num_threads(threads)  # where both use OpenMP, numba has set its own number
     except Exception as error:  # of many types, by what the compiler misses; torch's products stay
         warn(f"decoding is slower than it could be: numba says {error}")
         return f"numba says {error}"
+    finally:  # after Ctrl-C, too
+        torch.set_num_threads(threads)  # where both use OpenMP, numba has set its own number
     return None if layer in ("omp", "tbb") else f"numba runs its threads through {layer!r}"
 
 

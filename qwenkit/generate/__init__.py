@@ -1,5 +1,6 @@
 """Generation: one token after another, for one text, for a batch, and for a conversation."""
 
+from qwenkit.arguments import check_public
 from qwenkit.generate.batch import complete_batch, generate_batch
 from qwenkit.generate.beam import Beam, beam_search
 from qwenkit.generate.config import GenerationConfig, row_seed
@@ -30,3 +31,6 @@ __all__ = [
     "score_text",
     "stream",
 ]
+
+check_public(globals(), ["reference_generate"])
+check_public(globals(), __all__, only=("model", "tokenizer", "seed", "row"))

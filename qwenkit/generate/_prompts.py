@@ -1,4 +1,4 @@
-"""Prompts as token ids: checked, and given the shape that the model takes."""
+"""Prompts as token ids, checked, in the shape that the model takes; and a cache for them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from qwenkit.errors import InputError
-from qwenkit.model import QwenForCausalLM, check_input_ids
+from qwenkit.device import free_memory
+from qwenkit.errors import InputError, MemoryForecastError
+from qwenkit.files import format_bytes
+from qwenkit.generate.config import check_count
+from qwenkit.model import KVCache, QwenForCausalLM, check_input_ids
 
 
 def one_prompt(model: QwenForCausalLM, input_ids: Tensor | Sequence[int]) -> Int[Tensor, "1 T"]:
@@ -41,3 +44,24 @@ def as_ids(input_ids: Tensor | Sequence[int] | Sequence[Sequence[int]]) -> Tenso
     if ids.numel() and ids.dtype not in (torch.int64, torch.int32):
         raise InputError(f"input_ids has dtype {ids.dtype}; ids are integers, int64")
     return ids[None] if ids.dim() == 1 else ids
+
+
+def cache_for(model: QwenForCausalLM, batch_size: int, max_length: int) -> KVCache:
+    """Return a cache for a model, unless the machine's memory has no room for it.
+
+    Raises:
+        InputError: a size below 1, or not a model.
+        MemoryForecastError: the buffers would not fit; nothing is allocated.
+    """
+    if not isinstance(model, QwenForCausalLM):
+        raise InputError(f"model is a {type(model).__name__}; it must be a QwenForCausalLM")
+    check_count("max_length", max_length)
+    cache = KVCache(model.config, batch_size, max_length)
+    token = model.config.kv_bytes_per_token(str(model.dtype).removeprefix("torch."))
+    need, free = batch_size * max_length * token, free_memory()
+    if need > free and model.device.type == "cpu":
+        raise MemoryForecastError(
+            f"a cache for {batch_size} × {max_length:,} tokens needs {format_bytes(need)} and "
+            f"{format_bytes(free)} is free; ask for fewer max_new_tokens, or a smaller max_length"
+        )
+    return cache

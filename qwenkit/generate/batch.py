@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from qwenkit.errors import InputError
-from qwenkit.generate._prompts import one_prompt
+from qwenkit.generate._prompts import cache_for, one_prompt
 from qwenkit.generate.config import GenerationConfig
 from qwenkit.generate.steps import next_logits, only_tokens
 from qwenkit.generate.text import TextWriter, default_stops
-from qwenkit.model import KVCache, QwenForCausalLM
+from qwenkit.model import QwenForCausalLM
 from qwenkit.tokenizer import Tokenizer
 
 
@@ -127,7 +127,7 @@ def _rounds(
     ids = torch.tensor([[0] * (width - len(r.prompt)) + r.prompt for r in rows])  # (B, T)
     padding = torch.tensor([width - len(row.prompt) for row in rows])
     mask = (torch.arange(width) >= padding[:, None]).long()  # (B, S) 1 real, 0 padding
-    cache = KVCache(model.config, len(rows), width + config.max_new_tokens)
+    cache = cache_for(model, len(rows), width + config.max_new_tokens)
     active, stops = list(range(len(rows))), config.stops(model)
     for index in range(config.max_new_tokens):
         logits = next_logits(model, ids.to(model.device), cache, index, mask.to(model.device))

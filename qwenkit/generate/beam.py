@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -11,10 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qwenkit.errors import InputError
-from qwenkit.generate._prompts import one_prompt
+from qwenkit.generate._prompts import cache_for, one_prompt
 from qwenkit.generate.config import GenerationConfig, check_count
 from qwenkit.generate.steps import next_logits, only_tokens
-from qwenkit.model import KVCache, QwenForCausalLM
+from qwenkit.model import QwenForCausalLM
+
+LARGEST_PENALTY = 40  # 10 million ** 40 is still a float
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,12 @@ def beam_search(
     check_count("num_beams", num_beams)
     config = GenerationConfig(max_new_tokens=max_new_tokens, stop_ids=stop_ids)
     number = isinstance(length_penalty, int | float) and not isinstance(length_penalty, bool)
-    if not number or not math.isfinite(length_penalty):
-        raise InputError(f"length_penalty is {length_penalty!r}; it must be a finite number")
+    if not number or not -LARGEST_PENALTY <= length_penalty <= LARGEST_PENALTY:
+        rule = f"it must be a number from {-LARGEST_PENALTY} to {LARGEST_PENALTY}"
+        raise InputError(f"length_penalty is {length_penalty!r}; {rule}")
     stops = config.stops(model)
-    cache = KVCache(model.config, 1, ids.shape[1] + max_new_tokens)
+    cache_for(model, num_beams, ids.shape[1] + max_new_tokens)  # refuses what would not fit
+    cache = cache_for(model, 1, ids.shape[1] + max_new_tokens)
     running = [Beam((), 0.0, 0.0, False)]
     ended: list[Beam] = []
     for length in range(1, max_new_tokens + 1):

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from qwenkit.errors import CacheFullError, InputError
+from qwenkit.generate._prompts import cache_for
 from qwenkit.generate.config import GenerationConfig
 from qwenkit.generate.steps import Step, continued
 from qwenkit.generate.text import TextWriter, default_stops, written
-from qwenkit.model import KVCache, QwenForCausalLM
+from qwenkit.model import QwenForCausalLM
 from qwenkit.tokenizer import Tokenizer
 
 Message = dict[str, str]
@@ -49,7 +50,7 @@ class Conversation:
     ) -> None:
         if system is not None and not isinstance(system, str):
             raise InputError(f"system is {system!r}; it must be a text or None")
-        self.cache = KVCache(model.config, 1, max_length)
+        self.cache = cache_for(model, 1, max_length)
         self._model = model
         self._tokenizer = tokenizer
         self._messages = [] if system is None else [_message("system", system)]

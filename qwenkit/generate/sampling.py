@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +11,8 @@ from torch import Tensor
 
 from qwenkit._deprecated import renamed
 from qwenkit.errors import InputError
+
+LARGEST = 1e18  # torch takes no larger integer
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,13 @@ class Sampling:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise InputError(f"{name} is {value!r}; it must be a number")
         rules = {
-            "temperature": (0 <= self.temperature < math.inf, "0 (greedy) or more"),
+            "temperature": (0 <= self.temperature < LARGEST, "0 (greedy) or more"),
             "top_k": (
                 type(self.top_k) is int and self.top_k >= 0,
                 "an integer, 0 (off) or more",
             ),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1 (off)"),
-            "repetition_penalty": (0 < self.repetition_penalty < math.inf, "above 0; 1 is off"),
+            "repetition_penalty": (0 < self.repetition_penalty < LARGEST, "above 0; 1 is off"),
             "min_p": (0 <= self.min_p <= 1, "from 0 (off) to 1"),
         }
         for name, (holds, rule) in rules.items():
@@ -87,9 +88,19 @@ class Sampling:
     def probabilities(
         self, logits: Float[Tensor, " V"], seen: Int[Tensor, " N"]
     ) -> Float[Tensor, " V"]:
-        """Return the softmax of the last of `transforms`, or of the logits where none is on."""
+        """Return the softmax of the last of `transforms`, or of the logits where none is on.
+
+        Raises:
+            InputError: the penalty takes a logit beyond float32.
+        """
         after = self.transforms(logits, seen)
-        return next(reversed(after.values()), logits).softmax(dim=-1)
+        probs = next(reversed(after.values()), logits).softmax(dim=-1)
+        if bool(probs[0].isnan()):  # one NaN makes all of them NaN
+            raise InputError(
+                f"repetition_penalty is {self.repetition_penalty!r}; with these logits it must be "
+                "nearer to 1 (0.5 to 2, say), or float32 overflows"
+            )
+        return probs
 
     def choose(self, probs: Float[Tensor, " V"], generator: torch.Generator) -> int:
         """Take the most likely token if greedy, else sample one."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qwenkit.errors import InputError
 from qwenkit.fast import decode_step
-from qwenkit.generate._prompts import one_prompt
+from qwenkit.generate._prompts import cache_for, one_prompt
 from qwenkit.generate.config import GenerationConfig
 from qwenkit.generate.sampling import Sampling
 from qwenkit.model import KVCache, QwenForCausalLM
@@ -70,7 +70,9 @@ def generate(
 ) -> Iterator[Step]:
     """Return an iterator of steps, one new token each, that ends with a stop token or the count.
 
-    Each token is computed when the iterator is asked for it. Arguments are checked at once.
+    Each token is computed when the iterator is asked for it. Arguments are checked at once. A
+    process that was forked (`os.fork`) after torch or the kernels had used several threads must not
+    generate: OpenMP ends it. Start it by multiprocessing's "spawn" instead.
 
     Args:
         model: a language model.
@@ -81,10 +83,11 @@ def generate(
 
     Raises:
         InputError: an argument out of its range.
+        MemoryForecastError: the machine has no room for a cache of so many tokens.
     """
     config = GenerationConfig(max_new_tokens=max_new_tokens, **options)
     ids = one_prompt(model, input_ids)
-    return continued(model, ids, KVCache(model.config, 1, ids.shape[1] + max_new_tokens), config)
+    return continued(model, ids, cache_for(model, 1, ids.shape[1] + max_new_tokens), config)
 
 
 def continued(

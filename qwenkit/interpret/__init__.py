@@ -1,6 +1,7 @@
 """What happens inside: which heads do what, which part predicts what, what changes without it."""
 
 from qwenkit._deprecated import renamed
+from qwenkit.arguments import check_public
 from qwenkit.interpret._ablation import (
     Patching,
     ablate_heads,
@@ -27,4 +28,7 @@ __all__ = [
     "induction_scores", "logit_lens", "mean_outputs", "patch_heads", "patch_residual",
     "previous_token_scores", "repeated_tokens", "replace", "sink_scores",
 ]  # fmt: skip
+
+check_public(globals(), set(__all__) - {"replace"})
+check_public(globals(), ["replace"], only=("model",))  # it says itself what may replace
 __getattr__ = renamed(__name__, sink_shares="sink_scores")

@@ -13,6 +13,8 @@ from qwenkit.model import QwenForCausalLM
 from qwenkit.plot.heads import FIRST, PREVIOUS, attended
 from qwenkit.trace import Trace
 
+LONGEST = 100_000  # tokens, or texts
+
 
 @torch.no_grad()
 def previous_token_scores(
@@ -106,8 +108,13 @@ def repeated_tokens(
     Raises:
         InputError: a length below 2.
     """
-    if length < 2:
-        raise InputError(f"length is {length}; it must be at least 2")
+    if not 2 <= length <= LONGEST:
+        raise InputError(f"length is {length}; it must be at least 2, and at most {LONGEST:,}")
+    if not 1 <= batch_size <= LONGEST or not 0 <= seed < 2**63:
+        raise InputError(
+            f"batch_size is {batch_size} and seed {seed}; they must be from 1 to {LONGEST:,} and "
+            "from 0 to 2**63 - 1"
+        )
     ordinary = min((*model.stop_ids, model.num_tokens))
     generator = torch.Generator().manual_seed(seed)
     once = torch.randint(ordinary, (batch_size, length), generator=generator)

@@ -67,8 +67,8 @@ class KVCache:
         The result is a view of the buffers: nothing is copied.
 
         Raises:
-            InputError: gradients are asked for, the cache was made for another model, or two layers
-                have the same number.
+            InputError: gradients are asked for, the cache was made for another model, dtype or
+                device, or two layers have the same number.
         """
         self._check(layer, keys, values)
         if not self.keys:
@@ -100,7 +100,8 @@ class KVCache:
         """Make row i what row rows[i] was; a row may be used several times, or not at all.
 
         Beam search continues some rows twice and drops others; a batch drops its finished rows.
-        The batch size becomes the number of rows. The buffers are copied, one layer at a time.
+        The batch size becomes the number of rows. The buffers are copied, and replaced all at once:
+        an interruption before that leaves the cache as it was.
 
         Raises:
             InputError: no rows, or one that does not exist.
@@ -112,10 +113,10 @@ class KVCache:
                 f"rows is {rows}; it must hold row numbers from 0 to {self.batch_size - 1}, "
                 "at least one"
             )
-        for buffers in (self.keys, self.values):
-            for layer, buffer in enumerate(buffers):
-                buffers[layer] = buffer[rows]  # (B, KV, max_length, D)
-        self.batch_size = len(rows)
+        with torch.inference_mode(False):  # as in _allocate
+            keys = [buffer[rows] for buffer in self.keys]  # (B, KV, max_length, D)
+            values = [buffer[rows] for buffer in self.values]
+        self.keys, self.values, self.batch_size = keys, values, len(rows)
 
     @property
     def nbytes(self) -> int:
@@ -136,6 +137,12 @@ class KVCache:
                 f"{keys.shape[3]}; the cache was made for {config.num_hidden_layers} layers with "
                 f"{made_for[0]} heads of {made_for[1]}: make it with this model's config"
             )
+        held = self.keys[0] if self.keys else keys
+        if (held.dtype, held.device) != (keys.dtype, keys.device):
+            raise InputError(
+                f"the cache holds {held.dtype} on {held.device} and the model gives {keys.dtype} "
+                f"on {keys.device}; make a new cache for this model"
+            )
         before, written = self._written
         if before == self.length:
             if layer in written:
@@ -154,7 +161,8 @@ class KVCache:
             layers = range(config.num_hidden_layers)
             return [torch.zeros(shape, dtype=like.dtype, device=like.device) for _ in layers]
 
-        self.keys, self.values = buffers(), buffers()
+        with torch.inference_mode(False):  # so that they can be written outside of it, too
+            self.keys, self.values = buffers(), buffers()
 
     def __repr__(self) -> str:
         return (

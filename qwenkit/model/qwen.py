@@ -22,6 +22,8 @@ class QwenModel(nn.Module):
 
     def __init__(self, config: QwenConfig) -> None:
         super().__init__()
+        if not isinstance(config, QwenConfig):
+            raise InputError(f"config is a {type(config).__name__}; it must be a QwenConfig")
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(
@@ -57,9 +59,10 @@ class QwenModel(nn.Module):
         for i, layer in enumerate(self.layers):
             at_layer = None if trace is None else trace.at_layer(i)
             x = layer(x, rope, masks[self.config.window(i)], cache, at_layer)  # (B, T, C)
+        x = tap(trace, "final_norm", self.norm(x))
         if cache is not None:
             cache.advance(length)
-        return tap(trace, "final_norm", self.norm(x))
+        return x
 
 
 class QwenForCausalLM(nn.Module):
@@ -118,11 +121,19 @@ class QwenForCausalLM(nn.Module):
             InputError: shapes, dtypes, devices or ids that do not fit.
             CacheFullError: no room in the cache.
         """
-        if logits_to_keep < 0:
-            raise InputError(f"logits_to_keep is {logits_to_keep}; it must be 0 (all) or more")
-        x = self.model(input_ids, cache=cache, attention_mask=attention_mask, trace=trace)
-        x = x[:, -logits_to_keep:]  # -0 is 0: all of them
-        return tap(trace, "logits", self.head(x))  # (B, T, V)
+        if type(logits_to_keep) is not int or logits_to_keep < 0:
+            raise InputError(f"logits_to_keep is {logits_to_keep!r}; it must be 0 (all) or more")
+        if not isinstance(cache, KVCache | None):
+            raise InputError(f"cache is a {type(cache).__name__}; it must be a KVCache, or None")
+        past = 0 if cache is None else cache.length
+        try:
+            x = self.model(input_ids, cache=cache, attention_mask=attention_mask, trace=trace)
+            x = x[:, -logits_to_keep:]  # -0 is 0: all of them
+            return tap(trace, "logits", self.head(x))  # (B, T, V)
+        except BaseException:  # Ctrl-C, too: the cache is as before, so the call can be repeated
+            if cache is not None:
+                cache.trim(past)
+            raise
 
     def head(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T V"]:
         """Score every token; a tied head uses the embedding's matrix (Press and Wolf 2017)."""

@@ -1,5 +1,6 @@
 """Figures, one topic a file: arrays, strings and configs in, matplotlib out."""
 
+from qwenkit.arguments import check_public
 from qwenkit.plot._architecture import architecture, architecture_alt
 from qwenkit.plot._attention import (
     attention,
@@ -53,3 +54,5 @@ __all__ = [
     "sampling", "sampling_alt", "show", "training_curve", "training_curve_alt", "value_histograms",
     "value_histograms_alt",
 ]  # fmt: skip
+
+check_public(globals(), set(__all__) - {"show"})  # it looks at its text first

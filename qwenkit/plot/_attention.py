@@ -17,7 +17,7 @@ from qwenkit.errors import InputError
 from qwenkit.plot.arrays import numbers, pool
 from qwenkit.plot.heads import CURRENT, FIRST, PREVIOUS, head_scores
 from qwenkit.plot.style import BLUE, grid, new_axes
-from qwenkit.plot.tokens import label, label_axis
+from qwenkit.plot.tokens import drawable, label, label_axis
 
 LARGEST = 256  # pixels a side; longer texts are pooled
 SMALL = 64  # pixels a side where many heads share a figure
@@ -52,7 +52,7 @@ def attention(
 
 def attention_alt(pattern: Any, tokens: Sequence[str], name: str = "One head's attention") -> str:
     """Return the alt text of `attention`: what most queries attend to, and the largest weight."""
-    values = numbers(pattern, "pattern", "T S")
+    values = _checked("pattern", numbers(pattern, "pattern", "T S"), tokens)
     queries, keys = values.shape
     scores = head_scores(values)
     most = max((FIRST, *scores), key=lambda one: float(scores[one]))
@@ -101,7 +101,7 @@ def attention_heads(
     for ax, pattern, name in zip(axes, values, names, strict=False):
         ax.set_axis_off()
         ax.imshow(pool(pattern, SMALL)[0], **LOOK)
-        ax.set_title(name, fontsize=7, pad=2)
+        ax.set_title(drawable(name), fontsize=7, pad=2)
     return figure
 
 

@@ -16,8 +16,12 @@ from matplotlib.ticker import FuncFormatter
 from qwenkit.config import BYTES_PER_VALUE, QwenConfig
 from qwenkit.errors import InputError
 from qwenkit.files import format_bytes
+from qwenkit.plot.arrays import numbers
 from qwenkit.plot.style import CURVES, HEADS, LIGHT, new_axes, plain, reference_line
+from qwenkit.plot.tokens import drawable
 
+MOST_HEADS = 256  # that are drawn
+MOST_TOKENS = 10**12  # in a cache
 NAMED = 20  # heads, up to which their names are written
 DASHES = ("-", "--", "-.", ":")
 Configs = QwenConfig | Mapping[str, QwenConfig]
@@ -78,9 +82,7 @@ def kv_repetition(k: Any, groups: int) -> Figure:
     Raises:
         InputError: another shape, or groups below 1.
     """
-    values = np.asarray(k, np.float32)
-    if values.ndim != 3 or groups < 1:
-        raise InputError(f"k has shape {values.shape}, groups is {groups}; k must be (KV, S, D)")
+    values = _keys(k, groups)
     heads = len(values) * groups
     limit = float(np.abs(values).max()) or 1.0
     size = (max(1.0 * heads, 5), 3.4)
@@ -100,7 +102,7 @@ def kv_repetition(k: Any, groups: int) -> Figure:
 
 def kv_repetition_alt(k: Any, groups: int) -> str:
     """Return the alt text of `kv_repetition`."""
-    kv_heads, length, size = np.shape(k)
+    kv_heads, length, size = _keys(k, groups).shape
     return (
         f"Above, the keys of {kv_heads} kv heads, each {length} tokens by {size} dimensions; "
         f"below, each {groups} times consecutively, one for each of {kv_heads * groups} query "
@@ -108,11 +110,25 @@ def kv_repetition_alt(k: Any, groups: int) -> str:
     )
 
 
-def _groups(heads: int, kv_heads: int) -> int:
-    if kv_heads < 1 or heads < kv_heads or heads % kv_heads:
+def _keys(k: Any, groups: int) -> np.ndarray:
+    values = numbers(k, "k", "KV S D")
+    if type(groups) is not int or not 1 <= groups * len(values) <= MOST_HEADS:
         raise InputError(
-            f"{heads} query heads and {kv_heads} kv heads; the first must be a multiple of the last"
+            f"groups is {groups!r} for {len(values)} kv heads; it must be an integer of at least "
+            f"1, so that there are at most {MOST_HEADS} query heads"
         )
+    return values
+
+
+def _groups(heads: int, kv_heads: int) -> int:
+    integers = type(heads) is type(kv_heads) is int
+    if not integers or kv_heads < 1 or heads < kv_heads or heads % kv_heads:
+        raise InputError(
+            f"{heads!r} query heads and {kv_heads!r} kv heads; the first must be a multiple of the "
+            "last"
+        )
+    if heads > MOST_HEADS:
+        raise InputError(f"{heads} query heads are too many to draw; at most {MOST_HEADS} are")
     return heads // kv_heads
 
 
@@ -151,7 +167,7 @@ def cache_growth(
     ax = plain(ax or new_axes(7, 4), "tokens in the cache", "keys and values")
     for number, (name, rate) in enumerate(rates.items()):
         color, dash = CURVES[number % 6], DASHES[number % 4]
-        words = f"{name}: {_rate(rate, length)}"
+        words = f"{drawable(name)}: {_rate(rate, length)}"
         ax.plot([0, length], [0, rate * length], dash, color=color, linewidth=2, label=words)
     for name, value in (references or {}).items():
         reference_line(ax, name, value)
@@ -199,6 +215,7 @@ def _rates(configs: Configs, tokens: int | None, dtype: str | None) -> tuple[dic
         raise InputError(f"dtype is {dtype!r}; it must be one of {', '.join(BYTES_PER_VALUE)}")
     longest = max(config.max_position_embeddings for config in configs.values())
     length = longest if tokens is None else tokens
-    if length < 1:
-        raise InputError(f"tokens is {length}; it must be at least 1")
+    if not 1 <= length <= MOST_TOKENS:
+        rule = f"it must be at least 1, and at most {MOST_TOKENS:,}"
+        raise InputError(f"tokens is {length}; {rule}")
     return {name: one.kv_bytes_per_token(dtype) for name, one in configs.items()}, length

@@ -13,6 +13,7 @@ from matplotlib.patches import Circle
 from qwenkit.errors import InputError
 from qwenkit.plot.arrays import numbers
 from qwenkit.plot.style import BLUE, CURVES, GRAY, VERMILION, new_axes, plain, reference_line
+from qwenkit.plot.tokens import drawable
 
 MOST = 1024  # points of a curve; longer ones are pooled
 SAME = 1e-3  # of the largest product: what rounding may change, and nobody sees
@@ -28,8 +29,8 @@ def rope_tables(cos: Any, sin: Any) -> Figure:
     Raises:
         InputError: shapes that do not fit.
     """
-    tables = {"cos": np.asarray(cos, np.float32), "sin": np.asarray(sin, np.float32)}
-    if tables["cos"].ndim != 2 or tables["cos"].shape != tables["sin"].shape:
+    tables = {"cos": numbers(cos, "cos", "T D"), "sin": numbers(sin, "sin", "T D")}
+    if tables["cos"].shape != tables["sin"].shape:
         raise InputError(
             f"cos has shape {tables['cos'].shape}, sin {tables['sin'].shape}; both must be (T, D)"
         )
@@ -48,7 +49,7 @@ def rope_tables(cos: Any, sin: Any) -> Figure:
 
 def rope_tables_alt(cos: Any) -> str:
     """Return the alt text of `rope_tables`."""
-    positions, dimensions = np.shape(cos)
+    positions, dimensions = numbers(cos, "cos", "T D").shape
     return (
         f"Two pictures, cos and sin, for {positions} positions and {dimensions} dimensions. In the "
         f"first columns the color changes from position to position, in later ones more and more "
@@ -66,7 +67,7 @@ def rope_wavelengths(
         context: a length to mark, such as that of the training.
         ax: where to draw; None: a new figure.
     """
-    lengths = 2 * np.pi / np.asarray(frequencies, np.float64)
+    lengths = _wavelengths(frequencies)
     ax = plain(ax or new_axes(6, 3.2), "pair", "positions for a full rotation")
     ax.semilogy(lengths, "o", markersize=4, color=BLUE)
     if context is not None:
@@ -76,7 +77,7 @@ def rope_wavelengths(
 
 def rope_wavelengths_alt(frequencies: Any, context: int | None = None) -> str:
     """Return the alt text of `rope_wavelengths`."""
-    lengths = 2 * np.pi / np.asarray(frequencies, np.float64)
+    lengths = _wavelengths(frequencies)
     words = (
         f"The positions that each of {len(lengths)} pairs needs for a full rotation, on a "
         f"logarithmic scale: a straight line from {lengths[0]:,.1f} to {lengths[-1]:,.0f}"
@@ -85,6 +86,13 @@ def rope_wavelengths_alt(frequencies: Any, context: int | None = None) -> str:
         slow = int((lengths > context).sum())
         words += f"; {slow} of them make no full rotation within {context:,} positions"
     return f"{words}."
+
+
+def _wavelengths(frequencies: Any) -> np.ndarray:
+    values = numbers(frequencies, "frequencies", "half").astype(np.float64)
+    if values.min() <= 0:
+        raise InputError(f"frequencies go down to {values.min():.3g}; they must be above 0")
+    return np.asarray(2 * np.pi / values)
 
 
 def rope_pair(
@@ -98,8 +106,11 @@ def rope_pair(
         positions: which.
         ax: where to draw; None: a new figure.
     """
-    x, y = (float(one) for one in vector)
-    positions = np.asarray(list(positions))
+    pair = numbers(vector, "vector", "pair").astype(np.float64)
+    if len(pair) != 2:
+        raise InputError(f"vector has {len(pair)} values; it must be a pair")
+    x, y = pair.tolist()
+    positions, frequency = _rotation(positions, frequency)
     angles = frequency * positions
     points = np.stack([x * np.cos(angles) - y * np.sin(angles),
                        y * np.cos(angles) + x * np.sin(angles)])  # fmt: skip
@@ -118,11 +129,22 @@ def rope_pair(
 
 def rope_pair_alt(frequency: float, positions: Any = range(8)) -> str:
     """Return the alt text of `rope_pair`."""
+    positions, frequency = _rotation(positions, frequency)
     return (
-        f"Arrows from the center of a circle, one for each of {len(list(positions))} positions: "
+        f"Arrows from the center of a circle, one for each of {len(positions)} positions: "
         f"from one position to the next the pair is rotated by {np.degrees(frequency):.1f} "
         "degrees; its length stays the same."
     )
+
+
+def _rotation(positions: Any, frequency: Any) -> tuple[np.ndarray, float]:
+    """Return positions as an array, and the frequency, or refuse them."""
+    if isinstance(positions, range):
+        positions = positions[: MOST + 1]
+    found = numbers(positions, "positions", "n").astype(np.int64)
+    if len(found) > MOST:
+        raise InputError(f"there are {len(found):,} positions; at most {MOST:,} are drawn")
+    return found, float(numbers(frequency, "frequency", ""))
 
 
 def qk_distance(products: Any, *, name: str | None = None, ax: Axes | None = None) -> Axes:
@@ -146,12 +168,13 @@ def qk_distance(products: Any, *, name: str | None = None, ax: Axes | None = Non
     pooled = f"\n(a point is the mean of {factor} distances, the band their range)"
     x = "distance from query back to key, in tokens" + pooled * (factor > 1)
     ax = plain(ax or new_axes(6, 3.2), x, "q·k")
+    shown = None if name is None else drawable(name)
     before = [line for line in ax.get_lines() if line.get_gid() == "products"]
     if not before:
         ax.axhline(0, color=GRAY, linewidth=0.8, linestyle=":")
     color = CURVES[len(before) % len(CURVES)]
     style = {"marker": "o", "markersize": 3} if len(starts) <= 64 else {}
-    ax.plot(starts, middle, color=color, linewidth=1.2, label=name, gid="products", **style)  # type: ignore[arg-type]
+    ax.plot(starts, middle, color=color, linewidth=1.2, label=shown, gid="products", **style)  # type: ignore[arg-type]
     if (high - low).max() > 0:
         ax.fill_between(starts, low, high, color=color, alpha=0.2, linewidth=0)
     if name is not None:
@@ -179,7 +202,7 @@ def qk_distance_alt(products: Any, name: str = "q·k") -> str:
 
 def by_distance(products: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return mean, smallest and largest product at each distance, (S,) each; arguments as above."""
-    values = numbers(products, "products", "S", "T S")
+    values = numbers(products, "products", "S", "T S").astype(np.float64)  # sums of large ones
     if values.ndim == 1:
         return values, values, values
     queries, keys = values.shape

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from qwenkit.errors import InputError
 from qwenkit.plot.arrays import numbers
 from qwenkit.plot.style import BLUE, VERMILION
-from qwenkit.plot.tokens import label
+from qwenkit.plot.tokens import drawable, label
 
 Names = Callable[[list[int]], Sequence[str]]
 
@@ -41,7 +41,7 @@ def sampling(stages: Mapping[str, Any], names: Names, *, most: int = 16) -> Figu
     largest = max(float(p.max()) for p in probs.values())
     for ax, (name, p) in zip(axes[0], probs.items(), strict=True):
         _bars(ax, p[ids], largest)
-        ax.set_title(f"{name}\n{_kept(p)}", fontsize=8)
+        ax.set_title(f"{drawable(name)}\n{_kept(p)}", fontsize=8)
         rest = 1 - float(p[ids].sum())
         others = int((p > 0).sum() - (p[ids] > 0).sum())
         words = f"{others:,} others: {max(rest, 0):.1%}" if others else "no others"

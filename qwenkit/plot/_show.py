@@ -31,10 +31,12 @@ def show(figure: Figure | Axes, alt: str) -> None:
         alt: what it shows, in a sentence or more.
 
     Raises:
-        InputError: an empty `alt`.
+        InputError: an empty `alt`, or not a figure.
     """
     if not isinstance(alt, str) or not alt.strip():
         raise InputError(f"alt is {alt!r}; it must be a text that describes the figure")
+    if not isinstance(figure, Figure | Axes):
+        raise InputError(f"figure is a {type(figure).__name__}; it must be a figure, or axes")
     whole = figure.get_figure(root=True) if isinstance(figure, Axes) else figure
     assert isinstance(whole, Figure)
     if get_ipython() is None:

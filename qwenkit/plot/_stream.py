@@ -92,7 +92,7 @@ def _usual(norms: np.ndarray) -> np.ndarray:
 def _checked_norms(
     stream: Any, attention: Any, mlp: Any
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    values = numbers(stream, "stream", "L+1 T")
+    values = numbers(stream, "stream", "L+1 T").astype(np.float64)  # for means of large ones
     given = {"attention": attention, "the MLP": mlp}
     added = {part: numbers(one, part, "L T") for part, one in given.items() if one is not None}
     layers, tokens = values.shape[0] - 1, values.shape[1]

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from qwenkit.errors import InputError
 from qwenkit.plot.arrays import numbers, pool_columns
 from qwenkit.plot.style import BLUE, VERMILION, grid, new_axes
+from qwenkit.plot.tokens import drawable
 
 BINS = 61  # an odd number: 0 is in the middle of a bin
 LONGEST_NAME = 28
@@ -37,12 +38,12 @@ def value_histograms(tensors: Mapping[str, Any], *, columns: int | None = None) 
     columns = columns or min(len(values), 4)
     figure, axes = grid(len(values), columns, 2.5, 1.9)
     for ax, name, flat in zip(axes, _ends(values), values.values(), strict=False):
-        reach = float(np.abs(flat).max()) or 1.0
-        counts, edges = np.histogram(flat, BINS, (-reach, reach))
-        ax.stairs(counts, edges, fill=True, color=BLUE)
+        reach = _reach(flat)
+        counts, edges = np.histogram(flat / reach, BINS, (-1, 1))
+        ax.stairs(counts, edges * reach, fill=True, color=BLUE)
         ax.set_yscale("log")
         ax.set_ylim(0.5, None)
-        ax.set_title(f"{name}\n{_spread(flat)}", fontsize=8)
+        ax.set_title(f"{drawable(name)}\n{_spread(flat)}", fontsize=8)
         ax.tick_params(labelsize=7)
         ax.locator_params(axis="x", nbins=5)
         ax.spines[["top", "right"]].set_visible(False)
@@ -83,7 +84,7 @@ def outlier_channels(activations: Mapping[str, Any], *, ax: Axes | None = None) 
     ticks = [int(tick) for tick in MaxNLocator(8, integer=True).tick_values(0, width - 1)]
     ticks = [tick for tick in ticks if 0 <= tick < width]
     ax.set_xticks([tick // factor for tick in ticks], [str(tick) for tick in ticks])
-    names, step = _ends(activations), -(-modules // 40)
+    names, step = [*map(drawable, _ends(activations))], -(-modules // 40)
     ax.set_yticks(range(0, modules, step), names[::step], fontsize=8)
     for channel in _marked(ratios):
         ax.annotate(
@@ -156,11 +157,21 @@ def _values(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def _far(flat: np.ndarray) -> float:
     """Return the largest |value| in standard deviations."""
-    return float(np.abs(flat).max()) / (float(flat.std()) or 1.0)
+    return float(np.abs(flat).max()) / (_std(flat) or 1.0)
+
+
+def _reach(flat: np.ndarray) -> float:
+    return float(np.abs(flat).max()) or 1.0
+
+
+def _std(flat: np.ndarray) -> float:
+    """Return the standard deviation, also of values whose squares float32 cannot hold."""
+    reach = _reach(flat)
+    return float((flat / reach).std()) * reach
 
 
 def _spread(flat: np.ndarray) -> str:
-    return f"std {flat.std():.2g}, largest {np.abs(flat).max():.2g}"
+    return f"std {_std(flat):.2g}, largest {np.abs(flat).max():.2g}"
 
 
 def _ends(names: Iterable[str]) -> list[str]:

@@ -23,7 +23,13 @@ def numbers(values: Any, name: str, *shapes: str, finite: bool = True) -> np.nda
     """
     if hasattr(values, "detach"):  # torch: NumPy has no bfloat16 and cannot read other devices
         values = values.detach().float().cpu()
-    array = np.asarray(values, np.float32)
+    try:
+        with np.errstate(over="ignore"):
+            array = np.asarray(values, np.float32)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(
+            f"{name} is a {type(values).__name__} that is not an array of numbers"
+        ) from None
     if array.ndim not in [len(shape.split()) for shape in shapes] or 0 in array.shape:
         wanted = " or ".join(f"({', '.join(shape.split())})" for shape in shapes)
         raise InputError(f"{name} has shape {array.shape}; it must be {wanted}, none of them 0")

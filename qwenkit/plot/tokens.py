@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
 LONGEST = 12  # characters of a label
+LONGEST_NAME = 60  # of the name of a tensor, a curve or a stage
 MOST = 40  # labels on an axis
 VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
 
@@ -21,12 +22,23 @@ def label(token: str) -> str:
     >>> label(" for"), label("")
     ('␣for', '∅')
     """
-    shown = "".join(VISIBLE.get(letter, letter) for letter in token)
-    if len(shown) > LONGEST:
-        shown = shown[: LONGEST - 1] + "…"
-    font = get_font(findfont(FontProperties(family="monospace")))
-    known = (one if font.get_char_index(ord(one)) else f"U+{ord(one):04X}" for one in shown)
-    return "".join(known).replace("$", r"\$") or "∅"  # a dollar would start a formula
+    shown = "".join(VISIBLE.get(letter, letter) for letter in token[: LONGEST + 1])
+    return drawable(shown, LONGEST, "monospace")
+
+
+def drawable(text: str, longest: int = LONGEST_NAME, family: str = "sans-serif") -> str:
+    r"""Return text as matplotlib can draw it as it stands: no formula, no character it lacks.
+
+    >>> drawable("a.$x$"), drawable("a\nb"), drawable("layers.0.mlp", 8)
+    ('a.\\$x\\$', 'aU+000Ab', 'layers.…')
+    """
+    if len(text) > longest:
+        text = text[: longest - 1] + "…"
+    font = get_font(findfont(FontProperties(family=[family])))
+    known = (one if font.get_char_index(ord(one)) else f"U+{ord(one):04X}" for one in text)
+    shown = "".join(known).replace("$", r"\$") or "∅"  # a dollar would start a formula
+    hidden = shown[0] == "_" and family == "sans-serif"  # a legend leaves such names out
+    return f" {shown}" if hidden else shown
 
 
 def label_axis(ax: Axes, tokens: Sequence[str], which: str, size: float = 8) -> None:

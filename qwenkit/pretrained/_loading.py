@@ -111,6 +111,7 @@ def _plan(
     return where, computed, int8
 
 
+@torch.inference_mode(False)  # weights made in that mode could never be trained
 def _load(
     checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | None, int8: bool
 ) -> QwenForCausalLM:

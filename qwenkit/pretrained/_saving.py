@@ -77,7 +77,7 @@ def save_pretrained(
         else:
             write_json(save.path / GENERATION, generation)
         if tokenizer is not None:
-            tokenizer.save(save.path)
+            save.obsolete |= tokenizer._write(save.path)
 
 
 def _generation_config(model: QwenForCausalLM, origin: Origin | None) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ import traitlets
 from IPython.display import display
 from matplotlib.figure import Figure
 
+from qwenkit.config import QwenConfig
 from qwenkit.errors import InputError
 from qwenkit.files import replacing
 from qwenkit.plot import as_png
@@ -49,8 +50,7 @@ class View(Protocol):
         for name in state:
             if name not in self.chosen:
                 raise InputError(f"{name!r} cannot be chosen; {', '.join(self.chosen)} can")
-        for name, value in self.checked(state).items():
-            setattr(self, name, value)
+        vars(self).update(self.checked(state))  # all at once: Ctrl-C leaves no mixture
 
     def checked(self, state: dict[str, Any]) -> dict[str, Any]:
         """Return the values to set, or refuse one that is not allowed."""
@@ -77,6 +77,12 @@ def check_integer(name: str, value: Any, least: int, most: int) -> None:
     """Refuse what is not an integer from `least` to `most`."""
     if type(value) is not int or not least <= value <= most:
         raise InputError(f"{name} is {value!r}; it must be an integer from {least:,} to {most:,}")
+
+
+def check_config(config: object) -> None:
+    """Refuse what is not a config."""
+    if not isinstance(config, QwenConfig):
+        raise InputError(f"config is a {type(config).__name__}; it must be a QwenConfig")
 
 
 class Inspector(anywidget.AnyWidget):
@@ -107,12 +113,19 @@ class Inspector(anywidget.AnyWidget):
         """
         self.view.choose(**state)
         self.state = self.view.state()
+        self.answer()  # even if nothing changed: Ctrl-C may have lost an earlier answer
 
     def _chosen(self, change: dict[str, Any]) -> None:
-        """Take over what the page chose."""
-        if change["new"] != self.view.state():
-            self.view.choose(**change["new"])
+        """Take over what the page chose; what was refused, or interrupted, it shows no longer."""
+        try:
+            if change["new"] != self.view.state():
+                self.view.choose(**change["new"])
+        finally:
             self.state = self.view.state()
+        self.answer()
+
+    def answer(self) -> None:
+        """Send what the page cannot compute, if there is anything."""
 
     def snapshot(self) -> Figure:
         """Draw what is shown now with matplotlib, for pages without a kernel."""
@@ -159,18 +172,29 @@ class Inspector(anywidget.AnyWidget):
 
         Returns:
             The file's path. An existing file is replaced only once the page is complete.
+
+        Raises:
+            InputError: the file cannot be written there.
         """
-        path = Path(path)
-        with replacing(path) as temporary:
-            temporary.write_text(page(self, self._png()), encoding="utf-8")
+        text = page(self, self._png())
+        try:
+            path = Path(path)
+            with replacing(path) as temporary:
+                temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        except (OSError, TypeError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            rule = "give a file's path in a folder that exists and may be written to"
+            raise InputError(
+                f"the page cannot be written to {str(path)!r}: {why}; {rule}"
+            ) from None
         return path
 
 
 def page(widget: Inspector, png: bytes) -> str:
     """Return the page: the widget's own script, its state and data, and a picture as a fallback."""
     title, alt = type(widget).__name__, html.escape(widget.view.alt(), quote=True)
-    values = json.dumps(widget.exported(), default=_as_text)
-    values = values.replace("</", r"<\/")  # a string must not end the script
+    values = json.dumps(widget.exported(), default=_as_text, allow_nan=False)
+    values = values.replace("<", r"\u003c")  # no string may end the script, or begin a comment
     picture = base64.b64encode(png).decode()
     return f"""<!doctype html>
 <html lang="en">
@@ -182,9 +206,11 @@ def page(widget: Inspector, png: bytes) -> str:
 <h1 class="qk-page">{title}</h1>
 <main id="widget"></main>
 <noscript><img alt="{alt}" src="data:image/png;base64,{picture}"></noscript>
+<script type="application/json" id="values">{values}</script>
 <script type="module">
 {source(widget.script)}
-render({{ model: standalone({values}), el: document.getElementById("widget") }});
+const values = JSON.parse(document.getElementById("values").textContent);
+render({{ model: standalone(values), el: document.getElementById("widget") }});
 </script>
 </html>
 """

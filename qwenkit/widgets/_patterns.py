@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +18,10 @@ from qwenkit.plot.heads import INDUCTION, head_scores, induction_targets
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.trace import Edit, Trace
 from qwenkit.widgets._base import View
-from qwenkit.widgets._reading import one_text
+from qwenkit.widgets._reading import check_finite, one_text
 
 LARGEST = 512  # positions a side; a longer text is pooled
+MOST = 500_000_000  # attention weights that are computed: half a minute on a small machine
 STEPS = 255  # weights are rounded to the nearest 255th: at most 1 / 510 is lost
 LEVEL = 6  # zlib's own middle way between speed and size
 
@@ -103,15 +105,20 @@ def short(head_type: str) -> str:
 
 
 @torch.no_grad()
-def read_patterns(model: QwenForCausalLM, tokenizer: Tokenizer, prompt: str) -> Patterns:
+def read_patterns(
+    model: QwenForCausalLM, tokenizer: Tokenizer, prompt: str, most: int | None = None
+) -> Patterns:
     """Run a model over a text and keep every head's attention.
 
     Each layer's attention is reduced as it is computed, so that only one layer's is ever held.
+    `most` tokens are taken; None: as many as are computed in half a minute.
 
     Raises:
-        InputError: an empty prompt.
+        InputError: an empty prompt, one of more than `most` tokens, or attention that is NaN.
     """
-    input_ids = one_text(model, tokenizer, prompt)
+    config = model.config if isinstance(model, QwenForCausalLM) else None
+    heads = config.num_hidden_layers * config.num_attention_heads if config else 1
+    input_ids = one_text(model, tokenizer, prompt, most or math.isqrt(MOST // heads))
     tokens = tokenizer.token_strings(input_ids)
     factor = -(-len(tokens) // LARGEST)
     targets = torch.from_numpy(induction_targets(input_ids[0].cpu())).float()  # (T, T)
@@ -122,6 +129,7 @@ def read_patterns(model: QwenForCausalLM, tokenizer: Tokenizer, prompt: str) -> 
 
     def read(pattern: Tensor) -> Tensor:
         whole = pattern[0].float().cpu()  # (H, T, T)
+        check_finite(f"the attention of layer {len(weights)}", whole)
         small = max_pool2d(whole, factor, ceil_mode=True) if factor > 1 else whole
         weights.append(triangle(small.numpy()))
         scores.append(head_scores(whole) if len(tokens) > 1 else {})

@@ -44,15 +44,44 @@ class Reading:
         return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 
-def one_text(model: QwenForCausalLM, tokenizer: Tokenizer, prompt: str) -> Tensor:
+def one_text(
+    model: QwenForCausalLM, tokenizer: Tokenizer, prompt: str, most: int | None = None
+) -> Tensor:
     """Return a prompt's ids (1, T) on the model's device.
 
     Raises:
-        InputError: an empty prompt, or one that is not a string.
+        InputError: an empty prompt, one that is not a string, or one of more than `most` tokens;
+            or something else than a model and a tokenizer.
     """
+    for name, value, kind in (
+        ("model", model, QwenForCausalLM),
+        ("tokenizer", tokenizer, Tokenizer),
+    ):
+        if not isinstance(value, kind):
+            raise InputError(f"{name} is a {type(value).__name__}; it must be a {kind.__name__}")
     if not isinstance(prompt, str) or not prompt:
         raise InputError(f"prompt is {prompt!r}; it must be a text of at least one token")
-    return tokenizer(prompt).to(model.device)
+    ids = tokenizer(prompt)
+    if most is not None and ids.shape[1] > most:
+        raise InputError(
+            f"the prompt has {ids.shape[1]:,} tokens; this widget takes at most {most:,}: "
+            "shorten it"
+        )
+    return ids.to(model.device)
+
+
+def check_finite(what: str, values: Tensor) -> None:
+    """Refuse NaN and infinity: no picture, and no page, can show them.
+
+    Raises:
+        InputError: naming what holds them.
+    """
+    if not bool(values.isfinite().all()):
+        raise InputError(
+            f"{what} is NaN or infinite on this text: a weight before it is not finite, is too "
+            "large, or float16 overflowed; qk.interpret.divergences compares every point with "
+            "those of another model"
+        )
 
 
 @torch.no_grad()
@@ -86,6 +115,10 @@ def read_layers(model: QwenForCausalLM, input_ids: Tensor) -> Reading:
     positions = torch.arange(input_ids.shape[1], device=model.device)[None]
     tables = model.model.rotary_emb(positions, model.dtype)  # 2 × (1, T, D), in equal halves
     cos, sin = (_array(table[0].chunk(2, dim=-1)[0]) for table in tables)
+    for i, stream in enumerate(lengths):  # of a NaN or an infinity, the norm is one too
+        check_finite(
+            "the embedding" if i == 0 else f"the residual stream after layer {i - 1}", stream
+        )
     return Reading(
         queries=_array(stacked("attn.q")),
         keys=_array(stacked("attn.k")),
@@ -150,4 +183,5 @@ def without_head(
 def _probabilities(model: QwenForCausalLM, streams: Tensor) -> Tensor:
     """Return the next token's probabilities (N, V) for residual streams (N, C), on the CPU."""
     logits = model.head(model.model.norm(streams)[None])[0].float().cpu()
+    check_finite("a logit", logits[:, : model.num_tokens])
     return only_tokens(logits, model.num_tokens).softmax(dim=-1)

@@ -13,6 +13,7 @@ from qwenkit.checkpoint import Checkpoint, TensorInfo, read_alone
 from qwenkit.errors import CheckpointError, printable
 
 BINS = 61  # an odd number: 0 is in the middle of a bin
+LARGE = 1e15  # values beyond it are counted as multiples of the largest
 CHUNK = 1 << 22  # values that are upcast at a time
 
 
@@ -48,7 +49,8 @@ class Tree:
 
     def __post_init__(self) -> None:
         """Sort the tensors by name, layer 2 before layer 10, and collect each group's."""
-        self.tensors = dict(sorted(self.checkpoint.tensors.items(), key=lambda one: _order(one[0])))
+        names = sorted(self.checkpoint.tensors, key=_order)
+        self.tensors = {encodable(name): self.checkpoint.tensors[name] for name in names}
         self.groups = {}
         for name, info in self.tensors.items():
             parts = name.split(".")
@@ -73,7 +75,9 @@ class Tree:
                 group = ".".join(parts[:length])
                 if group not in seen:
                     seen.add(group)
-                    inside = [one for one in self.groups[group] if text in one.name.lower()]
+                    inside = [
+                        one for one in self.groups[group] if text in encodable(one.name).lower()
+                    ]
                     size = sum(one.nbytes for one in inside)
                     yield Row(group, length - 1, len(inside), size)
                 if not text and group not in opened:
@@ -90,6 +94,10 @@ class Tree:
             sizes[part] = sizes.get(part, 0) + info.nbytes
         return {part: size for part, size in sizes.items() if size}
 
+    def proportion(self, size: int) -> float:
+        """Return a number of bytes as a proportion of the whole checkpoint's."""
+        return size / (self.checkpoint.nbytes or 1)  # every tensor may be empty
+
     def facts(self, name: str) -> list[list[str]]:
         """Return what the header says of a tensor or a group, as pairs of strings."""
         inside = self.groups.get(name) or [self.tensors[name]]
@@ -97,12 +105,12 @@ class Tree:
         counts = [
             ["values", f"{sum(one.num_parameters for one in inside):,}"],
             ["bytes", f"{size:,}"],
-            ["proportion of all bytes", f"{size / max(self.checkpoint.nbytes, 1):.2%}"],
+            ["proportion of all bytes", f"{self.proportion(size):.2%}"],
         ]
         if name in self.groups:
             return [["tensors", f"{len(inside):,}"], *counts]
         shape = " × ".join(map(str, info.shape)) or "a scalar"
-        place = [["file", info.file.name], ["first byte", f"{info.start:,}"]]
+        place = [["file", encodable(info.file.name)], ["first byte", f"{info.start:,}"]]
         return [["shape", shape], ["dtype", info.dtype], *counts, *place]
 
     def histogram(self, name: str) -> Histogram:
@@ -111,7 +119,7 @@ class Tree:
         Raises:
             CheckpointError: it cannot be read, or is of a dtype that has no plain values.
         """
-        info = self.checkpoint.tensors[name]
+        info = self.tensors[name]
         tensor = read_alone(info)
         try:
             if not tensor.is_complex():
@@ -123,9 +131,15 @@ class Tree:
         )
 
 
+def encodable(name: str) -> str:
+    r"""Return a name that a page can hold: half a character becomes its code, such as \ud83d."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _order(name: str) -> list[tuple[int, str]]:
     """Return a key that sorts numbers in a name by their size."""
-    return [(int(part) if part.isdecimal() else -1, part) for part in name.split(".")]
+    short = {part for part in name.split(".") if len(part) < 20 and part.isdecimal()}
+    return [(int(part) if part in short else -1, part) for part in name.split(".")]
 
 
 def histogram(tensor: Tensor) -> Histogram:
@@ -141,12 +155,14 @@ def histogram(tensor: Tensor) -> Histogram:
     not_finite = flat.numel() - size
     if not size:
         return Histogram([0] * BINS, 0.0, 0.0, 0.0, 0, not_finite)
-    mean = sum(float(chunk.sum()) for chunk in chunks()) / size
     edge = max(float(chunk.abs().max()) for chunk in chunks() if chunk.numel())
-    std = math.sqrt(sum(float((chunk - mean).square().sum()) for chunk in chunks()) / size)
+    unit = edge if edge > LARGE else 1.0  # squares of larger ones are no float32
+    mean = sum(float((chunk / unit).sum()) for chunk in chunks()) / size
+    std = math.sqrt(sum(float((chunk / unit - mean).square().sum()) for chunk in chunks()) / size)
     counts = torch.zeros(BINS, dtype=torch.int64)  # float32 would not count beyond 2 ** 24
     outliers = 0
     for chunk in chunks():
-        counts += torch.histc(chunk, BINS, -edge or -1.0, edge or 1.0).long()
-        outliers += int(((chunk - mean).abs() > 6 * std).sum())
-    return Histogram(counts.tolist(), edge, mean, std, outliers, not_finite)
+        reach = edge / unit or 1.0
+        counts += torch.histc(chunk / unit, BINS, -reach, reach).long()
+        outliers += int(((chunk / unit - mean).abs() > 6 * std).sum())
+    return Histogram(counts.tolist(), edge, mean * unit, std * unit, outliers, not_finite)

@@ -11,12 +11,14 @@ import numpy as np
 import traitlets
 from matplotlib.figure import Figure
 
+from qwenkit.arguments import checked
 from qwenkit.checkpoint import Checkpoint
 from qwenkit.errors import CheckpointError, InputError
 from qwenkit.plot.style import BLUE
+from qwenkit.plot.tokens import drawable
 from qwenkit.pretrained import resolve
 from qwenkit.widgets._base import Inspector, View
-from qwenkit.widgets._tensors import BINS, Histogram, Row, Tree
+from qwenkit.widgets._tensors import BINS, Histogram, Row, Tree, encodable
 
 
 @dataclass
@@ -43,8 +45,12 @@ class CheckpointView(View):
     def checked(self, state: dict[str, Any]) -> dict[str, Any]:
         """Refuse names that the checkpoint does not have; read the histograms that are wanted."""
         new = self.state() | state
-        tensors, groups = self.checkpoint.tensors, self.tree.groups
-        if new["selected"] not in tensors and new["selected"] not in groups:
+        tensors, groups = self.tree.tensors, self.tree.groups
+        for key in ("opened", "asked"):
+            names = new[key]
+            if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+                raise InputError(f"{key} is {names!r}; it must be a list of names")
+        if not isinstance(new["selected"], str) or new["selected"] not in {**tensors, **groups}:
             raise InputError(
                 f"selected is {new['selected']!r}; it must be a tensor of the checkpoint, or a "
                 "prefix of some names, such as 'model.layers.0'"
@@ -62,11 +68,11 @@ class CheckpointView(View):
 
     def data(self) -> dict[str, Any]:
         """Return what the script draws: each tensor's name and facts, and the parts' sizes."""
-        names = [*self.tree.groups, *self.checkpoint.tensors]
+        names = [*self.tree.groups, *self.tree.tensors]
         return {
-            "folder": self.checkpoint.folder.name,
+            "folder": encodable(self.checkpoint.folder.name),
             "whole": self.checkpoint.nbytes,
-            "tensors": [[info.name, info.nbytes] for info in self.tree.tensors.values()],
+            "tensors": [[name, info.nbytes] for name, info in self.tree.tensors.items()],
             "facts": {name: self.tree.facts(name) for name in names},
             "parts": self.tree.parts(),
         }
@@ -83,7 +89,8 @@ class CheckpointView(View):
     def alt(self) -> str:
         """Return what is shown as text."""
         whole = self.checkpoint.nbytes
-        parts = [f"{part} {size / max(whole, 1):.0%}" for part, size in self.tree.parts().items()]
+        sizes = self.tree.parts().items()
+        parts = [f"{part} {self.tree.proportion(size):.0%}" for part, size in sizes]
         facts = [f"{name} {value}" for name, value in self.tree.facts(self.selected)]
         words = f"A checkpoint of {len(self.checkpoint.tensors)} tensors, {whole:,} bytes: "
         words += f"{', '.join(parts)}. Selected: {self.selected}: {', '.join(facts)}."
@@ -111,13 +118,13 @@ class CheckpointBrowser(Inspector):
     script = "parts checkpoint"
     histograms = traitlets.Dict().tag(sync=True)
 
+    @checked
     def __init__(self, source: str | Path | None = None) -> None:
         self.view: CheckpointView = CheckpointView(Checkpoint(resolve(source)))
         super().__init__(self.view)
-        self._count(None)
-        self.observe(self._count, "state")
+        self.answer()
 
-    def _count(self, change: Any) -> None:
+    def answer(self) -> None:
         """Send the histograms that were read."""
         self.histograms = {name: asdict(one) for name, one in self.view.histograms.items()}
 
@@ -135,10 +142,10 @@ class CheckpointBrowser(Inspector):
         left.set_xlabel("megabytes")
         left.set_title(f"{len(view.checkpoint.tensors)} tensors", fontsize=10)
         found = view.histograms.get(view.selected)
-        right.set_title(view.selected, fontsize=10)
+        right.set_title(drawable(view.selected), fontsize=10)
         if found is None:
             right.set_axis_off()
-            lines = [f"{name}: {value}" for name, value in view.tree.facts(view.selected)]
+            lines = [drawable(f"{name}: {value}") for name, value in view.tree.facts(view.selected)]
             right.text(0, 1, "\n".join(lines), va="top", fontsize=9, transform=right.transAxes)
             return figure
         edges = np.linspace(-found.edge or -1.0, found.edge or 1.0, BINS + 1)

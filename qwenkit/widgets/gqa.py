@@ -14,7 +14,7 @@ from qwenkit.errors import InputError
 from qwenkit.files import format_bytes
 from qwenkit.plot import gqa_sharing
 from qwenkit.plot.style import BLUE, HEADS, LIGHT, PALE
-from qwenkit.widgets._base import Inspector, View, check_integer
+from qwenkit.widgets._base import Inspector, View, check_config, check_integer
 
 SHAPE = ("heads", "kv_heads", "head_dim", "layers")
 Preset = tuple[tuple[int, int, int, int], int]
@@ -30,6 +30,7 @@ PRESETS: dict[str, Preset] = {
 }
 OWN = "other values"
 LARGEST = {"heads": 64, "head_dim": 256, "layers": 128, "tokens": 131_072}
+DRAWN = {"heads": 256, "head_dim": 4096, "layers": 4096, "tokens": 10**9}  # of any config
 BYTES = {1: "8 bits", 2: "bfloat16", 4: "float32"}
 
 
@@ -150,6 +151,9 @@ class GQAExplorer(Inspector):
 
     Args:
         config: a model's, to begin with, in the dtype that it names; None: the 0.5B.
+
+    Raises:
+        InputError: not a config, or one with too many heads, layers or tokens to be drawn.
     """
 
     script = "parts gqa"
@@ -180,11 +184,15 @@ class GQAExplorer(Inspector):
 
 def _view_of(config: QwenConfig) -> GQAView:
     """Return a view that begins with a config, which becomes a preset if it is not one."""
+    check_config(config)
     shape = (
         config.num_attention_heads, config.num_key_value_heads, config.head_dim,
         config.num_hidden_layers,
     )  # fmt: skip
     tokens = config.max_position_embeddings
+    given = {"heads": shape[0], "head_dim": shape[2], "layers": shape[3], "tokens": tokens}
+    for name, most in DRAWN.items():
+        check_integer(name, given[name], 1, most)
     known = (shape, tokens) in PRESETS.values()
     view = GQAView(presets=PRESETS if known else {"your config": (shape, tokens), **PRESETS})
     sizes = dict(zip(SHAPE, shape, strict=True))

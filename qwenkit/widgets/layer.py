@@ -11,7 +11,6 @@ import traitlets
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from qwenkit.errors import InputError
 from qwenkit.model import QwenForCausalLM
 from qwenkit.plot import attention
 from qwenkit.plot.style import BLUE, GREEN, PALE, VERMILION, grid
@@ -54,12 +53,12 @@ class LayerInspector(Inspector):
         prompt: str,
         other_prompt: str | None = None,
     ) -> None:
-        patterns = _short(read_patterns(model, tokenizer, prompt))
+        patterns = read_patterns(model, tokenizer, prompt, LARGEST)
         input_ids = one_text(model, tokenizer, prompt)
         reading = read_layers(model, input_ids)
         other = None
         if other_prompt is not None:
-            other = _short(read_patterns(model, tokenizer, other_prompt))
+            other = read_patterns(model, tokenizer, other_prompt, LARGEST)
         view = LayerView(model, tokenizer, input_ids, patterns, reading, other)
         last = len(patterns.tokens) - 1
         streams = reading.streams
@@ -70,9 +69,8 @@ class LayerInspector(Inspector):
         view.choose(token=last, other_token=len(other.tokens) - 1 if other else 0)
         view.lens()
         super().__init__(view)
-        self.observe(self._answer, "state")
 
-    def _answer(self, _change: object) -> None:
+    def answer(self) -> None:
         """Send what the page cannot compute, with the token or head that it belongs to."""
         view = self.view
         if str(view.token) not in self.data["lens"]:
@@ -89,15 +87,6 @@ class LayerInspector(Inspector):
     def snapshot(self) -> Figure:
         """Draw the panels, and what has changed if a head is off."""
         return _draw_layer(self.view)
-
-
-def _short(patterns: Patterns) -> Patterns:
-    if patterns.factor > 1:
-        raise InputError(
-            f"the prompt has {len(patterns.tokens):,} tokens; LayerInspector takes at most "
-            f"{LARGEST}: shorten it, or use AttentionExplorer"
-        )
-    return patterns
 
 
 def _draw_layer(view: LayerView) -> Figure:

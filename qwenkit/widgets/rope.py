@@ -15,10 +15,12 @@ from matplotlib.patches import Circle
 from qwenkit.config import QwenConfig
 from qwenkit.errors import InputError
 from qwenkit.plot.style import BLUE, VERMILION
-from qwenkit.widgets._base import Inspector, check_integer
+from qwenkit.widgets._base import Inspector, check_config, check_integer
 from qwenkit.widgets._rope_view import RopeView
 
 MOST = 4096  # positions
+WIDEST = 1024  # dimensions of a head that are drawn
+LARGEST = 1e15  # theta
 QUERY, KEY, GRAY = BLUE, VERMILION, "#8a8a8a"
 
 
@@ -53,10 +55,13 @@ class RopeExplorer(Inspector):
         positions: int = 256,
     ) -> None:
         if config is None:
-            dim, theta = head_dim or 64, 10_000.0 if theta is None else theta
+            dim, theta = 64 if head_dim is None else head_dim, 10_000.0 if theta is None else theta
+            _check_size(dim, theta)
             config = QwenConfig(1, dim, 1, 1, 1, 1, head_dim=dim, rope_theta=theta)
         elif theta is not None or head_dim is not None:
             raise InputError("a config has its own theta and head_dim; give either it or them")
+        check_config(config)
+        _check_size(config.head_dim, config.rope_theta)
         check_integer("positions", positions, 2, MOST)
         view = RopeView(config, _vectors(vectors, config.head_dim), positions)
         view.choose(pair=min(2, config.head_dim // 2 - 1), query=min(12, positions - 1))
@@ -82,12 +87,24 @@ class RopeExplorer(Inspector):
         return figure
 
 
+def _check_size(head_dim: object, theta: object) -> None:
+    check_integer("head_dim", head_dim, 2, WIDEST)
+    number = isinstance(theta, int | float) and not isinstance(theta, bool)
+    if not number or not 1 < theta <= LARGEST:  # type: ignore[operator]
+        raise InputError(f"theta is {theta!r}; it must be a number above 1, at most {LARGEST:g}")
+
+
 def _vectors(vectors: Sequence[Any] | None, head_dim: int) -> np.ndarray:
     if vectors is None:
         return np.repeat([[1.0, 0.0]] * 2, head_dim // 2, axis=-1)
-    pair = [torch.as_tensor(one).detach().float().cpu().numpy() for one in vectors]
+    try:
+        pair = [torch.as_tensor(one).detach().float().cpu().numpy() for one in vectors]
+    except (TypeError, ValueError, RuntimeError):
+        rule = f"a query and a key of {head_dim} finite numbers each"
+        raise InputError(f"vectors is a {type(vectors).__name__}; it must be {rule}") from None
     shapes = [one.shape for one in pair]
-    if shapes != [(head_dim,)] * 2 or not all(np.isfinite(one).all() for one in pair):
+    large = any(np.abs(one).max(initial=0) > LARGEST for one in pair)
+    if shapes != [(head_dim,)] * 2 or large or not all(np.isfinite(one).all() for one in pair):
         raise InputError(
             f"vectors have shapes {shapes}; they must be a query and a key of {head_dim} finite "
             "numbers each"

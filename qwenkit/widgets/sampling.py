@@ -21,7 +21,7 @@ from qwenkit.tokenizer import Tokenizer
 from qwenkit.widgets._base import Inspector, View
 from qwenkit.widgets._patterns import pack
 from qwenkit.widgets._pictures import bars
-from qwenkit.widgets._reading import one_text
+from qwenkit.widgets._reading import check_finite, one_text
 
 NAMED, SHOWN = 256, 16  # tokens that have a name in the page, and that have a bar
 MOST_DRAWS = 10_000
@@ -165,7 +165,7 @@ class SamplingExplorer(Inspector):
         prompt: the text.
 
     Raises:
-        InputError: an empty prompt.
+        InputError: an empty prompt, or logits that are not finite.
     """
 
     script = "parts sampling"
@@ -175,6 +175,7 @@ class SamplingExplorer(Inspector):
         input_ids = one_text(model, tokenizer, prompt)
         with torch.no_grad():
             logits = model(input_ids, logits_to_keep=1)[0, -1].float().cpu()
+        check_finite("a logit", logits[: model.num_tokens])
         logits, ids = logits[: model.num_tokens].sort(descending=True, stable=True)
         names, tokens = tokenizer.token_strings(ids[:NAMED]), tokenizer.token_strings(input_ids)
         super().__init__(SamplingView(logits, ids, names, tokens))

@@ -12,9 +12,10 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from qwenkit.errors import InputError
+from qwenkit.generate._prompts import cache_for
 from qwenkit.generate.config import check_count
 from qwenkit.generate.steps import next_logits, only_tokens
-from qwenkit.model import KVCache, QwenForCausalLM
+from qwenkit.model import QwenForCausalLM
 from qwenkit.plot.style import BLUE, VERMILION
 from qwenkit.plot.tokens import label
 from qwenkit.tokenizer import Tokenizer
@@ -43,7 +44,7 @@ class StepperView(View):
 
     def __post_init__(self) -> None:
         # It holds the prompt and path[:at], apart from a token that stops generation.
-        self.cache = KVCache(self.model.config, 1, len(self.prompt) + self.max_new_tokens)
+        self.cache = cache_for(self.model, 1, len(self.prompt) + self.max_new_tokens)
         self._fed: list[int] = []
         self._feed([])
 
@@ -64,6 +65,10 @@ class StepperView(View):
             raise
         self._feed(path[:at])
         return {"path": list(path), "at": at}
+
+    def cached(self) -> int:
+        """Return how many tokens the cache holds of the text as it is now, its stop token not."""
+        return len(self.prompt) + self.at - (not self.choices())
 
     def _visit(self, path: list[int]) -> None:
         """Visit the steps of a path that are new, and refuse a token that is not offered."""
@@ -86,21 +91,30 @@ class StepperView(View):
         """
         stops = bool(path) and path[-1] in self.model.stop_ids
         ids = self.prompt + (path[:-1] if stops else path)
-        pairs = enumerate(zip(self._fed, ids, strict=False))
-        same = next((i for i, (old, new) in pairs if old != new), min(len(self._fed), len(ids)))
-        self.cache.trim(same)
         start = len(self.prompt)
+        same = self._shared(ids)
+        if tuple(ids[start:]) not in self.visited:  # an interruption may have lost the answer alone
+            same = min(same, len(ids) - 1)
+        same = 0 if same < start else same
+        self.cache.trim(same)
+        self._fed = ids  # what the cache holds is now the beginning of it, whatever happens next
         ends = [start] if same < start else []
         for end in ends + list(range(max(same, start) + 1, len(ids) + 1)):
             new = torch.tensor([ids[self.cache.length : end]], device=self.model.device)
             logits = next_logits(self.model, new, self.cache, end - start)[0]
             self.visited[tuple(ids[start:end])] = self._most_likely(logits)
-        self._fed = ids
         if stops:
             self.visited[tuple(path)] = []
 
+    def _shared(self, ids: list[int]) -> int:
+        """Return how many tokens at the beginning of the cache are those of `ids`."""
+        held = self._fed[: self.cache.length]
+        pairs = enumerate(zip(held, ids, strict=False))
+        return next((i for i, (old, new) in pairs if old != new), min(len(held), len(ids)))
+
     def _most_likely(self, logits: torch.Tensor) -> Choices:
-        found = only_tokens(logits, self.model.num_tokens).softmax(dim=-1).topk(OFFERED)
+        count = min(OFFERED, self.model.num_tokens)
+        found = only_tokens(logits, self.model.num_tokens).softmax(dim=-1).topk(count)
         names = self.tokenizer.token_strings(found.indices)
         return list(zip(found.indices.tolist(), names, found.values.tolist(), strict=True))
 
@@ -131,11 +145,11 @@ class StepperView(View):
         """Return what is shown as text."""
         new = [label(name) for name in self.tokenizer.token_strings(self.path[: self.at])]
         few = ", ".join(f"{label(name)} {one:.0%}" for _, name, one in self.choices()[:4])
-        bytes_used = self.cache.length * self.data()["token_bytes"]
+        bytes_used = self.cached() * self.data()["token_bytes"]
         words = [
             f"{self.title()}{': ' if new else ''}{' '.join(new)}",
             f"the most likely next are {few}" if few else "the text has ended",
-            f"the cache holds {self.cache.length} of {self.cache.max_length} tokens in each of "
+            f"the cache holds {self.cached()} of {self.cache.max_length} tokens in each of "
             f"{self.model.config.num_hidden_layers} layers, {bytes_used:,} bytes",
         ]
         return f"{'; '.join(words)}."
@@ -167,9 +181,9 @@ class GenerationStepper(Inspector):
         ids = one_text(model, tokenizer, prompt)[0].tolist()
         super().__init__(StepperView(model, tokenizer, ids, max_new_tokens))
 
-    def _chosen(self, change: dict[str, Any]) -> None:
-        super()._chosen(change)
-        self.data = self.view.data()  # with the steps that are new
+    def answer(self) -> None:
+        """Send the steps that are new."""
+        self.data = self.view.data()
 
     def snapshot(self) -> Figure:
         """Draw the alternatives, and how full the cache is."""
@@ -180,12 +194,12 @@ class GenerationStepper(Inspector):
         left.set_xlim(0, 1)
         left.set_title("the next token" if choices else "the text has ended", fontsize=10)
         full = np.zeros((view.model.config.num_hidden_layers, view.cache.max_length))
-        full[:, : view.cache.length] = 2
+        full[:, : view.cached()] = 2
         full[:, : len(view.prompt)] = 1
         right.imshow(full, cmap=CELLS, vmin=0, vmax=2, aspect="auto", interpolation="nearest")
         right.set_xlabel("position: prompt, then new tokens, then free")
         right.set_ylabel("layer")
-        length, room = view.cache.length, view.cache.max_length
+        length, room = view.cached(), view.cache.max_length
         right.set_title(f"KV cache: {length} of {room} positions", fontsize=10)
         last = view.tokenizer.token_strings(view.path[: view.at])[-10:]
         words = f"{view.title()}: {' '.join(map(label, last))}" if last else view.title()

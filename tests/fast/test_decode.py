@@ -1,10 +1,12 @@
 """A decode step: the logits are the model's, and it serves where it may and nowhere else."""
 
+from functools import partial
 from unittest import mock
 
 import pytest
 import torch
 from fixtures_toy import python
+from interruptions import interrupted
 from reference import VARIANTS, ids, pair, relative_error, tiny
 from torch.autograd import forward_ad
 from toy import write_toy_checkpoint
@@ -220,3 +222,15 @@ def test_explain_names_who_watches_torch(context, reason):
     with context():
         assert reason in qk.explain(swap(tiny())).reason
     assert "Linear, not a QwenForCausalLM" in qk.explain(torch.nn.Linear(2, 2)).reason
+
+
+def test_after_ctrl_c_at_any_line_the_same_step_is_right():
+    model, token = swap(pair()[1].requires_grad_(False)), ids(1, 1)
+    want = next_logits(model, token, filled(model, PROMPT), 0)
+    for at in range(1, 10_000, 9):
+        cache = filled(model, PROMPT)
+        if not interrupted(partial(next_logits, model, token, cache, 0), at):
+            break
+        cache.trim(PROMPT)  # at the last lines, only the answer was lost
+        assert torch.equal(next_logits(model, token, cache, 0), want), at
+    assert at > 100

@@ -35,7 +35,7 @@ CONFIG = small_config()
     (plot.gqa_sharing, (6, 4), {}, "the first must be a multiple of the last"),
     (plot.gqa_sharing, (2, 4), {}, "the first must be a multiple of the last"),
     (plot.gqa_sharing, (4, 0), {}, "the first must be a multiple of the last"),
-    (plot.kv_repetition, (ONE((2, 3)), 2), {}, r"groups is 2; k must be \(KV, S, D\)"),
+    (plot.kv_repetition, (ONE((2, 3)), 2), {}, r"k has shape \(2, 3\); it must be \(KV, S, D\)"),
     (plot.sampling, ({}, names), {}, "the stages have no logits"),
     (plot.sampling, ({"a": [1.0], "b": [1.0, 2]}, names), {}, r"the stages have \[1, 2\] logits"),
     (plot.sampling, ({"a": [-np.inf]}, names), {}, "a has -inf as its largest"),

@@ -4,13 +4,15 @@ import math
 
 import pytest
 import torch
-from fixtures_toy import entry, pack
+from fixtures_toy import entry, pack, small_config
 from safetensors.torch import save_file
 
 import qwenkit as qk
-from qwenkit.errors import CheckpointError
+from qwenkit.errors import CheckpointError, InputError
+from qwenkit.files import write_json
 from qwenkit.pretrained import EMBEDDED
 from qwenkit.widgets import _tensors
+from qwenkit.widgets._base import page
 from qwenkit.widgets._tensors import BINS, Tree, histogram
 from qwenkit.widgets.checkpoint import CheckpointBrowser, CheckpointView
 
@@ -166,3 +168,34 @@ def test_a_file_that_shrank_since_it_was_opened_is_told(tmp_path):
         change()
         with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
             tree.histogram("a")
+
+
+ODD_NAMES = ["half \ud83d", "__proto__", "9" * 5000, "", "..", "x.y", "x", "\x00"]
+
+
+@pytest.mark.parametrize("names", [ODD_NAMES, ["only"], []])
+def test_odd_headers_are_shown_or_refused(tmp_path, names):
+    write_json(tmp_path / "config.json", small_config().to_dict())
+    header = {name: entry("F32", (0, 2), (0, 0)) for name in names}  # not a byte in all of them
+    (tmp_path / "model.safetensors").write_bytes(pack(header))
+    if not names:
+        with pytest.raises(CheckpointError, match="holds no tensor"):
+            CheckpointBrowser(tmp_path)
+        return
+    widget = CheckpointBrowser(tmp_path)
+    for name in [*widget.view.tree.tensors, *widget.view.tree.groups]:
+        widget.choose(selected=name)
+        page(widget, b"").encode()
+    widget.snapshot().canvas.draw()
+    if names == ODD_NAMES:  # safetensors itself takes no half of a character
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            widget.choose(asked=["__proto__"])
+
+
+@pytest.mark.parametrize("state", [
+    {"asked": None}, {"asked": "a"}, {"opened": 3}, {"opened": [["model"]]}, {"selected": []},
+])  # fmt: skip
+def test_a_state_of_wrong_types_is_refused(state):
+    widget = CheckpointBrowser(EMBEDDED)
+    with pytest.raises(InputError):
+        widget.choose(**state)

@@ -10,6 +10,7 @@ function render({ model, el }) {
   const { root, controls, stage, live } = frame(el, "The tensors of a checkpoint");
   const data = model.get("data");
   const tree = grouped(data.tensors);
+  const known = new Map(Object.entries(data.facts)); // a Map: a name may be "constructor"
   const pick = (patch) => choose(model, patch);
   const filter = node("input", { type: "search", id: freshId(), size: 18,
     oninput: () => pick({ text: filter.value }) });
@@ -29,18 +30,18 @@ function render({ model, el }) {
   function draw() {
     const state = chosen(model);
     const rows = visibleRows(data.tensors, tree, state);
-    list.replaceChildren(...rows.map((row) => line(row, tree, state, data, pick)));
+    list.replaceChildren(...rows.map((row) => line(row, tree, state, known, pick)));
     const current = list.querySelector('[aria-selected="true"]');
     if (current) {
       list.setAttribute("aria-activedescendant", current.id);
       intoSight(list, current);
     }
     name.textContent = state.selected;
-    facts.replaceChildren(...data.facts[state.selected].map(([key, value]) =>
+    facts.replaceChildren(...known.get(state.selected).map(([key, value]) =>
       node("tr", {}, node("th", { scope: "row" }, key), node("td", {}, value))));
-    const found = model.get("histograms")[state.selected];
+    const found = new Map(Object.entries(model.get("histograms"))).get(state.selected);
     numbers.replaceChildren(...numbersOf(model, tree, state, found, pick));
-    say(live, `${state.selected}: ${data.facts[state.selected].map((pair) => pair.join(" ")).join(", ")}`);
+    say(live, `${state.selected}: ${known.get(state.selected).map((pair) => pair.join(" ")).join(", ")}`);
     root.qk = { state, rows: rows.map(({ name, depth, count, bytes }) => [name, depth, count, bytes]),
       histogram: found ?? null };
     painted(root);
@@ -92,7 +93,7 @@ function visibleRows(tensors, tree, { opened, text }) {
   return rows;
 }
 
-function line(row, tree, state, data, pick) {
+function line(row, tree, state, facts, pick) {
   const group = tree.has(row.name);
   const open = state.text !== "" || state.opened.includes(row.name);
   const sign = group ? (open ? "▾" : "▸") : "·";
@@ -113,7 +114,7 @@ function line(row, tree, state, data, pick) {
     } }, sign),
   node("span", { class: "qk-token" }, short),
   node("span", { class: "qk-faint qk-small" },
-    group ? `${row.count} tensor${row.count === 1 ? "" : "s"}` : data.facts[row.name][0][1]),
+    group ? `${row.count} tensor${row.count === 1 ? "" : "s"}` : facts.get(row.name)[0][1]),
   node("span", { class: "qk-end" }, sizeOf(row.bytes)));
 }
 

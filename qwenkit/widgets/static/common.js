@@ -14,7 +14,7 @@ function standalone(values) {
   const listeners = {};
   const unpack = (value) =>
     value && typeof value === "object" && !Array.isArray(value)
-      ? "base64" in value
+      ? typeof value.base64 === "string" && Object.keys(value).length === 1
         ? fromBase64(value.base64)
         : Object.fromEntries(Object.entries(value).map(([name, one]) => [name, unpack(one)]))
       : Array.isArray(value) ? value.map(unpack) : value;

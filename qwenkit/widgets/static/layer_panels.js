@@ -206,7 +206,7 @@ function offPanel(tokens, alone, pick) {
   toggle.disabled = alone;
   const words = node("div", { class: "qk-note" });
   const { table, draw: rows } = barTable("Next token: probability with the head, and without it");
-  const jump = button("", () => jump.act());
+  const jump = button("", () => jump.act?.());
   function draw({ layer, head, token, off }, answer) {
     const same = off && off[0] === layer && off[1] === head;
     toggle.textContent = same ? `Switch head ${head} of layer ${layer} on again`
