@@ -70,7 +70,7 @@ tiny-coder: $(LAB)
 	$(BIN)/qwenkit train data/tiny-coder/recipe.toml --out $(OUT) $(ARGS)
 
 wheel: $(READY)
-	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python -m hatchling build
 
 clean:
 	rm -rf .pytest_cache .mypy_cache .ruff_cache build dist .coverage

@@ -92,7 +92,7 @@ def test_makefile_asks_for_the_python_that_pyproject_requires():
 
 @pytest.mark.parametrize(("target", "installed"), [
     ("lab", ["."]), ("tiny-coder", ["."]), *((name, [".", "'.[test]'"]) for name in (
-        "test", "lint", "unit", "notebooks", "bench", "wheel")),
+        "lint", "unit", "notebooks", "bench", "wheel")),
 ])  # fmt: skip
 def test_make_installs_by_the_pins_what_a_target_needs(target, installed, tmp_path):
     """A reader's part first, for which no tool of tests is needed; then these."""
