@@ -9,7 +9,7 @@ import sys
 import warnings
 
 # Frames of these packages are not the reader's own code.
-_FOREIGN = ("qwenkit", "torch", "jaxtyping", "importlib")
+_FOREIGN = ("qwenkit", "torch", "jaxtyping", "importlib", "contextlib")
 
 
 class QwenkitError(Exception):

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from io import BufferedReader
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from qwenkit.checkpoint._header import TensorInfo, read_header
 from qwenkit.config import QwenConfig
 from qwenkit.errors import CheckpointError, ConfigError
 from qwenkit.files import read_json_object
+from qwenkit.progress import bar
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
@@ -143,16 +142,16 @@ class Checkpoint:
         wanted = [self.tensors[name] for name in self.config.tensor_shapes()]
         loaded: dict[str, Tensor] = {}
         buffer = torch.empty(_BUFFER_BYTES, dtype=torch.uint8)
-        quiet = not sys.stderr.isatty() and "ipykernel" not in sys.modules
         try:
-            with tqdm(total=len(wanted), desc="loading", delay=1.0, disable=quiet) as bar:
+            size = sum(info.nbytes for info in wanted)
+            with bar("Loading the weights", size, "B") as advance:
                 for file in self.files:
                     with safe_open(file, "pt") as mapped, file.open("rb") as raw:
                         for info in (info for info in wanted if info.file == file):
                             to = dtype if dtype and info.dtype in FLOATS else STORED[info.dtype]
                             tensor = _read(mapped, raw, info, to, buffer)
                             loaded[info.name] = tensor.to(device)
-                            bar.update()
+                            advance(info.nbytes)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{self.folder} cannot be read: {error}") from None
         return {info.name: loaded[info.name] for info in wanted}

@@ -10,7 +10,7 @@ import torch
 from qwenkit.errors import CacheFullError, InputError
 from qwenkit.generate.config import GenerationConfig
 from qwenkit.generate.steps import Step, continued
-from qwenkit.generate.text import TextWriter, written
+from qwenkit.generate.text import TextWriter, printed, written
 from qwenkit.model import KVCache, QwenForCausalLM
 from qwenkit.tokenizer import Tokenizer
 
@@ -70,9 +70,13 @@ class Conversation:
         """
         return self._ids[: self.cache.length]
 
-    def say(self, text: str, **options: Any) -> str:
-        """Return the model's reply to a message; arguments as in `stream`."""
-        return "".join(self.stream(text, **options))
+    def say(self, text: str, *, stream: bool = False, **options: Any) -> str:
+        """Return the model's reply to a message, and print it as it comes if `stream` is True.
+
+        Other arguments are those of the method `stream`.
+        """
+        pieces = self.stream(text, **options)
+        return "".join(printed(pieces) if stream else pieces)
 
     def stream(
         self,

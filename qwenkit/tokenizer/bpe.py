@@ -15,6 +15,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from qwenkit.errors import InputError
 from qwenkit.files import replacing, write_json
+from qwenkit.progress import stage
 from qwenkit.tokenizer._tokenizer import Tokenizer
 
 # How Qwen2 splits text before it merges bytes: contractions, words, digits, signs, newlines.
@@ -69,7 +70,8 @@ def learn_merges(texts: Iterable[str], vocab_size: int) -> list[Merge]:
     trainer = trainers.BpeTrainer(
         vocab_size=size, min_frequency=2, show_progress=False, initial_alphabet=alphabet
     )
-    backend.train_from_iterator(texts, trainer)
+    with stage("Training the tokenizer"):
+        backend.train_from_iterator(texts, trainer)
     learned = json.loads(backend.to_str())["model"]["merges"]  # the only way to them
     return [(left, right) for left, right in learned]
 
