@@ -43,6 +43,8 @@ def lab(folder: str | None, port: int, browser: bool, more: Sequence[str]) -> in
     if hasattr(os, "geteuid") and os.geteuid() == 0:  # containers; Jupyter refuses it otherwise
         command.append("--allow-root")
     command += more
+    paths = [str(Path(__file__).parent / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, paths))
     if os.name != "posix":
         return subprocess.call(command)
     sys.stdout.flush()

@@ -1,6 +1,9 @@
 """The commands as a person types them: what they print, where errors go, and exit codes."""
 
+import asyncio
 import os
+import platform
+import re
 import runpy
 import shlex
 import subprocess
@@ -215,7 +218,7 @@ def lab_command(run):
     """Return a function that gives exit code, output, errors, and the commands of JupyterLab."""
 
     def command(line):
-        system, called = mock.Mock(wraps=os, path=os.path), []
+        system, called = mock.Mock(wraps=os, path=os.path, environ={}), []
         system.name = "nt"  # where no program can become another one
         with mock.patch.object(lab, "os", system), mock.patch.object(lab, "subprocess") as started:
             started.call.side_effect = lambda command: called.append(command) or 0
@@ -265,3 +268,26 @@ def test_lab_without_notebooks_or_a_folder_for_them_says_so(lab_command, tmp_pat
         code, _, err, called = lab_command("lab")
     assert (code, called) == (1, [])
     assert "install qwenkit again" in err
+
+
+def test_a_notebook_of_another_python_is_not_modified_by_opening_it(tmp_path):
+    """As `qwenkit lab` sets Jupyter up, JupyterLab sees its own version, and the file keeps its."""
+    settings = lab.Path(lab.__file__).parent / "jupyter" / "jupyter_server_config.py"
+    set_up = mock.MagicMock()
+    runpy.run_path(str(settings), init_globals={"get_config": lambda: set_up})
+    files = set_up.ServerApp.contents_manager_class(root_dir=str(tmp_path))
+    text = (lab.CLONE / lab.FIRST).read_text("utf-8")
+    other = re.sub(r'"version": "3[.\d]+"', '"version": "3.99.1"', text)
+    assert other != text
+    (tmp_path / lab.FIRST).write_text(other, "utf-8")
+
+    async def opened_and_saved():
+        model = await files.get(lab.FIRST)
+        version = model["content"]["metadata"]["language_info"]["version"]
+        await files.save({"type": "notebook", "content": model["content"]}, lab.FIRST)
+        await files.save({"type": "notebook", "content": model["content"]}, "new.ipynb")
+        return version
+
+    assert asyncio.run(opened_and_saved()) == platform.python_version()
+    assert (tmp_path / lab.FIRST).read_text("utf-8") == other
+    assert (tmp_path / "new.ipynb").is_file()
