@@ -3,7 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LAB := $(VENV)/.lab
 READY := $(VENV)/.installed
+PIP = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 ARGS ?=
 OUT ?= runs/tiny-coder
 
@@ -21,7 +23,7 @@ NEW_ENOUGH := -c "import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit
 	make lab PYTHON=python3.12' % ((sys.executable,) + v))"
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint unit notebooks bench tiny-coder clean
+.PHONY: help lab test lint unit notebooks bench tiny-coder wheel clean
 
 help:
 	@echo "make lab        open JupyterLab on the first notebook (ARGS=\"--port 8900 --no-browser\")"
@@ -33,10 +35,13 @@ help:
 	@echo "make bench      times next to transformers'; needs QWENKIT_MODEL"
 	@echo "make tiny-coder train the embedded model again into runs/ (an hour and a half; ARGS=--resume resumes)"
 	@echo "make clean      remove caches and build products (not .venv)"
+	@echo "make wheel      the package with its model and notebooks, in dist/"
 	@echo "The first of them sets up .venv; PYTHON=python3.12 names the Python it is made with."
+	@echo "make lab installs what a reader needs; the others add the tools of tests."
 
-lab: $(READY)
-	$(BIN)/qwenkit lab $(ARGS)
+lab: $(LAB)
+	@echo "Starting JupyterLab"
+	@$(BIN)/qwenkit lab $(ARGS)
 
 test: $(READY)
 	@for part in lint unit $(if $(QWENKIT_MODEL),notebooks); do \
@@ -49,20 +54,24 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/typing
 	$(BIN)/lint-imports --no-cache
 
 unit: $(READY)
 	$(PYTEST) --dist worksteal tests
 
 notebooks: $(READY)
-	$(PYTEST) --dist loadfile $(NBVAL) --nbval-current-env --nbval-cell-timeout=120 \
+	QWENKIT_QUIET=1 $(PYTEST) --dist loadfile $(NBVAL) --nbval-current-env --nbval-cell-timeout=120 \
 		-p no:cacheprovider notebooks/
 
 bench: $(READY)
 	$(BIN)/python tests/bench/run.py $(ARGS)
 
-tiny-coder: $(READY)
+tiny-coder: $(LAB)
 	$(BIN)/qwenkit train data/tiny-coder/recipe.toml --out $(OUT) $(ARGS)
+
+wheel: $(READY)
+	$(BIN)/python -m hatchling build
 
 clean:
 	rm -rf .pytest_cache .mypy_cache .ruff_cache build dist .coverage
@@ -76,12 +85,17 @@ $(BIN)/python:
 	@echo "Making $(VENV) with $(PYTHON)"
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
-$(READY): pyproject.toml constraints.txt | $(BIN)/python
+# Two stamps: what a reader needs, and the tools of tests on top.
+$(LAB): pyproject.toml constraints.txt | $(BIN)/python
 	@$(BIN)/python $(NEW_ENOUGH)
-	@echo "Installing qwenkit and what it needs into $(VENV): this takes some minutes the first" \
-		"time, and nothing is shown until it is done"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints.txt -e '.[test]'
+	@echo "Installing what a reader needs into $(VENV): PyTorch, JupyterLab and what they need." \
+		"This takes some minutes the first time"
+	@$(PIP) -e .
 	@echo "Compiling the kernels: a first sentence of the embedded model"
 	@QWENKIT_MODEL= $(BIN)/qwenkit generate "def" --max-new-tokens 3 > /dev/null
+	@touch $(LAB)
+
+$(READY): $(LAB)
+	@echo "Installing the tools of tests into $(VENV): transformers, PEFT, pytest and more"
+	@$(PIP) -e '.[test]'
 	@touch $(READY)

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable
 
 # Frames of these packages are not the reader's own code.
-_FOREIGN = ("qwenkit", "torch", "jaxtyping", "importlib")
+_FOREIGN = ("qwenkit", "torch", "jaxtyping", "importlib", "contextlib")
 
 
 class QwenkitError(Exception):

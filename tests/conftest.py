@@ -1,6 +1,11 @@
 """Shared set-up: shape annotations of the model are checked in every test."""
 
+import os
+
 import jaxtyping
+
+# How long a stage takes depends on the machine, and what a test compares must not.
+os.environ.setdefault("QWENKIT_QUIET", "1")
 
 # before anything imports qwenkit.model: jaxtyping's shapes then raise where they are broken
 jaxtyping.install_import_hook("qwenkit.model", "beartype.beartype")

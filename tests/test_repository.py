@@ -88,7 +88,19 @@ def test_makefile_asks_for_the_python_that_pyproject_requires():
     least = PYPROJECT["project"]["requires-python"].removeprefix(">=")
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert f">= ({least.replace('.', ', ')})" in makefile
-    assert "-c constraints.txt -e '.[test]'" in makefile
+
+
+@pytest.mark.parametrize(("target", "installed"), [
+    ("lab", ["."]), ("tiny-coder", ["."]), *((name, [".", "'.[test]'"]) for name in (
+        "lint", "unit", "notebooks", "bench", "wheel")),
+])  # fmt: skip
+def test_make_installs_by_the_pins_what_a_target_needs(target, installed, tmp_path):
+    """A reader's part first, for which no tool of tests is needed; then these."""
+    command = ["make", "-n", target, f"VENV={tmp_path}/venv", "QWENKIT_MODEL="]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    asked = re.findall(r"-m pip install .*-c constraints\.txt -e (.+)$", printed, re.MULTILINE)
+    assert asked == installed
+    assert printed.count("pip install") == len(installed)
 
 
 def tracked():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from qwenkit.checkpoint._fit import cause, misfits, tied_copies, unequal
 from qwenkit.checkpoint._folder import INDEX, SINGLE, Index, refuse_adapter, weight_files
@@ -21,6 +19,7 @@ from qwenkit.checkpoint._values import FLOATS, STORED, new_buffer, read
 from qwenkit.config import QwenConfig
 from qwenkit.errors import CheckpointError, printable, shown
 from qwenkit.files import expanded, settle
+from qwenkit.progress import bar
 
 _MOST = 5  # problems that an error lists; `Checkpoint.problems` has them all
 
@@ -184,9 +183,9 @@ class Checkpoint:
         wanted = {name: self._found[name] for name in self.config.tensor_shapes()}
         loaded: dict[str, Tensor] = {}
         buffer = new_buffer()
-        quiet = not sys.stderr.isatty() and "ipykernel" not in sys.modules
         try:
-            with tqdm(total=len(wanted), desc="loading", delay=1.0, disable=quiet) as bar:
+            size = sum(info.nbytes for info in wanted.values())
+            with bar("Loading the weights", size, "B") as advance:
                 for file in self.files:
                     with safe_open(file, "pt") as mapped, file.open("rb") as raw:
                         for name, info in wanted.items():
@@ -194,7 +193,7 @@ class Checkpoint:
                                 continue
                             to = dtype if dtype and info.dtype in FLOATS else STORED[info.dtype]
                             loaded[name] = read(mapped, raw, info, to, buffer).to(device)
-                            bar.update()
+                            advance(info.nbytes)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{self.folder} cannot be read: {error}") from None
         return {name: loaded[name] for name in wanted}

@@ -37,7 +37,7 @@ def most_likely_next(
     """Check `learner(text)`: the token that the model finds most likely after a text."""
 
     def logits(text: str) -> Tensor:
-        return model(tokenizer(text).to(model.device))[0]  # type: ignore[no-any-return]
+        return model(tokenizer(text).to(model.device))[0]
 
     def read(text: str, positions: slice) -> str:
         return tokenizer.decode(logits(text)[positions].argmax(dim=-1))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -14,8 +13,9 @@ from typing import Any
 
 from qwenkit import __version__
 from qwenkit.checkpoint import Checkpoint
+from qwenkit.cli._lab import COPIES, lab
 from qwenkit.cli._reports import doctor, forward, inspect
-from qwenkit.errors import InputError, QwenkitError, SourceError
+from qwenkit.errors import InputError, QwenkitError
 from qwenkit.generate import beam_search, default_stops, stream
 from qwenkit.model import QwenForCausalLM
 from qwenkit.pretrained import load_pretrained, resolve
@@ -23,7 +23,6 @@ from qwenkit.tokenizer import Tokenizer
 from qwenkit.train import train
 
 FILL = "<fill>"
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -128,23 +127,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _lab(options: argparse.Namespace) -> int:
-    first = NOTEBOOKS / "00_start_here.ipynb"
-    if not first.is_file():
-        raise SourceError(
-            f"{first} does not exist; the notebooks come with a clone of the repository, "
-            "not with the installed package: clone it and run `make lab` there"
-        )
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={NOTEBOOKS.parent}"]
-    command += [f"--ServerApp.port={options.port}"]
-    command += [f"--LabApp.default_url=/lab/tree/notebooks/{first.name}"]  # in the printed address
-    command += ["--no-browser"] if options.no_browser else []
-    if hasattr(os, "geteuid") and os.geteuid() == 0:  # containers; Jupyter refuses it otherwise
-        command.append("--allow-root")
-    command += options.jupyter
-    if os.name != "posix":
-        return subprocess.call(command)
-    sys.stdout.flush()
-    os.execv(command[0], command)  # become Jupyter: Ctrl-C and signals reach it alone
+    return lab(options.folder, options.port, not options.no_browser, options.jupyter)
 
 
 def _prompt(options: argparse.Namespace) -> str:
@@ -230,8 +213,11 @@ _COMMANDS: list[tuple[str, Command, str, list[str], list[Option], list[Option]]]
       _option("--text", "the text; stdlib: Python's own (default: the recipe's)",
               metavar="FOLDER"),
       _switch("--resume", "continue from the newest checkpoint in FOLDER"), _DEVICE], []),
-    ("lab", _lab, "open JupyterLab on the first notebook", ["lab", "lab --port 8900 --no-browser"],
+    ("lab", _lab, "open JupyterLab on the first notebook",
+     ["lab", "lab --port 8900 --no-browser", "lab --folder my-course"],
      [_option("--port", "(default: 8888)", type=int, default=8888),
+      _option("--folder", "copy the notebooks there; what you changed is kept (default: those of "
+              f"the clone, or ./{COPIES} where qwenkit is installed)"),
       _switch("--no-browser", "only start the server"),
       _option("jupyter", "more options for JupyterLab, after --", nargs="*")], []),
 ]  # fmt: skip

@@ -18,12 +18,16 @@ kernel's Python function remains as `kernel.py_func`: slow, and the same numbers
 in one file because numba compiles again when the file of a function changes, not when another does.
 """
 
+import contextlib
 from typing import Any, NamedTuple, no_type_check
 
 import numba
 import numpy as np
+from numba.core import event
 from numba.extending import overload
 from numpy.typing import NDArray
+
+from qwenkit.progress import stage
 
 WALKS = 4  # rows of a weight that are read at once
 
@@ -42,6 +46,26 @@ def _compiled(**options):
             return numba.njit(**_OPTIONS, **options)(function)
 
     return decorate
+
+
+class _Announced(event.Listener):  # type: ignore[misc]
+    """Says that a kernel is being compiled, which takes some seconds once per dtype."""
+
+    def __init__(self) -> None:
+        self._open: list[Any] = []  # a kernel compiles those that it calls
+
+    def on_start(self, happening: Any) -> None:
+        """Open a stage for the outermost kernel."""
+        said = "Compiling the kernels, once per dtype on this machine"
+        self._open.append(contextlib.nullcontext() if self._open else stage(said))
+        self._open[-1].__enter__()
+
+    def on_end(self, happening: Any) -> None:
+        """Close it."""
+        self._open.pop().__exit__(None, None, None)
+
+
+event.register("numba:compile", _Announced())
 
 
 class Projection(NamedTuple):

@@ -12,6 +12,7 @@ from qwenkit.fast.int8 import Int8Embedding, Int8Linear, quantize_rows
 from qwenkit.fast.model import FastQwenForCausalLM
 from qwenkit.fast.switch import accelerate
 from qwenkit.model import QwenForCausalLM
+from qwenkit.progress import stage
 
 
 def is_quantized(model: QwenForCausalLM) -> bool:
@@ -19,6 +20,7 @@ def is_quantized(model: QwenForCausalLM) -> bool:
     return isinstance(model.model.embed_tokens, Int8Embedding)
 
 
+@stage("Quantizing to int8")
 def quantize(model: QwenForCausalLM) -> dict[str, float]:
     """Store a model's matrices in int8, the embedding and the head too, and compute in bfloat16.
 

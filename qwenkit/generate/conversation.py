@@ -11,7 +11,7 @@ from qwenkit.errors import CacheFullError, InputError
 from qwenkit.generate._prompts import cache_for
 from qwenkit.generate.config import GenerationConfig
 from qwenkit.generate.steps import Step, continued
-from qwenkit.generate.text import TextWriter, default_stops, written
+from qwenkit.generate.text import TextWriter, default_stops, printed, written
 from qwenkit.model import QwenForCausalLM
 from qwenkit.tokenizer import Tokenizer
 
@@ -71,9 +71,13 @@ class Conversation:
         """
         return self._ids[: self.cache.length]
 
-    def say(self, text: str, **options: Any) -> str:
-        """Return the model's reply to a message; arguments as in `stream`."""
-        return "".join(self.stream(text, **options))
+    def say(self, text: str, *, stream: bool = False, **options: Any) -> str:
+        """Return the model's reply to a message, and print it as it comes if `stream` is True.
+
+        Other arguments are those of the method `stream`.
+        """
+        pieces = self.stream(text, **options)
+        return "".join(printed(pieces) if stream else pieces)
 
     def stream(
         self,

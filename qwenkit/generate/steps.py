@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from qwenkit.generate._prompts import cache_for, one_prompt
 from qwenkit.generate.config import GenerationConfig
 from qwenkit.generate.sampling import Sampling
 from qwenkit.model import KVCache, QwenForCausalLM
+from qwenkit.progress import stage
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ def continued(
     text[: ids.shape[1]] = ids[0]  # on the CPU, where the token is chosen
     new = ids[:, cache.length :]
     for index in range(config.max_new_tokens):
-        logits = next_logits(model, new, cache, index)[0]  # (V,)
+        with stage("Reading the prompt") if index == 0 else nullcontext():
+            logits = next_logits(model, new, cache, index)[0]  # (V,)
         seen = text[: ids.shape[1] + index]
         probs = config.probabilities(only_tokens(logits, model.num_tokens), seen)
         token = config.choose(probs, generator)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from qwenkit.errors import InputError
@@ -153,15 +153,43 @@ def default_stops(model: QwenForCausalLM, tokenizer: Tokenizer) -> frozenset[int
     return frozenset(model.stop_ids) | (frozenset() if eos is None else {eos})
 
 
+_stream = stream  # `complete` has an argument of that name
+
+
 def complete(
     model: QwenForCausalLM,
     tokenizer: Tokenizer,
     prompt: str,
     max_new_tokens: int = 64,
+    *,
+    stream: bool = False,
     **options: Any,
 ) -> str:
-    """Return the model's continuation of a prompt, without the prompt; arguments as in `stream`."""
-    return "".join(stream(model, tokenizer, prompt, max_new_tokens=max_new_tokens, **options))
+    """Return the model's continuation of a prompt, without the prompt.
+
+    Args:
+        model: a language model.
+        tokenizer: its tokenizer.
+        prompt: as in `stream`.
+        max_new_tokens: at most this many.
+        stream: also print the text as it comes.
+        options: as in `stream`.
+
+    Raises:
+        InputError: an argument out of its range.
+    """
+    pieces = _stream(model, tokenizer, prompt, max_new_tokens=max_new_tokens, **options)
+    return "".join(printed(pieces) if stream else pieces)
+
+
+def printed(pieces: Iterable[str]) -> Iterator[str]:
+    """Yield the pieces of a text, each printed first; a newline ends the last."""
+    try:
+        for piece in pieces:
+            print(piece, end="", flush=True)
+            yield piece
+    finally:  # after Ctrl-C, too
+        print()
 
 
 def fill(
@@ -183,7 +211,7 @@ def fill(
         after: the text from the gap on.
         max_new_tokens: at most this many.
         stop_ids: tokens that stop generation, with `Tokenizer.fim_stop_ids`; None: as in `stream`.
-        options: as for `stream`.
+        options: as for `complete`.
 
     Raises:
         InputError: an argument out of its range.

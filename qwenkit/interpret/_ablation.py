@@ -12,6 +12,7 @@ from torch import Tensor
 
 from qwenkit.errors import InputError
 from qwenkit.model import QwenForCausalLM
+from qwenkit.progress import bar
 from qwenkit.trace import Edit, Trace
 
 Metric = Callable[[Tensor], float | Tensor]
@@ -77,9 +78,11 @@ def head_effects(
     """
     clean = float(metric(model(input_ids)))
     effects = torch.zeros(model.config.num_hidden_layers, model.config.num_attention_heads)
-    for layer, head in product(*map(range, effects.shape)):
-        trace = Trace(keep=(), edits=ablate_heads([(layer, head)], means))
-        effects[layer, head] = float(metric(model(input_ids, trace=trace))) - clean
+    with bar("Ablating heads", effects.numel(), "head") as advance:
+        for layer, head in product(*map(range, effects.shape)):
+            trace = Trace(keep=(), edits=ablate_heads([(layer, head)], means))
+            effects[layer, head] = float(metric(model(input_ids, trace=trace))) - clean
+            advance(1)
     return effects
 
 
@@ -149,8 +152,11 @@ def _patch(
             value[:, index] = trace[name][:, index]
             return value
 
+        advance(1)
         return float(metric(model(corrupted, trace=Trace(keep=(), edits={name: edit}))))
 
     names = [f"layers.{layer}.{point}" for layer in range(model.config.num_hidden_layers)]
-    rows = [[patched(name, i) for i in range(trace[name].shape[1])] for name in names]
+    count = sum(trace[name].shape[1] for name in names)
+    with bar("Patching", count, "run") as advance:
+        rows = [[patched(name, i) for i in range(trace[name].shape[1])] for name in names]
     return Patching(torch.tensor(rows), *ends)

@@ -1,5 +1,7 @@
 """The whole model: embed tokens, pass them through the layers, score every next token."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -74,6 +76,8 @@ class QwenForCausalLM(nn.Module):
         stop_ids: tokens that stop generation.
         num_tokens: ids from here on are padding rows of the vocabulary: not tokens, never sampled.
     """
+
+    __call__: Callable[..., Tensor]  # for type checkers, which nn.Module tells nothing
 
     def __init__(self, config: QwenConfig) -> None:
         super().__init__()

@@ -153,7 +153,7 @@ def _continued(model: QwenForCausalLM, ids: Tensor, last: int) -> Tensor:
     """Return the logits of the last tokens, with those before them in a cache."""
     cache = KVCache(model.config, len(ids), max_length=ids.shape[1])
     model(ids[:, :-last], cache=cache)
-    return model(ids[:, -last:], cache=cache)  # type: ignore[no-any-return]
+    return model(ids[:, -last:], cache=cache)
 
 
 def _gradients(model: nn.Module, ids: Tensor) -> Tensor:

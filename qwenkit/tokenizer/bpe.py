@@ -14,6 +14,7 @@ from tokenizers import AddedToken, pre_tokenizers, trainers
 
 from qwenkit.errors import InputError
 from qwenkit.files import saving
+from qwenkit.progress import stage
 from qwenkit.tokenizer._files import PIPELINE, SETTINGS, as_json
 from qwenkit.tokenizer._guard import is_broken
 from qwenkit.tokenizer._pipeline import SPLIT as SPLIT
@@ -62,7 +63,8 @@ def learn_merges(texts: Iterable[str], vocab_size: int) -> list[Merge]:
     trainer = trainers.BpeTrainer(
         vocab_size=size, min_frequency=2, show_progress=False, initial_alphabet=alphabet
     )
-    backend.train_from_iterator(texts, trainer)
+    with stage("Training the tokenizer"):
+        backend.train_from_iterator(texts, trainer)
     learned = json.loads(backend.to_str())["model"]["merges"]  # the only way to them
     return [(left, right) for left, right in learned]
 

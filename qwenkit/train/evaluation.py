@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from qwenkit.errors import InputError
 from qwenkit.model import QwenForCausalLM
+from qwenkit.progress import bar
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.train._checks import at_least, require
 from qwenkit.train.documents import Document
@@ -80,13 +81,16 @@ def evaluate(
     """
     end = tokenizer.document_end
     found: dict[str, Evaluation] = {}
-    for document in documents:
-        if not document.text or document.name in found:
-            what = "two documents are called" if document.text else "nothing is in the document"
-            raise InputError(f"{what} {document.name!r}; leave one out")
-        ids = torch.tensor([end, *tokenizer.encode(document.text, special=False)])
-        losses = token_losses(model, ids, context=context, stride=stride, batch_size=batch_size)
-        found[document.name] = Evaluation(float(losses.sum()), len(losses), document.num_bytes)
+    sizes: dict[str, Any] = {"context": context, "stride": stride, "batch_size": batch_size}
+    with bar("Evaluating", len(documents), "text") as advance:
+        for document in documents:
+            if not document.text or document.name in found:
+                what = "two documents are called" if document.text else "nothing is in the document"
+                raise InputError(f"{what} {document.name!r}; leave one out")
+            ids = torch.tensor([end, *tokenizer.encode(document.text, special=False)])
+            losses = token_losses(model, ids, **sizes)
+            found[document.name] = Evaluation(float(losses.sum()), len(losses), document.num_bytes)
+            advance(1)
     return found
 
 

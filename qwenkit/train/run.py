@@ -20,6 +20,7 @@ from qwenkit.errors import CheckpointError, ConfigError, SourceError
 from qwenkit.files import clear_leftovers
 from qwenkit.model import QwenForCausalLM
 from qwenkit.pretrained import accelerate, trusted_device
+from qwenkit.progress import stage
 from qwenkit.tokenizer import Tokenizer, learn_merges, write_tokenizer
 from qwenkit.train._stored import writing
 from qwenkit.train.batches import Batches
@@ -63,7 +64,8 @@ def train(
         full = "a training; continue it with --resume, or choose another --out"
         empty = "no checkpoint to resume; begin without --resume"
         raise CheckpointError(f"{out} holds {full if there else empty}")
-    kept, held = read_text(steps.data, text)
+    with stage("Reading the text"):
+        kept, held = read_text(steps.data, text)
     if not resume:
         _begin(out, path, steps, kept)
     trainer = _new_trainer(steps, out, kept, held, device)
@@ -92,7 +94,8 @@ def _new_trainer(
     where = trusted_device(device, training.autocast)  # the dtype of its products
     model = accelerate(_new_model(recipe, tokenizer).to(where))
     sizes = {"context": data.context, "batch_size": data.batch_size}
-    batches = Batches(kept, tokenizer, **sizes, seed=training.seed, mix=data.mix())
+    with stage("Tokenizing the text"):
+        batches = Batches(kept, tokenizer, **sizes, seed=training.seed, mix=data.mix())
 
     def held_out(model: QwenForCausalLM) -> Evaluation:
         found = evaluate(model, tokenizer, held, **sizes).values()

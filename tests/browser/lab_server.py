@@ -49,6 +49,7 @@ def isolated(folder: Path) -> dict[str, str]:
     names += ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "QWENKIT_PROGRESS")
     environment = {**os.environ, **{name: str(folder / name.lower()) for name in names}}
     environment.pop("QWENKIT_MODEL", None)
+    environment["QWENKIT_QUIET"] = "1"  # a stage may take over a second on a busy machine
     settings = folder / "jupyterlab_settings_dir/@jupyterlab/apputils-extension"
     settings.mkdir(parents=True)
     quiet = {"fetchNews": "false", "checkForUpdates": False}

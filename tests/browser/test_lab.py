@@ -2,10 +2,24 @@
 
 import copy
 import os
+import platform
 import sys
 
+import nbformat
 import pytest
-from lab_server import CLEAR, COMMAND, PANEL, READY, chromium_path, free_port, isolated, serving
+from ipykernel.ipkernel import IPythonKernel
+from jupyter_server.services.contents.filemanager import FileContentsManager
+from lab_server import (
+    CLEAR,
+    COMMAND,
+    PANEL,
+    READY,
+    SAVE,
+    chromium_path,
+    free_port,
+    isolated,
+    serving,
+)
 from nbclient import NotebookClient
 from notebook_cells import FOLDER, NOTEBOOKS, code_cells, compare, read, with_solutions
 
@@ -74,3 +88,29 @@ def test_qwenkit_lab_answers_on_its_port(tmp_path):
     with serving(command, f"http://127.0.0.1:{port}/login", tmp_path) as page:
         assert "Jupyter" in page
     assert "00_start_here.ipynb" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_as_jupyterlab_writes_it(path):
+    """The server's own reading and writing gives the same bytes, and the kernel's language too."""
+    stored = read(path).metadata.language_info
+    assert stored.pop("version").startswith("3.")
+    assert {**stored, "version": platform.python_version()} == IPythonKernel().language_info
+    manager = FileContentsManager(root_dir=str(FOLDER))
+    model = manager.get(path.name)
+    written = nbformat.writes(nbformat.from_dict(model["content"]), version=nbformat.NO_CONVERT)
+    assert f"{written}\n".encode() == path.read_bytes()
+
+
+def test_opening_a_notebook_does_not_modify_it(in_lab, lab_root):
+    """Where the running Python is the one that a notebook names: else its version is new."""
+    name = NOTEBOOKS[0].name
+    notebook = read(NOTEBOOKS[0])
+    notebook.metadata.language_info.version = platform.python_version()
+    nbformat.write(notebook, lab_root / name)
+    before = (lab_root / name).read_bytes()
+    with in_lab(name) as (page, _):
+        page.wait_for_timeout(1000)
+        assert page.evaluate(f"() => {PANEL}.context.model.dirty") is False
+        page.evaluate(SAVE)
+        assert (lab_root / name).read_bytes() == before

@@ -1,6 +1,9 @@
 """The commands as a person types them: what they print, where errors go, and exit codes."""
 
+import asyncio
 import os
+import platform
+import re
 import runpy
 import shlex
 import subprocess
@@ -13,6 +16,7 @@ import torch
 from fixtures_toy import entry, pack, plain_checkpoint, random_tensors, small_config
 
 import qwenkit as qk
+from qwenkit.cli import _lab as lab
 from qwenkit.cli import _main as cli
 from qwenkit.cli import _reports as reports
 from qwenkit.cli import main
@@ -223,15 +227,81 @@ def test_ctrl_c_stops_with_130(run, monkeypatch):
     assert run("generate x --model TOY")[0] == 130
 
 
-def test_lab_opens_the_first_notebook_of_the_clone(run, monkeypatch, tmp_path):
-    called = []
-    monkeypatch.setattr(cli.os, "name", "nt")
-    monkeypatch.setattr(cli.subprocess, "call", lambda command: called.append(command) or 0)
-    assert run("lab --port 8901 --no-browser -- --debug")[0] == 0
-    assert called[0][1:3] == ["-m", "jupyterlab"]
-    assert {"--ServerApp.port=8901", "--no-browser", "--debug"} <= set(called[0])
-    assert "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb" in called[0]
-    monkeypatch.setattr(cli, "NOTEBOOKS", tmp_path)
-    code, _, err = run("lab")
-    assert code == 1
-    assert "clone it and run `make lab`" in err
+@pytest.fixture
+def lab_command(run):
+    """Return a function that gives exit code, output, errors, and the commands of JupyterLab."""
+
+    def command(line):
+        system, called = mock.Mock(wraps=os, path=os.path, environ={}), []
+        system.name = "nt"  # where no program can become another one
+        with mock.patch.object(lab, "os", system), mock.patch.object(lab, "subprocess") as started:
+            started.call.side_effect = lambda command: called.append(command) or 0
+            return *run(line), called
+
+    return command
+
+
+def test_lab_opens_the_first_notebook_of_the_clone(lab_command):
+    code, out, _, (called,) = lab_command("lab --port 8901 --no-browser -- --debug")
+    assert (code, out) == (0, "")
+    assert called[1:3] == ["-m", "jupyterlab"]
+    assert {"--ServerApp.port=8901", "--no-browser", "--debug"} <= set(called)
+    assert "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb" in called
+    assert f"--ServerApp.root_dir={lab.CLONE.parent}" in called
+
+
+def test_lab_copies_the_notebooks_out_and_keeps_what_a_reader_changed(lab_command, tmp_path):
+    folder = tmp_path / "my course"
+    code, out, _, (called,) = lab_command(f"lab --folder '{folder}'")
+    names = [path.relative_to(lab.CLONE) for path in lab.CLONE.glob("[0-9]*.ipynb")]
+    assert code == 0
+    assert len(names) == 15
+    assert all((folder / n).read_bytes() == (lab.CLONE / n).read_bytes() for n in names)
+    assert (folder / "pictures" / "architecture.png").is_file()
+    assert "Kept" not in out
+    assert {f"--ServerApp.root_dir={folder}",
+            "--LabApp.default_url=/lab/tree/00_start_here.ipynb"} <= set(called)  # fmt: skip
+    (folder / "03_rmsnorm.ipynb").write_text("mine")
+    (folder / "04_rope.ipynb").unlink()
+    (folder / "05_attention.ipynb").unlink()
+    (folder / "05_attention.ipynb").mkdir()
+    out = lab_command(f"lab --folder '{folder}'")[1]
+    assert f"The notebooks are in {folder}; 1 files copied" in out
+    assert "Kept as you changed them: 03_rmsnorm.ipynb, 05_attention.ipynb (" in out
+    assert (folder / "03_rmsnorm.ipynb").read_text() == "mine"
+    assert not list(folder.glob("*.tmp"))
+
+
+def test_lab_without_notebooks_or_a_folder_for_them_says_so(lab_command, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err, called = lab_command(f"lab --folder {tmp_path}/file/x")
+    assert (code, called) == (1, [])
+    assert err.startswith("qwenkit: the notebooks cannot be copied to")
+    assert "name another folder" in err
+    with mock.patch.multiple(lab, CLONE=tmp_path, INSTALLED=tmp_path):
+        code, _, err, called = lab_command("lab")
+    assert (code, called) == (1, [])
+    assert "install qwenkit again" in err
+
+
+def test_a_notebook_of_another_python_is_not_modified_by_opening_it(tmp_path):
+    """As `qwenkit lab` sets Jupyter up, JupyterLab sees its own version, and the file keeps its."""
+    settings = lab.Path(lab.__file__).parent / "jupyter" / "jupyter_server_config.py"
+    set_up = mock.MagicMock()
+    runpy.run_path(str(settings), init_globals={"get_config": lambda: set_up})
+    files = set_up.ServerApp.contents_manager_class(root_dir=str(tmp_path))
+    text = (lab.CLONE / lab.FIRST).read_text("utf-8")
+    other = re.sub(r'"version": "3[.\d]+"', '"version": "3.99.1"', text)
+    assert other != text
+    (tmp_path / lab.FIRST).write_text(other, "utf-8")
+
+    async def opened_and_saved():
+        model = await files.get(lab.FIRST)
+        version = model["content"]["metadata"]["language_info"]["version"]
+        await files.save({"type": "notebook", "content": model["content"]}, lab.FIRST)
+        await files.save({"type": "notebook", "content": model["content"]}, "new.ipynb")
+        return version
+
+    assert asyncio.run(opened_and_saved()) == platform.python_version()
+    assert (tmp_path / lab.FIRST).read_text("utf-8") == other
+    assert (tmp_path / "new.ipynb").is_file()

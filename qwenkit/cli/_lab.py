@@ -1,0 +1,81 @@
+"""`qwenkit lab`: JupyterLab on the first notebook, in a clone or in a folder of copies."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from qwenkit.errors import SourceError
+from qwenkit.files import replacing
+
+FIRST = "00_start_here.ipynb"
+CLONE = Path(__file__).parents[2] / "notebooks"
+INSTALLED = Path(__file__).parents[1] / "notebooks"  # as the wheel carries them
+COPIES = "qwenkit-notebooks"
+
+
+def lab(folder: str | None, port: int, browser: bool, more: Sequence[str]) -> int:
+    """Start JupyterLab; return its exit code, or become it where the system can do that.
+
+    Args:
+        folder: where copies of the notebooks go; None: a clone's own are opened, and those of an
+            installed package copied to `qwenkit-notebooks`.
+        port: preferred; JupyterLab takes the next free one.
+        browser: whether to open one.
+        more: arguments for JupyterLab.
+
+    Raises:
+        SourceError: there are no notebooks, or they cannot be copied.
+    """
+    if folder is None and (CLONE / FIRST).is_file():
+        root, first = CLONE.parent, f"{CLONE.name}/{FIRST}"
+    else:
+        root, first = _copied_to(Path(folder or COPIES).expanduser().absolute()), FIRST
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}"]
+    command += [f"--ServerApp.port={port}"]
+    command += [f"--LabApp.default_url=/lab/tree/{first}"]  # in the printed address
+    command += [] if browser else ["--no-browser"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:  # containers; Jupyter refuses it otherwise
+        command.append("--allow-root")
+    command += more
+    paths = [str(Path(__file__).parent / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, paths))
+    if os.name != "posix":
+        return subprocess.call(command)
+    sys.stdout.flush()
+    os.execv(command[0], command)  # become Jupyter: Ctrl-C and signals reach it alone
+
+
+def _copied_to(folder: Path) -> Path:
+    """Copy the notebooks that are not yet in a folder, say what was done, and return the folder."""
+    source = next((place for place in (INSTALLED, CLONE) if (place / FIRST).is_file()), None)
+    if source is None:
+        raise SourceError(
+            f"{INSTALLED / FIRST} does not exist; install qwenkit again, or clone the repository "
+            "and run `make lab` there"
+        )
+    copied, kept = 0, []
+    try:
+        for file in sorted([*source.glob("*.ipynb"), *source.glob("pictures/*.png")]):
+            target = folder / file.relative_to(source)
+            if not os.path.lexists(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with replacing(target) as temporary:
+                    shutil.copyfile(file, temporary)
+                copied += 1
+            elif not target.is_file() or not filecmp.cmp(file, target, shallow=False):
+                kept.append(target.name)
+    except OSError as error:
+        raise SourceError(
+            f"the notebooks cannot be copied to {folder} ({error.strerror}); name another folder: "
+            "qwenkit lab --folder NAME"
+        ) from None
+    print(f"The notebooks are in {folder}; {copied} files copied")
+    if kept:
+        print(f"Kept as you changed them: {', '.join(kept)} (rename one to get a fresh copy)")
+    return folder

@@ -1,0 +1,57 @@
+"""What is being done, for whoever waits: a line, or a bar, for a stage that takes over a second.
+
+Both go to stderr. `QWENKIT_QUIET=1` switches them off.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm.auto import tqdm
+
+DELAY = 1.0  # seconds
+
+
+@contextmanager
+def stage(what: str) -> Iterator[None]:
+    """Print what is being done, once the block has taken a second.
+
+    >>> with stage("Reading the text"):
+    ...     pass
+    """
+    if _quiet():
+        yield
+        return
+    # tqdm's write keeps clear of a bar that is being shown.
+    timer = threading.Timer(DELAY, tqdm.write, [f"{what} ..."], {"file": sys.stderr})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def bar(what: str, total: int, unit: str = "it") -> Iterator[Callable[[int], object]]:
+    """Yield a function that moves a bar on by a number of units; shown from the first second on.
+
+    Where stderr is neither a terminal nor a notebook's, a line takes its place.
+    """
+    if not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+        with stage(what):
+            yield lambda count: None
+        return
+    with tqdm(
+        total=total, desc=what, unit=unit, unit_scale=True, delay=DELAY, leave=False,
+        disable=_quiet(), file=sys.stderr,
+    ) as shown:  # fmt: skip
+        yield shown.update
+
+
+def _quiet() -> bool:
+    return os.environ.get("QWENKIT_QUIET", "") not in ("", "0")

@@ -1,0 +1,109 @@
+"""Nobody waits before silence: a line or a bar for what takes over a second, and nothing before."""
+
+import io
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+
+import qwenkit as qk
+from qwenkit import progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture(params=[io.StringIO, Terminal], ids=["pipe", "terminal"])
+def said(request, monkeypatch):
+    """Return stderr, of each kind, with a delay of a tenth of a second."""
+    monkeypatch.delenv("QWENKIT_QUIET")
+    monkeypatch.setattr(progress, "DELAY", 0.1)
+    stderr = request.param()
+    # pytest sets sys.stderr again after this
+    monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=stderr, modules={}))
+    return stderr
+
+
+def test_a_stage_says_a_line_only_when_it_takes_long(said):
+    with progress.stage("Reading"):
+        pass
+    time.sleep(0.15)
+    assert said.getvalue() == ""
+    with progress.stage("Training"):
+        time.sleep(0.2)
+        assert said.getvalue() == "Training ...\n"
+    with pytest.raises(ZeroDivisionError), progress.stage("Failing"):
+        raise ZeroDivisionError
+    time.sleep(0.15)
+    assert said.getvalue() == "Training ...\n"
+
+
+def test_a_bar_counts_in_a_terminal_and_is_a_line_elsewhere(said):
+    with progress.bar("Loading", 3000, "B") as advance:
+        advance(1500)
+        time.sleep(0.25)
+        advance(1500)
+    shown = said.getvalue()
+    assert "Loading" in shown
+    assert ("3.00k/3.00k" in shown) == said.isatty()
+    assert (shown == "Loading ...\n") == (not said.isatty())
+
+
+def test_quiet_says_nothing(said, monkeypatch):
+    monkeypatch.setenv("QWENKIT_QUIET", "1")
+    with progress.stage("Training"), progress.bar("Loading", 2) as advance:
+        time.sleep(0.15)
+        advance(2)
+    assert said.getvalue() == ""
+
+
+SLOW = """
+import os, sys
+del os.environ["QWENKIT_QUIET"]
+from qwenkit import progress
+progress.DELAY = 0.0
+import numpy as np
+from qwenkit.fast import kernels
+arrays = np.ones((1, 4), np.float32), np.ones(4, np.float32), np.ones(4, np.float32)
+kernels.rotate(*arrays)
+print("again", file=sys.stderr)
+kernels.rotate(*arrays)
+"""
+
+
+def test_compiling_is_said_once_and_what_is_compiled_already_is_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))  # empty: as on a fresh machine
+    first, second = (
+        subprocess.run([sys.executable, "-c", SLOW], check=True, capture_output=True, text=True)
+        for _ in range(2)
+    )
+    assert first.stderr == "Compiling the kernels, once per dtype on this machine ...\nagain\n"
+    assert second.stderr == "again\n"
+
+
+def test_text_is_printed_as_it_comes_and_returned_too(toy, capsys, monkeypatch):
+    model, tokenizer = qk.load_pretrained(toy)
+    text = qk.complete(model, tokenizer, "def f", max_new_tokens=8)
+    assert capsys.readouterr().out == ""
+    assert qk.complete(model, tokenizer, "def f", max_new_tokens=8, stream=True) == text
+    assert capsys.readouterr().out == f"{text}\n"
+    steps = qk.generate.__globals__
+    seen = []
+
+    def watched(*arguments, original=steps["next_logits"]):
+        seen.append(capsys.readouterr().out)
+        return original(*arguments)
+
+    monkeypatch.setitem(steps, "next_logits", watched)
+    qk.complete(model, tokenizer, "def f", max_new_tokens=8, stream=True)
+    assert sum(map(bool, seen)) > 1  # before the last token was computed
+    chat = qk.Conversation(model, tokenizer)
+    monkeypatch.undo()
+    capsys.readouterr()
+    reply = chat.say("hello", max_new_tokens=6, stream=True)
+    assert capsys.readouterr().out == f"{reply}\n"
+    assert chat.messages[-1] == {"role": "assistant", "content": reply}
