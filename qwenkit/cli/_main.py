@@ -16,7 +16,7 @@ from qwenkit import __version__
 from qwenkit.checkpoint import Checkpoint
 from qwenkit.cli._reports import doctor, forward, inspect
 from qwenkit.errors import InputError, QwenkitError, SourceError
-from qwenkit.generate import beam_search, stream
+from qwenkit.generate import beam_search, default_stops, stream
 from qwenkit.model import QwenForCausalLM
 from qwenkit.pretrained import load_pretrained, resolve
 from qwenkit.tokenizer import Tokenizer
@@ -78,10 +78,10 @@ def _generate(options: argparse.Namespace) -> int:
             flag = name.replace("_", "-")
             raise InputError(f"--beams looks for the most likely text; leave out --{flag}")
     model, tokenizer = load_pretrained(options.model, device=options.device, dtype=options.dtype)
-    stop_ids = model.stop_ids
+    stop_ids = tuple(default_stops(model, tokenizer))
     if options.fim:
         prompt = tokenizer.fim(before, after)
-        stop_ids = (*model.stop_ids, *tokenizer.fim_stop_ids)
+        stop_ids += tokenizer.fim_stop_ids
     elif options.chat:
         before, prompt = "", tokenizer.chat([{"role": "user", "content": prompt}])
     pieces = _pieces(model, tokenizer, prompt, stop_ids, options)

@@ -8,7 +8,7 @@ from qwenkit.generate.reference import reference_generate
 from qwenkit.generate.sampling import Sampling
 from qwenkit.generate.score import TokenScore, log_probabilities, score_text
 from qwenkit.generate.steps import Step, generate
-from qwenkit.generate.text import complete, fill, stream
+from qwenkit.generate.text import complete, default_stops, fill, stream
 
 __all__ = [
     "Beam",
@@ -20,6 +20,7 @@ __all__ = [
     "beam_search",
     "complete",
     "complete_batch",
+    "default_stops",
     "fill",
     "generate",
     "generate_batch",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from qwenkit.errors import InputError
 from qwenkit.generate._prompts import one_prompt
 from qwenkit.generate.config import GenerationConfig
 from qwenkit.generate.steps import next_logits, only_tokens
-from qwenkit.generate.text import TextWriter
+from qwenkit.generate.text import TextWriter, default_stops
 from qwenkit.model import KVCache, QwenForCausalLM
 from qwenkit.tokenizer import Tokenizer
 
@@ -67,6 +67,7 @@ def complete_batch(
     prompts: Sequence[str],
     *,
     stop_strings: Sequence[str] = (),
+    stop_ids: Collection[int] | None = None,
     **options: Any,
 ) -> list[str]:
     """Return the continuation of each prompt, without the prompt, as `complete` would give it.
@@ -76,12 +77,14 @@ def complete_batch(
         tokenizer: its tokenizer.
         prompts: texts.
         stop_strings: see `stream`; each row stops at its own.
+        stop_ids: see `stream`.
         options: as for `generate_batch`.
 
     Raises:
         InputError: an argument out of its range.
     """
-    config = GenerationConfig(**options)
+    stop_ids = default_stops(model, tokenizer) if stop_ids is None else stop_ids
+    config = GenerationConfig(stop_ids=stop_ids, **options)
     if isinstance(prompts, str) or not isinstance(prompts, Sequence):
         raise InputError(f"prompts is {prompts!r}; it must be a list of texts")
     rows = _rows(model, [tokenizer(prompt) for prompt in prompts], config)

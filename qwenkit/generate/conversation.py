@@ -10,7 +10,7 @@ import torch
 from qwenkit.errors import CacheFullError, InputError
 from qwenkit.generate.config import GenerationConfig
 from qwenkit.generate.steps import Step, continued
-from qwenkit.generate.text import TextWriter, written
+from qwenkit.generate.text import TextWriter, default_stops, written
 from qwenkit.model import KVCache, QwenForCausalLM
 from qwenkit.tokenizer import Tokenizer
 
@@ -92,7 +92,8 @@ class Conversation:
             text: the user's message. A special token in it, such as `<|im_end|>`, is read as one.
             max_new_tokens: of the reply.
             stop_strings: see `qwenkit.stream`.
-            stop_ids: tokens that stop the reply; None: the model's own, and `<|im_end|>`.
+            stop_ids: tokens that stop the reply; None: the model's own, the tokenizer's eos,
+                and `<|im_end|>`.
             options: as for `generate`.
 
         Raises:
@@ -103,7 +104,7 @@ class Conversation:
         if not isinstance(text, str):
             raise InputError(f"text is a {type(text).__name__}; it must be a str")
         if stop_ids is None:  # a base model's own may lack what ends a turn
-            stop_ids = set(self._model.stop_ids)
+            stop_ids = set(default_stops(self._model, self._tokenizer))
             if "<|im_end|>" in self._tokenizer.special:
                 stop_ids.add(self._tokenizer.special["<|im_end|>"])
         config = GenerationConfig(max_new_tokens=max_new_tokens, stop_ids=stop_ids, **options)

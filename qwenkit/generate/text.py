@@ -29,7 +29,7 @@ class TextWriter:
             same character, before the longer.
 
     Raises:
-        InputError: stop strings that are not texts, are empty, or are special tokens.
+        InputError: stop strings that are not texts, are empty, or hold special tokens.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop_strings: Sequence[str] = ()) -> None:
@@ -79,10 +79,12 @@ def _checked(stop_strings: Sequence[str], tokenizer: Tokenizer) -> tuple[str, ..
             'such as ["\\n\\n"]'
         )
     for stop in stop_strings:
-        if stop in tokenizer.special:
+        token = next((token for token in tokenizer.hidden if token in stop), None)
+        if token is not None:
+            what = "a special token" if token == stop else f"with the special token {token}"
             raise InputError(
-                f"stop_strings holds {stop!r}, a special token, which is not text; put its id, "
-                f"{tokenizer.special[stop]}, into stop_ids"
+                f"stop_strings holds {stop!r}, {what}, which is not text; put its id, "
+                f"{tokenizer.special[token]}, into stop_ids"
             )
     return tuple(stop_strings)
 
@@ -117,6 +119,7 @@ def stream(
     prompt: str,
     *,
     stop_strings: Sequence[str] = (),
+    stop_ids: Collection[int] | None = None,
     **options: Any,
 ) -> Iterator[str]:
     """Return an iterator over the continuation of a prompt, in pieces of whole characters.
@@ -130,13 +133,24 @@ def stream(
         stop_strings: the text ends before the first of them, wherever the tokens begin and end, and
             no further token is computed. Text that may still turn out to be the start of
             one is kept back until it is certain.
+        stop_ids: tokens that stop the text; None: the model's own, and the tokenizer's eos.
         options: as for `generate`.
 
     Raises:
         InputError: an argument out of its range.
     """
     writer = TextWriter(tokenizer, stop_strings)
-    return written(generate(model, tokenizer(prompt), **options), writer)
+    stops = default_stops(model, tokenizer) if stop_ids is None else stop_ids
+    return written(generate(model, tokenizer(prompt), stop_ids=stops, **options), writer)
+
+
+def default_stops(model: QwenForCausalLM, tokenizer: Tokenizer) -> frozenset[int]:
+    """Return what stops a text: the model's stop tokens, and the eos that the tokenizer names.
+
+    A base model that was tuned for chat may name `<|im_end|>` in its tokenizer's files alone.
+    """
+    eos = tokenizer.eos_id
+    return frozenset(model.stop_ids) | (frozenset() if eos is None else {eos})
 
 
 def complete(
@@ -168,13 +182,14 @@ def fill(
         before: the text up to the gap.
         after: the text from the gap on.
         max_new_tokens: at most this many.
-        stop_ids: tokens that stop generation, with `Tokenizer.fim_stop_ids`; None: the model's own.
+        stop_ids: tokens that stop generation, with `Tokenizer.fim_stop_ids`; None: as in `stream`.
         options: as for `stream`.
 
     Raises:
         InputError: an argument out of its range.
         TokenizerError: the vocabulary has no FIM tokens.
     """
-    stops = GenerationConfig(stop_ids=stop_ids).stops(model).union(tokenizer.fim_stop_ids)
     prompt = tokenizer.fim(before, after)
+    own = default_stops(model, tokenizer) if stop_ids is None else stop_ids
+    stops = GenerationConfig(stop_ids=own).stops(model).union(tokenizer.fim_stop_ids)
     return complete(model, tokenizer, prompt, max_new_tokens, stop_ids=stops, **options)

@@ -1,7 +1,8 @@
 """From text to token ids and back, with chat and fill-in-the-middle prompts; BPE training."""
 
 from qwenkit._deprecated import renamed
-from qwenkit.tokenizer._tokenizer import Tokenizer, byte_alphabet
+from qwenkit.tokenizer._pipeline import byte_alphabet
+from qwenkit.tokenizer._tokenizer import Tokenizer
 from qwenkit.tokenizer.bpe import learn_merges, write_tokenizer
 
 __all__ = ["Tokenizer", "byte_alphabet", "learn_merges", "write_tokenizer"]

@@ -6,83 +6,130 @@ tokens such as `<|im_start|>` are single ids that ordinary text never gives.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import tokenizers
 import torch
 from jaxtyping import Int
-from jinja2.ext import Extension, loopcontrols
-from jinja2.nodes import Node
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from torch import Tensor
 
-from qwenkit.errors import ConfigError, TokenizerError
-from qwenkit.files import read_json_object, replacing, write_json
+from qwenkit.errors import TokenizerError
+from qwenkit.files import saving
+from qwenkit.tokenizer._chat import ChatText, chat_text
+from qwenkit.tokenizer._files import PIPELINE, read_files
+from qwenkit.tokenizer._guard import refusing
+from qwenkit.tokenizer._pipeline import byte_alphabet
+from qwenkit.tokenizer._reading import build
+from qwenkit.tokenizer._saving import changed_files, write_files
+from qwenkit.tokenizer._special import read_special
+from qwenkit.tokenizer._templates import DEFAULT, read_templates
 
 _VISIBLE = {" ": "·", "\n": "↵", "\t": "→", "\r": "␍"}
+_BYTE_OF = byte_alphabet()
 
 
 class Tokenizer:
-    """The tokenizer of a checkpoint folder.
+    """The tokenizer of a checkpoint folder, as transformers reads it.
 
     Attributes:
-        special: special token -> id, as `<|im_end|>` -> 151645.
+        special: special token -> id, as `<|im_end|>` -> 151645. All added tokens are special here:
+            `<tool_call>` too is one id that ordinary text does not give.
+        hidden: those of them that `decode(..., skip_special=True)` leaves out.
+        named: what the settings call them, as eos_token -> `<|im_end|>`; templates know these.
         num_tokens: one more than the largest id; the rest of a model's vocabulary is padding.
-        chat_template: the folder's own chat template (Jinja), or None.
+        chat_templates: the folder's chat templates (Jinja) by name, mostly one, "default".
 
     Args:
-        folder: holds tokenizer.json; the chat template comes from its tokenizer_config.json or
-            chat_template.jinja.
+        folder: holds tokenizer.json, or vocab.json and merges.txt; and mostly
+            tokenizer_config.json. Truncation and padding in tokenizer.json are ignored.
 
     Raises:
-        TokenizerError: no tokenizer.json, or a damaged one.
+        TokenizerError: no such files, or damaged ones.
     """
 
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder).expanduser()
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise TokenizerError(f"{path} does not exist; qwenkit reads the tokenizer from it")
-        try:
-            self.backend = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises a bare Exception
-            raise TokenizerError(f"{path} cannot be read ({error}); fetch it again") from None
-        added = self.backend.get_added_tokens_decoder()
-        self.special = {token.content: number for number, token in sorted(added.items())}
+        self._files = read_files(folder)
+        settings = read_special(self._files)
+        self.backend = build(folder, self._files, settings)
+        self.named = settings.texts(self.backend)
+        added = sorted(self.backend.get_added_tokens_decoder().items())
+        self.special = {token.content: number for number, token in added}
+        self.hidden = frozenset(token.content for _, token in added if token.special)
         self.num_tokens = _count(self.backend)
         if not self.num_tokens:
-            raise TokenizerError(f"{path} holds no tokens; fetch it again")
-        self.chat_template = _chat_template(folder)
+            raise TokenizerError(f"{folder / PIPELINE} holds no tokens; fetch it again")
+        self.chat_templates = read_templates(self._files)
 
-    def encode(self, text: str, special: bool = True) -> list[int]:
+    @property
+    def chat_template(self) -> str | None:
+        """The chat template called default, or None; it can be set."""
+        return self.chat_templates.get(DEFAULT)
+
+    @chat_template.setter
+    def chat_template(self, template: str | None) -> None:
+        others = {n: text for n, text in self.chat_templates.items() if n != DEFAULT}
+        self.chat_templates = others if template is None else {DEFAULT: template, **others}
+
+    @property
+    def bos_id(self) -> int | None:
+        """The token that begins a text, if the settings name one."""
+        return self._named_id("bos_token")
+
+    @property
+    def eos_id(self) -> int | None:
+        """The token that ends a text or a turn of a chat, if the settings name one."""
+        return self._named_id("eos_token")
+
+    @property
+    def pad_id(self) -> int | None:
+        """The token of padding, if the settings name one."""
+        return self._named_id("pad_token")
+
+    def encode(
+        self, text: str, special: bool = True, *, add_special_tokens: bool | None = None
+    ) -> list[int]:
         """Return the ids of a text.
 
         Args:
             text: any string.
             special: whether `<|im_end|>` and the like become special tokens; False: they are
                 ordinary characters, as they should be in text from untrusted sources.
+            add_special_tokens: whether to put a BOS first where the tokenizer is made so, as
+                DeepSeek's are; None: yes, but not around what `chat` returns, whose template
+                writes its own, nor with special=False.
 
         Raises:
             TokenizerError: not a str, or not valid Unicode.
         """
         if not isinstance(text, str):
             raise TokenizerError(f"text is a {type(text).__name__}; it must be a str")
-        self.backend.encode_special_tokens = not special
-        try:
-            return list(self.backend.encode(text, add_special_tokens=False).ids)
-        except (UnicodeEncodeError, TypeError):  # the library's answers to half a surrogate pair
-            wrong = "text is not valid Unicode: it holds half of a surrogate pair"
-            raise TokenizerError(wrong) from None
+        if add_special_tokens is None:
+            add_special_tokens = special and not isinstance(text, ChatText)
+        return self._encoded([text], special, add_special_tokens)[0]
 
-    def __call__(self, text: str, special: bool = True) -> Int[Tensor, "1 T"]:
-        """Return the ids of a text as the (1, T) tensor that a model takes."""
-        return torch.tensor([self.encode(text, special)], dtype=torch.int64)
+    def encode_batch(self, texts: Sequence[str], special: bool = True) -> list[list[int]]:
+        """Return the ids of many texts at once, without a BOS; arguments as in `encode`."""
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise TokenizerError("texts must be a list of str")
+        return self._encoded(list(texts), special, False)
+
+    def _encoded(self, texts: list[str], special: bool, add: bool) -> list[list[int]]:
+        backend = self.backend if special else _without_added_tokens(self.backend)
+        if any(not text.isascii() and _is_broken(text) for text in texts):
+            raise TokenizerError("text is not valid Unicode: it holds half of a surrogate pair")
+        with refusing("the tokenizer cannot encode this text"):
+            found = backend.encode_batch_fast(texts, add_special_tokens=add)
+            return [list(one.ids) for one in found]
+
+    def __call__(
+        self, text: str, special: bool = True, *, add_special_tokens: bool | None = None
+    ) -> Int[Tensor, "1 T"]:
+        """Return the ids of a text as the (1, T) tensor that a model takes; as in `encode`."""
+        ids = self.encode(text, special, add_special_tokens=add_special_tokens)
+        return torch.tensor([ids], dtype=torch.int64)
 
     def decode(self, ids: Iterable[int] | Tensor, skip_special: bool = False) -> str:
         """Return the text of ids; bytes of an incomplete character become U+FFFD.
@@ -90,7 +137,9 @@ class Tokenizer:
         Raises:
             TokenizerError: an id that is not a token.
         """
-        return str(self.backend.decode(self._ids(ids), skip_special_tokens=skip_special))
+        numbers = self._ids(ids)
+        with refusing("the tokenizer cannot decode these ids"):
+            return str(self.backend.decode(numbers, skip_special_tokens=skip_special))
 
     def token_strings(self, ids: Iterable[int] | Tensor) -> list[str]:
         r"""Return a short string per token, to show: · space, ↵ newline, → tab, \xNN a byte."""
@@ -101,35 +150,29 @@ class Tokenizer:
         messages: Sequence[Mapping[str, Any]],
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        chat_template: str | None = None,
+        **variables: Any,
     ) -> str:
         """Return a conversation as the single text that the model reads.
 
         Args:
             messages: each {"role": "system" | "user" | "assistant", "content": ...}.
             add_generation_prompt: whether to open the assistant's turn at the end.
-            tools: JSON schemas of functions the model may call.
+            tools: JSON schemas of functions the model may call. A template named tool_use is then
+                taken, if there is one.
+            documents: texts to answer from, for templates that know them.
+            chat_template: the name of one of `chat_templates`, or a template.
+            variables: others for the template, such as enable_thinking=False.
 
         Raises:
-            TokenizerError: no chat template, an invalid message, or a template that fails.
+            TokenizerError: no chat template, an invalid message, or a template that fails, or that
+                goes on for more than seconds.
         """
-        if self.chat_template is None:
-            raise TokenizerError("this checkpoint has no chat template; an Instruct model has one")
-        if isinstance(messages, str) or not isinstance(messages, Sequence):
-            raise TokenizerError(f"messages is {messages!r}; it must be a list of messages")
-        for message in messages:
-            if not isinstance(message, Mapping) or "role" not in message:
-                raise TokenizerError(
-                    f"message is {message!r}; it must be a dict of role and content"
-                )
-        try:
-            template = _environment().from_string(self.chat_template)
-            return template.render(
-                messages=list(messages),
-                tools=None if tools is None else list(tools),
-                add_generation_prompt=add_generation_prompt,
-            )
-        except Exception as error:  # a template is a program: it may fail in any way
-            raise TokenizerError(f"the chat template failed: {error}") from None
+        known = {"tools": tools, "documents": documents}
+        given = known | {"add_generation_prompt": add_generation_prompt}
+        return chat_text(self, messages, chat_template, given, variables)
 
     def special_id(self, token: str) -> int:
         """Return the id of a special token.
@@ -137,9 +180,20 @@ class Tokenizer:
         Raises:
             TokenizerError: this vocabulary does not have it.
         """
-        if token not in self.special:
-            raise TokenizerError(f"this vocabulary has no special token {token}")
+        if not isinstance(token, str) or token not in self.special:
+            raise TokenizerError(f"this vocabulary has no special token {token!s:.80}")
         return self.special[token]
+
+    @property
+    def document_end(self) -> int:
+        """The token between documents in training: `<|endoftext|>`, or else the settings' eos.
+
+        Raises:
+            TokenizerError: this vocabulary has neither.
+        """
+        if "<|endoftext|>" not in self.special and self.eos_id is not None:
+            return self.eos_id
+        return self.special_id("<|endoftext|>")
 
     def fim(self, prefix: str, suffix: str) -> str:
         """Return the prompt that asks for the text between prefix and suffix (fill-in-the-middle).
@@ -147,8 +201,10 @@ class Tokenizer:
         Source: Hui et al. 2024, "Qwen2.5-Coder Technical Report", section 3.1.
 
         Raises:
-            TokenizerError: the vocabulary has no FIM tokens.
+            TokenizerError: the vocabulary has no FIM tokens, or not texts.
         """
+        if not isinstance(prefix, str) or not isinstance(suffix, str):
+            raise TokenizerError("prefix and suffix are the texts around the gap; each is a str")
         before, after, middle = names = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
         missing = [name for name in names if name not in self.special]
         if missing:
@@ -162,15 +218,27 @@ class Tokenizer:
         return tuple(self.special[f"<|{n}|>"] for n in names if f"<|{n}|>" in self.special)
 
     def save(self, folder: str | Path) -> None:
-        """Write tokenizer.json, and the chat template if there is one, into a folder."""
-        folder = Path(folder).expanduser()
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / "tokenizer.json") as temporary:
-            self.backend.save(str(temporary))
-        settings = {"tokenizer_class": "Qwen2Tokenizer", "clean_up_tokenization_spaces": False}
-        if self.chat_template is not None:
-            settings["chat_template"] = self.chat_template
-        write_json(folder / "tokenizer_config.json", settings)
+        """Write the tokenizer's files into a folder, in one step.
+
+        What was not changed since it was read is written as it was, byte for byte: settings that
+        qwenkit does not use, too. Another tokenizer's files there are removed.
+
+        Raises:
+            TokenizerError: writing fails; what was there is then unchanged.
+        """
+        with saving(folder, TokenizerError) as save:
+            save.obsolete |= self._write(save.path)
+
+    def _write(self, staging: Path) -> set[str]:
+        """Write the files into the staging folder of a save; return the names it makes obsolete."""
+        read = read_special(self._files)
+        unchanged = build(staging, self._files, read).to_str() == self.backend.to_str()
+        pipeline = None if unchanged else self.backend
+        return write_files(changed_files(self._files, pipeline, self.chat_templates), staging)
+
+    def _named_id(self, name: str) -> int | None:
+        token = self.named.get(name)
+        return None if token is None else self.backend.token_to_id(token)
 
     def _ids(self, ids: Iterable[int] | Tensor) -> list[int]:
         numbers = ids.reshape(-1).tolist() if isinstance(ids, Tensor) else ids
@@ -206,64 +274,23 @@ def _count(backend: tokenizers.Tokenizer) -> int:
     return max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
 
-def byte_alphabet() -> dict[str, int]:
-    """Return the byte that each character of a byte-level token stands for.
+def _without_added_tokens(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """Return the same pipeline, for which `<|im_end|>` and the like are letters.
 
-    Printable Latin-1 characters stand for their own bytes; the other bytes take the characters
-    from U+0100 upwards, in order (Radford et al. 2019, GPT-2).
-
-    >>> byte_alphabet()["A"], byte_alphabet()["Ġ"]  # Ġ stands for the space
-    (65, 32)
+    The library's own switch spares tokens that were added as not special, such as `<tool_call>`.
     """
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    alphabet = {chr(byte): byte for byte in printable}
-    return alphabet | {chr(256 + number): byte for number, byte in enumerate(others)}
+    plain = tokenizers.Tokenizer(backend.model)  # shares the vocabulary: nothing is copied
+    if backend.normalizer is not None:
+        plain.normalizer = backend.normalizer
+    if backend.pre_tokenizer is not None:
+        plain.pre_tokenizer = backend.pre_tokenizer
+    return plain
 
 
-_BYTE_OF = byte_alphabet()
-
-
-def _chat_template(folder: Path) -> str | None:
-    """Read the template: its own file in newer checkpoints, a JSON value in older ones."""
-    own, settings = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+def _is_broken(text: str) -> bool:
+    """Tell whether a text holds half of a surrogate pair."""
     try:
-        if own.is_file():
-            return own.read_text(encoding="utf-8")
-        template = read_json_object(settings).get("chat_template") if settings.is_file() else None
-    except ConfigError as error:
-        raise TokenizerError(str(error)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise TokenizerError(f"{own} cannot be read: {error}") from None
-    if isinstance(template, list):  # several templates by name
-        named = [entry for entry in template if isinstance(entry, dict)]
-        template = next((e.get("template") for e in named if e.get("name") == "default"), None)
-    return template if isinstance(template, str) else None
-
-
-class _Generation(Extension):
-    """Lets templates mark what the assistant said, for training; here the mark does nothing."""
-
-    tags = {"generation"}  # noqa: RUF012 (as jinja2 declares it)
-
-    def parse(self, parser: Parser) -> list[Node]:
-        """Return what is between the tags."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _environment() -> jinja2.Environment:
-    """Return a Jinja sandbox: a template is downloaded, and must not run code here."""
-
-    def refuse(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
-    )
-    environment.filters["tojson"] = lambda value, indent=None: json.dumps(
-        value, ensure_ascii=False, indent=indent
-    )
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False

@@ -10,18 +10,16 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import tokenizers
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, pre_tokenizers, trainers
 
-from qwenkit.errors import InputError
-from qwenkit.files import replacing, write_json
+from qwenkit.errors import InputError, TokenizerError
+from qwenkit.files import saving
+from qwenkit.tokenizer._files import PIPELINE, SETTINGS, as_json
+from qwenkit.tokenizer._pipeline import SPLIT as SPLIT
+from qwenkit.tokenizer._pipeline import qwen2_pipeline as _backend
+from qwenkit.tokenizer._saving import write_files
 from qwenkit.tokenizer._tokenizer import Tokenizer
 
-# How Qwen2 splits text before it merges bytes: contractions, words, digits, signs, newlines.
-SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|fim_prefix|>", "<|fim_middle|>",
     "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
@@ -82,8 +80,6 @@ def write_tokenizer(folder: str | Path, merges: Sequence[Merge]) -> Tokenizer:
     Raises:
         InputError: merges that are not pairs of tokens that exist before they are merged.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tokens = sorted(pre_tokenizers.ByteLevel.alphabet())
     try:
         tokens += [left + right for left, right in merges]
@@ -93,18 +89,11 @@ def write_tokenizer(folder: str | Path, merges: Sequence[Merge]) -> Tokenizer:
     except Exception as error:  # the library raises a bare Exception
         raise InputError(f"merges make no vocabulary: {error}") from None
     backend.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
-    with replacing(folder / "tokenizer.json") as temporary:
-        backend.save(str(temporary))
-    write_json(folder / "tokenizer_config.json", {"chat_template": CHAT})
+    settings = {
+        "tokenizer_class": "Qwen2Tokenizer", "clean_up_tokenization_spaces": False,
+        "chat_template": CHAT,
+    }  # fmt: skip
+    files = {PIPELINE: backend.to_str(pretty=True).encode(), SETTINGS: as_json(settings)}
+    with saving(folder, TokenizerError) as save:
+        save.obsolete |= write_files(files, save.path)
     return Tokenizer(folder)
-
-
-def _backend(vocab: dict[str, int], merges: Sequence[Merge]) -> tokenizers.Tokenizer:
-    """Return the pipeline: NFC, Qwen's split, bytes as characters, merges, and back."""
-    backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=list(merges)))
-    backend.normalizer = normalizers.NFC()
-    split = pre_tokenizers.Split(Regex(SPLIT), "isolated")
-    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
-    backend.decoder = decoders.ByteLevel()
-    return backend

@@ -17,7 +17,7 @@ from qwenkit.train.settings import Mix
 SHORTEST = 8  # characters or tokens: nothing shorter is worth an example
 _WORD_EDGE = re.compile(r"\b")
 _IN_BRACKETS = re.compile(r"(?<=[(\[{])[^()\[\]{}\n]+(?=[)\]}])")  # innermost ones, in a line
-_FIM = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|endoftext|>")
+_FIM = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
 _Example = tuple[np.ndarray, np.ndarray]
 
 
@@ -47,7 +47,7 @@ def make_epoch(
             f"context is {context}; copying examples take at least {2 * SHORTEST} tokens, "
             "so set repeats to 0 or the context higher"
         )
-    end = np.array([tokenizer.special_id("<|endoftext|>")], dtype=np.int32)
+    end = np.array([tokenizer.document_end], dtype=np.int32)
     shuffled = [documents[number].text for number in rng.permutation(len(documents))]
     plain = np.concatenate([part for ids in _encode(shuffled, tokenizer) for part in (ids, end)])
     parts: list[str] = []  # prefix, suffix, middle; prefix, suffix, middle; ...
@@ -62,9 +62,7 @@ def make_epoch(
 
 def _encode(texts: list[str], tokenizer: Tokenizer) -> list[np.ndarray]:
     """Return the ids of many texts at once; special tokens in them are read as plain text."""
-    tokenizer.backend.encode_special_tokens = True
-    found = tokenizer.backend.encode_batch_fast(texts, add_special_tokens=False)
-    return [np.array(one.ids, dtype=np.int32) for one in found]
+    return [np.array(ids, dtype=np.int32) for ids in tokenizer.encode_batch(texts, special=False)]
 
 
 def _chunks(text: str, context: int, rng: np.random.Generator) -> list[str]:
@@ -114,7 +112,10 @@ def _split(chunk: str, rng: np.random.Generator) -> tuple[str, str, str]:
 
 
 def _fim_examples(parts: list[np.ndarray], tokenizer: Tokenizer, context: int) -> list[_Example]:
-    before, after, fill, end = (np.array([tokenizer.special[n]], dtype=np.int32) for n in _FIM)
+    if not parts:
+        return []
+    marks = [*(tokenizer.special_id(name) for name in _FIM), tokenizer.document_end]
+    before, after, fill, end = (np.array([mark], dtype=np.int32) for mark in marks)
     examples = []
     for prefix, suffix, middle in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
         ids = np.concatenate([before, prefix, after, suffix, fill, middle, end])

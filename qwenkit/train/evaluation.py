@@ -78,7 +78,7 @@ def evaluate(
     Raises:
         InputError: an empty document, two of the same name, or sizes that make no windows.
     """
-    end = tokenizer.special_id("<|endoftext|>")
+    end = tokenizer.document_end
     found: dict[str, Evaluation] = {}
     for document in documents:
         if not document.text or document.name in found:

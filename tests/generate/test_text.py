@@ -17,6 +17,7 @@ class Pieces(Tokenizer):
     """A tokenizer whose token i is the i-th of some byte strings."""
 
     special = {"<|end|>": 99}  # noqa: RUF012
+    hidden = frozenset(special)
 
     def __init__(self, pieces):
         self.pieces = [p.encode() if isinstance(p, str) else p for p in pieces]

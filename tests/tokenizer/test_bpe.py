@@ -11,7 +11,7 @@ import pytest
 from fixtures_toy import ROOT
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from qwenkit.errors import InputError
+from qwenkit.errors import InputError, TokenizerError
 from qwenkit.tokenizer import byte_alphabet
 from qwenkit.tokenizer.bpe import SMALLEST, SPECIAL, SPLIT, learn_merges, write_tokenizer
 
@@ -161,12 +161,12 @@ def test_writing_replaces_all_and_a_write_that_fails_nothing(tmp_path, monkeypat
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     assert before.keys() == {"tokenizer.json", "tokenizer_config.json"}
 
-    def refuse(source, target):
-        json.loads(source.read_text(encoding="utf-8"))  # complete before it replaces the old one
+    def refuse(source, target):  # the one step of a save: its folder gets another name
+        json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))  # complete before that
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "replace", refuse)
-        with pytest.raises(OSError, match="No space left"):
+        patched.setattr(os, "rename", refuse)
+        with pytest.raises(TokenizerError, match="nothing was saved .*No space left"):
             write_tokenizer(folder, [("a", "b")])
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before

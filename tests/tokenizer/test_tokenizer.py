@@ -309,7 +309,8 @@ def test_fim_asks_in_the_order_prefix_suffix_middle(tokenizer):
 def test_fim_without_its_tokens_is_refused(toy, tmp_path):
     folder = copied(toy, tmp_path / "copy")
     data = json.loads((folder / "tokenizer.json").read_text())
-    data["added_tokens"] = [t for t in data["added_tokens"] if "suffix" not in t["content"]]
+    kept = [t for t in data["added_tokens"] if "suffix" not in t["content"]]
+    data["added_tokens"] = [t | {"id": 1024 + place} for place, t in enumerate(kept)]
     (folder / "tokenizer.json").write_text(json.dumps(data))
     tokenizer = Tokenizer(folder)
     with pytest.raises(TokenizerError, match=r"no <\|fim_suffix\|>; FIM needs"):

@@ -1,0 +1,80 @@
+"""The files of a tokenizer: all that a folder may hold, and what of them is written back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qwenkit.errors import TokenizerError
+from qwenkit.files import settle
+
+PIPELINE = "tokenizer.json"
+SETTINGS = "tokenizer_config.json"
+SPECIAL_MAP = "special_tokens_map.json"
+ADDED = "added_tokens.json"
+VOCAB, MERGES = "vocab.json", "merges.txt"
+TEMPLATE = "chat_template.jinja"
+TEMPLATES = "additional_chat_templates"  # a folder: one template per file
+NAMES = (PIPELINE, SETTINGS, SPECIAL_MAP, ADDED, VOCAB, MERGES, TEMPLATE)
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Return the contents of a tokenizer's files, by their names from the folder.
+
+    Raises:
+        TokenizerError: one of them cannot be read.
+    """
+    settle(folder)
+    found = {}
+    for path in (*(folder / name for name in NAMES), *more_templates(folder)):
+        try:
+            if path.is_file():
+                found[path.relative_to(folder).as_posix()] = path.read_bytes()
+        except OSError as error:
+            raise TokenizerError(f"{path} cannot be read: {error.strerror}") from None
+    return found
+
+
+def more_templates(folder: Path) -> list[Path]:
+    """Return the files of further chat templates."""
+    return sorted((folder / TEMPLATES).glob("*.jinja"))
+
+
+def parsed(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
+    """Return the JSON object that a file holds; an absent file holds an empty one.
+
+    Raises:
+        TokenizerError: it is not JSON, or not an object.
+    """
+    if name not in files:
+        return {}
+    try:
+        data = json.loads(files[name])
+    except (ValueError, RecursionError) as error:  # not UTF-8 is a ValueError, too
+        raise TokenizerError(f"{name} cannot be read ({error}); fetch it again") from None
+    if not isinstance(data, dict):
+        wrong = f"it holds a JSON {type(data).__name__}, not an object"
+        raise TokenizerError(f"{name} cannot be read ({wrong}); fetch it again")
+    return data
+
+
+def as_text(files: Mapping[str, bytes], name: str) -> str:
+    """Return a file's text.
+
+    Raises:
+        TokenizerError: it is not UTF-8.
+    """
+    try:
+        return files[name].decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise TokenizerError(f"{name} is not UTF-8 text (byte {error.start})") from None
+
+
+def as_json(data: Mapping[str, Any]) -> bytes:
+    """Write JSON as transformers does; half of a surrogate pair has no UTF-8, only an escape."""
+    try:
+        return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+    except UnicodeEncodeError:
+        return (json.dumps(data, indent=2) + "\n").encode("ascii")

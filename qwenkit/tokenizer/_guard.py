@@ -1,0 +1,92 @@
+"""Limits on a tokenizer.json, which is downloaded: what it may hold, and how it may fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from qwenkit.errors import TokenizerError
+
+_GROWTH = 64  # times; Qwen's at most doubles a text (a byte may take a character of two)
+_LARGEST = 2**24  # an id; beyond it the vocabulary has mostly gaps
+_LISTS = ("normalizers", "pretokenizers", "decoders", "processors")
+
+
+@contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """Turn an error of the `tokenizers` library into a `TokenizerError`.
+
+    It raises bare Exceptions; and where its Rust code panics, what comes is not an Exception.
+    """
+    try:
+        yield
+    except TokenizerError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise  # Ctrl-C
+        raise TokenizerError(f"{what} ({error!s:.300})") from None
+
+
+def check_vocabulary(name: str, vocab: object) -> None:
+    """Refuse two tokens of one id, and ids that are none.
+
+    Raises:
+        TokenizerError: as said; decoding would depend on chance.
+    """
+    if not isinstance(vocab, dict):  # a list, numbered by its order; or wrong in another way
+        return
+    seen: dict[int, str] = {}
+    for token, number in vocab.items():
+        if type(number) is not int or not 0 <= number < _LARGEST:
+            raise TokenizerError(f"{name}: the id of {token!r:.80} is {number!r:.80}")
+        if number in seen:
+            raise TokenizerError(
+                f"{name}: {seen[number]!r:.80} and {token!r:.80} both have the id {number}; "
+                "each needs its own, or ids could not be decoded. Fetch the file again"
+            )
+        seen[number] = token
+
+
+def check_parts(name: str, data: Mapping[str, Any]) -> None:
+    """Refuse parts that would make a text many times longer.
+
+    Raises:
+        TokenizerError: as said.
+    """
+    for key in ("normalizer", "pre_tokenizer", "decoder", "post_processor"):
+        try:
+            growth = _growth(data.get(key))
+        except (RecursionError, OverflowError):
+            growth = float("inf")
+        if growth > _GROWTH:
+            raise TokenizerError(
+                f"{name}: its {key} makes a text up to {growth:.3g} times longer; "
+                f"{_GROWTH} times is allowed"
+            )
+
+
+def _growth(part: Any) -> float:
+    """Return how many times longer a text may become."""
+    if not isinstance(part, dict):
+        return 1.0
+    kind, growth = part.get("type"), 1.0
+    for key in _LISTS:
+        for one in part[key] if isinstance(part.get(key), list) else ():
+            growth = min(growth * _growth(one), 1e300)
+    if kind == "ByteLevel":
+        return 2.0
+    if kind == "Replace":
+        pattern = part.get("pattern")
+        old = pattern.get("String") if isinstance(pattern, dict) else None
+        new = len(str(part.get("content")).encode("utf-8", "replace"))
+        # An expression may match nothing, between any two characters.
+        shortest = len(old.encode("utf-8", "replace")) if isinstance(old, str) else 0
+        return max(1.0, new / shortest) if shortest else 1.0 + new
+    if kind == "TemplateProcessing":
+        single = part.get("single")
+        pieces = [piece for piece in single if isinstance(piece, dict) and "Sequence" in piece] \
+            if isinstance(single, list) else []
+        return float(max(1, len(pieces))) if len(pieces) <= 1 else float("inf")
+    return growth
