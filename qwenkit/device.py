@@ -63,8 +63,13 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
         device = torch.device(name)
     except (RuntimeError, TypeError):
         raise InputError(f"device is {name!r}; it must be 'auto', 'cpu', 'mps' or 'cuda'") from None
-    have = {"mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available()}
-    if not have.get(device.type, True):
+    have = {
+        "cpu": 1, "mps": int(torch.backends.mps.is_available()), "meta": 1,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+    }  # fmt: skip
+    if device.type not in have:
+        raise InputError(f"device is {name!r}; it must be 'auto', 'cpu', 'mps' or 'cuda'")
+    if (device.index or 0) >= have[device.type]:
         raise InputError(f"device is {name!r}, which is not on this machine; use 'auto' or 'cpu'")
     return device
 

@@ -13,14 +13,15 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qwenkit.errors import CheckpointError, ConfigError, QwenkitError
+from qwenkit.errors import CheckpointError, ConfigError, InputError, QwenkitError
 
 try:
     import fcntl
@@ -29,6 +30,20 @@ except ImportError:  # Windows: two processes that save into one folder are not 
 
 _STAGING, _COMMITTED = "save.{}.tmp", "save.*.commit"
 _OBSOLETE = ".obsolete.json"
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path with a leading `~` replaced by the home folder.
+
+    Raises:
+        InputError: not a path, or the home of somebody who is not a user here.
+    """
+    try:
+        return Path(path).expanduser()
+    except TypeError:
+        raise InputError(f"path is {shown(path)}; it must be a str or a Path") from None
+    except RuntimeError:
+        raise InputError(f"{path} begins with ~ and names no user of this machine") from None
 
 
 def temporary_name(path: Path) -> Path:
@@ -97,7 +112,7 @@ def saving(
     Raises:
         QwenkitError: `error`, if writing fails; what was there is then unchanged.
     """
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder, wait):
@@ -131,7 +146,7 @@ def settle(folder: str | Path) -> None:
     Raises:
         CheckpointError: they cannot be moved, as in a read-only folder.
     """
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     if not any(folder.glob(_COMMITTED)):
         return
     try:
@@ -223,13 +238,22 @@ def to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path, most: int = 16_000_000) -> dict[str, Any]:
     """Read a JSON file whose top level is an object.
+
+    Args:
+        path: the file.
+        most: bytes; a larger file is refused unread, as is a pipe or a device.
 
     Raises:
         ConfigError: the file is absent, is not UTF-8 JSON, or holds something else.
     """
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError(f"{path} is not a regular file; it must hold JSON")
+        if status.st_size > most:
+            raise ConfigError(f"{path} has {status.st_size:,} bytes; at most {most:,} are read")
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         wrong = f"does not exist; a checkpoint folder needs a {path.name}"
@@ -239,6 +263,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
         wrong = f"is not UTF-8 text (byte {error.start}); it may be damaged, fetch it again"
     except json.JSONDecodeError as error:
         wrong = f"is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+    except ConfigError:
+        raise
     except ValueError as error:  # a number of thousands of digits
         wrong = f"is not valid JSON: {error}"
     except RecursionError:
@@ -254,6 +280,40 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write JSON to a temporary name, then replace `path` in one step."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def shown(value: object, most: int = 500) -> str:
+    r"""Return a value's `repr`, for a message: one line without control characters, cut if long.
+
+    >>> shown("\x1b[2J"), shown("x" * 1000, most=10)
+    ("'\\x1b[2J'", "'xxxxxxxxx... (1,002 characters)")
+    """
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return f"a {type(value).__name__} too large to show"
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+
+
+def printable(text: str, most: int = 200) -> str:
+    r"""Return a name from a file as a terminal may show it: escaped where needed, cut if long.
+
+    >>> printable("model.norm"), printable("\x1b[2J")
+    ('model.norm', '\\x1b[2J')
+    """
+    plain = text if text.isprintable() else shown(text, 10 * most)[1:-1]
+    return plain if len(plain) <= most else f"{plain[:most]}..."
+
+
+def few(items: Iterable[str], most: int = 5, between: str = ", ") -> str:
+    """Join what a message lists; of many items only the first, and their number.
+
+    >>> few(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    every = list(items)
+    more = len(every) - most
+    return between.join(every[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def format_bytes(count: float) -> str:

@@ -43,9 +43,11 @@ def test_a_device_is_taken_by_name_or_as_itself_and_auto_is_mps_where_there_is_o
 
 
 @pytest.mark.parametrize("name", ["gpu", "", "metal", "cpu:x", "CPU", "mps:-5", "auto ", "cuda:a",
-                                  None, 3, 1.5])  # fmt: skip
+                                  "xpu", "hpu", "vulkan", "xla:0", torch.device("xpu"), "cpu:1",
+                                  "mps:1", None, 3, 1.5])  # fmt: skip
 def test_an_unknown_device_is_refused(name):
-    with pytest.raises(InputError, match=f"device is {name!r}"):
+    named = str(name) if isinstance(name, torch.device) else name
+    with pytest.raises(InputError, match=f"device is {named!r}"):
         device.pick_device(name)
 
 

@@ -7,9 +7,21 @@ from contextlib import suppress
 
 import pytest
 
+import qwenkit as qk
 from qwenkit import files
-from qwenkit.errors import CheckpointError, TokenizerError
-from qwenkit.files import clear_leftovers, replacing, saving, settle, temporary_name
+from qwenkit.errors import CheckpointError, ConfigError, InputError, TokenizerError
+from qwenkit.files import (
+    clear_leftovers,
+    expanded,
+    few,
+    printable,
+    read_json_object,
+    replacing,
+    saving,
+    settle,
+    shown,
+    temporary_name,
+)
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -152,3 +164,45 @@ def test_what_cannot_be_settled_says_so(folder, monkeypatch):
             settle(folder)
     settle(folder)
     assert contents(folder) == NEW
+
+
+# --- reading JSON ---
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_json_is_read_from_a_file_of_some_size_and_from_nothing_else(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "zero", "folder"):
+        with pytest.raises(ConfigError, match=f"{name} is not a regular file"):
+            read_json_object(tmp_path / name)
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(200_000_000)
+    with pytest.raises(ConfigError, match="large has 200,000,000 bytes; at most 16,000,000"):
+        read_json_object(tmp_path / "large")
+    (tmp_path / "small").write_text('{"a": 1}')
+    assert read_json_object(tmp_path / "small", most=8) == {"a": 1}
+    with pytest.raises(ConfigError, match="at most 7 are read"):
+        read_json_object(tmp_path / "small", most=7)
+
+
+@pytest.mark.parametrize(("path", "says"), [
+    ("~nobody-of-this-name/x", "names no user"), (5, "path is 5; it must be a str or a Path"),
+    (None, "path is None"), (["x"], "it must be a str"),
+])  # fmt: skip
+def test_what_is_no_path_is_refused(path, says):
+    with pytest.raises(InputError, match=says):
+        expanded(path)
+    for take in (qk.Checkpoint, qk.load_pretrained) if path is not None else ():
+        with pytest.raises(InputError, match=says):
+            take(path)
+
+
+def test_what_a_message_shows_is_short_and_one_line():
+    assert shown(10**5000) == "a int too large to show"
+    assert shown("\n\x1b\ud800") == r"'\n\x1b\ud800'"
+    assert len(shown(["x" * 10] * 10**4)) < 530
+    assert printable("面\x07\ud800") == r"面\x07\ud800"
+    assert len(printable("\x00" * 10**6)) < 210
+    assert few(map(str, range(10**5)), most=2) == "0, 1 and 99,998 more"

@@ -1,15 +1,13 @@
-"""Writing a checkpoint so that a crash, a full disk or a killed process never leaves a broken one.
+"""Writing a checkpoint: config.json, and the weights in one file or in shards with an index.
 
-Everything is written under temporary names first. Then a single rename makes the new checkpoint
-valid: of model.safetensors, or of the index that names the new shards. Before it the old checkpoint
-is complete, after it the new one; what is left of the old one is removed last.
+All files are written by `files.saving`, which makes them the folder's in one step: a crash, a full
+disk or a killed process leaves the old checkpoint whole, or the new one.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,17 +16,21 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from qwenkit.checkpoint._checkpoint import FLOATS, INDEX, SHARD, SINGLE
+from qwenkit.checkpoint._checkpoint import Layout
+from qwenkit.checkpoint._folder import INDEX, SHARD, SINGLE, read_index
+from qwenkit.checkpoint._values import FLOATS
 from qwenkit.config import QwenConfig
 from qwenkit.errors import CheckpointError, ConfigError
-from qwenkit.files import temporary_name, to_disk, write_json
+from qwenkit.files import Save, expanded, few, saving, settle, to_disk, write_json
+
+SHARD_BYTES = 5_000_000_000
 
 
 def save_checkpoint(
     folder: str | Path,
     config: QwenConfig,
     tensors: Mapping[str, Tensor],
-    max_shard_bytes: int = 5_000_000_000,
+    max_shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Write config.json and the weights as a Hugging Face checkpoint, sharded by size.
 
@@ -42,54 +44,103 @@ def save_checkpoint(
         CheckpointError: tensors that do not fit the config, another model in the folder, or
             writing fails; the checkpoint that was there is then unchanged.
     """
-    folder = Path(folder).expanduser()
-    expected = config.tensor_shapes()
-    problem = _problem(tensors, expected, max_shard_bytes) or _other_model(folder, config)
-    if problem:
-        raise CheckpointError(f"nothing was saved to {folder}: {problem}")
-    shards = _split({name: tensors[name] for name in expected}, max_shard_bytes)
-    floats = (t.dtype for t in tensors.values() if t.dtype != torch.int8)
+    refuse_to_save(folder, config, tensors, max_shard_bytes)
+    with saving(folder) as save:
+        write_checkpoint(save, config, tensors, max_shard_bytes)
+
+
+def write_checkpoint(
+    save: Save,
+    config: QwenConfig,
+    tensors: Mapping[str, Tensor],
+    max_shard_bytes: int | None = None,
+    layout: Layout | None = None,
+) -> None:
+    """Write config.json and the weights into a save, for other files to come with them.
+
+    Args:
+        save: from `files.saving`.
+        config: see `save_checkpoint`.
+        tensors: see `save_checkpoint`.
+        max_shard_bytes: None: the files of `layout`, or 5 GB where it says nothing.
+        layout: of the checkpoint that the tensors were loaded from.
+
+    Raises:
+        OSError: writing fails.
+    """
+    layout = layout or Layout()
+    ordered = {name: tensors[name] for name in config.tensor_shapes()}
+    floats = (t.dtype for t in ordered.values() if t.dtype != torch.int8)
     stored = str(next(floats)).removeprefix("torch.")
-    written: list[Path] = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        written += [temporary_name(folder / "model") for _ in shards]
-        for path, shard in zip(written, shards, strict=True):
-            write_tensors(path, {name: tensor.cpu() for name, tensor in shard.items()})
-        write_json(folder / "config.json", {**config.to_dict(), "torch_dtype": stored})
-        _commit(folder, shards, written)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{folder} could not be written ({error}); the checkpoint that was there is unchanged"
-        ) from None
-    finally:
-        for file in written:
-            file.unlink(missing_ok=True)
+    if max_shard_bytes is None and ordered.keys() <= layout.files.keys():
+        shards: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in ordered.items():
+            shards.setdefault(layout.files[name], {})[name] = tensor
+    else:
+        parts = _split(ordered, max_shard_bytes or SHARD_BYTES)
+        count = len(parts)
+        names = [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
+        shards = dict(zip(names if count > 1 else [SINGLE], parts, strict=True))
+    common = next(iter(layout.metadata.values()), {})
+    starts: set[int] = set()
+    for file, shard in shards.items():
+        (save.path / file).parent.mkdir(parents=True, exist_ok=True)
+        metadata = {"format": "pt", **layout.metadata.get(file, common)}
+        write_tensors(save.path / file, _separate(shard, starts), **metadata)
+    write_json(save.path / "config.json", replace(config, dtype=stored).to_file())
+    if list(shards) != [SINGLE]:
+        listed = {name: file for file, shard in shards.items() for name in shard}
+        total = sum(tensor.nbytes for tensor in ordered.values())
+        head = {**layout.index, "total_size": total}
+        write_json(save.path / INDEX, {"metadata": head, "weight_map": listed})
+    save.obsolete |= _weight_names(save.path.parent) - {*shards, INDEX}
+    save.obsolete |= {INDEX} if list(shards) == [SINGLE] else set()
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], **metadata: str) -> None:
+def write_tensors(path: Path, tensors: dict[str, Tensor], /, **metadata: str) -> None:
     """Write one safetensors file to the disk itself, readable as the umask allows.
 
     Raises:
-        OSError, SafetensorError: writing fails.
+        OSError: writing fails.
     """
     path.touch()
     mode = path.stat().st_mode  # what the user's umask gives; save_file lets no one else read
-    save_file(tensors, path, metadata={"format": "pt", **metadata})
+    try:
+        save_file(tensors, path, metadata={"format": "pt", **metadata})
+    except (RuntimeError, SafetensorError) as error:
+        raise OSError(str(error)) from None
     path.chmod(mode)
     to_disk(path)
 
 
+def refuse_to_save(
+    folder: str | Path,
+    config: QwenConfig,
+    tensors: Mapping[str, Tensor],
+    max_shard_bytes: int | None,
+) -> None:
+    """Refuse what cannot be saved, or would replace another model, before anything is written.
+
+    Raises:
+        CheckpointError: saying what is wrong.
+    """
+    folder = expanded(folder)
+    problem = _problem(tensors, config.tensor_shapes(), max_shard_bytes)
+    problem = problem or _other_model(folder, config)
+    if problem:
+        raise CheckpointError(f"nothing was saved to {folder}: {problem}")
+
+
 def _problem(
-    tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], max_shard_bytes: int
+    tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], most: int | None
 ) -> str | None:
     """Say why these tensors cannot be saved; None: they can."""
-    if max_shard_bytes < 1:
-        return f"max_shard_bytes is {max_shard_bytes}; it must be at least 1"
+    if most is not None and most < 1:
+        return f"max_shard_bytes is {most}; it must be at least 1"
     wrong = [n for n in expected if n not in tensors or tuple(tensors[n].shape) != expected[n]]
     wrong += [name for name in tensors if name not in expected]
     if wrong:
-        return f"these do not fit the config: {', '.join(wrong)}"
+        return f"these do not fit the config: {few(wrong)}"
     for name, tensor in tensors.items():
         int8 = f"{name}_scale" in expected
         if tensor.is_meta or tensor.dtype not in ([torch.int8] if int8 else FLOATS.values()):
@@ -99,11 +150,8 @@ def _problem(
 
 
 def _other_model(folder: Path, config: QwenConfig) -> str | None:
-    """Say whether the folder holds a model of another config; None: it does not.
-
-    Config and weights are two files, and no step replaces both at once: a crash between the two
-    would pair one model's config with the other's weights.
-    """
+    """Say whether the folder holds a model of another config, which would be lost; None: no."""
+    settle(folder)
     if not (folder / "config.json").exists():
         return None
     try:
@@ -117,39 +165,36 @@ def _other_model(folder: Path, config: QwenConfig) -> str | None:
 def _split(tensors: dict[str, Tensor], max_bytes: int) -> list[dict[str, Tensor]]:
     """Fill shards in order; a new one starts where the next tensor would not fit."""
     shards: list[dict[str, Tensor]] = [{}]
-    starts: set[int] = set()
     size = 0
     for name, tensor in tensors.items():
         if shards[-1] and size + tensor.nbytes > max_bytes:
             shards.append({})
             size = 0
-        tensor = tensor.detach().contiguous()
-        twice = tensor.data_ptr() in starts  # one tensor under two names: each is written
-        starts.add(tensor.data_ptr())
-        shards[-1][name] = tensor.clone() if twice else tensor
+        shards[-1][name] = tensor
         size += tensor.nbytes
     return shards
 
 
-def _commit(folder: Path, shards: list[dict[str, Tensor]], temporary: list[Path]) -> None:
-    """Make the new weights the checkpoint, then remove what is left of the old one."""
-    old = {folder / INDEX, folder / SINGLE}
-    old |= {file for file in folder.glob("*.safetensors") if SHARD.fullmatch(file.name)}
-    if len(shards) == 1:
-        os.replace(temporary[0], folder / SINGLE)
-        keep = {folder / SINGLE}
-    else:
-        # Names of no old shard: the old index stays true until the new one replaces it.
-        count, tag = len(shards), secrets.token_hex(2)
-        names = [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
-        if any((folder / name).exists() for name in names):
-            names = [name.replace("model-", f"model-{tag}-") for name in names]
-        for path, name in zip(temporary, names, strict=True):
-            os.replace(path, folder / name)
-        listed = {n: file for file, shard in zip(names, shards, strict=True) for n in shard}
-        total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
-        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": listed})
-        (folder / SINGLE).unlink(missing_ok=True)  # a single file would be read before the index
-        keep = {folder / INDEX, *(folder / name for name in names)}
-    for file in old - keep:
-        file.unlink(missing_ok=True)
+def _separate(shard: dict[str, Tensor], starts: set[int]) -> dict[str, Tensor]:
+    """Return the tensors as the format takes them: contiguous, on the CPU, none of them shared.
+
+    Args:
+        shard: name -> tensor.
+        starts: where in memory the tensors written before begin; added to.
+    """
+    separate = {}
+    for name, tensor in shard.items():
+        tensor = tensor.detach().cpu().contiguous()
+        twice = tensor.data_ptr() in starts  # one tensor under two names: each is written
+        starts.add(tensor.data_ptr())
+        separate[name] = tensor.clone() if twice else tensor
+    return separate
+
+
+def _weight_names(folder: Path) -> set[str]:
+    """Return the names of the weight files that a checkpoint in this folder has."""
+    names = {SINGLE, INDEX, *(f.name for f in folder.glob("*.safetensors"))}
+    names = {name for name in names if name in (SINGLE, INDEX) or SHARD.fullmatch(name)}
+    with suppress(CheckpointError):  # no index, or a damaged one
+        names |= set(read_index(folder / INDEX).weight_map.values())
+    return names

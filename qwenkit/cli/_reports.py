@@ -16,7 +16,7 @@ from qwenkit.checkpoint import Checkpoint
 from qwenkit.config import QwenConfig
 from qwenkit.device import default_dtype, free_memory, known_problem, pick_device
 from qwenkit.errors import QwenkitError
-from qwenkit.files import format_bytes
+from qwenkit.files import format_bytes, printable, shown
 from qwenkit.model import QwenForCausalLM
 from qwenkit.pretrained import EMBEDDED, cached_models
 from qwenkit.pretrained.compare import compare_with_cpu
@@ -110,12 +110,12 @@ def parameter_table(config: QwenConfig) -> list[str]:
 def _tensor_lines(checkpoint: Checkpoint, every_tensor: bool) -> Iterator[str]:
     """Yield one line per tensor, or one for the same tensor of all layers."""
     groups = Counter(
-        (info.name if every_tensor else _any_layer(info.name), info.dtype, info.shape)
+        (printable(info.name if every_tensor else _any_layer(info.name)), info.dtype, info.shape)
         for info in checkpoint.tensors.values()
     )
     for (name, dtype, shape), count in groups.items():
         times = f"  × {count}" if count > 1 else ""
-        yield f"  {name:<46} {dtype:<5} {list(shape)}{times}"
+        yield f"  {name:<46} {dtype:<5} {shown(list(shape), most=100)}{times}"
 
 
 def _any_layer(name: str) -> str:

@@ -10,15 +10,17 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from qwenkit.config._spelling import INT8, one_spelling, refuse_or_warn_of_unread
+from qwenkit.config._spelling import INT8, one_spelling, refuse_or_warn_of_unread, respelled
 from qwenkit.errors import ConfigError
-from qwenkit.files import read_json_object
+from qwenkit.files import few, read_json_object, shown
 
 BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2, "float16": 2}
+_LARGEST = 2**63 - 1  # of an integer in torch
+_LEAST, _MOST = 1e-30, 1e30  # of YaRN's numbers
 _MOST_LAYERS = 10_000  # a damaged number would fill the memory with the names of its tensors
 FULL, SLIDING = "full_attention", "sliding_attention"  # what layer_types may hold
 _QWEN2 = "'qwen2' (Qwen2, Qwen2.5 and Qwen2.5-Coder)"
@@ -43,11 +45,19 @@ class YarnScaling:
     beta_fast: float = 32.0
     beta_slow: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Make the numbers floats: torch computes with no integer beyond 64 bits."""
+        _make_floats(self, "factor", "attention_factor", "beta_fast", "beta_slow")
+
     def problems(self) -> list[str]:
         """List what is wrong with these values; empty when nothing is."""
         numbers = ["factor", "beta_fast", "beta_slow"]
         numbers += [] if self.attention_factor is None else ["attention_factor"]
         found = [_wrong_float(f"rope_scaling.{name}", getattr(self, name)) for name in numbers]
+        if not any(found):  # beyond these, a logarithm in YaRN is of 0 or of infinity
+            rule = f"between {_LEAST:g} and {_MOST:g}"
+            extreme = [name for name in numbers if not _LEAST <= getattr(self, name) <= _MOST]
+            found += [_wrong(f"rope_scaling.{n}", getattr(self, n), rule) for n in extreme]
         trained = "original_max_position_embeddings"
         found.append(_wrong_int(f"rope_scaling.{trained}", getattr(self, trained)))
         comparable = not any(found)
@@ -96,10 +106,13 @@ class QwenConfig:
     eos_token_id: tuple[int, ...] = ()
     pad_token_id: int | None = None
     quantization: str | None = None  # "int8": matrices stored by `quantize`
+    # The config.json it was read from, so that what qwenkit does not know is saved again.
+    raw: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Fill in what follows from other fields, then refuse values that no model can have."""
         fill = object.__setattr__  # the dataclass is frozen for everyone else
+        _make_floats(self, "rms_norm_eps", "rope_theta", "initializer_range")
         if isinstance(self.eos_token_id, int | list):
             eos = self.eos_token_id
             fill(self, "eos_token_id", tuple(eos) if isinstance(eos, list) else (eos,))
@@ -112,7 +125,7 @@ class QwenConfig:
             fill(self, "head_dim", self.hidden_size // self.num_attention_heads if valid else 1)
         problems = self._wrong_types() or self._wrong_relations(derived)
         if problems:
-            raise ConfigError("; ".join(problems))
+            raise ConfigError(few(problems, most=20, between="; "))
 
     def _wrong_types(self) -> list[str]:
         """Name fields whose type or sign is wrong."""
@@ -159,6 +172,8 @@ class QwenConfig:
         )  # fmt: skip
         broken = ((name, rule) for name, holds, rule in rules if not holds)
         found = [_wrong(name, getattr(self, name), rule) for name, rule in broken]
+        if self.rope_scaling is not None and self.rope_theta == 1:
+            found.append(_wrong("rope_theta", 1.0, "another number than 1 where YaRN scales it"))
         rule = f"below vocab_size ({self.vocab_size})"
         tokens = self._special_tokens()
         found += [_wrong(name, token, rule) for name, token in tokens if token >= self.vocab_size]
@@ -171,7 +186,8 @@ class QwenConfig:
     def _wrong_kinds(self, kinds: tuple[str, ...]) -> list[str]:
         layers, unknown = self.num_hidden_layers, set(map(str, kinds)) - {FULL, SLIDING}
         rules = (
-            (not unknown, f"holds {sorted(unknown)}; it may hold {FULL!r} and {SLIDING!r}"),
+            (not unknown,
+             f"holds {shown(sorted(unknown))}; it may hold {FULL!r} and {SLIDING!r}"),
             (len(kinds) == layers,
              f"has {len(kinds)} entries; it must have num_hidden_layers ({layers})"),
             (SLIDING not in kinds or self.use_sliding_window,
@@ -263,7 +279,8 @@ class QwenConfig:
         """
         path = Path(path)
         path = path / "config.json" if path.is_dir() else path
-        return cls.from_dict(read_json_object(path), where=str(path))
+        data = read_json_object(path)
+        return replace(cls.from_dict(data, where=str(path)), raw=data)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "config") -> QwenConfig:
@@ -279,19 +296,27 @@ class QwenConfig:
         try:
             if data.get("model_type", "qwen2") != "qwen2":  # another family: say that first
                 raise ConfigError(_wrong("model_type", data["model_type"], _QWEN2))
-            values = one_spelling(data)
-            names = {field.name for field in fields(cls)}
-            unread = {name: value for name, value in values.items() if name not in names}
+            config, unread = cls._read(data)
             refuse_or_warn_of_unread(unread, where)
-            if values["rope_scaling"] is not None:
-                values["rope_scaling"] = YarnScaling(**values["rope_scaling"])
-            return cls(**{name: value for name, value in values.items() if name in names})
+            return config
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None
 
+    @classmethod
+    def _read(cls, data: Mapping[str, Any]) -> tuple[QwenConfig, dict[str, Any]]:
+        """Return the config, and the keys of the file that it does not read."""
+        values = one_spelling(data)
+        names = {field.name for field in fields(cls)} - {"raw", "quantization"}
+        names |= {"quantization"} if "quantization" not in data else set()
+        unread = {name: value for name, value in values.items() if name not in names}
+        if values["rope_scaling"] is not None:
+            values["rope_scaling"] = YarnScaling(**values["rope_scaling"])
+        read = {name: value for name, value in values.items() if name in names}
+        return cls(**read), unread
+
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of a config.json that transformers reads as `from_dict` does."""
-        data = {"architectures": ["Qwen2ForCausalLM"], **_given(self)}
+        data = {"architectures": ["Qwen2ForCausalLM"], **_given(replace(self, raw=None))}
         data["torch_dtype"] = data.pop("dtype")
         if data.pop("quantization", None):
             data["quantization_config"] = dict(INT8)
@@ -302,19 +327,41 @@ class QwenConfig:
             data["rope_scaling"] = {"rope_type": "yarn", **_given(self.rope_scaling)}
         return data
 
+    def to_file(self) -> dict[str, Any]:
+        """Return what to save: `to_dict`, or the config.json that this was read from.
+
+        That one is kept key by key, in its own spelling; only fields that were changed since, by
+        `dataclasses.replace`, differ.
+        """
+        if self.raw is None:
+            return self.to_dict()
+        before, now = self._read(self.raw)[0].to_dict(), self.to_dict()
+        changed = {n: now.get(n) for n in before.keys() | now.keys() if before.get(n) != now.get(n)}
+        return respelled(self.raw, changed)
+
 
 def _given(values: QwenConfig | YarnScaling) -> dict[str, Any]:
     return {name: value for name, value in asdict(values).items() if value is not None}
 
 
+def _make_floats(values: QwenConfig | YarnScaling, *names: str) -> None:
+    """Replace positive integers among numbers by floats, except those that none can hold."""
+    for name in names:
+        value = getattr(values, name)
+        if type(value) is int and 0 < value <= sys.float_info.max:
+            object.__setattr__(values, name, float(value))
+
+
 def _wrong(name: str, value: Any, rule: str) -> str:
-    return f"{name} is {value!r}; it must be {rule}"
+    return f"{name} is {shown(value)}; it must be {rule}"
 
 
 def _wrong_int(name: str, value: Any, least: int = 1) -> str:
     """Say what is wrong with a size; an empty string when nothing is."""
     if isinstance(value, bool) or not isinstance(value, int):
         return _wrong(name, value, "an integer")
+    if value > _LARGEST:
+        return _wrong(name, value, f"at most {_LARGEST} (64 bits)")
     return _wrong(name, value, f"at least {least}") if value < least else ""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qwenkit.errors import ConfigError, warn
+from qwenkit.files import few, printable, shown
 
 REQUIRED = (
     "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
@@ -40,7 +41,7 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
     rope, scaling = {} if rope is None else rope, {} if scaling is None else scaling
     for name, part in (("rope_parameters", rope), ("rope_scaling", scaling)):
         if not isinstance(part, dict):
-            raise ConfigError(f"{name} is {part!r}; it must be an object or null")
+            raise ConfigError(f"{name} is {shown(part)}; it must be an object or null")
     _merge(values, "rope_theta", rope.get("rope_theta"), "rope_parameters.rope_theta")
     _merge(values, "dtype", values.pop("torch_dtype", None), "torch_dtype")
     if values.get("dtype", "") is None:
@@ -54,7 +55,7 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
     values["eos_token_id"] = tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,)
     if values.get("layer_types") is not None:
         if not isinstance(values["layer_types"], list):
-            raise ConfigError(f"layer_types is {values['layer_types']!r}; it must be a list")
+            raise ConfigError(f"layer_types is {shown(values['layer_types'])}; it must be a list")
         values["layer_types"] = tuple(values["layer_types"])
     if values.get("num_key_value_heads", 0) is None:
         values["num_key_value_heads"] = values.get("num_attention_heads")
@@ -71,7 +72,7 @@ def _merge(values: dict[str, Any], name: str, other: Any, other_name: str) -> No
     if other is None:
         return
     if values.get(name) not in (None, other):
-        both = f"{name} is {values[name]!r} and {other_name} is {other!r}"
+        both = f"{name} is {shown(values[name])} and {other_name} is {shown(other)}"
         raise ConfigError(f"{both}; they must agree")
     values[name] = other
 
@@ -82,15 +83,14 @@ def _rope_scaling(found: dict[str, Any], trained: Any) -> dict[str, Any] | None:
     kinds = {str(found.pop(name)) for name in ("rope_type", "type") if name in found}
     kinds = kinds or {"default"}
     if len(kinds) > 1 or not kinds <= {"default", "yarn"}:
-        raise ConfigError(
-            f"rope type is {' and '.join(map(repr, sorted(kinds)))}; it must be 'default' or 'yarn'"
-        )
+        both = " and ".join(map(shown, sorted(kinds)))
+        raise ConfigError(f"rope type is {both}; it must be 'default' or 'yarn'")
     if kinds == {"default"}:
         refuse_or_warn_of_unread(found, "rope_parameters")
         return None
     if found.pop("truncate", True) is not True:
         raise ConfigError("rope_scaling.truncate is false; it must be true or absent")
-    unknown = ", ".join(sorted(set(found) - YARN))
+    unknown = few(map(printable, sorted(set(found) - YARN)))
     if unknown:
         raise ConfigError(f"rope_scaling holds {unknown}, unknown to qwenkit's YaRN; remove them")
     if "factor" not in found:
@@ -98,14 +98,44 @@ def _rope_scaling(found: dict[str, Any], trained: Any) -> dict[str, Any] | None:
     return {"original_max_position_embeddings": trained, **found}
 
 
+def respelled(raw: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config.json with some fields changed, each under the name that it has there.
+
+    Args:
+        raw: the file's contents.
+        changed: key, as `QwenConfig.to_dict` spells it, -> new value; None: no longer given.
+    """
+    data, changed = dict(raw), dict(changed)
+    if "dtype" in data and "torch_dtype" in changed:
+        changed["dtype"] = changed["torch_dtype"]
+        if "torch_dtype" not in data:
+            del changed["torch_dtype"]
+    rope = data.get("rope_parameters")
+    if rope is not None and not data.get("rope_scaling") and "rope_scaling" in changed:
+        theta = {"rope_theta": rope["rope_theta"]} if "rope_theta" in rope else {}
+        rope = {**(changed.pop("rope_scaling") or {"rope_type": "default"}), **theta}
+    if rope is not None and "rope_theta" in rope and "rope_theta" in changed:
+        rope = {**rope, "rope_theta": changed["rope_theta"]}
+        if "rope_theta" not in data:
+            del changed["rope_theta"]
+    data |= {} if rope is None else {"rope_parameters": rope}
+    for name, value in changed.items():
+        if value is None and data.get(name) is not None:
+            del data[name]
+        elif value is not None:
+            data[name] = value
+    return data
+
+
 def refuse_or_warn_of_unread(unread: Mapping[str, Any], where: str) -> None:
     """Refuse keys that would change the result, and warn about unknown ones."""
     for name, without_effect in _ONLY_WITHOUT_EFFECT.items():
         if unread.get(name) not in (None, without_effect):
             raise ConfigError(
-                f"{name} is {unread[name]!r}, which qwenkit does not implement; "
+                f"{name} is {shown(unread[name])}, which qwenkit does not implement; "
                 "use a checkpoint without it (for a quantized one: the plain float checkpoint)"
             )
     unknown = sorted(set(unread) - set(_ONLY_WITHOUT_EFFECT) - _HARMLESS)
     if unknown:
-        warn(f"{where}: qwenkit does not know and ignores {', '.join(unknown)}")
+        names = few(map(printable, unknown), most=20)
+        warn(f"{where}: qwenkit does not know and ignores {names}")

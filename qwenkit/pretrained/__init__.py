@@ -1,8 +1,9 @@
 """A trained model, ready to run: find it, forecast its memory, load it, save it again."""
 
 from qwenkit.fast import accelerate
-from qwenkit.pretrained._loading import load_model, load_pretrained, save_pretrained
+from qwenkit.pretrained._loading import load_model, load_pretrained
 from qwenkit.pretrained._memory import Forecast, forecast
+from qwenkit.pretrained._saving import save_pretrained
 from qwenkit.pretrained.compare import trusted_device
 from qwenkit.pretrained.hub import EMBEDDED, cached_models, resolve
 

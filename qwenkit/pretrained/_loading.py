@@ -1,4 +1,4 @@
-"""Loading a model with its tokenizer, and saving it again."""
+"""Loading a model with its tokenizer."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from qwenkit.checkpoint import Checkpoint, save_checkpoint
+from qwenkit.checkpoint import Checkpoint
 from qwenkit.device import free_memory, pick_dtype
 from qwenkit.errors import CheckpointError, InputError
 from qwenkit.fast import accelerate, make_room_for_int8, quantize
-from qwenkit.files import read_json_object, write_json
+from qwenkit.files import read_json_object, shown
 from qwenkit.model import QwenForCausalLM
 from qwenkit.pretrained._memory import refuse_what_cannot_fit
+from qwenkit.pretrained._saving import GENERATION, Origin, remember
 from qwenkit.pretrained.compare import trusted_device
 from qwenkit.pretrained.hub import resolve
 from qwenkit.tokenizer import Tokenizer
@@ -49,13 +50,14 @@ def load_pretrained(
     plan = _plan(checkpoint, device, dtype, str(source or folder))
     tokenizer = Tokenizer(folder)  # before the weights, which take longer to read
     size = checkpoint.config.vocab_size
-    if tokenizer.num_tokens > size:
+    # A token that was added to the tokenizer alone does no harm until a text holds it.
+    if tokenizer.backend.get_vocab_size(with_added_tokens=False) > size:
         raise CheckpointError(
             f"{folder}: the tokenizer has {tokenizer.num_tokens} tokens, and the model's "
             f"vocabulary only {size}; they do not belong together"
         )
     model = _load(checkpoint, *plan)
-    model.num_tokens = tokenizer.num_tokens
+    model.num_tokens = min(tokenizer.num_tokens, size)
     return model, tokenizer
 
 
@@ -90,6 +92,7 @@ def _plan(
     checkpoint: Checkpoint, device: str | torch.device, dtype: str | torch.dtype, name: str
 ) -> tuple[torch.device, torch.dtype, bool]:
     """Return device, dtype, and whether it is int8; refuse what cannot be loaded, unread."""
+    checkpoint.validate()
     stored_int8 = checkpoint.config.quantization == "int8"
     if stored_int8 and dtype not in ("auto", "int8"):
         raise InputError(
@@ -99,6 +102,8 @@ def _plan(
     int8 = stored_int8 or dtype == "int8"
     wanted = torch.bfloat16 if int8 else dtype
     where = trusted_device(device, wanted)
+    if where.type == "meta":
+        raise InputError("device is 'meta', which holds no values; use 'auto' or 'cpu'")
     computed = pick_dtype(wanted, where)
     size = "int8" if int8 else str(computed).removeprefix("torch.")
     refuse_what_cannot_fit(checkpoint.config, size, free_memory(), name)
@@ -114,44 +119,15 @@ def _load(
         model = QwenForCausalLM(checkpoint.config)
         if stored_int8:
             make_room_for_int8(model)
-    model.stop_ids = _stop_ids(checkpoint)
+    generation = _generation_config(checkpoint)
+    model.stop_ids = _stop_ids(checkpoint, generation)
+    remember(model, Origin(checkpoint.layout, generation, model.stop_ids))
     model.load_state_dict(checkpoint.load(dtype, device), strict=True, assign=True)
     model.eval().requires_grad_(False)
     if int8 and not stored_int8:
         quantize(model)
     accelerate(model)
     return model
-
-
-def save_pretrained(
-    model: QwenForCausalLM,
-    folder: str | Path,
-    tokenizer: Tokenizer | None = None,
-    max_shard_bytes: int = 5_000_000_000,
-) -> None:
-    """Write a model, and its tokenizer, as a Hugging Face checkpoint that transformers reads too.
-
-    Args:
-        model: its weights are written in the dtype they have.
-        folder: made if absent; a checkpoint already there is replaced, never left half written.
-        tokenizer: saved next to it.
-        max_shard_bytes: the weights are split into files of at most this size.
-
-    Raises:
-        CheckpointError: writing fails; the folder is then unchanged.
-        InputError: the model has LoRA.
-    """
-    if any(".lora_" in name for name, _ in model.named_parameters()):
-        raise InputError(
-            "a model with LoRA is not a plain checkpoint; save_adapter(model, folder) saves what "
-            "was learned, or merge_lora(model) and remove_lora(model) make one weight of both"
-        )
-    folder = Path(folder).expanduser()
-    save_checkpoint(folder, model.config, model.state_dict(), max_shard_bytes)
-    if model.stop_ids:
-        write_json(folder / "generation_config.json", {"eos_token_id": list(model.stop_ids)})
-    if tokenizer is not None:
-        tokenizer.save(folder)
 
 
 class _SkipInit(TorchFunctionMode):
@@ -167,13 +143,22 @@ class _SkipInit(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _stop_ids(checkpoint: Checkpoint) -> tuple[int, ...]:
-    """Read what stops generation: generation_config.json has more stop tokens than config.json."""
-    path = checkpoint.folder / "generation_config.json"
-    found = read_json_object(path).get("eos_token_id") if path.is_file() else None
+def _generation_config(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """Return what generation_config.json says; None: there is no such file."""
+    path = checkpoint.folder / GENERATION
+    return read_json_object(path) if path.exists() else None
+
+
+def _stop_ids(checkpoint: Checkpoint, generation: dict[str, Any] | None) -> tuple[int, ...]:
+    """Return what stops generation: generation_config.json has more stop tokens than config.json.
+
+    An empty list there means that nothing stops it.
+    """
+    found = (generation or {}).get("eos_token_id")
     if found is None:
         return checkpoint.config.eos_token_id
     ids = found if isinstance(found, list) else [found]
     if not all(type(i) is int and 0 <= i < checkpoint.config.vocab_size for i in ids):
-        raise CheckpointError(f"{path}: eos_token_id is {found!r}; it must be token ids")
+        path = checkpoint.folder / GENERATION
+        raise CheckpointError(f"{path}: eos_token_id is {shown(found)}; it must be token ids")
     return tuple(ids)

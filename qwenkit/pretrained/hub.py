@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from pathlib import Path
 
-from qwenkit.errors import SourceError
+from qwenkit.checkpoint import INDEX, SINGLE, read_index
+from qwenkit.errors import CheckpointError, SourceError
+from qwenkit.files import expanded
 
 # The embedded model is next to the package in a clone, and within it where it is installed.
 _PLACES = (
@@ -14,10 +17,12 @@ _PLACES = (
     Path(__file__).parents[1] / "tiny-coder",
 )
 EMBEDDED = next((place for place in _PLACES if (place / "config.json").is_file()), _PLACES[0])
-# Everything a text model needs, and nothing else of what a repository may hold.
+# Everything a text model needs, and nothing else of what a repository may hold; the index says
+# which shards there are.
 FILES = (
-    "config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json",
-    "model-*.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+    "config.json", "generation_config.json", SINGLE, INDEX, "tokenizer.json",
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+    "additional_chat_templates/*.jinja", "vocab.json", "merges.txt",
 )  # fmt: skip
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -40,7 +45,7 @@ def resolve(source: str | Path | None = None) -> Path:
             f"no model was named, and the embedded one is not at {EMBEDDED}; fetch the repository "
             "again, or name a folder or a Hub id, such as Qwen/Qwen2.5-Coder-0.5B"
         )
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     if os.path.exists(folder):  # False too for a name that no file can have
         if folder.is_dir():
             return folder
@@ -71,6 +76,12 @@ def _download(hub_id: str) -> Path:
 
     try:
         folder = Path(snapshot_download(hub_id, allow_patterns=list(FILES)))
+        shards = _shards(folder)
+        if shards:
+            fetch = [glob.escape(name) for name in shards]
+            snapshot_download(hub_id, revision=_commit(folder), allow_patterns=fetch)
+    except CheckpointError:  # a damaged index
+        raise
     except errors.GatedRepoError:
         wrong = f"{hub_id} is gated; accept its terms and log in with `hf auth login`"
     except errors.RepositoryNotFoundError:
@@ -85,10 +96,23 @@ def _download(hub_id: str) -> Path:
     except Exception as error:  # whatever the HTTP library raises when a connection breaks
         wrong = f"{hub_id} could not be downloaded: {error}; try again"
     else:
-        if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
+        weights = shards or [SINGLE]
+        if all((folder / name).is_file() for name in ("config.json", *weights)):
             return folder
         wrong = (
             f"{hub_id} is incomplete: {folder} lacks config.json or safetensors weights; if you "
             "are offline, connect and try again; if not, the repository has no safetensors"
         )
     raise SourceError(wrong)
+
+
+def _shards(folder: Path) -> list[str]:
+    """Return the files that a downloaded index names; none where one file holds all weights."""
+    if (folder / SINGLE).exists() or not (folder / INDEX).is_file():
+        return []
+    return sorted(set(read_index(folder / INDEX).weight_map.values()))
+
+
+def _commit(folder: Path) -> str | None:
+    """Return the commit that a snapshot is of, so that all its files are of the same."""
+    return folder.name if re.fullmatch("[0-9a-f]{40}", folder.name) else None

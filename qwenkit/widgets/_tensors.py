@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from qwenkit.checkpoint import Checkpoint, TensorInfo
+from qwenkit.checkpoint import Checkpoint, TensorInfo, read_alone
+from qwenkit.errors import CheckpointError
+from qwenkit.files import printable
 
 BINS = 61  # an odd number: 0 is in the middle of a bin
 CHUNK = 1 << 22  # values that are upcast at a time
@@ -97,7 +98,7 @@ class Tree:
         counts = [
             ["values", f"{sum(one.num_parameters for one in inside):,}"],
             ["bytes", f"{size:,}"],
-            ["proportion of all bytes", f"{size / self.checkpoint.nbytes:.2%}"],
+            ["proportion of all bytes", f"{size / max(self.checkpoint.nbytes, 1):.2%}"],
         ]
         if name in self.groups:
             return [["tensors", f"{len(inside):,}"], *counts]
@@ -106,10 +107,21 @@ class Tree:
         return [["shape", shape], ["dtype", info.dtype], *counts, *place]
 
     def histogram(self, name: str) -> Histogram:
-        """Read one tensor, and only that, and count its values."""
+        """Read one tensor, and only that, and count its values.
+
+        Raises:
+            CheckpointError: it cannot be read, or is of a dtype that has no plain values.
+        """
         info = self.checkpoint.tensors[name]
-        with safe_open(info.file, "pt") as file:
-            return histogram(file.get_tensor(name))
+        tensor = read_alone(info)
+        try:
+            if not tensor.is_complex():
+                return histogram(tensor)
+        except NotImplementedError:  # torch has the dtype, and cannot compute with it
+            pass
+        raise CheckpointError(
+            f"{printable(name)} is stored as {info.dtype}, which has no histogram here"
+        )
 
 
 def _order(name: str) -> list[tuple[int, str]]:

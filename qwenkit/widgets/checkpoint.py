@@ -12,7 +12,7 @@ import traitlets
 from matplotlib.figure import Figure
 
 from qwenkit.checkpoint import Checkpoint
-from qwenkit.errors import InputError
+from qwenkit.errors import CheckpointError, InputError
 from qwenkit.plot.style import BLUE
 from qwenkit.pretrained import resolve
 from qwenkit.widgets._base import Inspector, View
@@ -34,6 +34,8 @@ class CheckpointView(View):
         """Open the outermost group, and select the first row."""
         self.tree = Tree(self.checkpoint)
         self.histograms: dict[str, Histogram] = {}
+        if not self.tree.tensors:
+            raise CheckpointError(f"{self.checkpoint.folder} holds no tensors to be shown")
         first = next(iter(self.tree.groups), next(iter(self.tree.tensors)))
         self.selected = self.selected or first
         self.opened = self.opened or [name for name in self.tree.groups if "." not in name]
@@ -81,7 +83,7 @@ class CheckpointView(View):
     def alt(self) -> str:
         """Return what is shown as text."""
         whole = self.checkpoint.nbytes
-        parts = [f"{part} {size / whole:.0%}" for part, size in self.tree.parts().items()]
+        parts = [f"{part} {size / max(whole, 1):.0%}" for part, size in self.tree.parts().items()]
         facts = [f"{name} {value}" for name, value in self.tree.facts(self.selected)]
         words = f"A checkpoint of {len(self.checkpoint.tensors)} tensors, {whole:,} bytes: "
         words += f"{', '.join(parts)}. Selected: {self.selected}: {', '.join(facts)}."

@@ -1,6 +1,8 @@
 """Headers: what is read equals what safetensors reads, and nothing damaged gets through."""
 
 import json
+import os
+import time
 
 import pytest
 import torch
@@ -76,11 +78,13 @@ MALFORMED = {
     **{f"no {key}": (pack({"a": {k: v for k, v in entry().items() if k != key}}, bytes(4)),
                      "'a' lacks") for key in entry()},
     **{f"dtype {dtype}": (one(dtype), f"'a' has the unknown dtype {dtype!r}")
-       for dtype in ("F31", "f32", None, 32, ["F32"], {"F": 32})},
+       for dtype in ("f32", "F 32", "", "F" * 40, "\x1b[2J", None, 32, ["F32"], {"F": 32})},
     **{f"shape {shape}": (one(shape=shape), f"'a' has shape {list(shape)}")
        for shape in ((-1, -1), (1.0,), (True,), "1", ([1],))},
     "shape is a number": (pack({"a": {**entry(), "shape": 1}}, bytes(4)), "'a' has shape 1"),
-    "huge shape": (one(shape=(2**62, 4)), "'a' has 4 bytes"),
+    "huge shape": (one(shape=(2**62, 4)), "'a' has a shape or offset beyond 64 bits"),
+    "many huge sizes": (one(shape=(2**62,) * 10_000), "beyond 64 bits"),
+    "half of a surrogate pair": (pack({"a\ud800": entry()}, bytes(4)), "not valid Unicode"),
     "shape whose size wraps to 4 bytes": (one(shape=(2**63 + 1, 2), size=8), "'a' has "),
     "sizes of 4,000 digits": (one(shape=(10**4000, 10**4000)), "'a' "),
     **{f"offsets {offsets}": (one(offsets=offsets, size=8), f"data_offsets {list(offsets)}")
@@ -114,6 +118,33 @@ def test_malformed_files_are_refused_with_a_clear_error(tmp_path, content, fragm
     assert "broken-one.safetensors" in str(caught.value)
     assert fragment in str(caught.value)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("text", [
+    b'{"a":%s' % json.dumps(entry()).encode() + b',"a":1' * 30_000 + b"}",
+    b'{"a":{"dtype":"F32","shape":[' + b"9" * 19 + b",9" * 100_000 + b'],"data_offsets":[0,4]}}',
+    json.dumps({f"{i:0>200}": entry(shape=(i,) * 99) for i in range(1_000)}).encode(),
+], ids=["one name 30,000 times", "100,000 sizes", "many names"])  # fmt: skip
+def test_a_large_malformed_header_is_refused_soon_and_in_few_words(tmp_path, text):
+    start = time.process_time()
+    with pytest.raises(CheckpointError) as caught:
+        read_header(written(tmp_path, pack(text, bytes(4))))
+    assert time.process_time() - start < 2
+    assert len(str(caught.value)) < 2_000
+
+
+def test_a_dtype_of_another_day_is_listed(tmp_path):
+    header = {"a": entry("F4", (3, 4), (0, 6)), "b": entry("F31", (2,), (6, 9))}
+    infos = read_header(written(tmp_path, pack(header, bytes(9))))
+    assert [(i.dtype, i.shape, i.nbytes) for i in infos.values()] == [
+        ("F4", (3, 4), 6), ("F31", (2,), 3)]  # fmt: skip
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        read_header(tmp_path / "pipe.safetensors")
 
 
 def test_an_absent_file_and_a_folder_are_refused(tmp_path):

@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 import torch
-from fixtures_toy import plain_checkpoint, random_tensors, small_config
+from fixtures_toy import entry, pack, plain_checkpoint, random_tensors, small_config
 
 import qwenkit as qk
 from qwenkit.cli import _main as cli
@@ -75,6 +75,20 @@ def test_inspect_names_each_problem(run, tmp_path):
     assert code == 1
     for line in ("PROBLEMS  2", "missing model.norm.weight [4]", "unexpected extra [3]"):
         assert line in out
+
+
+def test_inspect_shows_what_it_cannot_load_and_escapes_what_a_terminal_would_obey(run, tmp_path):
+    config = small_config()
+    folder = plain_checkpoint(tmp_path, config, {})
+    names = {"a\x1b[2J\nb": "F4", "面積": "FUTURE_7", "x" * 9_000: "F8_E8M0"}
+    header = {n: entry(t, (2,), (2 * i, 2 * i + 2)) for i, (n, t) in enumerate(names.items())}
+    (folder / "model.safetensors").write_bytes(pack(header, bytes(6)))
+    code, out, err = run(f"inspect {folder} --tensors")
+    assert (code, err) == (1, "")
+    assert "\x1b" not in out
+    for part in (r"a\x1b[2J\nb", "F4", "面積", "FUTURE_7", "F8_E8M0", "unexpected 面積 [2]"):
+        assert part in out
+    assert max(map(len, out.splitlines())) < 400
 
 
 def test_forward_shows_shapes_and_the_most_likely_tokens(run, folder):

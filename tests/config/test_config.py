@@ -179,6 +179,8 @@ BAD = [  # field, values, what the message says besides field and value, other c
     ("quantization_config", [{"bits": 4}], "plain float checkpoint"),
     ("attention_bias", [False], "does not implement"), ("mlp_bias", [True], "does not implement"),
     ("partial_rotary_factor", [0.5], "does not implement"),
+    *((name, [2**63], "at most 9223372036854775807 (64 bits)") for name in (
+        *AT_LEAST_1, "num_hidden_layers", "max_window_layers", "sliding_window", "eos_token_id")),
     ("use_mrope", [True], "does not implement"),
 ]  # fmt: skip
 BAD_VALUES = [(row[0], value, row[2], row[3:]) for row in BAD for value in row[1]]
@@ -238,8 +240,16 @@ YARN_BAD = [
     ({"mscale": 2.0}, "holds mscale, unknown to qwenkit's YaRN"),
     ({"truncate": False}, "rope_scaling.truncate is false; it must be true or absent"),
     ({"type": ["yarn"]}, "it must be 'default' or 'yarn'"),
+    *(({name: wrong}, f"rope_scaling.{name} is {wrong}; it must be between 1e-30 and 1e+30")
+      for name in ("factor", "beta_fast") for wrong in (1e31, 1e308)),
+    *(({name: 1e-31}, f"rope_scaling.{name} is 1e-31; it must be between 1e-30 and 1e+30")
+      for name in ("attention_factor", "beta_slow")),
+    ({"original_max_position_embeddings": 10**30}, "at most 9223372036854775807"),
     ({"rope_type": "default"}, "rope type is 'default' and 'yarn'; it must be"),
 ]  # fmt: skip
+RELATED_BAD.append(
+    ({"rope_theta": 1, "rope_scaling": YARN}, "rope_theta is 1.0; it must be another")
+)
 RELATED_BAD += [({"rope_scaling": without_absent({**YARN, **bad})}, *say) for bad, *say in YARN_BAD]
 
 
@@ -249,6 +259,42 @@ def test_fields_that_contradict_each_other_are_refused(row):
     message = refused(**changes)
     for fragment in fragments:
         assert fragment in message
+
+
+IDS = torch.arange(5)[None]
+EXTREME = [
+    {"rms_norm_eps": 10**30}, {"rope_theta": 10**30}, {"rope_theta": 1}, {"rope_theta": 10**300},
+    {"rope_scaling": {**YARN, "factor": 10**30}}, {"use_sliding_window": True, "sliding_window":
+     2**63 - 1}, {"rope_scaling": {**YARN, "original_max_position_embeddings": 2**63 - 1}},
+    {"rope_scaling": {**YARN, "beta_fast": 1e30, "beta_slow": 1e-30}}, {"rope_theta": 1e-300},
+    {"rope_scaling": {**YARN, "attention_factor": 10**20}}, {"max_position_embeddings": 2**63 - 1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", EXTREME, ids=str)
+def test_extreme_numbers_compute(changes):
+    """An integer where a float is meant must not reach torch, which takes 64 bits."""
+    config = read(**changes)
+    assert QwenForCausalLM(config)(IDS).shape == (1, 5, 61)
+    assert all(type(getattr(config, n)) is float for n in ("rope_theta", "rms_norm_eps"))
+
+
+@pytest.mark.parametrize("changes", [
+    {"model_type": "x" * 10**6}, {"hidden_act": ["y" * 100] * 10**4}, {"rope_theta": "1" * 10**6},
+    {"eos_token_id": ["a"] * 10**5}, {"layer_types": list(map(str, range(10**5)))},
+    {"rope_scaling": {"type": "z" * 10**6}}, {"quantization_config": {"bits": "4" * 10**6}},
+    {"rope_scaling": {**YARN, **{f"k{i}": 1 for i in range(10**5)}}}, {"dtype": "q" * 10**6},
+], ids=lambda changes: next(iter(changes)))  # fmt: skip
+def test_a_message_is_short_whatever_was_in_the_file(changes):
+    message = refused(**changes)
+    assert len(message) < 12_000
+    assert next(iter(changes)) in message.replace("rope type", "rope_scaling")
+
+
+def test_a_warning_is_short_and_shows_names_escaped():
+    with pytest.warns(UserWarning, match=r"a\\x1b, k0, .* and 99,981 more") as caught:
+        read(**{"a\x1b": 1}, **{f"k{i}": 1 for i in range(10**5)})
+    assert len(str(caught[0].message)) < 1_000
 
 
 def test_made_by_hand_it_checks_itself_too():

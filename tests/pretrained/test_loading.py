@@ -1,12 +1,17 @@
 """A model with and without its tokenizer: from every kind of source, in every dtype."""
 
+import json
+import shutil
+import time
+from dataclasses import replace
+
 import pytest
 import torch
 from fixtures_toy import copied, plain_checkpoint, random_tensors, same_bits, small_config
 
 import qwenkit as qk
-from qwenkit.checkpoint import Checkpoint
-from qwenkit.errors import CheckpointError, InputError, SourceError, TokenizerError
+from qwenkit.checkpoint import Checkpoint, save_checkpoint
+from qwenkit.errors import CheckpointError, InputError, QwenkitError, SourceError, TokenizerError
 from qwenkit.pretrained import _loading as loading
 from qwenkit.pretrained import hub
 
@@ -82,6 +87,8 @@ def test_int8_is_made_at_loading_and_read_again(alone, tmp_path):
 
 @pytest.mark.parametrize(("error", "message", "change"), [
     (InputError, "device is 'tpu9'", {"device": "tpu9"}),
+    (InputError, "device is 'meta', which holds no values", {"device": "meta"}),
+    (InputError, "device is 'xpu'", {"device": "xpu"}),
     (InputError, "dtype is 'int4'", {"dtype": "int4"}),
     (InputError, "dtype is 'float64'", {"dtype": torch.float64}),
     (SourceError, "neither a folder here nor a Hub id", {"source": "nonsense"}),
@@ -112,3 +119,52 @@ def test_the_device_is_chosen_as_for_load_pretrained(alone, monkeypatch):
     for given in ({"device": "mps", "dtype": "float16"}, {"dtype": None}, {"dtype": "int8"}):
         qk.load_model(alone, **given)
     assert asked == [("mps", "float16"), ("auto", torch.bfloat16), ("auto", torch.bfloat16)]
+
+
+@pytest.mark.parametrize("changes", [
+    {"num_hidden_layers": 5_000}, {"vocab_size": 2**62}, {"hidden_size": 2**40, "head_dim": 16},
+    {"intermediate_size": 2**50}, {"num_attention_heads": 2**30},
+])  # fmt: skip
+def test_a_config_of_another_size_is_refused_before_a_model_is_made(alone, tmp_path, changes):
+    """Building it first would fill the memory, or fail deep inside torch."""
+    folder = copied(alone, tmp_path / "copy")
+    data = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(data | changes))
+    start = time.process_time()
+    with pytest.raises(CheckpointError, match=r"does not fit its config\.json") as caught:
+        qk.load_model(folder)
+    assert time.process_time() - start < 2
+    assert len(str(caught.value)) < 1_500
+
+
+ADDED = "<|added later|>"
+
+
+@pytest.fixture
+def larger(toy, tmp_path):
+    """A model with fewer rows than its tokenizer has tokens: one was added to that alone."""
+    folder = copied(toy, tmp_path / "larger")
+    tokenizer = qk.Tokenizer(folder)
+    rows = tokenizer.num_tokens
+    model = qk.load_model(folder, dtype=None)
+    tensors = dict(model.state_dict())
+    name = "model.embed_tokens.weight"
+    tensors[name] = tensors[name][:rows].clone()
+    shutil.rmtree(folder)
+    save_checkpoint(folder, replace(model.config, vocab_size=rows), tensors)
+    tokenizer.backend.add_special_tokens([ADDED])
+    tokenizer.backend.save(str(folder / "tokenizer.json"))
+    return folder, rows
+
+
+def test_a_token_without_a_row_does_no_harm_until_it_is_used(larger):
+    folder, rows = larger
+    model, tokenizer = qk.load_pretrained(folder)
+    assert tokenizer.num_tokens == rows + 1
+    assert model.num_tokens == model.config.vocab_size == rows
+    text = "def f(x):"
+    assert isinstance(qk.complete(model, tokenizer, text, max_new_tokens=3), str)
+    assert tokenizer.encode(ADDED, special=False)  # spelled in letters it is no such token
+    for use in (tokenizer.encode, tokenizer, lambda t: qk.complete(model, tokenizer, t)):
+        with pytest.raises(QwenkitError, match=f"{rows}.*{rows - 1}|{rows - 1}.*{rows}"):
+            use(f"{text}{ADDED}")

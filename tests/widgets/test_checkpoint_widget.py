@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
+from fixtures_toy import entry, pack
 from safetensors.torch import save_file
 
 import qwenkit as qk
+from qwenkit.errors import CheckpointError
 from qwenkit.pretrained import EMBEDDED
 from qwenkit.widgets import _tensors
 from qwenkit.widgets._tensors import BINS, Tree, histogram
@@ -123,3 +125,44 @@ def test_the_widget_answers_what_the_page_asks(monkeypatch, tmp_path):
     assert widget.state["selected"] == "model.layers.0"
     assert "model.layers.0" in repr(widget)
     assert name in widget.to_html(tmp_path / "page.html").read_text()
+
+
+def test_what_cannot_be_read_is_listed_and_the_rest_has_histograms(tmp_path):
+    """A file with one tensor of an unknown dtype, which the safetensors library refuses whole."""
+    dtypes = {"a": ("F31", 3), "b": ("F4", 6), "c": ("C64", 16), "d": ("F32", 8)}
+    header, at = {}, 0
+    for name, (dtype, size) in dtypes.items():
+        header[name] = entry(dtype, (12,) if dtype == "F4" else (2,), (at, at + size))
+        at += size
+    (tmp_path / "config.json").write_text((EMBEDDED / "config.json").read_text())
+    (tmp_path / "model.safetensors").write_bytes(pack(header, bytes(at)))
+    browser = CheckpointBrowser(tmp_path)
+    assert [row.name for row in browser.view.rows()] == ["a", "b", "c", "d"]
+    assert dict(browser.view.tree.facts("b"))["dtype"] == "F4"
+    browser.choose(asked=["d"])
+    assert sum(browser.view.histograms["d"].counts) == 2
+    for name in "abc":
+        with pytest.raises(CheckpointError, match=f"{name} is stored as {dtypes[name][0]}, which"):
+            browser.choose(asked=[name])
+
+
+@pytest.mark.parametrize("tensors", [{"a": torch.zeros(0)}, {}])
+def test_a_checkpoint_of_no_bytes(tmp_path, tensors):
+    tree = tree_of(tmp_path, tensors)
+    if not tensors:
+        with pytest.raises(CheckpointError, match="holds no tensors"):
+            CheckpointView(tree.checkpoint)
+        return
+    browser = CheckpointBrowser(tmp_path)
+    browser.choose(asked=["a"])
+    assert "0 bytes" in browser.view.alt()
+    assert browser.snapshot()
+
+
+def test_a_file_that_shrank_since_it_was_opened_is_told(tmp_path):
+    tree = tree_of(tmp_path, {"a": torch.zeros(9)})
+    file = tmp_path / "model.safetensors"
+    for change in (lambda: file.write_bytes(file.read_bytes()[:-4]), file.unlink):
+        change()
+        with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
+            tree.histogram("a")

@@ -1,0 +1,101 @@
+"""Do the tensors of a checkpoint fit its config? What does not is said in one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from qwenkit.checkpoint._header import TensorInfo
+from qwenkit.checkpoint._names import EMBEDDING, HEAD, can_be_derived
+from qwenkit.checkpoint._values import FLOATS, STORED, same_values
+from qwenkit.config import QwenConfig
+from qwenkit.files import few, printable, shown
+
+Pair = tuple[TensorInfo, TensorInfo]
+_TIED_HINT = " (is the head tied? then config.json must say tie_word_embeddings: true)"
+
+
+def misfits(config: QwenConfig, found: Mapping[str, TensorInfo]) -> list[str]:
+    """List what is missing, of a wrong shape or dtype, or not expected.
+
+    Args:
+        config: the model's.
+        found: the tensors, by their names in the model.
+    """
+    expected = config.tensor_shapes()
+    wrong = [line for name in expected for line in _misfit(name, found.get(name), expected)]
+    return wrong + [
+        f"unexpected {printable(info.name)} {_sizes(info.shape)}"
+        for name, info in found.items()
+        if name not in expected and not can_be_derived(name, info, tied=config.tie_word_embeddings)
+    ]
+
+
+def _misfit(
+    name: str, info: TensorInfo | None, expected: Mapping[str, tuple[int, ...]]
+) -> Iterator[str]:
+    """Yield what is wrong with one tensor of those that the config expects."""
+    want = _sizes(expected[name])
+    if info is None:
+        yield f"missing {name} {want}{_TIED_HINT if name == HEAD else ''}"
+        return
+    if info.shape != expected[name]:
+        yield f"wrong shape of {name}: {_sizes(info.shape)}, expected {want} from config.json"
+    right = ("I8",) if f"{name}_scale" in expected else tuple(FLOATS)
+    if info.dtype not in STORED:
+        yield f"{name} is stored as {info.dtype}, which qwenkit cannot read"
+    elif info.dtype not in right:
+        yield f"wrong dtype of {name}: {info.dtype}, expected {', '.join(right)}"
+
+
+def tied_copies(config: QwenConfig, found: Mapping[str, TensorInfo]) -> list[Pair]:
+    """Return the embedding and the copy of it that a tied model's file may hold as the head."""
+    if not config.tie_word_embeddings:
+        return []
+    pairs = [(EMBEDDING + ending, HEAD + ending) for ending in ("", "_scale")]
+    return [(found[one], found[other]) for one, other in pairs if {one, other} <= found.keys()]
+
+
+def unequal(pairs: list[Pair]) -> list[str]:
+    """List the pairs that differ in values; each pair should be one tensor.
+
+    Raises:
+        CheckpointError, OSError: as `same_values` does.
+    """
+    return [_difference(*pair) for pair in pairs if not same_values(*pair)]
+
+
+def _difference(one: TensorInfo, other: TensorInfo) -> str:
+    """Say which two tensors should be equal and are not."""
+    if one.name == other.name:
+        files = f"{printable(one.file.name)} and {printable(other.file.name)}"
+        return f"{printable(one.name)} is in both {files}, with other values; fetch it again"
+    if other.name.endswith((HEAD, f"{HEAD}_scale")):
+        return (
+            f"{printable(other.name)} differs from the embedding, and config.json says that they "
+            "are tied (tie_word_embeddings: true); if the head was trained, it must say false"
+        )
+    return f"{printable(one.name)} and {printable(other.name)} are one tensor with two values"
+
+
+def cause(
+    config: QwenConfig, tensors: Mapping[str, TensorInfo], found: Mapping[str, TensorInfo]
+) -> str:
+    """Name the one cause of many misfits; empty where none can be told.
+
+    Args:
+        config: the model's.
+        tensors: by their names in the file.
+        found: by their names in the model.
+    """
+    if any(".lora_A." in name or ".base_layer." in name for name in tensors):
+        return "it holds LoRA that is not merged: use PEFT's merge_and_unload, and save again"
+    unread = {info.dtype for info in tensors.values()} - STORED.keys()
+    if unread:
+        return f"stored as {few(sorted(unread))}: take its plain float checkpoint"
+    if not found.keys() & config.tensor_shapes().keys():
+        return f"its names are not those of Qwen2: {few(map(printable, tensors), most=2)}"
+    return ""
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return shown(list(shape), most=100)

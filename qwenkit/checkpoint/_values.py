@@ -1,0 +1,101 @@
+"""Reading tensors: mapped from the file where they can be, else copied and cast in chunks."""
+
+from __future__ import annotations
+
+from io import BufferedReader
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from qwenkit.checkpoint._header import TensorInfo
+from qwenkit.errors import CheckpointError
+from qwenkit.files import printable, shown
+
+FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+STORED = {**FLOATS, "I8": torch.int8}
+_CACHE_LINE = 64  # bytes that the processor fetches from memory together
+_BUFFER_BYTES = 1 << 22  # small enough to stay in the processor's cache
+
+
+def new_buffer() -> Tensor:
+    """Return the buffer that `read` casts through."""
+    return torch.empty(_BUFFER_BYTES, dtype=torch.uint8)
+
+
+def read(
+    mapped: safe_open, raw: BufferedReader, info: TensorInfo, dtype: torch.dtype, buffer: Tensor
+) -> Tensor:
+    """Map a tensor, or read it; what must be cast goes through the buffer, chunk by chunk.
+
+    A tensor that begins within a cache line would cost each wide read of it two lines, for every
+    token again; it is copied once instead, to where a line begins. (In most files the tensors
+    begin 8, 16, ... bytes after one.)
+    """
+    stored = STORED[info.dtype]
+    if dtype == stored and info.start % _CACHE_LINE == 0:
+        return mapped.get_tensor(info.name)  # type: ignore[no-any-return, no-untyped-call]
+    tensor = torch.empty(info.shape, dtype=dtype)
+    raw.seek(info.start)
+    for chunk in torch.split(tensor.view(-1), buffer.numel() // stored.itemsize):
+        cast = dtype != stored
+        part = buffer[: chunk.numel() * stored.itemsize] if cast else chunk.view(torch.uint8)
+        _fill(raw, part, info)
+        if cast:
+            chunk.copy_(part.view(stored))
+    return tensor
+
+
+def read_alone(info: TensorInfo) -> Tensor:
+    """Return one stored tensor, of any dtype that torch has; mapped, where the file can be.
+
+    Raises:
+        CheckpointError: of a dtype that torch does not have, or the file cannot be read.
+    """
+    try:
+        with safe_open(info.file, "pt") as mapped:
+            tensor: Tensor = mapped.get_tensor(info.name)
+    except (OSError, SafetensorError) as error:
+        if info.dtype not in STORED:
+            wrong = f"{printable(info.name)} is stored as {info.dtype}, which qwenkit cannot read"
+            raise CheckpointError(wrong) from None
+        # One tensor of an unknown dtype keeps the library from the others in its file.
+        try:
+            with info.file.open("rb") as raw:
+                tensor = torch.empty(info.shape, dtype=STORED[info.dtype])
+                raw.seek(info.start)
+                _fill(raw, tensor.view(-1).view(torch.uint8), info)
+        except OSError:
+            raise CheckpointError(f"{info.file} cannot be read: {error}") from None
+    return tensor
+
+
+def same_values(one: TensorInfo, other: TensorInfo) -> bool:
+    """Tell whether two stored tensors are equal, by reading both in chunks; NaN equals NaN.
+
+    Raises:
+        CheckpointError, OSError: a file has become shorter, or cannot be read.
+    """
+    if one.shape != other.shape or one.dtype not in STORED or other.dtype not in STORED:
+        return False
+    stored = STORED[one.dtype], STORED[other.dtype]
+    values = _BUFFER_BYTES // 4
+    buffers = [torch.empty(values, dtype=dtype) for dtype in stored]
+    with one.file.open("rb") as left, other.file.open("rb") as right:
+        left.seek(one.start)
+        right.seek(other.start)
+        for first in range(0, one.num_parameters, values):
+            count = min(values, one.num_parameters - first)
+            _fill(left, buffers[0][:count].view(torch.uint8), one)
+            _fill(right, buffers[1][:count].view(torch.uint8), other)
+            ours, theirs = (buffer[:count].float() for buffer in buffers)
+            if not torch.equal(ours, theirs) and not torch.allclose(
+                ours, theirs, rtol=0, atol=0, equal_nan=True
+            ):
+                return False
+    return True
+
+
+def _fill(raw: BufferedReader, part: Tensor, info: TensorInfo) -> None:
+    if raw.readinto(part.numpy()) != part.numel():  # type: ignore[arg-type]
+        raise CheckpointError(f"{info.file} cannot be read: it ends within {shown(info.name)}")

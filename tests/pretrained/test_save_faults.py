@@ -1,0 +1,94 @@
+"""A save that is killed, runs out of room, may not write or meets another: all or nothing of it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fixtures_toy import ROOT, toy_of
+
+import qwenkit as qk
+from qwenkit.errors import CheckpointError, QwenkitError
+from qwenkit.files import write_json
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes")
+SIGKILL = -9
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """Two checkpoints of one config: other weights, stop tokens and tokenizer; one is in shards."""
+    folders = [toy_of(tmp_path_factory, seed=seed, max_shard_bytes=limit)
+               for seed, limit in ((1, 10**9), (2, 100_000))]  # fmt: skip
+    for number, folder in enumerate(folders):
+        again = folder.parent / f"again{number}"
+        model, tokenizer = qk.load_pretrained(folder, dtype="bfloat16")
+        write_json(folder / "generation_config.json", {"temperature": number, "eos_token_id": 5})
+        model, _ = qk.load_pretrained(folder, dtype="bfloat16")
+        tokenizer.chat_template = f"template {number}"
+        tokenizer.backend.add_tokens([f"token{number}"])
+        qk.save_pretrained(model, again, tokenizer)
+        folders[number] = again
+    return folders
+
+
+@pytest.fixture(scope="module")
+def report(checkpoints, tmp_path_factory):
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("save_faults.py")), *map(str, checkpoints),
+         str(tmp_path_factory.mktemp("runs"))],
+        capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2_000:]
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("pair", [0, 1])
+def test_killed_at_any_step_the_folder_is_all_old_or_all_new_and_then_clean(report, pair):
+    *killed, last = report["killed"][pair]
+    assert len(killed) > 20
+    assert {code for code, _, _ in killed} == {SIGKILL}
+    states = [state for _, state, _ in [*killed, last]]
+    assert set(states) == {"old", "new"}
+    assert states == sorted(states, reverse=True)  # once new, never old again
+    assert all(clean for *_, clean in [*killed, last])
+
+
+@pytest.mark.parametrize("fault", ["full", "read-only", "small"])
+def test_without_room_or_leave_to_write_it_is_refused_and_all_is_as_it_was(report, fault):
+    for rows in report[fault]:
+        *failed, last = rows
+        if fault == "small":
+            failed.append(last)
+        assert {code for code, _, _ in failed} == {3}  # our error, and no other
+        # After the commit it says that the save counts, and the next load moves the files.
+        states = [state for _, state, _ in failed]
+        assert states == sorted(states, reverse=True)
+        assert set(states) <= {"old", "new"}
+        assert states[:12] == ["old"] * min(len(states), 12)
+        assert all(clean for *_, clean in rows)
+
+
+def test_of_two_that_save_at_once_one_wins_whole(report):
+    for codes, states in report["two"]:
+        assert set(codes) <= {0, 3}
+        assert 0 in codes
+        assert sorted(states) == ["new", "old"]  # the one's new is the other's old
+
+
+def test_a_folder_that_may_not_be_written_is_told(checkpoints, tmp_path, monkeypatch):
+    model, tokenizer = qk.load_pretrained(checkpoints[0])
+    (tmp_path / "locked").mkdir(mode=0o555)
+    if os.access(tmp_path / "locked", os.W_OK):  # permissions do not bind root
+        monkeypatch.setattr(
+            os, "mkdir", lambda *_: (_ for _ in ()).throw(PermissionError(13, "No"))
+        )
+    for folder in (tmp_path / "locked", tmp_path / "locked" / "new"):
+        with pytest.raises(CheckpointError, match="nothing was saved to"):
+            qk.save_pretrained(model, folder, tokenizer)
+    with pytest.raises(QwenkitError, match="names no user"):
+        qk.save_pretrained(model, "~nobody-of-this-name/x")
