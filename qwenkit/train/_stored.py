@@ -19,8 +19,10 @@ from qwenkit.lora import lora_layers, read_adapter, save_adapter
 from qwenkit.lora.adapter import CONFIG as ADAPTER
 from qwenkit.model import QwenForCausalLM
 from qwenkit.train.loop import Trainer
+from qwenkit.train.optimizer import stepped
 
 _BASE = "base.json"  # which frozen weights an adapter belongs to
+_MASTER = "master"  # the float32 copy of a half-precision weight
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW remembers of each parameter
 
 
@@ -71,8 +73,11 @@ def optimizer_tensors(trainer: Trainer) -> dict[str, Tensor]:
     """Return each parameter's moments, and the state of the random numbers."""
     tensors = {"random_state": torch.get_rng_state()}
     for name, parameter in trainer.model.named_parameters():
-        for moment, value in trainer.optimizer.state.get(parameter, {}).items():
+        master = stepped(trainer.optimizer, parameter)
+        for moment, value in trainer.optimizer.state.get(master, {}).items():
             tensors[f"{moment}.{name}"] = value.cpu().contiguous()
+        if master is not parameter:
+            tensors[f"{_MASTER}.{name}"] = master.detach().cpu().contiguous()
     return tensors
 
 
@@ -80,12 +85,14 @@ def check_optimizer(trainer: Trainer, tensors: dict[str, Tensor], step: int) -> 
     """Refuse moments that are not exactly those of the trained parameters."""
     random_state = torch.get_rng_state()
     expected = {"random_state": (random_state.shape, random_state.dtype)}
-    if step:  # a training saved before its first step has none
-        for name, parameter in trainer.model.named_parameters():
-            if parameter.requires_grad:
-                like = (parameter.shape, parameter.dtype)
-                expected |= {f"{moment}.{name}": like for moment in _MOMENTS}
-                expected[f"step.{name}"] = (torch.Size(), torch.float32)
+    for name, parameter in trainer.model.named_parameters():
+        master = stepped(trainer.optimizer, parameter)
+        like = (master.shape, master.dtype)
+        if parameter.requires_grad and step:  # a training saved before its first step has none
+            expected |= {f"{moment}.{name}": like for moment in _MOMENTS}
+            expected[f"step.{name}"] = (torch.Size(), torch.float32)
+        if master is not parameter:
+            expected[f"{_MASTER}.{name}"] = like
     found = {name: (value.shape, value.dtype) for name, value in tensors.items()}
     names = expected.keys() | found.keys()
     wrong = sorted(name for name in names if expected.get(name) != found.get(name))
@@ -100,8 +107,12 @@ def load_optimizer(trainer: Trainer, tensors: dict[str, Tensor]) -> None:
     """Hand each parameter its moments, copied: the file's are memory-mapped and keep it open."""
     trainer.optimizer.state.clear()
     for name, parameter in trainer.model.named_parameters():
+        master = stepped(trainer.optimizer, parameter)
+        if f"{_MASTER}.{name}" in tensors:
+            with torch.no_grad():
+                master.copy_(tensors[f"{_MASTER}.{name}"])
         if f"step.{name}" in tensors:
-            trainer.optimizer.state[parameter] = {
+            trainer.optimizer.state[master] = {
                 moment: tensors[f"{moment}.{name}"].to(parameter.device, copy=True)
                 for moment in _MOMENTS
             }

@@ -68,10 +68,10 @@ class Batches:
         if self.index + self.batch_size > len(self._order):
             self._open(self.epoch + 1)
         chosen = self._order[self.index : self.index + self.batch_size]
-        self.index += self.batch_size
         windows = torch.from_numpy(self._ids[chosen]).long()  # (B, T + 1)
         counted = torch.from_numpy(self._counted[chosen])
         labels = windows.masked_fill(~counted, IGNORE)
+        self.index += self.batch_size
         return Batch(windows[:, :-1], labels[:, 1:])
 
     @property
@@ -119,9 +119,6 @@ class Batches:
     def _open(self, epoch: int) -> None:
         rng = np.random.default_rng([self.seed, epoch])
         made = make_epoch(self.documents, self.tokenizer, self.mix, self.context, rng)
-        self._ids, self._counted = pack(made, self.context + 1, rng)
-        self._order = rng.permutation(len(self._ids))
-        self.epoch, self.index = epoch, 0
         # Epochs are cut at different positions and differ by a window: count what any of them has,
         # so that a text that is too short is refused now and not after hours.
         windows = max(len(made.plain) - self.context, 0) // (self.context + 1)
@@ -130,3 +127,13 @@ class Batches:
                 f"the text gives {windows} windows of {self.context} tokens, fewer than "
                 f"one batch of {self.batch_size}; take more text or a smaller context or batch"
             )
+        ids, counted = pack(made, self.context + 1, rng)
+        order = rng.permutation(len(ids))
+        # Last and in one line: interrupted before it, the old epoch is still whole.
+        self._ids, self._counted, self._order, self.epoch, self.index = (
+            ids,
+            counted,
+            order,
+            epoch,
+            0,
+        )

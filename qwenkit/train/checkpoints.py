@@ -19,7 +19,14 @@ from safetensors.torch import load_file
 
 from qwenkit.checkpoint import write_tensors
 from qwenkit.errors import CheckpointError, TrainingError
-from qwenkit.files import clear_leftovers, read_json_object, temporary_name, to_disk, write_json
+from qwenkit.files import (
+    clear_leftovers,
+    read_json_object,
+    shown,
+    temporary_name,
+    to_disk,
+    write_json,
+)
 from qwenkit.train import _stored
 from qwenkit.train._checks import at_least
 from qwenkit.train.loop import Callback, Metrics, Trainer
@@ -196,11 +203,13 @@ def _state(trainer: Trainer) -> dict[str, Any]:
 
 def _differences(state: dict[str, Any], trainer: Trainer) -> list[str]:
     """Say how the saved training differs from the present one."""
+    before = {part: state[part] for part in ("settings", "text")}
+    before["settings"] = {"master_weights": False, **before["settings"]}  # older ones lack it
     return [
-        f"{name} of the {part} was {state[part].get(name)!r} and is {value!r}"
+        f"{name} of the {part} was {shown(before[part].get(name), 60)} and is {shown(value, 60)}"
         for part, present in _identity(trainer).items()
         for name, value in present.items()
-        if state[part].get(name) != value
+        if before[part].get(name) != value
     ]
 
 

@@ -13,10 +13,11 @@ import torch
 from qwenkit.device import synchronize, training_problem
 from qwenkit.errors import TrainingError, warn
 from qwenkit.model import QwenForCausalLM
+from qwenkit.train._signals import interrupts_held
 from qwenkit.train.batches import Batch, Batches
 from qwenkit.train.evaluation import Evaluation
 from qwenkit.train.losses import IGNORE, next_token_loss
-from qwenkit.train.optimizer import make_optimizer
+from qwenkit.train.optimizer import MasterAdamW, make_optimizer, steps_taken
 from qwenkit.train.settings import TrainingSettings
 
 
@@ -75,7 +76,7 @@ class Trainer:
         callbacks: called in this order.
 
     Raises:
-        InputError: nothing to train.
+        InputError: nothing to train, or half-precision weights without `master_weights`.
     """
 
     model: QwenForCausalLM
@@ -96,6 +97,7 @@ class Trainer:
             learning_rate=self.settings.learning_rate,
             weight_decay=self.settings.weight_decay,
             betas=(0.9, self.settings.beta2),
+            master_weights=self.settings.master_weights,
         )
         self.step = self.tokens = 0
         self.stopping: str | None = None
@@ -126,30 +128,52 @@ class Trainer:
             self.model.eval()
 
     def train_step(self) -> Metrics:
-        """Take one optimizer step, and evaluate if it is due."""
+        """Take one optimizer step, and evaluate if it is due.
+
+        An error or Ctrl-C before the weights change leaves everything as it was, the position in
+        the text too: the next call takes the same step.
+
+        Raises:
+            TrainingError: the loss or the gradient is NaN or infinite.
+        """
         began = time.perf_counter()
         rate = self.schedule(self.step)
+        position, random_state = self.batches.position, torch.get_rng_state()
+        done, after = steps_taken(self.optimizer), (self.step, self.tokens)
+        try:
+            loss, norm, inputs, counted = self._compute(rate)
+            after = self.step + 1, self.tokens + counted
+            with interrupts_held():
+                self.optimizer.step()
+                self.step, self.tokens = after
+        except BaseException:
+            if steps_taken(self.optimizer) > done:
+                self.step, self.tokens = after
+            else:
+                self.batches.seek(position)
+                torch.set_rng_state(random_state)  # what dropout draws
+            raise
+        self.optimizer.zero_grad(set_to_none=True)
+        synchronize(self.model.device)
+        speed = inputs / (time.perf_counter() - began)
+        return Metrics(self.step, self.tokens, loss, rate, norm, speed, self._evaluation())
+
+    def _compute(self, rate: float) -> tuple[float, float, int, int]:
+        """Leave the clipped gradient of the next batches; return loss, norm, inputs and labels."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)  # what an interrupted step may have left
         batches = [next(self.batches) for _ in range(self.settings.accumulate)]
         counted = sum(int((batch.labels != IGNORE).sum()) for batch in batches)
         loss = self._gradients(batches, counted)
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.model.parameters(), self.settings.clip or math.inf
-        ).item()
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(trained, self.settings.clip or math.inf).item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
                 f"step {self.step + 1}: the loss is {loss} and the gradient's norm {norm}; "
                 f"the learning rate of {rate:.2g} is probably too large, or the warm-up too short"
             )
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        synchronize(self.model.device)
-        speed = sum(b.input_ids.numel() for b in batches) / (time.perf_counter() - began)
-        self.step += 1
-        self.tokens += counted
-        return Metrics(self.step, self.tokens, loss, rate, norm, speed, self._evaluation())
+        return loss, norm, sum(batch.input_ids.numel() for batch in batches), counted
 
     def _gradients(self, batches: Sequence[Batch], counted: int) -> float:
         """Add up the batches' gradients as if they were one batch, and return its mean loss."""
@@ -164,6 +188,8 @@ class Trainer:
             # Divided by all labels of the step: the mean of means would weigh them unequally.
             loss = loss / counted
             loss.backward()  # type: ignore[no-untyped-call]
+            if isinstance(self.optimizer, MasterAdamW):
+                self.optimizer.collect()
             total += loss.detach()
         return total.item()
 

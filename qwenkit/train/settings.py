@@ -58,6 +58,8 @@ class TrainingSettings:
         save_every: steps between checkpoints; 0: only at the end.
         log_every: steps between rows of metrics.csv.
         dtype: of the finished model's weights; the training itself is in float32.
+        master_weights: train float32 copies of the weights of a model that was loaded in bfloat16
+            or float16; without them its training is refused, as most small steps round away.
     """
 
     steps: int
@@ -77,6 +79,7 @@ class TrainingSettings:
     save_every: int = 0
     log_every: int = 10
     dtype: str = "float32"
+    master_weights: bool = False
 
     def __post_init__(self) -> None:
         check_types(self, "training.")

@@ -1,0 +1,100 @@
+"""Ctrl-C in a training step: taken whole or not at all, and the next call takes it again."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import small
+import torch
+from small import interrupt, small_batches, small_model, small_trainer
+
+import qwenkit as qk
+from qwenkit.train import loop as loop_file
+
+TRAIN = str(Path(loop_file.__file__).parent)
+
+
+def at_line(work, number):
+    """Do the work, and raise KeyboardInterrupt before the given line of qwenkit.train.
+
+    Returned is how many lines there were.
+    """
+    seen = 0
+
+    def trace(frame, event, _):
+        nonlocal seen
+        if not frame.f_code.co_filename.startswith(TRAIN):
+            return None
+        seen += event == "line"
+        if seen == number and event == "line":
+            raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(None)
+    return seen
+
+
+@pytest.fixture
+def ctrl_c():
+    """Let SIGINT raise KeyboardInterrupt, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def with_dropout():
+    """Return a trainer whose next batch begins an epoch, and whose LoRA draws random numbers."""
+    torch.manual_seed(3)
+    model = small_model()
+    qk.add_lora(model, rank=2, dropout=0.2)
+    trainer = small_trainer(model=model, batches=small_batches(), accumulate=2)
+    trainer.batches.index = len(trainer.batches._order) // 4 * 4
+    return trainer
+
+
+def test_interrupted_at_any_line_the_next_call_is_right():
+    whole = with_dropout()
+    lines = at_line(whole.train_step, -1)
+    whole.train_step()
+    assert lines > 100
+    for number in {*range(1, lines, lines // 12), *range(lines - 12, lines + 1)}:
+        trainer = with_dropout()
+        with pytest.raises(KeyboardInterrupt):
+            at_line(trainer.train_step, number)
+        while trainer.step < 2:
+            trainer.train_step()
+        assert small.same_weights(trainer.model, whole.model), number
+        assert (trainer.tokens, trainer.batches.position) == (whole.tokens, whole.batches.position)
+
+
+def test_a_step_that_fails_does_not_skip_its_batches(monkeypatch):
+    trainer = small_trainer(accumulate=2)
+    for failure in (interrupt, lambda *a, **k: torch.tensor(float("nan"), requires_grad=True)):
+        monkeypatch.setattr(loop_file, "next_token_loss", failure)
+        with pytest.raises((KeyboardInterrupt, qk.errors.TrainingError)):
+            trainer.train_step()
+        monkeypatch.undo()
+        assert trainer.batches.position == {"epoch": 0, "index": 0}
+    want = small_trainer(accumulate=2)
+    assert trainer.train_step().loss == want.train_step().loss
+
+
+def test_a_signal_during_the_optimizers_step_takes_effect_after_it(ctrl_c):
+    trainer, want = small_trainer(), small_trainer()
+    hook = lambda *_: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
+    handle = trainer.optimizer.register_step_pre_hook(hook)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train_step()
+    handle.remove()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    want.train_step()
+    assert (trainer.step, trainer.tokens) == (1, want.tokens)
+    trainer.train_step()
+    want.train_step()
+    assert small.same_weights(trainer.model, want.model)
