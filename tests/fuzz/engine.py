@@ -7,9 +7,11 @@ is the failure, and a new child goes on. Children come from a fork server, which
 
 from __future__ import annotations
 
-import json
 import multiprocessing
+import multiprocessing.forkserver
+import os
 import resource
+import sys
 import tempfile
 import time
 import traceback
@@ -18,6 +20,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
+from unittest import mock
 
 import formats
 import hypothesis
@@ -58,10 +61,9 @@ class Result:
         )
 
 
-HEAD = f"{'format':<12}" + "".join(
-    f"{name:>{width}}" for name, width in
-    zip(("tried", "same", "alone", "refused", "bad", "s per 1000"), (9, 9, 9, 9, 9, 11), strict=True)
-)  # fmt: skip
+HEAD = (
+    f"{'format':<12}{'tried':>9}{'same':>9}{'alone':>9}{'refused':>9}{'bad':>9}{'s per 1000':>11}"
+)
 
 
 def short(text: str) -> str:
@@ -83,16 +85,18 @@ class Tester:
 
     def __init__(self, name: str) -> None:
         self.name, self.files = name, formats.files(name)
+        with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
+            multiprocessing.forkserver.ensure_running()  # Python 3.11's has no path of its own
         self._child: multiprocessing.process.BaseProcess | None = None
 
     def __call__(self, tried: list[Edit]) -> str:
         """Return "same" (as the reference), "alone" (it refuses), "refused", or what is wrong."""
         if self._child is None:
             self._pipe, end = _SERVER.Pipe()
-            self._child = _SERVER.Process(target=_serve, args=(self.name, self.files, end))
+            self._child = _SERVER.Process(target=_serve, args=(self.name, end))
             self._child.start()
             end.close()
-        self._pipe.send(tried)
+        self._pipe.send(edited(self.files, tried))
         first = self._answer()
         if first != "accepted":
             return first or self._death()
@@ -170,18 +174,18 @@ def _fewest(tester: Tester, tried: list[Edit], what: str) -> list[Edit]:
 # --- in the child ---
 
 
-def _serve(name: str, files: dict[str, bytes], pipe: Connection) -> None:
+def _serve(name: str, pipe: Connection) -> None:
     chosen = formats.FORMATS[name]
     warnings.simplefilter("ignore")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # where libraries tell of their panics
     with tempfile.TemporaryDirectory() as place:
         chosen.ready(Path(place) / "ready")
         folder = Path(place) / "model"
         while True:
             try:
-                tried = pipe.recv()
+                present = pipe.recv()
             except EOFError:
                 return
-            present = edited(files, tried)
             formats.write(folder, present)
             _allow(MEGABYTES)
             verdict, value = _judged(chosen, folder)

@@ -26,7 +26,7 @@ import transformers  # noqa: E402
 from edits import ODD  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from learned import learned  # noqa: E402
-from reference import YARN, pair  # noqa: E402
+from reference import pair  # noqa: E402
 from safetensors.torch import load, load_file  # noqa: E402
 
 import qwenkit as qk  # noqa: E402
@@ -152,6 +152,14 @@ def same_as_all_shards(folder: Path, ours: dict[str, torch.Tensor]) -> str | Non
     return None if same else "other tensors"
 
 
+def make_shards(folder: Path) -> None:
+    make_model(folder, "20KB")
+
+
+def read_shards(folder: Path) -> dict[str, torch.Tensor]:
+    return Checkpoint(folder).load()
+
+
 def logits(folder: Path) -> torch.Tensor:
     return qk.load_model(folder, dtype="float32", device="cpu")(IDS)
 
@@ -221,7 +229,7 @@ JINJA = (
     "{% macro f(n) %}{{ f(n) }}{{ f(n) }}{% endmacro %}{{ f(1) }}", "{{ 9**9**9 }}",
     "{{ 'x' | center(10**10) }}", "{{ 'x' | wordwrap(10**12) }}", "{{ '%0999999999d' % 1 }}",
     "{{ 'x'.ljust(10**10) }}", "{% set x = namespace(a=[1]) %}", "{% set x.a = x.a + x.a %}",
-    "{{ ''.__class__.__mro__ }}", "{{ cycler.__init__.__globals__ }}", "{{ lipsum(n=99) | length }}",
+    "{{ ''.__class__.__mro__ }}", "{{ cycler.__init__.__globals__ }}", "{{ lipsum(n=9) | length }}",
     "{{ raise_exception('no') }}", "{{ strftime_now('%Y') }}", "{% include 'x' %}", "{# x #}",
     "{% break %}", "{% generation %}x{% endgeneration %}", "{% if true %}", "{% endif %}", "{{",
     "}}", "{%", "{{ [1, 2] | join(messages) }}", "{{ messages | map(attribute='role') | list }}",
@@ -294,6 +302,10 @@ def same_text(folder: Path, ours: tuple[Any, ...]) -> str | None:
 def make_template(folder: Path) -> None:
     make_tokenizer(folder)
     (folder / "chat_template.jinja").write_text(CHAT)
+
+
+def read_chat(folder: Path) -> str:
+    return qk.Tokenizer(folder).chat(MESSAGES, tools=TOOLS)
 
 
 def same_chat(folder: Path, ours: str) -> str | None:
@@ -421,129 +433,37 @@ def same_recipe(folder: Path, trainer: Any) -> str | None:
 
 # --- all of them ---
 
-
-def texts(*values: Any) -> tuple[str, ...]:
-    """Write values as JSON."""
-    return tuple(json.dumps(value) for value in values)
-
-
-LAYERS = texts([0, 2], 1, [], [99], "0", [True], [-1], [1.0])
-TENSORS, INDEX = "model.safetensors", "model.safetensors.index.json"
+TENSORS, INDEX, STEP = "model.safetensors", "model.safetensors.index.json", "step-000002"
+ADAPTER, TOKENIZER, TEMPLATE = "adapter_config.json", "tokenizer.json", "chat_template.jinja"
 FORMATS = {
-    "safetensors": Format(make_model, (TENSORS,), read_tensors, same_tensors, hints={
-        f"{TENSORS} __metadata__": texts({"format": "pt", "a": ""}, {"format": 1}, [], {}),
-        f"{TENSORS} model.norm.weight dtype": texts("F16", "F8_E8M0", "C64", "F4", "BOOL", "U64"),
-        f"{TENSORS} model.norm.weight shape": texts([32, 1], [2, 16], [0], [], [64, -1]),
-        f"{TENSORS} \u001b[31mred": texts({"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}),
-    }),
-    "index": Format(
-        lambda folder: make_model(folder, "20KB"), (INDEX,), lambda folder: Checkpoint(folder).load(),
-        same_as_all_shards, hints={
-            f"{INDEX} weight_map lm_head.weight": texts("../x.safetensors", "/etc/passwd", "config.json",
-                "model-00001-of-00005.safetensors", "x.safetensors", "a/b.safetensors"),
-            f"{INDEX} metadata": texts({}, {"total_size": 1}, {"total_size": "x"}),
-        }),
-    "config": Format(make_model, ("config.json",), logits, same_logits, hints={
-        "config.json rope_parameters": texts(YARN, {"rope_theta": 10_000}, {"rope_type": "linear"}),
-        "config.json rope_scaling": texts({"type": "yarn", "factor": 2.0}, {"type": "dynamic"},
-            {**YARN, "attention_factor": 0.5}, {**YARN, "beta_fast": 10**30}, {**YARN, "mscale": 1}),
-        "config.json rope_theta": texts(1, 2, 10_000, 10**30, 1e-300, 500.0, "1e6"),
-        "config.json rms_norm_eps": texts(1, 10**30, 1e-300, 0.1, 1e-6, "1e-6"),
-        "config.json use_sliding_window": texts(True, False, 1),
-        "config.json sliding_window": texts(4, 1, 10**30, 0, "4"),
-        "config.json max_window_layers": texts(1, 0, 3, 99),
-        "config.json layer_types": texts(["sliding_attention"] * 3, ["full_attention"] * 3),
-        "config.json tie_word_embeddings": texts(True, False),
-        "config.json num_hidden_layers": texts(1, 2, 5000, 10**6),
-        "config.json head_dim": texts(8, 4, 16, 7),
-        "config.json quantization_config": texts({"quant_method": "gptq"}, {"quant_method": "qwenkit-int8"}),
-        "config.json hidden_act": texts("gelu", "silu", "swish"),
-        "config.json torch_dtype": texts("float16", "float64", "auto"),
-        "config.json attention_bias": texts(True, False), "config.json architectures": texts(["X"], []),
-    }),
-    "generation": Format(make_generation, ("generation_config.json",), read_generation,
-        same_generation, hints={
-            "generation_config.json eos_token_id": texts(3, [], [3], [3, 3], 999, -1, None, True, "3"),
-            "generation_config.json temperature": texts(0, -1, 1, None, "0.7"),
-            "generation_config.json top_k": texts(0, -1, 10**9, 1.5),
-            "generation_config.json stop_strings": texts(["a"], "a"),
-        }),
+    "safetensors": Format(make_model, (TENSORS,), read_tensors, same_tensors),
+    "index": Format(make_shards, (INDEX,), read_shards, same_as_all_shards),
+    "config": Format(make_model, ("config.json",), logits, same_logits),
+    "generation": Format(
+        make_generation, ("generation_config.json",), read_generation, same_generation
+    ),
     "tokenizer": Format(
-        make_tokenizer, ("tokenizer.json", "tokenizer.json", "tokenizer_config.json",
-        "special_tokens_map.json", "added_tokens.json"), read_tokenizer, same_text, hints={
-            "tokenizer.json truncation": texts(
-                {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}),
-            "tokenizer.json padding": texts({"strategy": {"Fixed": 9}, "direction": "Left",
-                "pad_to_multiple_of": None, "pad_id": 3, "pad_type_id": 0, "pad_token": "a"},
-                {"strategy": {"Fixed": 10**12}, "direction": "Left", "pad_to_multiple_of": None,
-                 "pad_id": 3, "pad_type_id": 0, "pad_token": "a"}),
-            "tokenizer.json post_processor": texts({"type": "TemplateProcessing",
-                "single": [{"SpecialToken": {"id": "a", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-                "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-                "special_tokens": {"a": {"id": "a", "ids": [7], "tokens": ["a"]}}}),
-            "tokenizer.json normalizer": texts({"type": "NFKC"}, {"type": "Lowercase"}, {"type": "Replace",
-                "pattern": {"String": "e"}, "content": "ee" * 50}, {"type": "Prepend", "prepend": "_"}),
-            "tokenizer.json pre_tokenizer pretokenizers 0 pattern": texts({"String": " "},
-                {"Regex": "(a*)*b"}, {"Regex": "(\\w+\\s?)+$"}, {"Regex": ""}, {"Regex": "("}),
-            "tokenizer.json model unk_token": texts("x", "<none>", "!"),
-            "tokenizer.json model byte_fallback": texts(True),
-            "tokenizer.json model dropout": texts(0.5, 1.0),
-            "tokenizer.json model ignore_merges": texts(True),
-            "tokenizer.json model continuing_subword_prefix": texts("##", "é"),
-            "tokenizer.json model end_of_word_suffix": texts("</w>"),
-            "tokenizer.json model type": texts("WordLevel", "Unigram", "WordPiece"),
-            "tokenizer.json decoder": texts({"type": "Fuse"}, {"type": "ByteFallback"}, None),
-            "tokenizer.json added_tokens 0 lstrip": texts(True), "tokenizer.json added_tokens 9 rstrip": texts(True),
-            "tokenizer.json added_tokens 9 single_word": texts(True), "tokenizer.json added_tokens 9 normalized": texts(True),
-            "tokenizer.json added_tokens 9 id": texts(0, 5, 299, 400, 10**6, 2**32 - 1),
-            "tokenizer.json added_tokens 9 content": texts("a", "", "<|im_end|>", " ", "wid"),
-            "tokenizer_config.json bos_token": texts("<|im_start|>", "<new>", {"content": "<bos>"}),
-            "tokenizer_config.json eos_token": texts("<new>", None, "a"),
-            "tokenizer_config.json add_bos_token": texts(True, False),
-            "tokenizer_config.json extra_special_tokens": texts(["<x>"], {"image": "<x>"}),
-            "tokenizer_config.json added_tokens_decoder 310": texts({"content": "def", "special": False},
-                {"content": "width", "special": True}, {"content": "<x>"}, "<x>"),
-            "tokenizer_config.json chat_template": texts("{{ eos_token }}", [{"name": "tool_use", "template": "T"}]),
-        }),
-    "template": Format(make_template, ("chat_template.jinja",), lambda folder:
-        qk.Tokenizer(folder).chat(MESSAGES, tools=TOOLS), same_chat, texts=JINJA, hints={
-            "chat_template.jinja": st.lists(st.sampled_from(JINJA), max_size=5).map("".join),
-        }),
-    "adapter": Format(make_adapter, ("adapter_config.json", "adapter_config.json",
-        "adapter_model.safetensors"), read_adapter, same_adapter, ready_adapter, hints={
-            "adapter_config.json target_modules": texts("q_proj", ".*q_proj", "all-linear", ["q_proj"], [],
-                ["q_proj", 1], ["q_proj", "v_proj", "down_proj", "x"], [[]], "(", ".*(q_proj|v_proj|down_proj)"),
-            "adapter_config.json layers_to_transform": LAYERS,
-            "adapter_config.json layers_pattern": texts("layers", ["layers"], "h", ""),
-            "adapter_config.json exclude_modules": texts("q_proj", ["q_proj"], ".*", []),
-            "adapter_config.json fan_in_fan_out": texts(True), "adapter_config.json bias": texts("all", "lora_only", "x"),
-            "adapter_config.json use_rslora": texts(True, 1, "no"), "adapter_config.json use_dora": texts(True),
-            "adapter_config.json rank_pattern": texts({"q_proj": 2}, {"v_proj": 3}, {"(": 3}, {"q_proj": "3"}, []),
-            "adapter_config.json alpha_pattern": texts({"q_proj": 2}, {"^model.layers.0": 9}, {"q_proj": "x"}, {"x": 1}),
-            "adapter_config.json modules_to_save": texts(["lm_head"], [], ["q_proj"]),
-            "adapter_config.json r": texts(3, 2, 4, [2], 0, "3"), "adapter_config.json lora_alpha": texts(7, 0, -1, 1e30, "5"),
-            "adapter_config.json lora_dropout": texts(0.5, 1.0, 2),
-        }),
-    "training": Format(make_training, ("step-000002/state.json", "step-000002/state.json",
-        "step-000002/optimizer.safetensors", "step-000002/model.safetensors", "step-000002/config.json"),
-        read_training, same_training, hints={
-            "step-000002/state.json callbacks EarlyStop worse": ("1e999", "NaN", "2", "-1", "1" + "0" * 30, "1.5"),
-            "step-000002/state.json callbacks EarlyStop best": ("1e999", "NaN", "null", "-1e999"),
-            "step-000002/state.json callbacks CsvLog sums": texts([], [0.0] * 4, [1, 2, 3, 0], ["a"] * 4),
-            "step-000002/state.json position epoch": texts(1, 10**30, 5), "step-000002/state.json position index": texts(0, 4, 10**9),
-            "step-000002/state.json tokens": texts(0, 10**30, 1.0), "step-000002/state.json step": texts(3, 2.0),
-        }),
-    "recipe": Format(make_recipe, ("recipe.toml",), read_recipe, same_recipe, ready_recipe, hints={
-        "recipe.toml model hidden_size": texts(10**5, 10**7, 8, 36), "recipe.toml model num_hidden_layers": texts(5000, 1, 10**4),
-        "recipe.toml model num_attention_heads": texts(8, 10**6), "recipe.toml model intermediate_size": texts(10**9, 1),
-        "recipe.toml data batch_size": texts(1, 10**9, 10**5), "recipe.toml data context": texts(1, 10**9, 8, 10**5),
-        "recipe.toml data vocab_size": texts(265, 10**9, 2**64), "recipe.toml data fim": texts(1.0, 1e-300),
-        "recipe.toml data repeats": texts(1, 1e-9), "recipe.toml data packages": texts(["json"], ["os/../x"], ["no-such"]),
-        "recipe.toml data include": texts(["**/*"], ["["], ["*"], ["/x"]), "recipe.toml data held_out": texts(["*"], []),
-        "recipe.toml training learning_rate": texts(1e30, 1e300, 1), "recipe.toml training beta2": texts(0, 0.0, 0.999999),
-        "recipe.toml training warmup_steps": texts(10**30, 12), "recipe.toml training steps": texts(10**30, 1),
-        "recipe.toml training accumulate": texts(10**9, 2), "recipe.toml training weight_decay": texts(1e300, 10**30),
-        "recipe.toml training clip": texts(1e-300, 1e300), "recipe.toml training autocast": texts("bfloat16", "float16"),
-        "recipe.toml training dtype": texts("bfloat16", "int8"), "recipe.toml training seed": texts(2**63 - 1, 2**64),
-    }),
+        make_tokenizer,
+        (TOKENIZER, TOKENIZER, "tokenizer_config.json", "special_tokens_map.json",
+         "added_tokens.json"),
+        read_tokenizer, same_text,
+    ),
+    "template": Format(
+        make_template, (TEMPLATE,), read_chat, same_chat, texts=JINJA,
+        hints={TEMPLATE: st.lists(st.sampled_from(JINJA), max_size=5).map("".join)},
+    ),
+    "adapter": Format(
+        make_adapter, (ADAPTER, ADAPTER, "adapter_model.safetensors"), read_adapter, same_adapter,
+        ready_adapter,
+    ),
+    "training": Format(
+        make_training,
+        (f"{STEP}/state.json", f"{STEP}/state.json", f"{STEP}/optimizer.safetensors",
+         f"{STEP}/{TENSORS}", f"{STEP}/config.json"),
+        read_training, same_training,
+    ),
+    "recipe": Format(make_recipe, ("recipe.toml",), read_recipe, same_recipe, ready_recipe),
 }  # fmt: skip
+for line in (HERE / "hints.txt").read_text().splitlines()[1:]:
+    kind, place, values = line.split(": ", 2)
+    FORMATS[kind].hints[place] = tuple(map(json.dumps, json.loads(values)))
