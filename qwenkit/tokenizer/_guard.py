@@ -50,11 +50,16 @@ def check_vocabulary(name: str, vocab: object) -> None:
 
 
 def check_parts(name: str, data: Mapping[str, Any]) -> None:
-    """Refuse parts that would make a text many times longer.
+    """Refuse parts that would make a text many times longer, or cut it at random.
 
     Raises:
         TokenizerError: as said.
     """
+    model = data.get("model")
+    if isinstance(model, dict) and model.get("dropout"):
+        raise TokenizerError(
+            f"{name}: dropout is {model['dropout']!r:.80}; ids would be random. Set it to null"
+        )
     for key in ("normalizer", "pre_tokenizer", "decoder", "post_processor"):
         try:
             growth = _growth(data.get(key))
@@ -86,7 +91,7 @@ def _growth(part: Any) -> float:
         return max(1.0, new / shortest) if shortest else 1.0 + new
     if kind == "TemplateProcessing":
         single = part.get("single")
-        pieces = [piece for piece in single if isinstance(piece, dict) and "Sequence" in piece] \
-            if isinstance(single, list) else []
-        return float(max(1, len(pieces))) if len(pieces) <= 1 else float("inf")
+        pieces = single if isinstance(single, list) else ()
+        texts = sum(isinstance(piece, dict) and "Sequence" in piece for piece in pieces)
+        return float("inf") if texts > 1 else 1.0
     return growth
