@@ -69,9 +69,9 @@ class Budget:
             return 1
         if not isinstance(value, list | tuple | dict) or depth > 200:
             return 1
-        pairs = isinstance(value, dict)
+        members = (*value.keys(), *value.values()) if isinstance(value, dict) else value
         total = 1
-        for member in (*value.keys(), *value.values()) if pairs else value:
+        for member in members:
             total += _NODE + self.measure(member, depth + 1)
             if total > self.left or not total % 1024:
                 self.spend(0 if total <= self.left else total)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qwenkit.errors import TokenizerError
 from qwenkit.tokenizer._sandbox import render
 from qwenkit.tokenizer._templates import choose
-
-if TYPE_CHECKING:
-    from qwenkit.tokenizer._tokenizer import Tokenizer
 
 # Arguments of transformers' apply_chat_template that a template must not take for its own.
 _THEIRS = (
@@ -31,7 +28,8 @@ class ChatText(str):
 
 
 def chat_text(
-    tokenizer: Tokenizer,
+    templates: Mapping[str, str],
+    named: Mapping[str, str],
     messages: object,
     chat_template: str | None,
     known: Mapping[str, Any],
@@ -41,13 +39,16 @@ def chat_text(
     for name in _THEIRS:
         if name in variables:
             raise TokenizerError(f"{name} is not an argument of chat; it returns the text")
-    values = {name: _plain(value) for name, value in known.items()} | _plain(dict(variables))
     for name in ("tools", "documents"):
         _check_list(name, known[name])
-    template = choose(tokenizer.chat_templates, chat_template, known["tools"] is not None)
-    given = {"messages": _messages(messages)}
+    template = choose(templates, chat_template, known["tools"] is not None)
     try:
-        return ChatText(render(template, {**tokenizer.named, **given, **values}))
+        values = _plain({**known, **variables})
+        given = {"messages": _messages(messages)}
+    except RecursionError:
+        raise TokenizerError("the messages are nested too deeply, or hold themselves") from None
+    try:
+        return ChatText(render(template, {**named, **given, **values}))
     except Exception as error:  # a template is a program: it may fail in any way
         raise TokenizerError(f"the chat template failed: {error!s:.500}") from None
 
@@ -57,7 +58,7 @@ def _messages(messages: object) -> list[dict[str, Any]]:
 
     What is None is left out, and a model's reasoning has all of its names.
     """
-    if isinstance(messages, str) or not isinstance(messages, Sequence):
+    if not isinstance(messages, Sequence) or isinstance(messages, str):
         raise TokenizerError(f"messages is {messages!r:.200}; it must be a list of messages")
     found = []
     for message in messages:
@@ -74,16 +75,18 @@ def _messages(messages: object) -> list[dict[str, Any]]:
 
 
 def _check_list(name: str, value: object) -> None:
-    is_list = isinstance(value, Sequence) and not isinstance(value, str)
-    if value is not None and not (is_list and all(isinstance(one, Mapping) for one in value)):
+    listed = value if isinstance(value, list | tuple) else (None,)
+    if value is not None and not all(isinstance(one, Mapping) for one in listed):
         raise TokenizerError(f"{name} is {value!r:.200}; it must be a list of dicts, or None")
 
 
 def _plain(value: Any) -> Any:
     """Return a value as JSON could hold it; a template must not reach an object's methods."""
-    if value is None or isinstance(value, str | int | float):
-        kind = next((k for k in (str, int, float) if isinstance(value, k)), None)
-        return value if kind is None or isinstance(value, bool) else kind(value)
+    if value is None or isinstance(value, bool):
+        return value
+    for kind in (str, int, float):
+        if isinstance(value, kind):  # a subclass may have methods of its own
+            return kind(value) if kind is not str else str.__str__(value)
     if isinstance(value, Mapping):
         return {_plain(key): _plain(member) for key, member in value.items()}
     if isinstance(value, list | tuple):

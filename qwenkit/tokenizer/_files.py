@@ -20,20 +20,35 @@ TEMPLATES = "additional_chat_templates"  # a folder: one template per file
 NAMES = (PIPELINE, SETTINGS, SPECIAL_MAP, ADDED, VOCAB, MERGES, TEMPLATE)
 
 
+def as_folder(folder: str | Path) -> Path:
+    """Return the path of a folder.
+
+    Raises:
+        TokenizerError: not a name that a folder can have.
+    """
+    try:
+        path = Path(folder).expanduser()
+    except (TypeError, RuntimeError) as error:  # a home that there is not
+        raise TokenizerError(f"{folder!r:.200} is not a folder: {error}") from None
+    if "\0" in str(path):
+        raise TokenizerError(f"{folder!r:.200} is not a folder: it holds a NUL")
+    return path
+
+
 def read_files(folder: Path) -> dict[str, bytes]:
     """Return the contents of a tokenizer's files, by their names from the folder.
 
     Raises:
         TokenizerError: one of them cannot be read.
     """
-    settle(folder)
-    found = {}
-    for path in (*(folder / name for name in NAMES), *more_templates(folder)):
-        try:
+    path, found = folder, {}
+    try:
+        settle(folder)
+        for path in (*(folder / name for name in NAMES), *more_templates(folder)):
             if path.is_file():
                 found[path.relative_to(folder).as_posix()] = path.read_bytes()
-        except OSError as error:
-            raise TokenizerError(f"{path} cannot be read: {error.strerror}") from None
+    except OSError as error:
+        raise TokenizerError(f"{str(path)[:200]} cannot be read: {error.strerror}") from None
     return found
 
 

@@ -95,3 +95,14 @@ def _growth(part: Any) -> float:
         texts = sum(isinstance(piece, dict) and "Sequence" in piece for piece in pieces)
         return float("inf") if texts > 1 else 1.0
     return growth
+
+
+def is_broken(text: str) -> bool:
+    """Tell whether a text holds half of a surrogate pair, and so is not valid Unicode."""
+    if text.isascii():  # at once; else it is encoded to see
+        return False
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False

@@ -17,9 +17,7 @@ from qwenkit.tokenizer._pipeline import qwen2_pipeline
 from qwenkit.tokenizer._special import SpecialTokens
 
 
-def build(
-    folder: Path, files: Mapping[str, bytes], special: SpecialTokens
-) -> tokenizers.Tokenizer:
+def build(folder: Path, files: Mapping[str, bytes], special: SpecialTokens) -> tokenizers.Tokenizer:
     """Return the pipeline that transformers would build of a folder's files.
 
     Raises:
@@ -58,7 +56,9 @@ def _of_pipeline(
     check_parts(PIPELINE, data)
     if listed is not None and not (
         isinstance(listed, list)
-        and all(isinstance(t, dict) and isinstance(t.get("content"), str) and "id" in t for t in listed)
+        and all(
+            isinstance(t, dict) and isinstance(t.get("content"), str) and "id" in t for t in listed
+        )
     ):
         raise TokenizerError(f"{PIPELINE} cannot be read (its added_tokens are not tokens)")
     stated = _merged(listed or [], special)
@@ -92,10 +92,11 @@ def _of_vocabulary(files: Mapping[str, bytes], special: SpecialTokens) -> tokeni
     check_vocabulary(VOCAB, vocab)
     # Not splitlines' other line ends: a merge may hold any character but a newline.
     lines = [line.rstrip("\r") for line in as_text(files, MERGES).split("\n")]
-    pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-    wrong = next((pair for pair in pairs if len(pair) != 2), None)
+    merges = [line for line in lines if line and not line.startswith("#version")]
+    wrong = next((line for line in merges if line.count(" ") != 1), None)
     if wrong is not None:
-        raise TokenizerError(f"{MERGES} holds {' '.join(wrong)!r:.80}; a merge has two tokens")
+        raise TokenizerError(f"{MERGES} holds {wrong!r:.80}; a merge has two tokens")
+    pairs = [(left, right) for left, right in (line.split(" ") for line in merges)]
     with refusing(f"{VOCAB} and {MERGES} make no tokenizer"):
         backend = qwen2_pipeline(vocab, pairs)
         backend.add_tokens([_added_token(entry) for entry in special.added.values()])

@@ -88,7 +88,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         self.budget.measure([*args, *kwargs.values()])
         return self.budget.made(super().call(context, function, *args, **kwargs))
 
-    def _measured(self, name: str, do: Callable[..., Any]) -> Callable[..., Any]:
+    def _measured(self, name: str, do: Any) -> Callable[..., Any]:
         """Return a filter, or a test, that is measured."""
 
         @functools.wraps(do)  # keeps how Jinja is to call it
@@ -107,24 +107,24 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 class _Watched(NodeTransformer):
     """Puts calls of the environment where Jinja has no hook: loops, `~`, and lists."""
 
-    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 (Jinja's name)
+    def visit_For(self, node: nodes.For) -> nodes.Node:
         """Look at the clock in each turn."""
         self.generic_visit(node)
         node.body = [nodes.ExprStmt(_call("tick", node.lineno), lineno=node.lineno), *node.body]
         return node
 
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         """Measure what `~` makes."""
         self.generic_visit(node)
         return _call("joined", node.lineno, *node.nodes)
 
-    def visit_List(self, node: nodes.Expr) -> nodes.Node:  # noqa: N802
+    def visit_List(self, node: nodes.Expr) -> nodes.Node:
         """Measure a list: of lists of lists, each of two, the text would be endless."""
         self.generic_visit(node)
         is_target = getattr(node, "ctx", "load") != "load"
         return node if is_target else _call("made", node.lineno, node)
 
-    visit_Tuple = visit_Dict = visit_List  # noqa: N815
+    visit_Tuple = visit_Dict = visit_List
 
 
 def _call(name: str, line: int, *arguments: nodes.Expr) -> nodes.Call:

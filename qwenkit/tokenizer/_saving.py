@@ -9,7 +9,15 @@ from pathlib import Path
 import tokenizers
 
 from qwenkit.tokenizer._files import (
-    ADDED, MERGES, NAMES, PIPELINE, SETTINGS, VOCAB, as_json, more_templates, parsed,
+    ADDED,
+    MERGES,
+    NAMES,
+    PIPELINE,
+    SETTINGS,
+    VOCAB,
+    as_json,
+    more_templates,
+    parsed,
 )  # fmt: skip
 from qwenkit.tokenizer._templates import read_templates, write_templates
 

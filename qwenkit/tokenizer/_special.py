@@ -64,7 +64,7 @@ def read_special(files: Mapping[str, bytes]) -> SpecialTokens:
     values = dict(config)
     if _DECODER not in config:
         values |= parsed(files, SPECIAL_MAP)
-    found = next((values[name] for name in _LISTS if values.get(name)), [])
+    found: Any = next((values[name] for name in _LISTS if values.get(name)), [])
     if not isinstance(found, list | dict):
         raise TokenizerError(f"{SETTINGS}: the list of special tokens is {found!r:.80}")
     named = {n: value for n, value in values.items() if n in NAMED or _is_named(n, value)}

@@ -25,7 +25,9 @@ def _in_settings(value: object) -> dict[str, str]:
         return {DEFAULT: value}
     found = {}
     for entry in value if isinstance(value, list) else ():
-        name, text = (entry.get("name"), entry.get("template")) if isinstance(entry, dict) else (0, 0)
+        name, text = (
+            (entry.get("name"), entry.get("template")) if isinstance(entry, dict) else (0, 0)
+        )
         if isinstance(name, str) and isinstance(text, str):
             found[name] = text
     return found
@@ -48,7 +50,7 @@ def choose(templates: Mapping[str, str], asked: str | None, with_tools: bool) ->
     if asked is not None and (asked in templates or "{" in asked):
         return templates.get(asked, asked)
     if asked is not None:
-        raise TokenizerError(f"there is no chat template named {asked!r}; there are: {names}")
+        raise TokenizerError(f"there is no chat template named {asked!r:.80}; there are: {names}")
     for name in ("tool_use", DEFAULT) if with_tools else (DEFAULT,):
         if name in templates:
             return templates[name]

@@ -18,8 +18,8 @@ from torch import Tensor
 from qwenkit.errors import TokenizerError
 from qwenkit.files import saving
 from qwenkit.tokenizer._chat import ChatText, chat_text
-from qwenkit.tokenizer._files import PIPELINE, read_files
-from qwenkit.tokenizer._guard import refusing
+from qwenkit.tokenizer._files import PIPELINE, as_folder, read_files
+from qwenkit.tokenizer._guard import is_broken, refusing
 from qwenkit.tokenizer._pipeline import byte_alphabet
 from qwenkit.tokenizer._reading import build
 from qwenkit.tokenizer._saving import changed_files, write_files
@@ -50,7 +50,7 @@ class Tokenizer:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        folder = Path(folder).expanduser()
+        folder = as_folder(folder)
         self._files = read_files(folder)
         settings = read_special(self._files)
         self.backend = build(folder, self._files, settings)
@@ -70,6 +70,8 @@ class Tokenizer:
 
     @chat_template.setter
     def chat_template(self, template: str | None) -> None:
+        if template is not None and not isinstance(template, str):
+            raise TokenizerError(f"chat_template is {template!r:.80}; it must be a str or None")
         others = {n: text for n, text in self.chat_templates.items() if n != DEFAULT}
         self.chat_templates = others if template is None else {DEFAULT: template, **others}
 
@@ -106,19 +108,22 @@ class Tokenizer:
         """
         if not isinstance(text, str):
             raise TokenizerError(f"text is a {type(text).__name__}; it must be a str")
+        if not isinstance(special, bool):
+            raise TokenizerError(f"special is a {type(special).__name__}; it must be True or False")
         if add_special_tokens is None:
             add_special_tokens = special and not isinstance(text, ChatText)
         return self._encoded([text], special, add_special_tokens)[0]
 
     def encode_batch(self, texts: Sequence[str], special: bool = True) -> list[list[int]]:
         """Return the ids of many texts at once, without a BOS; arguments as in `encode`."""
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise TokenizerError("texts must be a list of str")
+        is_list = isinstance(texts, Sequence) and not isinstance(texts, str)
+        if not is_list or not all(isinstance(text, str) for text in texts):
+            raise TokenizerError(f"texts is {texts!r:.80}; it must be a list of str")
         return self._encoded(list(texts), special, False)
 
     def _encoded(self, texts: list[str], special: bool, add: bool) -> list[list[int]]:
         backend = self.backend if special else _without_added_tokens(self.backend)
-        if any(not text.isascii() and _is_broken(text) for text in texts):
+        if any(is_broken(text) for text in texts):
             raise TokenizerError("text is not valid Unicode: it holds half of a surrogate pair")
         with refusing("the tokenizer cannot encode this text"):
             found = backend.encode_batch_fast(texts, add_special_tokens=add)
@@ -172,7 +177,7 @@ class Tokenizer:
         """
         known = {"tools": tools, "documents": documents}
         given = known | {"add_generation_prompt": add_generation_prompt}
-        return chat_text(self, messages, chat_template, given, variables)
+        return chat_text(self.chat_templates, self.named, messages, chat_template, given, variables)
 
     def special_id(self, token: str) -> int:
         """Return the id of a special token.
@@ -226,7 +231,7 @@ class Tokenizer:
         Raises:
             TokenizerError: writing fails; what was there is then unchanged.
         """
-        with saving(folder, TokenizerError) as save:
+        with saving(as_folder(folder), TokenizerError) as save:
             save.obsolete |= self._write(save.path)
 
     def _write(self, staging: Path) -> set[str]:
@@ -241,6 +246,8 @@ class Tokenizer:
         return None if token is None else self.backend.token_to_id(token)
 
     def _ids(self, ids: Iterable[int] | Tensor) -> list[int]:
+        if isinstance(ids, Tensor) and ids.is_meta:
+            raise TokenizerError("ids is a tensor on the meta device, which holds no values")
         numbers = ids.reshape(-1).tolist() if isinstance(ids, Tensor) else ids
         if not isinstance(numbers, Iterable):
             raise TokenizerError(f"ids is {ids!r}; it must be a list or tensor of ids")
@@ -285,12 +292,3 @@ def _without_added_tokens(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer
     if backend.pre_tokenizer is not None:
         plain.pre_tokenizer = backend.pre_tokenizer
     return plain
-
-
-def _is_broken(text: str) -> bool:
-    """Tell whether a text holds half of a surrogate pair."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return True
-    return False

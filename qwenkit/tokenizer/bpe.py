@@ -7,7 +7,7 @@ learned, then the special tokens.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tokenizers import AddedToken, pre_tokenizers, trainers
@@ -15,6 +15,7 @@ from tokenizers import AddedToken, pre_tokenizers, trainers
 from qwenkit.errors import InputError, TokenizerError
 from qwenkit.files import saving
 from qwenkit.tokenizer._files import PIPELINE, SETTINGS, as_json
+from qwenkit.tokenizer._guard import is_broken
 from qwenkit.tokenizer._pipeline import SPLIT as SPLIT
 from qwenkit.tokenizer._pipeline import qwen2_pipeline as _backend
 from qwenkit.tokenizer._saving import write_files
@@ -55,13 +56,7 @@ def learn_merges(texts: Iterable[str], vocab_size: int) -> list[Merge]:
     >>> learn_merges(["low lower lowest"], vocab_size=267)
     [('l', 'o'), ('lo', 'w')]
     """
-    if isinstance(texts, str):
-        raise InputError("texts is one str; it must be a list of texts")
-    if vocab_size < SMALLEST:
-        raise InputError(
-            f"vocab_size is {vocab_size}; it must be at least {SMALLEST}: "
-            f"256 bytes and {len(SPECIAL)} special tokens"
-        )
+    texts = _checked(texts, vocab_size)
     backend = _backend({}, [])
     alphabet, size = pre_tokenizers.ByteLevel.alphabet(), vocab_size - len(SPECIAL)
     trainer = trainers.BpeTrainer(
@@ -97,3 +92,26 @@ def write_tokenizer(folder: str | Path, merges: Sequence[Merge]) -> Tokenizer:
     with saving(folder, TokenizerError) as save:
         save.obsolete |= write_files(files, save.path)
     return Tokenizer(folder)
+
+
+def _checked(texts: Iterable[str], vocab_size: int) -> Iterator[str]:
+    """Return the texts one by one, if they and the size are what they must be."""
+    if isinstance(texts, str):
+        raise InputError("texts is one str; it must be a list of texts")
+    if not isinstance(texts, Iterable):
+        raise InputError(f"texts is a {type(texts).__name__}; it must be a list of texts")
+    if type(vocab_size) is not int or not SMALLEST <= vocab_size < 2**31:
+        raise InputError(
+            f"vocab_size is {vocab_size!r:.80}; it must be at least {SMALLEST}: "
+            f"256 bytes and {len(SPECIAL)} special tokens"
+        )
+    return _texts(texts)
+
+
+def _texts(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        if not isinstance(text, str):
+            raise InputError(f"texts holds a {type(text).__name__}; each must be a str")
+        if is_broken(text):
+            raise InputError("a text is not valid Unicode: it holds half of a surrogate pair")
+        yield text

@@ -35,12 +35,16 @@ def plain(folder: Path) -> Path:
 
     def add(data):
         number = data["added_tokens"][-1]["id"] + 1
-        data["added_tokens"].append({"id": number, "content": "<tool_call>", **FLAGS, "special": False})
+        data["added_tokens"].append(
+            {"id": number, "content": "<tool_call>", **FLAGS, "special": False}
+        )
 
     edit(folder / "tokenizer.json", add)
     settings = {"tokenizer_class": "Qwen2Tokenizer", "chat_template": TURNS}
     settings |= {"bos_token": None, "eos_token": "<|im_end|>", "pad_token": "<|fim_pad|>"}
-    write_json(folder / "tokenizer_config.json", settings | {"model_max_length": 512, "x": [1, None]})
+    write_json(
+        folder / "tokenizer_config.json", settings | {"model_max_length": 512, "x": [1, None]}
+    )
     return folder
 
 
@@ -62,9 +66,16 @@ def instruct(folder):
     end = {"content": "<|im_end|>", **FLAGS}
     named = {"additional_special_tokens": ["<|im_start|>", "<|im_end|>"], "eos_token": end}
     write_json(folder / "special_tokens_map.json", named | {"pad_token": "<|endoftext|>"})
-    edit(folder / "tokenizer_config.json", lambda d: d.update(
-        added_tokens_decoder=added, add_bos_token=False, split_special_tokens=False,
-        additional_special_tokens=["<|im_start|>", "<|im_end|>"], errors="replace"))
+    edit(
+        folder / "tokenizer_config.json",
+        lambda d: d.update(
+            added_tokens_decoder=added,
+            add_bos_token=False,
+            split_special_tokens=False,
+            additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+            errors="replace",
+        ),
+    )
     return folder
 
 
@@ -73,7 +84,10 @@ def distilled(folder):
     plain(folder)
 
     def bos(data):
-        at, text = {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}, {"id": "A", "type_id": 0}
+        at, text = (
+            {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}},
+            {"id": "A", "type_id": 0},
+        )
         number = next(t["id"] for t in data["added_tokens"] if t["content"] == "<|endoftext|>")
         named = {"id": "<|endoftext|>", "ids": [number], "tokens": ["<|endoftext|>"]}
         data["post_processor"] = {
@@ -84,18 +98,32 @@ def distilled(folder):
 
     edit(folder / "tokenizer.json", bos)
     token = {"__type": "AddedToken", **FLAGS}
-    edit(folder / "tokenizer_config.json", lambda d: d.update(
-        tokenizer_class="LlamaTokenizerFast", add_bos_token=True, add_eos_token=False, legacy=True,
-        bos_token={**token, "content": "<|endoftext|>"}, eos_token={**token, "content": "<|im_end|>"},
-        unk_token=None, chat_template="{{ bos_token }}" + TURNS))
+    edit(
+        folder / "tokenizer_config.json",
+        lambda d: d.update(
+            tokenizer_class="LlamaTokenizerFast",
+            add_bos_token=True,
+            add_eos_token=False,
+            legacy=True,
+            bos_token={**token, "content": "<|endoftext|>"},
+            eos_token={**token, "content": "<|im_end|>"},
+            unk_token=None,
+            chat_template="{{ bos_token }}" + TURNS,
+        ),
+    )
     return folder
 
 
 def legacy(folder):
     """Write an old one: what is special stands in special_tokens_map.json alone."""
     instruct(folder)
-    edit(folder / "tokenizer_config.json", lambda d: [d.pop(k) for k in (
-        "added_tokens_decoder", "additional_special_tokens", "pad_token", "eos_token")])
+    edit(
+        folder / "tokenizer_config.json",
+        lambda d: [
+            d.pop(k)
+            for k in ("added_tokens_decoder", "additional_special_tokens", "pad_token", "eos_token")
+        ],
+    )
     return folder
 
 
@@ -116,8 +144,10 @@ def slow_legacy(folder):
 def slow_with_bos(folder):
     """Write vocab.json and merges.txt, and that bos and eos are put around a text."""
     slow(folder)
-    edit(folder / "tokenizer_config.json", lambda d: d.update(
-        bos_token="<|endoftext|>", add_bos_token=True, add_eos_token=True))
+    edit(
+        folder / "tokenizer_config.json",
+        lambda d: d.update(bos_token="<|endoftext|>", add_bos_token=True, add_eos_token=True),
+    )
     return folder
 
 
@@ -125,9 +155,15 @@ def settings_alone(folder):
     """Write tokens that stand in tokenizer_config.json alone, as fine-tuning tools add them."""
     plain(folder)
     more = {"content": "<think>", **FLAGS, "special": False}
-    edit(folder / "tokenizer_config.json", lambda d: d.update(
-        added_tokens_decoder={**added_tokens(folder), "273": more}, pad_token="<|PAD_TOKEN|>",
-        additional_special_tokens=["<|im_start|>", "<|vision|>"], image_token="<|im_start|>"))
+    edit(
+        folder / "tokenizer_config.json",
+        lambda d: d.update(
+            added_tokens_decoder={**added_tokens(folder), "273": more},
+            pad_token="<|PAD_TOKEN|>",
+            additional_special_tokens=["<|im_start|>", "<|vision|>"],
+            image_token="<|im_start|>",
+        ),
+    )
     return folder
 
 
@@ -135,8 +171,14 @@ def truncating(folder):
     """Write a tokenizer.json that was saved after tokenizer(..., truncation=True, padding=...)."""
     plain(folder)
     cut = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
-    fill = {"strategy": {"Fixed": 40}, "direction": "Left", "pad_to_multiple_of": None,
-            "pad_id": 3, "pad_type_id": 0, "pad_token": "$"}
+    fill = {
+        "strategy": {"Fixed": 40},
+        "direction": "Left",
+        "pad_to_multiple_of": None,
+        "pad_id": 3,
+        "pad_type_id": 0,
+        "pad_token": "$",
+    }
     edit(folder / "tokenizer.json", lambda d: d.update(truncation=cut, padding=fill))
     return folder
 
@@ -156,6 +198,19 @@ def saved_by_transformers(folder):
     return folder
 
 
-LAYOUTS = {make.__name__: make for make in (
-    plain, instruct, distilled, legacy, slow, slow_legacy, slow_with_bos, settings_alone,
-    truncating, named_templates, saved_by_transformers)}
+LAYOUTS = {
+    make.__name__: make
+    for make in (
+        plain,
+        instruct,
+        distilled,
+        legacy,
+        slow,
+        slow_legacy,
+        slow_with_bos,
+        settings_alone,
+        truncating,
+        named_templates,
+        saved_by_transformers,
+    )
+}

@@ -167,6 +167,6 @@ def test_writing_replaces_all_and_a_write_that_fails_nothing(tmp_path, monkeypat
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "rename", refuse)
-        with pytest.raises(TokenizerError, match="nothing was saved .*No space left"):
+        with pytest.raises(TokenizerError, match=r"nothing was saved .*No space left"):
             write_tokenizer(folder, [("a", "b")])
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import jinja2
@@ -32,15 +33,26 @@ def sequence(key, parts):
 
 
 TEXT = {"Sequence": {"id": "A", "type_id": 0}}
-TWICE = {"type": "TemplateProcessing", "single": [TEXT, TEXT], "pair": [TEXT, TEXT], "special_tokens": {}}
+TWICE = {
+    "type": "TemplateProcessing",
+    "single": [TEXT, TEXT],
+    "pair": [TEXT, TEXT],
+    "special_tokens": {},
+}
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-EXPLODES = {"type": "Split", "pattern": {"Regex": "(a|aa)+$"}, "behavior": "Isolated", "invert": False}
+EXPLODES = {
+    "type": "Split",
+    "pattern": {"Regex": "(a|aa)+$"},
+    "behavior": "Isolated",
+    "invert": False,
+}
+DOUBLE = replace({"String": "a"}, "aa")
 NO_TOKEN = {"type": "WordLevel", "vocab": {"x": 0}, "unk_token": "[UNK]"}
 HOSTILE = {
-    "doubles": ("normalizer", sequence("normalizers", [replace({"String": "a"}, "aa")] * 30)),
+    "doubles": ("normalizer", sequence("normalizers", [DOUBLE] * 30)),
     "grows": ("normalizer", replace({"String": "a"}, "b" * 1000)),
     "grows by an expression": ("normalizer", replace({"Regex": "a*"}, "b" * 1000)),
-    "doubles when decoded": ("decoder", sequence("decoders", [replace({"String": "a"}, "aa")] * 30)),
+    "doubles when decoded": ("decoder", sequence("decoders", [DOUBLE] * 30)),
     "bytes of bytes": ("pre_tokenizer", sequence("pretokenizers", [BYTES] * 30)),
     "the text twice": ("post_processor", TWICE),
     "deep": ("normalizer", sequence("normalizers", [sequence("normalizers", [])] * 3)),
@@ -58,13 +70,10 @@ def test_a_hostile_tokenizer_is_refused_or_works_in_bounds(name, tmp_path):
     key, value = HOSTILE[name]
     edit(plain(tmp_path / "a") / "tokenizer.json", lambda d: d.update({key: value}))
     start = time.monotonic()
-    try:
+    with pytest.raises(TokenizerError) if name != "deep" else nullcontext() as caught:
         tokenizer = Tokenizer(tmp_path / "a")
-        ids = tokenizer.encode(LONG + "a" * 5_000 + "!")
-        assert name in ("deep", "an exploding expression")
-        assert tokenizer.decode(ids) == LONG + "a" * 5_000 + "!"
-    except TokenizerError as error:
-        assert len(str(error)) < 600
+        assert tokenizer.decode(tokenizer.encode(LONG + "a" * 5_000 + "!")).startswith(LONG)
+    assert caught is None or len(str(caught.value)) < 600
     assert time.monotonic() - start < 5
 
 
@@ -149,20 +158,24 @@ def test_no_template_runs_forever(template, monkeypatch):
 
 
 USUAL = [
-    "{{ 'x'|center(9) }}|{{ 'a\\nb'|indent(2) }}|{{ '%5.2f|%s'|format(1.5, 'x') }}|{{ 'ab'.zfill(5) }}",
+    "{{ 'x'|center(9) }}|{{ 'a\\nb'|indent(2) }}|{{ 'ab'.zfill(5) }}",
+    "{{ '%5.2f|%s'|format(1.5, 'x') }}",
     "{{ '%s-%s' % ('a', 1) }}{{ '{}:{:>4}{{}}'.format('k', 'v') }}{{ 'a-b'.replace('-', '+') }}",
-    "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 2 ** 3 %}{% endfor %}{{ ns.n }}",
-    "{{ messages|map(attribute='role')|join(', ') }}{{ [1, [2]] + [3] }}{{ (1, 2) }}{{ {'a': [1]} }}",
-    "{% for a, b in {'x': 1}.items() %}{{ a ~ b ~ loop.index }}{% endfor %}{{ 'ab' * 3 }}{{ 7 % 4 }}",
-    "{% macro f(x, y=[1]) %}{{ x }}{{ y }}{{ varargs }}{% endmacro %}{{ f('a') }}{{ f('b', [], 3) }}",
+    "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 2 ** 3 %}{% endfor %}"
+    "{{ ns.n }}",
+    "{{ messages|map(attribute='role')|join(', ') }}{{ [1, [2]] + [3] }}",
+    "{{ (1, 2) }}{{ {'a': [1]} }}",
+    "{% for a, b in {'x': 1}.items() %}{{ a ~ b ~ loop.index }}{% endfor %}",
+    "{{ 'ab' * 3 }}{{ 7 % 4 }}",
+    "{% macro f(x, y=[1]) %}{{ x }}{{ y }}{{ varargs }}{% endmacro %}"
+    "{{ f('a') }}{{ f('b', [], 3) }}",
     "{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }}{% endgeneration %}{{ x }}",
     "{% for i in range(9) %}{% if i == 2 %}{% continue %}{% endif %}{% if i > 4 %}{% break %}"
     "{% endif %}{{ i }}{% endfor %}{{ messages[::-1][0].role }}{{ messages|tojson(indent=2) }}",
     "{{ 'a b c'|wordwrap(3) }}{{ 'abcdef'|truncate(4) }}{{ [3, 1]|sort|list }}{{ 2.567|round(1) }}",
-    "{{ [1, 2, 3, 4, 5]|batch(2)|list }}{{ messages|selectattr('role', 'equalto', 'user')|list|length }}",
-    "{% call(x) g() %}{{ x }}{% endcall %}{% macro g() %}<{{ caller('in') }}>{% endmacro %}"
-    .replace("{% call(x) g() %}{{ x }}{% endcall %}", "")
-    + "{% call(x) g() %}{{ x }}{% endcall %}",
+    "{{ [1, 2, 3, 4, 5]|batch(2)|list }}",
+    "{{ messages|selectattr('role', 'equalto', 'user')|list|length }}",
+    "{% macro g() %}<{{ caller('in') }}>{% endmacro %}{% call(x) g() %}{{ x }}{% endcall %}",
     "{{ messages|groupby('role') |map(attribute='grouper')|list }}{{ 'x' is string }}{{ nothing }}",
 ]  # fmt: skip
 

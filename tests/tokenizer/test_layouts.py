@@ -1,21 +1,22 @@
-"""Folders as other tools write them: ids, texts and templates as in transformers; kept on saving."""
+"""Folders as other tools write them: ids, texts, templates as in transformers; kept on saving."""
 
 import json
 
 import pytest
-from fixtures_toy import copied
-from layouts import LAYOUTS, MERGES, TURNS, distilled, edit, instruct, plain, slow
+from layouts import LAYOUTS, edit, plain, slow
 from transformers import AutoTokenizer
 
 from qwenkit.errors import TokenizerError
-from qwenkit.tokenizer import Tokenizer, write_tokenizer
+from qwenkit.tokenizer import Tokenizer
 
 TEXTS = [
     "def area(a, b):\n    return a", "", " ", "a<|im_end|>b<tool_call>c</tool_call><|fim_pad|>",
     "<|endoftext|><|endoftext|>x", "<think>é🙂</think>", "e\u0301 <|PAD_TOKEN|><|vision|>",
 ]  # fmt: skip
-TALK = [{"role": "user", "content": "hi <|im_end|>"}, {
-    "role": "assistant", "content": "yes", "reasoning": "hm", "tool_calls": None}]
+TALK = [
+    {"role": "user", "content": "hi <|im_end|>"},
+    {"role": "assistant", "content": "yes", "reasoning": "hm", "tool_calls": None},
+]
 TOOLS = [{"type": "function", "function": {"name": "zähle", "parameters": {"b": 1, "a": [2]}}}]
 
 
@@ -51,7 +52,11 @@ def test_ids_and_texts_are_those_of_transformers(tokenizer, theirs, text):
 
 
 def test_special_tokens_are_those_of_transformers(tokenizer, theirs):
-    for ours, name in ((tokenizer.eos_id, "eos"), (tokenizer.bos_id, "bos"), (tokenizer.pad_id, "pad")):
+    for ours, name in (
+        (tokenizer.eos_id, "eos"),
+        (tokenizer.bos_id, "bos"),
+        (tokenizer.pad_id, "pad"),
+    ):
         assert ours == getattr(theirs, f"{name}_token_id"), name
     assert tokenizer.num_tokens == len(theirs)
     assert tokenizer.special == theirs.added_tokens_encoder
@@ -59,8 +64,15 @@ def test_special_tokens_are_those_of_transformers(tokenizer, theirs):
     assert tokenizer.special.keys() - tokenizer.hidden == set(shown)
 
 
-@pytest.mark.parametrize("given", [{}, {"tools": TOOLS}, {"enable_thinking": False}, {
-    "chat_template": "{{ messages[0].content }}{{ documents }}", "documents": [{"text": "x"}]}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"tools": TOOLS},
+        {"enable_thinking": False},
+        {"chat_template": "{{ messages[0].content }}{{ documents }}", "documents": [{"text": "x"}]},
+    ],
+)
 def test_chats_are_those_of_transformers(tokenizer, theirs, given):
     for opened in (True, False):
         options = {"add_generation_prompt": opened, **given}
@@ -133,7 +145,7 @@ def test_a_template_is_chosen_by_name_and_unknown_names_are_refused(tmp_path):
     with pytest.raises(TokenizerError, match="named 'tools'; there are: default, tool_use"):
         tokenizer.chat(TALK, chat_template="tools")
     del tokenizer.chat_templates["default"]
-    with pytest.raises(TokenizerError, match="no chat template is named default; .*: tool_use"):
+    with pytest.raises(TokenizerError, match=r"no chat template is named default; .*: tool_use"):
         tokenizer.chat(TALK)
     with pytest.raises(TokenizerError, match="continue_final_message is not an argument"):
         tokenizer.chat(TALK, continue_final_message=True)
@@ -178,8 +190,9 @@ def odd_merges(folder):
 
 
 REFUSED = {
-    no_vocabulary: "nor do vocab.json and merges.txt.*save_pretrained", id_twice: "both have the id 7",
-    gap: "'<late>' has the id 400 in the file, and would get", two_ids: "400 in the settings and",
+    no_vocabulary: "nor do vocab.json and merges.txt.*save_pretrained",
+    gap: "'<late>' has the id 400 in the file, and would get", id_twice: "both have the id 7",
+    two_ids: "400 in the settings and",
     odd_eos: "eos_token is .'x'.", odd_decoder: "token 1 is 2", odd_map: "special_tokens_map.json",
     odd_merges: "a merge has two tokens",
 }  # fmt: skip
