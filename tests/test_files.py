@@ -21,6 +21,7 @@ from qwenkit.files import (
     settle,
     shown,
     temporary_name,
+    write_json,
 )
 
 
@@ -206,3 +207,11 @@ def test_what_a_message_shows_is_short_and_one_line():
     assert printable("面\x07\ud800") == r"面\x07\ud800"
     assert len(printable("\x00" * 10**6)) < 210
     assert few(map(str, range(10**5)), most=2) == "0, 1 and 99,998 more"
+
+
+def test_json_is_written_as_it_was_read_even_half_of_a_surrogate_pair(tmp_path):
+    data = {"面\ud800": "\udfff", "a": [1.0, None, {"b": "é"}]}
+    for part in (data, {"面": 1}):
+        write_json(tmp_path / "x.json", part)
+        assert read_json_object(tmp_path / "x.json") == part
+    assert "面" in (tmp_path / "x.json").read_text("utf-8")

@@ -1,7 +1,7 @@
 """A model on disk: headers, the folder, validation against the config, saving."""
 
 from qwenkit.checkpoint._checkpoint import Checkpoint, Layout
-from qwenkit.checkpoint._folder import INDEX, SINGLE, read_index
+from qwenkit.checkpoint._folder import ADAPTER, ADAPTER_WEIGHTS, INDEX, SINGLE, read_index
 from qwenkit.checkpoint._header import TensorInfo, read_header
 from qwenkit.checkpoint._names import without_wrappers
 from qwenkit.checkpoint._saving import (
@@ -13,6 +13,8 @@ from qwenkit.checkpoint._saving import (
 from qwenkit.checkpoint._values import read_alone
 
 __all__ = [
+    "ADAPTER",
+    "ADAPTER_WEIGHTS",
     "INDEX",
     "SINGLE",
     "Checkpoint",

@@ -13,7 +13,7 @@ from qwenkit.files import read_json_object, shown
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD = re.compile(r"model(-[0-9a-f]+)?-\d{5}-of-\d{5}\.safetensors")
 _ONLY_SHARD = re.compile(r"model-0*1-of-0*1\.safetensors")
-_ADAPTER, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 _OTHERS = {".gguf": "llama.cpp", ".h5": "TensorFlow", ".msgpack": "Flax", ".npz": "NumPy"}
 
@@ -49,7 +49,7 @@ def weight_files(folder: Path) -> tuple[list[Path], Index | None]:
         return [folder / name for name in names], index
     # Several shards without an index are what a broken download leaves; not a checkpoint.
     every = [file for file in sorted(folder.glob("*.safetensors")) if file.is_file()]
-    models = [file for file in every if file.name != _ADAPTER_WEIGHTS]
+    models = [file for file in every if file.name != ADAPTER_WEIGHTS]
     others = [f for f in models if _ONLY_SHARD.fullmatch(f.name) or not SHARD.fullmatch(f.name)]
     if len(others) == 1:
         return others, None
@@ -62,12 +62,12 @@ def refuse_adapter(folder: Path) -> None:
     Raises:
         CheckpointError: it does.
     """
-    if not (folder / _ADAPTER).is_file() or (folder / INDEX).is_file():
+    if not (folder / ADAPTER).is_file() or (folder / INDEX).is_file():
         return
-    if any(file.name != _ADAPTER_WEIGHTS for file in folder.glob("*.safetensors")):
+    if any(file.name != ADAPTER_WEIGHTS for file in folder.glob("*.safetensors")):
         return
     try:
-        base = read_json_object(folder / _ADAPTER).get("base_model_name_or_path")
+        base = read_json_object(folder / ADAPTER).get("base_model_name_or_path")
     except ConfigError:
         base = None
     named = shown(base) if isinstance(base, str) and base else "its base model"

@@ -42,10 +42,15 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
     for name, part in (("rope_parameters", rope), ("rope_scaling", scaling)):
         if not isinstance(part, dict):
             raise ConfigError(f"{name} is {shown(part)}; it must be an object or null")
-    _merge(values, "rope_theta", rope.get("rope_theta"), "rope_parameters.rope_theta")
+        _merge(values, "rope_theta", part.get("rope_theta"), f"{name}.rope_theta")
     _merge(values, "dtype", values.pop("torch_dtype", None), "torch_dtype")
     if values.get("dtype", "") is None:
         del values["dtype"]
+    given = [_scaling_alone(part) for part in (rope, scaling)]
+    if all(given) and given[0] != given[1]:
+        raise ConfigError(
+            "rope_parameters and rope_scaling differ; they must agree, or one be gone"
+        )
     trained = values.get("max_position_embeddings")
     values["rope_scaling"] = _rope_scaling({**rope, **scaling}, trained)
     if values.get("quantization_config") == INT8:
@@ -75,6 +80,12 @@ def _merge(values: dict[str, Any], name: str, other: Any, other_name: str) -> No
         both = f"{name} is {shown(values[name])} and {other_name} is {shown(other)}"
         raise ConfigError(f"{both}; they must agree")
     values[name] = other
+
+
+def _scaling_alone(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a spelling says of how RoPE is scaled, with the type under its newer name."""
+    given = {n: value for n, value in part.items() if n != "rope_theta" and value is not None}
+    return given if "type" not in given else {"rope_type": given.pop("type"), **given}
 
 
 def _rope_scaling(found: dict[str, Any], trained: Any) -> dict[str, Any] | None:

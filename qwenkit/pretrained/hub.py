@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from qwenkit.checkpoint import INDEX, SINGLE, read_index
+from qwenkit.checkpoint import ADAPTER, ADAPTER_WEIGHTS, INDEX, SINGLE, read_index
 from qwenkit.errors import CheckpointError, SourceError
 from qwenkit.files import expanded
 
@@ -22,7 +22,7 @@ EMBEDDED = next((place for place in _PLACES if (place / "config.json").is_file()
 FILES = (
     "config.json", "generation_config.json", SINGLE, INDEX, "tokenizer.json",
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-    "additional_chat_templates/*.jinja", "vocab.json", "merges.txt",
+    "additional_chat_templates/*.jinja", "vocab.json", "merges.txt", ADAPTER,
 )  # fmt: skip
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -76,9 +76,9 @@ def _download(hub_id: str) -> Path:
 
     try:
         folder = Path(snapshot_download(hub_id, allow_patterns=list(FILES)))
-        shards = _shards(folder)
-        if shards:
-            fetch = [glob.escape(name) for name in shards]
+        weights = _weights(folder)
+        if weights != [SINGLE]:
+            fetch = [glob.escape(name) for name in weights]
             snapshot_download(hub_id, revision=_commit(folder), allow_patterns=fetch)
     except CheckpointError:  # a damaged index
         raise
@@ -96,8 +96,8 @@ def _download(hub_id: str) -> Path:
     except Exception as error:  # whatever the HTTP library raises when a connection breaks
         wrong = f"{hub_id} could not be downloaded: {error}; try again"
     else:
-        weights = shards or [SINGLE]
-        if all((folder / name).is_file() for name in ("config.json", *weights)):
+        config = ADAPTER if ADAPTER_WEIGHTS in weights else "config.json"
+        if all((folder / name).is_file() for name in (config, *weights)):
             return folder
         wrong = (
             f"{hub_id} is incomplete: {folder} lacks config.json or safetensors weights; if you "
@@ -106,11 +106,14 @@ def _download(hub_id: str) -> Path:
     raise SourceError(wrong)
 
 
-def _shards(folder: Path) -> list[str]:
-    """Return the files that a downloaded index names; none where one file holds all weights."""
-    if (folder / SINGLE).exists() or not (folder / INDEX).is_file():
-        return []
-    return sorted(set(read_index(folder / INDEX).weight_map.values()))
+def _weights(folder: Path) -> list[str]:
+    """Return the weight files of a repository, once its small files are there."""
+    if (folder / SINGLE).exists():
+        return [SINGLE]
+    if (folder / INDEX).is_file():
+        return sorted(set(read_index(folder / INDEX).weight_map.values()))
+    # An adapter alone is no model; `Checkpoint` says so, and how to load it.
+    return [ADAPTER_WEIGHTS] if (folder / ADAPTER).is_file() else [SINGLE]
 
 
 def _commit(folder: Path) -> str | None:

@@ -105,6 +105,9 @@ def test_yarn_in_every_spelling(key, changes):
 
 
 def test_yarn_settings_and_defaults():
+    newer = {**YARN, "rope_type": YARN["type"], "type": None, "rope_theta": 1e6}
+    for both in ({"rope_theta": 1e6}, YARN, newer, {}):
+        assert read(rope_scaling=YARN, rope_parameters=both).rope_scaling == YARN_READ
     given = {**YARN, "attention_factor": 0.9, "beta_fast": 16, "beta_slow": 2}
     assert read(rope_scaling=given).rope_scaling == YarnScaling(4.0, 32, 0.9, 16, 2)
     bare = {"type": "yarn", "factor": 2.0}
@@ -212,6 +215,12 @@ RELATED_BAD = [
      "asks for 'sliding_attention'; then use_sliding_window must be true"),
     ({"rope_parameters": {"rope_theta": 10000.0}},
      "rope_theta is 1000000.0 and rope_parameters.rope_theta is 10000.0; they must agree"),
+    ({"rope_parameters": {**YARN, "factor": 2.0}, "rope_scaling": YARN},
+     "rope_parameters and rope_scaling differ"),
+    ({"rope_parameters": {"rope_type": "default"}, "rope_scaling": YARN},
+     "rope_parameters and rope_scaling differ"),
+    ({"rope_scaling": {**YARN, "rope_theta": 100.0}},
+     "rope_theta is 1000000.0 and rope_scaling.rope_theta is 100.0; they must agree"),
     ({"dtype": "float32"}, "dtype is 'float32' and torch_dtype is 'bfloat16'; they must agree"),
     *(({name: ABSENT}, f"missing {name}; {EVERY}") for name in (
         "model_type", "num_hidden_layers", "rms_norm_eps", "rope_theta",

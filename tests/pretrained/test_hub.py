@@ -14,8 +14,10 @@ from urllib.parse import unquote, urlsplit
 import huggingface_hub
 import pytest
 from fixtures_toy import python
+from safetensors.torch import load, save
 
-from qwenkit.errors import QwenkitError, SourceError
+from qwenkit.checkpoint import Checkpoint
+from qwenkit.errors import CheckpointError, QwenkitError, SourceError
 from qwenkit.pretrained import hub
 
 REPO = "someone/Qwen-toy"
@@ -110,7 +112,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
         name = re.sub(f"^/{REPO}/resolve/({COMMIT}|main)/|^/cdn/", "", path)
         if self.server.failing == "500":
             self.send(500)
-        elif path in (API, f"{API}/revision/main"):
+        elif path in (API, f"{API}/revision/main", f"{API}/revision/{COMMIT}"):
             names = [{"rfilename": name} for name in files]
             self.send_json({"id": REPO, "sha": COMMIT, "siblings": names})
         elif path == f"{API}/tree/{COMMIT}":
@@ -225,6 +227,54 @@ def test_a_cached_model_that_is_incomplete_says_so(client):
     assert re.match(f"refused .*{REPO}.*incomplete", client.resolve(HF_HUB_OFFLINE="1"))
     assert folder_in(client.resolve()) == folder  # with the Hub there it is made whole
     assert (folder / "model.safetensors").is_file()
+
+
+def shards_of(files: dict[str, bytes], names: list[str]) -> dict[str, bytes]:
+    """Return these files with their weights in shards of these names, and an index of them."""
+    weights = load(files.pop("model.safetensors"))
+    parts = [dict(list(weights.items())[number :: len(names)]) for number in range(len(names))]
+    listed = {name: file for file, part in zip(names, parts, strict=True) for name in part}
+    index = json.dumps({"metadata": {}, "weight_map": listed}).encode()
+    files |= {file: save(part) for file, part in zip(names, parts, strict=True)}
+    return files | {"model.safetensors.index.json": index}
+
+
+def test_shards_of_any_name_come_from_the_index_and_no_others(client):
+    names = ["consolidated-[1].safetensors", "parts/x.safetensors", "pytorch_model-00003-of-3."
+             "safetensors"]  # fmt: skip
+    files = shards_of(dict(client.files), names)
+    client.hub.files = {**files, **UNNEEDED, "other-00001-of-00002.safetensors": b"another"}
+    folder = folder_in(client.resolve())
+    assert client.hub.fetched() == files.keys()
+    weights = {name: tensor.tolist() for name, tensor in Checkpoint(folder).load().items()}
+    want = load(client.files["model.safetensors"])
+    assert weights == {name: want[name].tolist() for name in weights}
+    (folder / "parts" / "x.safetensors").unlink()
+    assert re.match(f"refused .*{REPO}.*incomplete", client.resolve(HF_HUB_OFFLINE="1"))
+
+
+def test_an_adapter_alone_is_downloaded_to_be_told_as_what_it_is(client):
+    adapter = {"adapter_config.json": b"{}", "adapter_model.safetensors": save({})}
+    client.hub.files = {**adapter, **UNNEEDED}
+    folder = folder_in(client.resolve())
+    assert client.hub.fetched() == adapter.keys()
+    with pytest.raises(CheckpointError, match="holds an adapter"):
+        Checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["../x.safetensors", "/x.safetensors", "a/../../x.safetensors"])
+def test_an_index_that_points_elsewhere_is_refused_before_a_shard_is_fetched(
+    tmp_path, monkeypatch, name
+):
+    index = {"weight_map": {"model.norm.weight": name}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    asked = []
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda *_, **how: asked.append(how) or str(tmp_path)
+    )
+    with pytest.raises(CheckpointError, match="only a file in the checkpoint's own folder"):
+        hub.resolve("someone/model")
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("how", ["stopped", "offline", "500"])

@@ -53,7 +53,7 @@ def report(checkpoints):
 @pytest.mark.parametrize("pair", [0, 1])
 def test_killed_at_any_step_the_folder_is_all_old_or_all_new_and_then_clean(report, pair):
     *killed, last = report["killed"][pair]
-    assert len(killed) > 20
+    assert len(killed) >= 20
     assert {code for code, _, _ in killed} == {SIGKILL}
     states = [state for _, state, _ in [*killed, last]]
     assert set(states) == {"old", "new"}
