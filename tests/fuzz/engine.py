@@ -80,7 +80,7 @@ def short(text: str) -> str:
     return text
 
 
-class Tester:
+class Judge:
     """Judges one input after another, each with a child that is alive."""
 
     def __init__(self, name: str) -> None:
@@ -129,7 +129,7 @@ class Tester:
 
 def fuzz(name: str, examples: int, seed: int = 0) -> Result:
     """Try so many edits of a format's files; the same seed tries the same."""
-    tester, result, began = Tester(name), Result(name), time.perf_counter()
+    judge, result, began = Judge(name), Result(name), time.perf_counter()
     chosen = formats.FORMATS[name]
 
     @hypothesis.seed(seed)
@@ -137,14 +137,14 @@ def fuzz(name: str, examples: int, seed: int = 0) -> Result:
         max_examples=examples, database=None, deadline=None, phases=[hypothesis.Phase.generate],
         suppress_health_check=list(hypothesis.HealthCheck),
     )  # fmt: skip
-    @hypothesis.given(edits(tester.files, chosen.names, chosen.hints, chosen.texts))
+    @hypothesis.given(edits(judge.files, chosen.names, chosen.hints, chosen.texts))
     def attempt(tried: list[Edit]) -> None:
-        what = tester(tried)
+        what = judge(tried)
         if what in ("same", "alone", "refused"):
             result.counts[what] += 1
             return
         result.counts["bad"] += 1
-        smallest = _fewest(tester, tried, what)
+        smallest = _fewest(judge, tried, what)
         places = sorted({" ".join(map(str, _place(edit))) for edit in smallest})
         count, kept = result.bad.get(what := f"{what} [{'; '.join(places)}]", (0, smallest))
         result.bad[what] = (count + 1, min(kept, smallest, key=lambda one: len(repr(one))))
@@ -152,7 +152,7 @@ def fuzz(name: str, examples: int, seed: int = 0) -> Result:
     try:
         attempt()
     finally:
-        tester.close()
+        judge.close()
     result.seconds = time.perf_counter() - began
     return result
 
@@ -162,11 +162,11 @@ def _place(edit: Edit) -> list[str]:
     return [edit[0], edit[1], *(str(part)[:20] for part in path[:3])]
 
 
-def _fewest(tester: Tester, tried: list[Edit], what: str) -> list[Edit]:
+def _fewest(judge: Judge, tried: list[Edit], what: str) -> list[Edit]:
     """Leave out each edit that is not needed for the same failure."""
     for edit in tried if len(tried) > 1 else []:
         fewer = [one for one in tried if one is not edit]
-        if fewer and tester(fewer) == what:
+        if fewer and judge(fewer) == what:
             tried = fewer
     return tried
 

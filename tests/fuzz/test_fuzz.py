@@ -4,7 +4,7 @@ Here only some edits of a fixed seed; `make fuzz N=10000` tries more.
 """
 
 import pytest
-from engine import Tester, fuzz
+from engine import Judge, fuzz
 from formats import FORMATS
 
 EXAMPLES = 40
@@ -26,8 +26,8 @@ def test_edited_files_are_refused_with_our_errors_or_read_as_the_reference_reads
     ("template", ("set", "chat_template.jinja", (), "{{ 1 / 0 }}"), "refused"),
 ], ids=str)  # fmt: skip
 def test_one_edit(name, edit, verdict):
-    tester = Tester(name)
+    judge = Judge(name)
     try:
-        assert tester([edit]) == verdict
+        assert judge([edit]) == verdict
     finally:
-        tester.close()
+        judge.close()
