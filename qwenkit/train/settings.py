@@ -12,6 +12,9 @@ from qwenkit.tokenizer.bpe import SMALLEST
 from qwenkit.train._checks import at_least, check_types, one_of, require
 from qwenkit.train.schedules import KINDS, Schedule
 
+# More is a slip of the pen, and would fill the memory before anything could say so.
+_MOST_BATCHES, _MOST_TOKENS = 10_000, 1_000_000
+
 
 @dataclass(frozen=True)
 class Mix:
@@ -87,6 +90,9 @@ class TrainingSettings:
         at_least(0, clip=self.clip, weight_decay=self.weight_decay, seed=self.seed)
         at_least(0, evaluate_every=self.evaluate_every, save_every=self.save_every)
         at_least(0, patience=self.patience)
+        # A step holds all of its batches.
+        rule = f"at most {_MOST_BATCHES:,}"
+        require(self.accumulate <= _MOST_BATCHES, "accumulate", self.accumulate, rule)
         require(self.seed < 2**63, "seed", self.seed, "below 2^63")
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
         for name, value in (("label_smoothing", self.label_smoothing), ("beta2", self.beta2)):
@@ -137,6 +143,8 @@ class DataSettings:
         check_types(self, "data.")
         at_least(1, context=self.context, batch_size=self.batch_size)
         at_least(SMALLEST, vocab_size=self.vocab_size)
+        rule = f"at most {_MOST_TOKENS:,} (Qwen2.5 has 151,665)"
+        require(self.vocab_size <= _MOST_TOKENS, "vocab_size", self.vocab_size, rule)
         if not self.include:
             raise InputError("include is empty; it must hold the patterns of the files to read")
         self.mix()
