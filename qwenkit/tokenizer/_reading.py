@@ -34,6 +34,7 @@ def build(folder: Path, files: Mapping[str, bytes], special: SpecialTokens) -> t
             ".save_pretrained(folder) writes it"
         )
     _add_named(backend, special)
+    backend.encode_special_tokens = special.split
     if PIPELINE not in files:  # tokenizer.json has its own post-processor, which wins
         _put_around(backend, special)
     for entry in stated:

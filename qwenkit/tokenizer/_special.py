@@ -23,6 +23,7 @@ NAMED = (
 _DEFAULT = "<|endoftext|>"  # of Qwen2Tokenizer, where a file does not mention one of these
 _WITH_DEFAULT = ("eos_token", "unk_token", "pad_token")
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+_AROUND = ("add_bos_token", "add_eos_token")
 _DECODER = "added_tokens_decoder"
 _LISTS = ("extra_special_tokens", "additional_special_tokens")  # the newer name first
 
@@ -37,6 +38,7 @@ class SpecialTokens:
         named: name -> token, such as eos_token -> `<|im_end|>`; None: there is none.
         extra: further special tokens.
         first, last: whether bos and eos are put around a text (for vocab.json alone).
+        split: whether special tokens in a text are letters, whatever is asked for.
     """
 
     added: dict[int, dict[str, Any]]
@@ -45,6 +47,7 @@ class SpecialTokens:
     extra: list[AddedToken]
     first: bool
     last: bool
+    split: bool
 
     def texts(self, backend: tokenizers.Tokenizer) -> dict[str, str]:
         """Return name -> token, with Qwen2's defaults for what the files do not mention."""
@@ -64,6 +67,9 @@ def read_special(files: Mapping[str, bytes]) -> SpecialTokens:
     values = dict(config)
     if _DECODER not in config:
         values |= parsed(files, SPECIAL_MAP)
+    odd = [name for name in _AROUND if not isinstance(config.get(name), bool | None)]
+    if odd:
+        raise TokenizerError(f"{SETTINGS}: {odd[0]} is {config[odd[0]]!r:.80}; it must be a bool")
     found: Any = next((values[name] for name in _LISTS if values.get(name)), [])
     if not isinstance(found, list | dict):
         raise TokenizerError(f"{SETTINGS}: the list of special tokens is {found!r:.80}")
@@ -80,15 +86,16 @@ def read_special(files: Mapping[str, bytes]) -> SpecialTokens:
         extra=[t for t in (_token("extra", f, by_text) for f in found) if t is not None]
         if isinstance(found, list)
         else [],
-        first=config.get("add_bos_token") is True,
-        last=config.get("add_eos_token") is True,
+        first=bool(config.get(_AROUND[0])),
+        last=bool(config.get(_AROUND[1])),
+        split=bool(config.get("split_special_tokens")),
     )
 
 
 def _is_named(name: str, value: object) -> bool:
     """Tell whether a setting is a token of some other name, as image_token."""
     is_token = isinstance(value, str) or (isinstance(value, dict) and "content" in value)
-    return name.endswith("_token") and is_token
+    return name.endswith("_token") and name not in _AROUND and is_token
 
 
 def _contents(values: list[Any]) -> set[str]:

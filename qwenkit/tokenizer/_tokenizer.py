@@ -229,9 +229,9 @@ class Tokenizer:
         qwenkit does not use, too. Another tokenizer's files there are removed.
 
         Raises:
-            TokenizerError: writing fails; what was there is then unchanged.
+            CheckpointError: writing fails; what was there is then unchanged.
         """
-        with saving(as_folder(folder), TokenizerError) as save:
+        with saving(as_folder(folder)) as save:
             save.obsolete |= self._write(save.path)
 
     def _write(self, staging: Path) -> set[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, pre_tokenizers, trainers
 
-from qwenkit.errors import InputError, TokenizerError
+from qwenkit.errors import InputError
 from qwenkit.files import saving
 from qwenkit.tokenizer._files import PIPELINE, SETTINGS, as_json
 from qwenkit.tokenizer._guard import is_broken
@@ -89,7 +89,7 @@ def write_tokenizer(folder: str | Path, merges: Sequence[Merge]) -> Tokenizer:
         "chat_template": CHAT,
     }  # fmt: skip
     files = {PIPELINE: backend.to_str(pretty=True).encode(), SETTINGS: as_json(settings)}
-    with saving(folder, TokenizerError) as save:
+    with saving(folder) as save:
         save.obsolete |= write_files(files, save.path)
     return Tokenizer(folder)
 

@@ -167,6 +167,13 @@ def settings_alone(folder):
     return folder
 
 
+def splitting(folder):
+    """Write that special tokens in a text are letters."""
+    plain(folder)
+    edit(folder / "tokenizer_config.json", lambda d: d.update(split_special_tokens=True))
+    return folder
+
+
 def truncating(folder):
     """Write a tokenizer.json that was saved after tokenizer(..., truncation=True, padding=...)."""
     plain(folder)
@@ -209,6 +216,7 @@ LAYOUTS = {
         slow_legacy,
         slow_with_bos,
         settings_alone,
+        splitting,
         truncating,
         named_templates,
         saved_by_transformers,

@@ -11,7 +11,7 @@ import pytest
 from fixtures_toy import ROOT
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from qwenkit.errors import InputError, TokenizerError
+from qwenkit.errors import CheckpointError, InputError
 from qwenkit.tokenizer import byte_alphabet
 from qwenkit.tokenizer.bpe import SMALLEST, SPECIAL, SPLIT, learn_merges, write_tokenizer
 
@@ -167,6 +167,6 @@ def test_writing_replaces_all_and_a_write_that_fails_nothing(tmp_path, monkeypat
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "rename", refuse)
-        with pytest.raises(TokenizerError, match=r"nothing was saved .*No space left"):
+        with pytest.raises(CheckpointError, match=r"nothing was saved .*No space left"):
             write_tokenizer(folder, [("a", "b")])
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before

@@ -249,12 +249,14 @@ def full_at_the_tokenizer(source, target, replace=os.replace):
 )
 def test_a_model_that_cannot_be_written_is_one_clear_error(tmp_path, monkeypatch, name, fails):
     monkeypatch.setattr(os, name, fails)
-    with pytest.raises(CheckpointError, match=rf"model{NO_SPACE} left"):
+    # A tokenizer that could not be moved into place is committed; the next load moves it.
+    wrong = rf"model({NO_SPACE}| \(No space| was saved, but its files .*No space) left"
+    with pytest.raises(CheckpointError, match=wrong):
         trained(keeping(tmp_path / "model"), steps=3)
     assert not list((tmp_path / "model").glob("*.tmp"))
     monkeypatch.undo()
     (tmp_path / "tokenizer.json").mkdir()  # is in the tokenizer's way
-    with pytest.raises(CheckpointError, match="could not be written"):
+    with pytest.raises(CheckpointError, match="nothing was saved|could not be written"):
         trained(keeping(tmp_path), steps=3)
 
 
