@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from qwenkit.errors import InputError
 from qwenkit.files import clear_leftovers
 from qwenkit.lora import lora_layers, save_adapter
 from qwenkit.pretrained import save_pretrained
@@ -63,7 +64,10 @@ class _Best(Callback):
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore it."""
-        self.best = math.inf if state["best"] is None else float(state["best"])
+        best = None if state["best"] is None else float(state["best"])
+        if best is not None and not math.isfinite(best):  # nothing would ever be better
+            raise InputError(f"the best loss is {best}; it must be finite, or null for none")
+        self.best = math.inf if best is None else best
 
 
 class EarlyStop(_Best):

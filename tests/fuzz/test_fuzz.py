@@ -7,7 +7,7 @@ import pytest
 from engine import Judge, fuzz
 from formats import FORMATS
 
-EXAMPLES = 40
+EXAMPLES = 30
 
 
 @pytest.mark.parametrize("name", FORMATS)
