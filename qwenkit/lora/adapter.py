@@ -11,30 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
-from qwenkit.checkpoint import TensorInfo, read_header, write_tensors
-from qwenkit.errors import CheckpointError, InputError
-from qwenkit.files import read_json_object, replacing, write_json
-from qwenkit.lora.layers import TARGETS, LoRALinear, check_strength, lora_layers, put_lora
+from qwenkit.checkpoint import write_tensors
+from qwenkit.errors import CheckpointError, ConfigError, InputError, warn
+from qwenkit.files import read_json_object, saving, settle, write_json
+from qwenkit.lora._peft import Strength, check_config, named_layers
+from qwenkit.lora._tensors import CONFIG, PREFIX, WEIGHTS, AdapterTensors, alpha_text, read_tensors
+from qwenkit.lora.layers import LoadedAdapter, LoRALinear, lora_layers, put_lora
 from qwenkit.model import QwenForCausalLM
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-PREFIX = "base_model.model."  # PEFT wraps the model twice before it names its parts
-# PEFT's keys about where the adapter came from or which layers have one: the tensors show that.
-_HARMLESS = {
-    "peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "init_lora_weights", "bias",
-    "auto_mapping", "base_model_name_or_path", "revision", "peft_version", "task_type",
-    "inference_mode", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
-    "rank_pattern", "megatron_core", "eva_config", "qalora_group_size", "runtime_config",
-}  # fmt: skip
-# Initializations that leave the model's own weights as they are; PiSSA and others change them.
-_INITIALIZATIONS = (True, False, None, "gaussian", "eva", "orthogonal")
+__all__ = ["CONFIG", "PREFIX", "WEIGHTS", "load_adapter", "read_adapter", "save_adapter"]
 
 
 def save_adapter(model: QwenForCausalLM, folder: str | Path) -> None:
     """Write the LoRA of a model, merged or not, and nothing else of it.
+
+    Of an adapter that was loaded, every key of its config and every dtype stays as it was, but for
+    what has changed since. Config and weights are saved in one step.
 
     Args:
         model: with LoRA.
@@ -47,6 +42,7 @@ def save_adapter(model: QwenForCausalLM, folder: str | Path) -> None:
     layers = lora_layers(model)
     if not layers:
         raise InputError("the model has no LoRA to save; save_pretrained saves a whole model")
+    loaded = _loaded(layers)
     tensors: dict[str, Tensor] = {}
     for name, layer in layers.items():
         for part in ("lora_A", "lora_B"):
@@ -57,17 +53,23 @@ def save_adapter(model: QwenForCausalLM, folder: str | Path) -> None:
                     f"{name}.{part} holds values that are not finite; nothing was saved. The "
                     "learning rate was probably too large"
                 )
-            tensors[f"{PREFIX}{name}.{part}.weight"] = value.detach().cpu().contiguous()
-    folder = Path(folder).expanduser()
-    config = _config(model, layers)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / WEIGHTS) as temporary:
+            tensors[f"{name}.{part}.weight"] = value.detach()
+    weights = dict(model.named_parameters())
+    dtypes = loaded.dtypes if loaded else {}
+    for name, dtype in dtypes.items():  # copies of the model's own weights
+        if name not in tensors and ".lora_" not in name:
+            own = weights.get(name, model.model.embed_tokens.weight)  # a tied head's
+            tensors[name] = own.detach().to(dtype)  # they agreed in that dtype
+    stored = {f"{PREFIX}{n}": _as_stored(t, dtypes.get(n)) for n, t in tensors.items()}
+    config = _config(model, layers, loaded)
+    with saving(folder) as save:
+        try:
             # The alpha is stored here too, so that files of two adapters cannot pass for one.
-            write_tensors(temporary, tensors, lora_alpha=_text(config["lora_alpha"]))
-        write_json(folder / CONFIG, config)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"no adapter could be written to {folder} ({error})") from None
+            alpha = alpha_text(config.get("lora_alpha", 8))
+            write_tensors(save.path / WEIGHTS, stored, lora_alpha=alpha)
+        except SafetensorError as error:
+            raise OSError(str(error)) from None
+        write_json(save.path / CONFIG, config)
 
 
 def load_adapter(model: QwenForCausalLM, folder: str | Path, *, trainable: bool = False) -> None:
@@ -85,18 +87,25 @@ def load_adapter(model: QwenForCausalLM, folder: str | Path, *, trainable: bool 
     """
     if lora_layers(model):
         raise InputError("the model has LoRA already; remove_lora(model) first")
-    config, tensors = read_adapter(folder, model)
-    names = sorted({name.rpartition(".lora_")[0] for name in tensors})
-    ranks = {name: tensors[f"{name}.lora_A.weight"].shape[0] for name in names}
-    put_lora(model, ranks, config["lora_alpha"], config.get("lora_dropout", 0.0))
-    for name, layer in lora_layers(model).items():
-        if config.get("use_rslora"):
-            layer.scaling = layer.alpha / math.sqrt(layer.rank)
+    config, found = _open(folder, model)
+    loaded = LoadedAdapter(config, found.dtypes)
+
+    def prepare(name: str, layer: LoRALinear) -> None:
+        layer.alpha, layer.scaling = found.layers[name].alpha, found.layers[name].scaling
+        layer.adapter = loaded
         with torch.no_grad():
-            layer.lora_A.weight.copy_(tensors[f"{name}.lora_A.weight"])
-            layer.lora_B.weight.copy_(tensors[f"{name}.lora_B.weight"])
+            layer.lora_A.weight.copy_(found.tensors[f"{name}.lora_A.weight"])
+            layer.lora_B.weight.copy_(found.tensors[f"{name}.lora_B.weight"])
         layer.lora_A.requires_grad_(trainable)
         layer.lora_B.requires_grad_(trainable)
+
+    ranks = {name: strength.rank for name, strength in found.layers.items()}
+    put_lora(model, ranks, config.get("lora_alpha", 8), config.get("lora_dropout", 0.0), prepare)
+    if found.left_out:
+        warn(
+            f"{folder}: {CONFIG} does not name {found.left_out[0]} ({len(found.left_out)} such in "
+            "all), so its A and B are left out, as PEFT does"
+        )
 
 
 def read_adapter(
@@ -107,108 +116,106 @@ def read_adapter(
     Raises:
         ConfigError, CheckpointError: as in `load_adapter`.
     """
+    config, found = _open(folder, model)
+    return config, found.tensors
+
+
+def _open(folder: str | Path, model: QwenForCausalLM) -> tuple[dict[str, Any], AdapterTensors]:
     folder = Path(folder).expanduser()
-    config = _checked(folder / CONFIG, read_json_object(folder / CONFIG))
-    return config, _read(folder / WEIGHTS, model, config)
+    settle(folder)
+    _check_folder(folder)
+    config = read_json_object(folder / CONFIG)
+    try:
+        check_config(config)
+        layers = named_layers(config, model)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder / CONFIG}: {error}") from None
+    return config, read_tensors(folder / WEIGHTS, model, config, layers)
 
 
-def _config(model: QwenForCausalLM, layers: dict[str, LoRALinear]) -> dict[str, Any]:
-    """Return what PEFT must know about these layers."""
+def _check_folder(folder: Path) -> None:
+    """Say what a folder is where it is not an adapter's.
+
+    Raises:
+        ConfigError: one line with what to do.
+    """
+    if (folder / CONFIG).exists():
+        if (folder / WEIGHTS).exists() or not (folder / "adapter_model.bin").exists():
+            return
+        wrong = "stores its weights as adapter_model.bin, a pickle, which may run code; load it in "
+        wrong += "PEFT and save it again as safetensors"
+    elif (folder / "config.json").exists():
+        wrong = f"holds a whole model, not an adapter ({CONFIG}); load_pretrained loads it"
+    elif folder.is_file():
+        wrong = f"is a file; name the folder that holds {CONFIG} and {WEIGHTS}"
+    elif folder.is_dir():
+        wrong = f"holds no {CONFIG}; an adapter's folder has it and {WEIGHTS}"
+    else:
+        wrong = f"does not exist; name a folder with {CONFIG} and {WEIGHTS}. An adapter on the "
+        wrong += "Hub is downloaded first, by huggingface_hub.snapshot_download"
+    raise ConfigError(f"{folder} {wrong}")
+
+
+def _loaded(layers: dict[str, LoRALinear]) -> LoadedAdapter | None:
+    """Return what all layers were loaded from; None: not from one adapter."""
+    first = next(iter(layers.values())).adapter
+    return first if all(layer.adapter is first for layer in layers.values()) else None
+
+
+def _as_stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Return a tensor in the dtype that it was read in, unless that would round it."""
+    rounded = value.to(dtype or value.dtype)
+    exact = torch.equal(rounded.to(value.dtype), value)
+    return (rounded if exact else value).cpu().contiguous()
+
+
+def _config(
+    model: QwenForCausalLM, layers: dict[str, LoRALinear], loaded: LoadedAdapter | None
+) -> dict[str, Any]:
+    """Return what PEFT must know about these layers: the loaded config if it still says that."""
+    before = loaded.config if loaded else {}
+    wanted = {name: Strength(one.rank, one.alpha, one.scaling) for name, one in layers.items()}
+    dropout = next(iter(layers.values())).dropout.p
+    if loaded and before.get("lora_dropout", 0.0) == dropout:
+        if named_layers(before, model) == wanted:
+            return before
+    return {**_origin(), **before, **_strengths(model, layers), "lora_dropout": dropout}
+
+
+def _origin() -> dict[str, Any]:
+    """Return the keys of an adapter that was made here and that no layer decides."""
+    return {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": None,
+        "inference_mode": True, "bias": "none", "fan_in_fan_out": False, "init_lora_weights": True,
+    }  # fmt: skip
+
+
+def _strengths(model: QwenForCausalLM, layers: dict[str, LoRALinear]) -> dict[str, Any]:
+    """Return the keys that name these layers, their ranks and their strengths."""
     kinds = {name.rpartition(".")[2] for name in layers}
     of_a_kind = {n for n, _ in model.named_modules() if n.rpartition(".")[2] in kinds}
-    first = next(iter(layers.values()))
-    ranks = {name: layer.rank for name, layer in layers.items() if layer.rank != first.rank}
+    plain = all(_is(one.scaling, one.alpha / one.rank) for one in layers.values())
+    roots = all(_is(one.scaling, one.alpha / math.sqrt(one.rank)) for one in layers.values())
+    root = math.sqrt if roots and not plain else float
+    # An alpha that gives the scaling, whatever it was set to.
+    alphas = {
+        name: one.alpha if plain or roots else one.scaling * one.rank
+        for name, one in layers.items()
+    }
+    first = next(iter(layers))
+    rank, alpha = layers[first].rank, alphas[first]
     return {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": None,
-        "inference_mode": True,
-        "r": first.rank,
-        "lora_alpha": first.alpha,
-        "lora_dropout": first.dropout.p,
-        "use_rslora": first.scaling != first.alpha / first.rank,
+        "r": rank,
+        "lora_alpha": alpha,
+        "use_rslora": root is math.sqrt,
         "target_modules": sorted(kinds if of_a_kind == layers.keys() else layers),
-        "rank_pattern": ranks,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "init_lora_weights": True,
+        "exclude_modules": None,
+        "layers_to_transform": None,
+        "layers_pattern": None,
+        "rank_pattern": {name: one.rank for name, one in layers.items() if one.rank != rank},
+        "alpha_pattern": {name: value for name, value in alphas.items() if value != alpha},
     }
 
 
-def _checked(path: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """Refuse a config that asks for more than A, B and their scale."""
-    if config.get("peft_type") != "LORA":
-        raise CheckpointError(
-            f"{path}: peft_type is {config.get('peft_type')!r}; only LORA is read"
-        )
-    more = sorted(key for key, value in config.items() if value and key not in _HARMLESS)
-    if config.get("bias", "none") != "none":
-        more.append("bias")
-    if config.get("init_lora_weights") not in _INITIALIZATIONS:
-        more.append("init_lora_weights")
-    if more:
-        raise CheckpointError(
-            f"{path}: {more[0]} is {config[more[0]]!r}, which plain LoRA does not have; the logits "
-            "would be wrong without it. PEFT can load this adapter, and merge it into its model"
-        )
-    try:
-        check_strength(config.get("lora_alpha"), config.get("lora_dropout", 0.0))
-    except InputError as error:
-        raise CheckpointError(f"{path}: {error}") from None
-    return config
-
-
-def _read(path: Path, model: QwenForCausalLM, config: dict[str, Any]) -> dict[str, Tensor]:
-    """Read A and B of each layer, under the model's own names, once all of them fit it."""
-    infos = read_header(path)
-    problem = _misfit(infos, model)
-    tensors: dict[str, Tensor] = {}
-    try:
-        with safe_open(path, "pt") as file:
-            alpha = (file.metadata() or {}).get("lora_alpha")
-            if not problem:
-                tensors = {n.removeprefix(PREFIX): file.get_tensor(n).clone() for n in infos}
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
-    ranks = {tensor.shape[0] for name, tensor in tensors.items() if name.endswith("lora_A.weight")}
-    if alpha not in (None, _text(config["lora_alpha"])):
-        problem = problem or f"its alpha is {alpha}, and {CONFIG} has {config['lora_alpha']}"
-    if not config.get("rank_pattern") and ranks - {config.get("r")}:
-        problem = problem or f"its ranks are {sorted(ranks)}, and {CONFIG} has {config.get('r')}"
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-        problem = problem or "it holds values that are not finite"
-    if problem:
-        raise CheckpointError(f"{path} does not fit this model or its {CONFIG}: {problem}")
-    return tensors
-
-
-def _misfit(infos: dict[str, TensorInfo], model: QwenForCausalLM) -> str | None:
-    """Say which tensor does not fit the model by name or shape; None: all do."""
-    parts = dict(model.named_modules())
-    modules = {}
-    for name, info in infos.items():
-        module, _, part = name.removeprefix(PREFIX).rpartition(".lora_")
-        if not name.startswith(PREFIX) or part not in ("A.weight", "B.weight"):
-            return f"{name!r} is not an A or B of LoRA"
-        if module not in parts or module.rpartition(".")[2] not in TARGETS:
-            return f"the model has no {module}"
-        if info.dtype not in ("F32", "BF16", "F16"):
-            return f"{name} is {info.dtype}; it must hold floats"
-        modules[module] = [infos.get(f"{PREFIX}{module}.lora_{letter}.weight") for letter in "AB"]
-    for module, (first, second) in modules.items():
-        if first is None or second is None:
-            return f"{module} has only one of A and B"
-        weight = parts[module].weight
-        assert isinstance(weight, Tensor)
-        out_features, in_features = weight.shape
-        rank = first.shape[0] if first.shape else 0
-        if rank < 1 or (first.shape, second.shape) != ((rank, in_features), (out_features, rank)):
-            return (
-                f"{module} has A {first.shape} and B {second.shape}; a weight of {out_features} × "
-                f"{in_features} needs (rank, {in_features}) and ({out_features}, rank)"
-            )
-    return None if infos else "it holds no tensor"
-
-
-def _text(alpha: float) -> str:
-    return f"{alpha:g}"
+def _is(scaling: float, formula: float) -> bool:
+    return math.isclose(scaling, formula, rel_tol=1e-12)

@@ -8,7 +8,9 @@ they are trained, and W + alpha / rank · B A takes the place of W. With rank 8,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,9 +18,17 @@ from torch import Tensor, nn
 
 from qwenkit.errors import InputError
 from qwenkit.fast import FAST, FastLinear
+from qwenkit.files import shown
 from qwenkit.model import QwenForCausalLM
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
+
+
+class LoadedAdapter(NamedTuple):
+    """What `save_adapter` keeps of an adapter that was loaded; all its layers share one."""
+
+    config: dict[str, Any]  # adapter_config.json
+    dtypes: dict[str, torch.dtype]  # of each tensor, under the model's own names
 
 
 class LoRALinear(nn.Linear):
@@ -31,6 +41,7 @@ class LoRALinear(nn.Linear):
         lora_B: rank to out_features; initialized to zero, so that at first nothing changes.
         alpha: how strongly B A counts, whatever the rank.
         scaling: alpha / rank.
+        adapter: what it was loaded from; None: made here.
         plain_weight: W, kept while merged, so that unmerging restores it bit for bit.
     """
 
@@ -48,6 +59,7 @@ class LoRALinear(nn.Linear):
         self.lora_B.to(device)
         self.dropout = nn.Dropout(dropout)
         self.rank, self.alpha, self.scaling = rank, alpha, alpha / rank
+        self.adapter: LoadedAdapter | None = None
         self.register_buffer("plain_weight", None, persistent=False)
         self.plain_weight: Tensor | None
 
@@ -73,20 +85,24 @@ class LoRALinear(nn.Linear):
     def merge(self) -> None:
         """Add the update to the weight: one product instead of three."""
         if not self.merged:
-            self.plain_weight = self.weight.detach()
+            merged = (self.weight.float() + self.update().float()).to(self.weight.dtype)
             self._trained = self.lora_A.weight.requires_grad
-            self._set((self.weight.float() + self.update().float()).to(self.weight.dtype), False)
+            self._set(merged, self.weight.detach())
+        for part in (self.lora_A, self.lora_B):  # merged, they take part in nothing
+            part.requires_grad_(False)
 
     def unmerge(self) -> None:
         """Restore the weight from before the merge, bit for bit."""
         if self.plain_weight is not None:
-            self._set(self.plain_weight, self._trained)
-            self.plain_weight = None
+            for part in (self.lora_A, self.lora_B):
+                part.requires_grad_(self._trained)
+            self._set(self.plain_weight, None)
 
-    def _set(self, weight: Tensor, trained: bool) -> None:
-        self.weight = nn.Parameter(weight.detach(), requires_grad=False)
-        for part in (self.lora_A, self.lora_B):  # merged, they take part in nothing
-            part.requires_grad_(trained)
+    def _set(self, weight: Tensor, plain: Tensor | None) -> None:
+        """Change the weight and what says whether it is merged at once, whatever interrupts it."""
+        parameters = {**self._parameters, "weight": nn.Parameter(weight.detach(), False)}
+        buffers = {**self._buffers, "plain_weight": plain}
+        vars(self).update(_parameters=parameters, _buffers=buffers)
 
     def extra_repr(self) -> str:
         """Show sizes and rank in `print(model)`."""
@@ -126,7 +142,7 @@ def add_lora(
         InputError: a value out of range, a missing target, or a model that has LoRA.
     """
     if type(rank) is not int or rank < 1:
-        raise InputError(f"rank is {rank!r}; it must be an integer of at least 1")
+        raise InputError(f"rank is {shown(rank)}; it must be an integer of at least 1")
     check_strength(alpha, dropout)
     if isinstance(targets, str) or not targets or not set(targets) <= set(TARGETS):
         raise InputError(f"targets is {targets!r}; it must be some of {', '.join(TARGETS)}")
@@ -137,6 +153,12 @@ def add_lora(
             f"targets names {', '.join(missing)}, which this model does not have: its head is tied "
             "to the embedding"
         )
+    largest = max(max(model.get_submodule(name).weight.shape) for name in names)
+    if rank > largest:
+        raise InputError(
+            f"rank is {shown(rank)}; the matrices have at most {largest} rows or columns, and no "
+            "update of them has a higher rank"
+        )
     put_lora(model, dict.fromkeys(names, rank), alpha, dropout)
 
 
@@ -146,16 +168,30 @@ def check_strength(alpha: object, dropout: object) -> None:
     Raises:
         InputError: not a number, or out of range.
     """
-    if type(alpha) not in (int, float) or not 0 < alpha < math.inf:  # type: ignore[operator]
-        raise InputError(f"alpha is {alpha!r}; it must be a number above 0 (often twice the rank)")
+    largest = sys.float_info.max
+    if type(alpha) not in (int, float) or not 0 < alpha <= largest:  # type: ignore[operator]
+        raise InputError(
+            f"alpha is {shown(alpha)}; it must be a number above 0 (often twice the rank)"
+        )
     if type(dropout) not in (int, float) or not 0 <= dropout < 1:  # type: ignore[operator]
-        raise InputError(f"dropout is {dropout!r}; it must be a number from 0 to below 1")
+        raise InputError(f"dropout is {shown(dropout)}; it must be a number from 0 to below 1")
 
 
 def put_lora(
-    model: QwenForCausalLM, ranks: dict[str, int], alpha: float, dropout: float = 0.0
+    model: QwenForCausalLM,
+    ranks: dict[str, int],
+    alpha: float,
+    dropout: float = 0.0,
+    prepare: Callable[[str, LoRALinear], None] | None = None,
 ) -> None:
     """Freeze a model and add LoRA to the named modules, each of its own rank.
+
+    Args:
+        model: as it was if this fails or is interrupted.
+        ranks: module's name -> rank.
+        alpha: of all.
+        dropout: of all.
+        prepare: called with each name and its layer, before the model has any of them.
 
     Raises:
         InputError: the model has LoRA already, or int8 weights.
@@ -172,12 +208,24 @@ def put_lora(
             f"{wrong[0]} is a {type(parts[wrong[0]]).__name__}; LoRA needs a Linear with float "
             "weights: load the model without int8"
         )
-    model.requires_grad_(False)
+    made: dict[str, LoRALinear] = {}
     for name, part in parts.items():
         assert isinstance(part, nn.Linear)
         kind = FastLoRALinear if isinstance(part, FastLinear) else LoRALinear
-        model.set_submodule(name, kind(part, ranks[name], alpha, dropout))
-        model.get_submodule(name).train(model.training)
+        made[name] = kind(part, ranks[name], alpha, dropout).train(model.training)
+        if prepare is not None:
+            prepare(name, made[name])
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        model.requires_grad_(False)
+        for name, layer in made.items():
+            model.set_submodule(name, layer)
+    except BaseException:
+        for name, part in parts.items():
+            model.set_submodule(name, part)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        raise
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
@@ -188,13 +236,20 @@ def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
 def merge_lora(model: QwenForCausalLM) -> None:
     """Add every update to its weight: the model is then as fast as without LoRA.
 
-    The plain weights are kept for `unmerge_lora`. What is already merged stays merged.
+    The plain weights are kept for `unmerge_lora`. What is already merged stays merged. If it fails
+    or is interrupted, nothing is merged.
 
     Raises:
         InputError: the model has no LoRA.
     """
-    for part in _layers(model):
-        part.merge()
+    separate = [part for part in _layers(model) if not part.merged]
+    try:
+        for part in separate:
+            part.merge()
+    except BaseException:
+        for part in separate:
+            part.unmerge()
+        raise
 
 
 def unmerge_lora(model: QwenForCausalLM) -> None:
@@ -203,8 +258,14 @@ def unmerge_lora(model: QwenForCausalLM) -> None:
     Raises:
         InputError: the model has no LoRA.
     """
-    for part in _layers(model):
-        part.unmerge()
+    parts = _layers(model)
+    try:
+        for part in parts:
+            part.unmerge()
+    except BaseException:
+        for part in parts:
+            part.unmerge()  # takes no memory, so that all of it can be undone
+        raise
 
 
 def remove_lora(model: QwenForCausalLM) -> None:

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from qwenkit.errors import InputError
-from qwenkit.files import clear_leftovers
+from qwenkit.files import clear_leftovers, shown
 from qwenkit.lora import lora_layers, save_adapter
 from qwenkit.pretrained import save_pretrained
 from qwenkit.tokenizer import Tokenizer
-from qwenkit.train._checks import at_least
+from qwenkit.train._checks import at_least, is_number
 from qwenkit.train._stored import refuse_broken_weights, writing
 from qwenkit.train.loop import Callback, Metrics, Trainer
 
@@ -64,10 +63,10 @@ class _Best(Callback):
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore it."""
-        best = None if state["best"] is None else float(state["best"])
-        if best is not None and not math.isfinite(best):  # nothing would ever be better
-            raise InputError(f"the best loss is {best}; it must be finite, or null for none")
-        self.best = math.inf if best is None else best
+        best = state["best"]
+        if best is not None and not is_number(best):
+            raise ValueError(f"best is {shown(best, 60)}; it must be a finite number")
+        self.best = math.inf if best is None else float(best)
 
 
 class EarlyStop(_Best):
@@ -109,8 +108,11 @@ class EarlyStop(_Best):
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore them."""
+        worse = state["worse"]
+        if type(worse) is not int or not 0 <= worse < 2**63:
+            raise ValueError(f"worse is {shown(worse, 60)}; it must be an integer from 0 up")
         super().load_state(state)
-        self.worse = int(state["worse"])
+        self.worse = worse
 
 
 class KeepModel(_Best):

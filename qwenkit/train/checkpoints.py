@@ -168,8 +168,8 @@ class SaveTraining(Callback):
 @contextmanager
 def _damage_named(folder: Path) -> Iterator[None]:
     """Turn whatever a damaged checkpoint leads to into one error that names its folder."""
-    damage = (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError,
-              OverflowError)  # fmt: skip
+    damage = (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, MemoryError)
+    damage += (OverflowError, AttributeError)
     try:
         yield
     except damage as error:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit.errors import SourceError
-from qwenkit.files import clear_leftovers, replacing
+from qwenkit.files import clear_leftovers, replacing, shown
+from qwenkit.train._checks import is_number
 from qwenkit.train._stored import writing
 from qwenkit.train.loop import Callback, Metrics, Trainer
 
@@ -64,7 +65,10 @@ class CsvLog(Callback):
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore them."""
         loss, norm, seconds, count = state["sums"]
-        self._sums = [float(loss), float(norm), float(seconds), float(count)]
+        sums = [loss, norm, seconds, count]
+        if not all(map(is_number, sums)):
+            raise ValueError(f"sums is {shown(sums, 60)}; it must be four numbers")
+        self._sums = [float(one) for one in sums]
 
     def _rows(self, step: int) -> list[str]:
         """Return the rows up to a step, without a partial row that a crash may leave."""

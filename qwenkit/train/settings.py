@@ -174,7 +174,9 @@ class Recipe:
             found = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except RecursionError:
+            raise ConfigError(f"{path} is nested too deeply to be a recipe") from None
+        except ValueError as error:  # TOML's own, not UTF-8, or a number of thousands of digits
             raise ConfigError(f"{path} is not valid TOML: {error}") from None
         kinds = {
             "unknown": sorted(found.keys() - {"model", "data", "training"}),

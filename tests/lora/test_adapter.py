@@ -103,19 +103,19 @@ def test_a_failed_save_leaves_the_old_adapter(saved, monkeypatch):
     before = {file.name: file.read_bytes() for file in saved.iterdir()}
     full = mock.Mock(side_effect=OSError(28, "No space left on device"))
     monkeypatch.setattr(saving, "to_disk", full)  # the last thing before the file takes its name
-    with pytest.raises(CheckpointError, match=r"no adapter could be written .*No space left"):
+    with pytest.raises(CheckpointError, match=r"nothing was saved .*No space left"):
         qk.save_adapter(with_lora(rank=2, alpha=9, seed=8), saved)
     assert {file.name: file.read_bytes() for file in saved.iterdir()} == before
 
 
 @pytest.mark.parametrize(("rank", "alpha"), [(2, 5), (3, 9)])
-def test_files_of_two_adapters_never_pass_for_one(saved, rank, alpha, monkeypatch):
+def test_files_of_two_adapters_never_mix(saved, rank, alpha, monkeypatch):
+    before = {file.name: file.read_bytes() for file in saved.iterdir()}
     killed = mock.Mock(side_effect=KeyboardInterrupt)
     monkeypatch.setattr(adapter, "write_json", killed)  # after the weights, before the config
     with pytest.raises(KeyboardInterrupt):
         qk.save_adapter(with_lora(rank=rank, alpha=alpha), saved)
-    with pytest.raises(CheckpointError, match=f"its (ranks are|alpha is) .*{CONFIG} has"):
-        qk.load_adapter(tiny(), saved)
+    assert {file.name: file.read_bytes() for file in saved.iterdir()} == before
 
 
 def test_values_that_are_not_finite_are_neither_saved_nor_loaded(saved):
@@ -137,10 +137,14 @@ def test_values_that_are_not_finite_are_neither_saved_nor_loaded(saved):
 CONFIGS = {
     "another kind": ({"peft_type": "IA3"}, "peft_type is 'IA3'; only LORA"),
     "dora": ({"use_dora": True}, "use_dora is True, which plain LoRA does not have"),
-    "biases": ({"bias": "all"}, "bias is 'all'"),
-    "more parts": ({"modules_to_save": ["lm_head"]}, "modules_to_save is"),
-    "transposed": ({"fan_in_fan_out": True}, "fan_in_fan_out is True"),
-    "alphas": ({"alpha_pattern": {"q_proj": 3}}, "alpha_pattern is"),
+    "more parts": ({"modules_to_save": ["lm_head"]}, "lm_head in modules_to_save, and it holds no"),
+    "biases of a kind": ({"bias": "some"}, "bias is 'some'"),
+    "ranks of text": ({"rank_pattern": {"q_proj": "3"}}, "rank_pattern is"),
+    "a list as rank": ({"r": [2]}, "r is [2]; it must be an integer"),
+    "other modules": ({"target_modules": ["o_proj"]}, "o_proj, and it holds no A and B"),
+    "endless": ({"target_modules": "(.*)*(.*)*(.*)*!"}, "takes more than 3 s"),
+    "no expression": ({"target_modules": "(q_proj"}, "not a valid regular expression"),
+    "a layer as target": ({"target_modules": ["mlp"]}, "where qwenkit has no LoRA"),
     "pissa": ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa'"),
     "of tomorrow": ({"use_tomorrow": True}, "use_tomorrow is True"),
     "no alpha": ({"lora_alpha": None}, "alpha is None; it must be a number"),

@@ -1,0 +1,219 @@
+"""What adapter_config.json says: which layers have LoRA, of what rank, and how strongly it counts.
+
+PEFT's rules, as in its `check_target_module_exists` and `get_pattern_key`, so that the same file
+gives the same logits here and there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from qwenkit.errors import CheckpointError, InputError
+from qwenkit.files import shown
+from qwenkit.lora._regex import matches
+from qwenkit.lora.layers import TARGETS, LoRALinear, check_strength
+
+DEFAULT_TARGETS = ("q_proj", "v_proj")  # PEFT's for Qwen2, where a config names none
+_MANY = 16_777_216  # 2^24: no rank comes near it
+# Keys that leave the logits as they are, or that are read below.
+_READ = {
+    "peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "init_lora_weights", "bias",
+    "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern",
+    "alpha_pattern", "modules_to_save", "fan_in_fan_out",
+    "auto_mapping", "base_model_name_or_path", "revision", "peft_version", "task_type",
+    "inference_mode", "megatron_core", "eva_config", "qalora_group_size", "runtime_config",
+    "ensure_weight_tying",
+}  # fmt: skip
+# Initializations that leave the model's own weights as they are; PiSSA and others change them.
+_INITIALIZATIONS = ("gaussian", "eva", "orthogonal")
+
+
+class Strength(NamedTuple):
+    """A layer's rank, its alpha, and the factor of B A that follows from both."""
+
+    rank: int
+    alpha: float
+    scaling: float
+
+
+def check_config(config: dict[str, Any]) -> None:
+    """Refuse a config that asks for more than plain LoRA, or values of a wrong type.
+
+    Raises:
+        CheckpointError: one line that names the key.
+    """
+    if config.get("peft_type") != "LORA":
+        raise CheckpointError(f"peft_type is {_value(config, 'peft_type')}; only LORA is read")
+    more = sorted(key for key, value in config.items() if key not in _READ and _active(value))
+    if config.get("bias", "none") not in ("none", "all", "lora_only"):
+        more.append("bias")
+    start = config.get("init_lora_weights")
+    if not (start is None or start is True or start is False or start in _INITIALIZATIONS):
+        more.append("init_lora_weights")
+    if more:
+        raise CheckpointError(
+            f"{shown(more[0])[1:-1]} is {_value(config, more[0])}, which plain LoRA does not have; "
+            "the logits would be wrong without it. PEFT can load this adapter, and merge it into "
+            "its model"
+        )
+    _require(config.get("use_rslora") in (None, True, False), config, "use_rslora", "true or false")
+    rank = config.get("r", 8)
+    _require(_is_rank(rank), config, "r", "an integer of at least 1")
+    for key in ("rank_pattern", "alpha_pattern"):
+        _require(isinstance(config.get(key) or {}, dict), config, key, "an object of name: number")
+    ranks = (config.get("rank_pattern") or {}).values()
+    _require(all(map(_is_rank, ranks)), config, "rank_pattern", "an object of name: integer")
+    try:
+        for alpha in (config.get("lora_alpha", 8), *(config.get("alpha_pattern") or {}).values()):
+            check_strength(alpha, config.get("lora_dropout", 0.0))
+    except InputError as error:
+        raise CheckpointError(str(error)) from None
+    _check_names(config)
+
+
+def _check_names(config: dict[str, Any]) -> None:
+    """Refuse names of modules and layers that PEFT does not take either."""
+    for key in ("target_modules", "exclude_modules", "layers_pattern", "modules_to_save"):
+        value = config.get(key)
+        fits = value is None or _all_of(str, value) or (
+            isinstance(value, str) and key != "modules_to_save"
+        )  # fmt: skip
+        _require(fits, config, key, "a list of names")
+    layers = config.get("layers_to_transform")
+    fits = layers is None or type(layers) is int or _all_of(int, layers)
+    _require(fits, config, "layers_to_transform", "a list of layer numbers")
+    for key in ("layers_to_transform", "layers_pattern"):
+        if isinstance(config.get("target_modules"), str) and config.get(key) is not None:
+            raise CheckpointError(f"{key} needs target_modules to be a list, not one expression")
+    if config.get("layers_pattern") and layers is None:
+        raise CheckpointError("layers_pattern says nothing without layers_to_transform")
+
+
+def named_layers(config: dict[str, Any], model: nn.Module) -> dict[str, Strength]:
+    """Return the layers that a checked config names, with the strength of each.
+
+    Raises:
+        CheckpointError: it names none, or what is not a matrix; or an expression is not valid.
+    """
+    names = _module_names(model)
+    named = _targeted(config, names)
+    wrong = [name for name in named if name.rpartition(".")[2] not in TARGETS]
+    if wrong:
+        raise CheckpointError(
+            f"target_modules names {wrong[0]}, where qwenkit has no LoRA; it has it for "
+            f"{', '.join(TARGETS)}"
+        )
+    if not named:
+        raise CheckpointError(
+            f"target_modules is {_value(config, 'target_modules')}, which with the config's other "
+            "keys names no layer of this model"
+        )
+    ranks = _patterned(config, "rank_pattern", named, config.get("r", 8))
+    alphas = _patterned(config, "alpha_pattern", named, config.get("lora_alpha", 8))
+    root = math.sqrt if config.get("use_rslora") else float
+    return {
+        name: Strength(rank, alpha, alpha / root(rank))
+        for name, rank, alpha in zip(named, ranks, alphas, strict=True)
+    }
+
+
+def saved_modules(config: dict[str, Any], model: nn.Module) -> list[str]:
+    """Return the model's modules whose whole weights the adapter must hold."""
+    wanted = tuple(config.get("modules_to_save") or ())
+    return [name for name in _module_names(model) if name.endswith(wanted)]
+
+
+def _module_names(model: nn.Module) -> list[str]:
+    """Return the names of all modules but LoRA's own."""
+    inner = tuple(f"{n}." for n, part in model.named_modules() if isinstance(part, LoRALinear))
+    return [name for name, _ in model.named_modules() if name and not name.startswith(inner)]
+
+
+def _targeted(config: dict[str, Any], names: list[str]) -> list[str]:
+    """Return the names that target_modules picks and nothing excludes."""
+    rows = _match(config, "modules_to_save", r"(^|.*\.){}($|\..*)", names)
+    excluded = config.get("exclude_modules") or ()
+    if isinstance(excluded, str):
+        rows += _match(config, "exclude_modules", "{}", names, whole=True)
+    out = {name for row in rows for name in row}
+    names = [name for name in names if name not in out and not _ends(name, excluded)]
+    targets = config.get("target_modules")
+    if isinstance(targets, str):
+        if targets.lower() == "all-linear":
+            return [n for n in names if n.rpartition(".")[2] in TARGETS and n != "lm_head"]
+        return [n for row in _match(config, "target_modules", "{}", names, True) for n in row]
+    targets = DEFAULT_TARGETS if targets is None else targets
+    picked = {name for name in names if _ends(name, targets)}
+    layers = config.get("layers_to_transform")
+    if layers is not None and layers != []:  # it holds for the ends of names, not for whole ones
+        wanted = [layers] if isinstance(layers, int) else layers
+        picked &= {name for name, index in _layer_numbers(config, names).items() if index in wanted}
+    return [name for name in names if name in targets or name in picked]
+
+
+def _ends(name: str, ends: Sequence[str]) -> bool:
+    """Tell whether a name is one of a list, or ends in one; one expression is no list."""
+    return not isinstance(ends, str) and f".{name}".endswith(tuple(f".{end}" for end in ends))
+
+
+def _layer_numbers(config: dict[str, Any], names: list[str]) -> dict[str, int]:
+    """Return the number of the layer that each module is in."""
+    if config.get("layers_pattern"):
+        rows = _match(config, "layers_pattern", r"(?:^|.*?\.){}\.(?P<idx>\d+)\.", names)
+    else:
+        found = matches(r".*?\.[^.]*\.(?P<idx>\d+)\.", [""], names)[0]
+        rows = [{name: index for name, index in zip(names, found, strict=True) if index}]
+    return {name: int(index) for row in reversed(rows) for name, index in row.items()}
+
+
+def _patterned(config: dict[str, Any], key: str, names: list[str], default: Any) -> list[Any]:
+    """Return each name's value: that of the first pattern which its end matches."""
+    values = list((config.get(key) or {}).values())
+    rows = _match(config, key, r"(.*\.)?({})$", names)
+    pairs = list(zip(rows, values, strict=True))
+    return [next((value for row, value in pairs if name in row), default) for name in names]
+
+
+def _match(
+    config: dict[str, Any], key: str, template: str, names: list[str], whole: bool = False
+) -> list[dict[str, str]]:
+    """Return, for each pattern of a key, the names it matches, with the group "idx" of each."""
+    patterns = config.get(key) or ()
+    try:
+        listed = [patterns] if isinstance(patterns, str) else list(patterns)
+        found = matches(template, listed, names, whole)
+    except ValueError as error:
+        raise CheckpointError(f"{key} is {_value(config, key)}: {error}") from None
+    return [
+        {name: group for name, group in zip(names, row, strict=True) if group is not None}
+        for row in found
+    ]
+
+
+def _active(value: object) -> bool:
+    """Tell whether a key that is not known here may change the logits.
+
+    In PEFT a feature is off with None, False or nothing in it; numbers and texts only tune it.
+    """
+    return value is True or (isinstance(value, (list, dict)) and bool(value))
+
+
+def _is_rank(value: object) -> bool:
+    return type(value) is int and 1 <= value < _MANY
+
+
+def _all_of(kind: type, value: object) -> bool:
+    return isinstance(value, Sequence) and all(type(one) is kind for one in value)
+
+
+def _require(fits: bool, config: dict[str, Any], key: str, rule: str) -> None:
+    if not fits:
+        raise CheckpointError(f"{key} is {_value(config, key)}; it must be {rule}")
+
+
+def _value(config: dict[str, Any], key: str) -> str:
+    return shown(config.get(key), 100)
