@@ -154,7 +154,7 @@ def _unlike(
 
 def _weights(model: QwenForCausalLM) -> dict[str, Tensor]:
     """Return the model's own weights by name, a tied head's too."""
-    own = {n: p for n, p in model.named_parameters() if ".lora_" not in n}
+    own: dict[str, Tensor] = {n: p for n, p in model.named_parameters() if ".lora_" not in n}
     if model.lm_head is None:
         own["lm_head.weight"] = model.model.embed_tokens.weight
     return own

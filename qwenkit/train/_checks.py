@@ -17,7 +17,7 @@ def require(fits: bool, name: str, value: object, rule: str) -> None:
 
 def is_number(value: object) -> bool:
     """Tell whether a value is a finite float, or an integer that a float can hold."""
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # type: ignore[operator]
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
 
 
 def at_least(low: int, **values: float) -> None:

@@ -168,8 +168,10 @@ class SaveTraining(Callback):
 @contextmanager
 def _damage_named(folder: Path) -> Iterator[None]:
     """Turn whatever a damaged checkpoint leads to into one error that names its folder."""
-    damage = (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, MemoryError)
-    damage += (OverflowError, AttributeError)
+    damage = (
+        OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, MemoryError,
+        OverflowError, AttributeError,
+    )  # fmt: skip
     try:
         yield
     except damage as error:

@@ -99,11 +99,13 @@ def make_optimizer(
             "is learned; load the model in float32, or set master_weights=True to train float32 "
             f"copies of the {dtype} weights"
         )
-    masters = {weight: weight.detach().float().requires_grad_() for weight in half}
-    trained = [masters.get(parameter, parameter) for parameter in trained]
+    masters: dict[Tensor, Tensor] = {
+        weight: weight.detach().float().requires_grad_() for weight in half
+    }
+    stepped_ones = [masters.get(parameter, parameter) for parameter in trained]
     groups = [
-        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": float(weight_decay)},
-        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p in stepped_ones if p.dim() >= 2], "weight_decay": float(weight_decay)},
+        {"params": [p for p in stepped_ones if p.dim() < 2], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     rates = float(betas[0]), float(betas[1])  # torch refuses 0 for 0.0
