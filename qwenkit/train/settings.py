@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from qwenkit.device import DTYPES
 from qwenkit.errors import ConfigError, InputError
+from qwenkit.files import few, printable
 from qwenkit.tokenizer.bpe import SMALLEST
 from qwenkit.train._checks import at_least, check_types, one_of, require
 from qwenkit.train.schedules import KINDS, Schedule
@@ -183,7 +184,11 @@ class Recipe:
             "missing": [name for name in ("model", "training") if name not in found],
             "not a table": [name for name, value in found.items() if not isinstance(value, dict)],
         }
-        wrong = [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
+        wrong = [
+            f"{kind}: {few(printable(one, 60) for one in names)}"
+            for kind, names in kinds.items()
+            if names
+        ]
         if wrong:
             expected = "a recipe has the tables [model], [data] and [training]"
             raise ConfigError(f"{path}: {expected}; {'; '.join(wrong)}")
@@ -203,7 +208,7 @@ def _build(kind: Any, values: dict[str, Any], table: str) -> Any:
     unknown = sorted(values.keys() - names)
     if unknown:
         raise ConfigError(
-            f"{table}: unknown: {', '.join(unknown)}; known: {', '.join(sorted(names))}"
+            f"{table}: unknown: {few(printable(one, 60) for one in unknown)}; known: {', '.join(sorted(names))}"
         )
     if kind is TrainingSettings and "steps" not in values:
         raise ConfigError(f"{table} needs steps")

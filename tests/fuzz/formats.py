@@ -403,7 +403,7 @@ def same_training(folder: Path, ours: Any) -> str | None:
     if place != (state["step"], state["tokens"], state["position"]):
         return "another position"
     kept = state["callbacks"]
-    same = "EarlyStop" not in kept or kept["EarlyStop"] == callbacks[1]
+    same = "EarlyStop" not in kept or callbacks[1]["best"] == float(kept["EarlyStop"]["best"])
     return None if same else "another state of a callback"
 
 

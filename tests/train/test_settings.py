@@ -63,6 +63,7 @@ def test_every_key_is_read(tmp_path):
 
 
 TRAINING = [
+    (f"{'x' * 3000} = 1", r"\[training\]: unknown: x{60}\.\.\.; known"),
     ("lr = 0.1", r"\[training\]: unknown: lr; known: accumulate, .*steps"),
     ("context = 8", r"\[training\]: unknown: context"),
     ("seed = '1'", "training.seed is '1'; it must be an integer"),
