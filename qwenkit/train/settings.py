@@ -208,7 +208,8 @@ def _build(kind: Any, values: dict[str, Any], table: str) -> Any:
     unknown = sorted(values.keys() - names)
     if unknown:
         raise ConfigError(
-            f"{table}: unknown: {few(printable(one, 60) for one in unknown)}; known: {', '.join(sorted(names))}"
+            f"{table}: unknown: {few(printable(one, 60) for one in unknown)}; known: "
+            f"{', '.join(sorted(names))}"
         )
     if kind is TrainingSettings and "steps" not in values:
         raise ConfigError(f"{table} needs steps")
