@@ -1,14 +1,8 @@
 """LoRA: a small trained update to frozen weights, and its files."""
 
 from qwenkit.lora.adapter import load_adapter, read_adapter, save_adapter
-from qwenkit.lora.layers import (
-    LoRALinear,
-    add_lora,
-    lora_layers,
-    merge_lora,
-    remove_lora,
-    unmerge_lora,
-)
+from qwenkit.lora.layers import LoRALinear
+from qwenkit.lora.models import add_lora, lora_layers, merge_lora, remove_lora, unmerge_lora
 
 __all__ = [
     "LoRALinear",

@@ -12,23 +12,12 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from qwenkit.errors import CheckpointError, InputError, shown
+from qwenkit.errors import CheckpointError
+from qwenkit.lora._keys import value_of
 from qwenkit.lora._regex import matches
-from qwenkit.lora.layers import TARGETS, LoRALinear, check_strength
+from qwenkit.lora.layers import TARGETS, LoRALinear
 
 DEFAULT_TARGETS = ("q_proj", "v_proj")  # PEFT's for Qwen2, where a config names none
-_MANY = 16_777_216  # 2^24: no rank comes near it
-# Keys that leave the logits as they are, or that are read below.
-_READ = {
-    "peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "init_lora_weights", "bias",
-    "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern",
-    "alpha_pattern", "modules_to_save", "fan_in_fan_out",
-    "auto_mapping", "base_model_name_or_path", "revision", "peft_version", "task_type",
-    "inference_mode", "megatron_core", "eva_config", "qalora_group_size", "runtime_config",
-    "ensure_weight_tying",
-}  # fmt: skip
-# Initializations that leave the model's own weights as they are; PiSSA and others change them.
-_INITIALIZATIONS = ("gaussian", "eva", "orthogonal")
 
 
 class Strength(NamedTuple):
@@ -38,58 +27,10 @@ class Strength(NamedTuple):
     alpha: float
     scaling: float
 
-
-def check_config(config: dict[str, Any]) -> None:
-    """Refuse a config that asks for more than plain LoRA, or values of a wrong type.
-
-    Raises:
-        CheckpointError: one line that names the key.
-    """
-    if config.get("peft_type") != "LORA":
-        raise CheckpointError(f"peft_type is {_value(config, 'peft_type')}; only LORA is read")
-    more = sorted(key for key, value in config.items() if key not in _READ and _active(value))
-    if config.get("bias", "none") not in ("none", "all", "lora_only"):
-        more.append("bias")
-    start = config.get("init_lora_weights")
-    if not (start is None or start is True or start is False or start in _INITIALIZATIONS):
-        more.append("init_lora_weights")
-    if more:
-        raise CheckpointError(
-            f"{shown(more[0])[1:-1]} is {_value(config, more[0])}, which plain LoRA does not have; "
-            "the logits would be wrong without it. PEFT can load this adapter, and merge it into "
-            "its model"
-        )
-    _require(config.get("use_rslora") in (None, True, False), config, "use_rslora", "true or false")
-    rank = config.get("r", 8)
-    _require(_is_rank(rank), config, "r", "an integer of at least 1")
-    for key in ("rank_pattern", "alpha_pattern"):
-        _require(isinstance(config.get(key) or {}, dict), config, key, "an object of name: number")
-    ranks = (config.get("rank_pattern") or {}).values()
-    _require(all(map(_is_rank, ranks)), config, "rank_pattern", "an object of name: integer")
-    try:
-        for alpha in (config.get("lora_alpha", 8), *(config.get("alpha_pattern") or {}).values()):
-            check_strength(alpha, config.get("lora_dropout", 0.0))
-    except InputError as error:
-        raise CheckpointError(str(error)) from None
-    _check_names(config)
-
-
-def _check_names(config: dict[str, Any]) -> None:
-    """Refuse names of modules and layers that PEFT does not take either."""
-    for key in ("target_modules", "exclude_modules", "layers_pattern", "modules_to_save"):
-        value = config.get(key)
-        fits = value is None or _all_of(str, value) or (
-            isinstance(value, str) and key != "modules_to_save"
-        )  # fmt: skip
-        _require(fits, config, key, "a list of names")
-    layers = config.get("layers_to_transform")
-    fits = layers is None or type(layers) is int or _all_of(int, layers)
-    _require(fits, config, "layers_to_transform", "a list of layer numbers")
-    for key in ("layers_to_transform", "layers_pattern"):
-        if isinstance(config.get("target_modules"), str) and config.get(key) is not None:
-            raise CheckpointError(f"{key} needs target_modules to be a list, not one expression")
-    if config.get("layers_pattern") and layers is None:
-        raise CheckpointError("layers_pattern says nothing without layers_to_transform")
+    @classmethod
+    def of(cls, layer: LoRALinear) -> Strength:
+        """Return a layer's own."""
+        return cls(layer.rank, layer.alpha, layer.scaling)
 
 
 def named_layers(config: dict[str, Any], model: nn.Module) -> dict[str, Strength]:
@@ -108,8 +49,8 @@ def named_layers(config: dict[str, Any], model: nn.Module) -> dict[str, Strength
         )
     if not named:
         raise CheckpointError(
-            f"target_modules is {_value(config, 'target_modules')}, which with the config's other "
-            "keys names no layer of this model"
+            f"target_modules is {value_of(config, 'target_modules')}, which with the config's "
+            "other keys names no layer of this model"
         )
     ranks = _patterned(config, "rank_pattern", named, config.get("r", 8))
     alphas = _patterned(config, "alpha_pattern", named, config.get("lora_alpha", 8))
@@ -186,33 +127,8 @@ def _match(
         listed = [patterns] if isinstance(patterns, str) else list(patterns)
         found = matches(template, listed, names, whole)
     except ValueError as error:
-        raise CheckpointError(f"{key} is {_value(config, key)}: {error}") from None
+        raise CheckpointError(f"{key} is {value_of(config, key)}: {error}") from None
     return [
         {name: group for name, group in zip(names, row, strict=True) if group is not None}
         for row in found
     ]
-
-
-def _active(value: object) -> bool:
-    """Tell whether a key that is not known here may change the logits.
-
-    In PEFT a feature is off with None, False or nothing in it; numbers and texts only tune it.
-    """
-    return value is True or (isinstance(value, (list, dict)) and bool(value))
-
-
-def _is_rank(value: object) -> bool:
-    return type(value) is int and 1 <= value < _MANY
-
-
-def _all_of(kind: type, value: object) -> bool:
-    return isinstance(value, Sequence) and all(type(one) is kind for one in value)
-
-
-def _require(fits: bool, config: dict[str, Any], key: str, rule: str) -> None:
-    if not fits:
-        raise CheckpointError(f"{key} is {_value(config, key)}; it must be {rule}")
-
-
-def _value(config: dict[str, Any], key: str) -> str:
-    return shown(config.get(key), 100)

@@ -48,11 +48,10 @@ def read_tensors(
     found: dict[str, Tensor] = {}
     try:
         with safe_open(path, "pt") as file:
-            alpha = (file.metadata() or {}).get("lora_alpha")
-            if alpha not in (None, alpha_text(config.get("lora_alpha", 8))):
-                problem = (
-                    problem or f"its alpha is {alpha}, and {CONFIG} has {config['lora_alpha']}"
-                )
+            want = alpha_text(config.get("lora_alpha", 8))
+            alpha = (file.metadata() or {}).get("lora_alpha", want)
+            if alpha != want:
+                problem = problem or f"its alpha is {alpha}, and {CONFIG} has {want}"
             if not problem:
                 found = {names[n]: file.get_tensor(n).clone() for n in infos if names[n] in parts}
                 for stored in (n for n in infos if names[n] not in parts):

@@ -1,28 +1,29 @@
 """Adapters: the LoRA of a model in files of its own, as PEFT writes and reads them.
 
 `adapter_model.safetensors` has A and B of each layer, a few megabytes where the model has
-format_bytes; `adapter_config.json` says what they are multiplied by.
+gigabytes; `adapter_config.json` says what they are multiplied by.
 """
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from qwenkit.checkpoint import write_tensors
 from qwenkit.errors import CheckpointError, ConfigError, InputError, warn
-from qwenkit.files import read_json_object, saving, settle, write_json
-from qwenkit.lora._peft import Strength, check_config, named_layers
-from qwenkit.lora._tensors import CONFIG, PREFIX, WEIGHTS, AdapterTensors, alpha_text, read_tensors
-from qwenkit.lora.layers import LoadedAdapter, LoRALinear, lora_layers, put_lora
+from qwenkit.files import expanded, read_json_object, saving, settle, write_json
+from qwenkit.lora._keys import check_config
+from qwenkit.lora._peft import named_layers
+from qwenkit.lora._saved import contents
+from qwenkit.lora._tensors import CONFIG, WEIGHTS, AdapterTensors, alpha_text, read_tensors
+from qwenkit.lora.layers import LoadedAdapter, LoRALinear
+from qwenkit.lora.models import lora_layers, put_lora
 from qwenkit.model import QwenForCausalLM
 
-__all__ = ["CONFIG", "PREFIX", "WEIGHTS", "load_adapter", "read_adapter", "save_adapter"]
+__all__ = ["CONFIG", "WEIGHTS", "load_adapter", "named_layers", "read_adapter", "save_adapter"]
 
 
 def save_adapter(model: QwenForCausalLM, folder: str | Path) -> None:
@@ -42,26 +43,7 @@ def save_adapter(model: QwenForCausalLM, folder: str | Path) -> None:
     layers = lora_layers(model)
     if not layers:
         raise InputError("the model has no LoRA to save; save_pretrained saves a whole model")
-    loaded = _loaded(layers)
-    tensors: dict[str, Tensor] = {}
-    for name, layer in layers.items():
-        for part in ("lora_A", "lora_B"):
-            value = layer.get_submodule(part).weight
-            assert isinstance(value, Tensor)
-            if not bool(value.isfinite().all()):
-                raise CheckpointError(
-                    f"{name}.{part} holds values that are not finite; nothing was saved. The "
-                    "learning rate was probably too large"
-                )
-            tensors[f"{name}.{part}.weight"] = value.detach()
-    weights = dict(model.named_parameters())
-    dtypes = loaded.dtypes if loaded else {}
-    for name, dtype in dtypes.items():  # copies of the model's own weights
-        if name not in tensors and ".lora_" not in name:
-            own = weights.get(name, model.model.embed_tokens.weight)  # a tied head's
-            tensors[name] = own.detach().to(dtype)  # they agreed in that dtype
-    stored = {f"{PREFIX}{n}": _as_stored(t, dtypes.get(n)) for n, t in tensors.items()}
-    config = _config(model, layers, loaded)
+    config, stored = contents(model, layers)
     with saving(folder) as save:
         try:
             # The alpha is stored here too, so that files of two adapters cannot pass for one.
@@ -93,11 +75,9 @@ def load_adapter(model: QwenForCausalLM, folder: str | Path, *, trainable: bool 
     def prepare(name: str, layer: LoRALinear) -> None:
         layer.alpha, layer.scaling = found.layers[name].alpha, found.layers[name].scaling
         layer.adapter = loaded
-        with torch.no_grad():
-            layer.lora_A.weight.copy_(found.tensors[f"{name}.lora_A.weight"])
-            layer.lora_B.weight.copy_(found.tensors[f"{name}.lora_B.weight"])
-        layer.lora_A.requires_grad_(trainable)
-        layer.lora_B.requires_grad_(trainable)
+        for part in ("lora_A", "lora_B"):
+            weight = layer.get_parameter(f"{part}.weight").requires_grad_(trainable)
+            weight.detach().copy_(found.tensors[f"{name}.{part}.weight"])
 
     ranks = {name: strength.rank for name, strength in found.layers.items()}
     put_lora(model, ranks, config.get("lora_alpha", 8), config.get("lora_dropout", 0.0), prepare)
@@ -121,7 +101,7 @@ def read_adapter(
 
 
 def _open(folder: str | Path, model: QwenForCausalLM) -> tuple[dict[str, Any], AdapterTensors]:
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     settle(folder)
     _check_folder(folder)
     config = read_json_object(folder / CONFIG)
@@ -154,68 +134,3 @@ def _check_folder(folder: Path) -> None:
         wrong = f"does not exist; name a folder with {CONFIG} and {WEIGHTS}. An adapter on the "
         wrong += "Hub is downloaded first, by huggingface_hub.snapshot_download"
     raise ConfigError(f"{folder} {wrong}")
-
-
-def _loaded(layers: dict[str, LoRALinear]) -> LoadedAdapter | None:
-    """Return what all layers were loaded from; None: not from one adapter."""
-    first = next(iter(layers.values())).adapter
-    return first if all(layer.adapter is first for layer in layers.values()) else None
-
-
-def _as_stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Return a tensor in the dtype that it was read in, unless that would round it."""
-    rounded = value.to(dtype or value.dtype)
-    exact = torch.equal(rounded.to(value.dtype), value)
-    return (rounded if exact else value).cpu().contiguous()
-
-
-def _config(
-    model: QwenForCausalLM, layers: dict[str, LoRALinear], loaded: LoadedAdapter | None
-) -> dict[str, Any]:
-    """Return what PEFT must know about these layers: the loaded config if it still says that."""
-    before = loaded.config if loaded else {}
-    wanted = {name: Strength(one.rank, one.alpha, one.scaling) for name, one in layers.items()}
-    dropout = next(iter(layers.values())).dropout.p
-    if loaded and before.get("lora_dropout", 0.0) == dropout:
-        if named_layers(before, model) == wanted:
-            return before
-    return {**_origin(), **before, **_strengths(model, layers), "lora_dropout": dropout}
-
-
-def _origin() -> dict[str, Any]:
-    """Return the keys of an adapter that was made here and that no layer decides."""
-    return {
-        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": None,
-        "inference_mode": True, "bias": "none", "fan_in_fan_out": False, "init_lora_weights": True,
-    }  # fmt: skip
-
-
-def _strengths(model: QwenForCausalLM, layers: dict[str, LoRALinear]) -> dict[str, Any]:
-    """Return the keys that name these layers, their ranks and their strengths."""
-    kinds = {name.rpartition(".")[2] for name in layers}
-    of_a_kind = {n for n, _ in model.named_modules() if n.rpartition(".")[2] in kinds}
-    plain = all(_is(one.scaling, one.alpha / one.rank) for one in layers.values())
-    roots = all(_is(one.scaling, one.alpha / math.sqrt(one.rank)) for one in layers.values())
-    root = math.sqrt if roots and not plain else float
-    # An alpha that gives the scaling, whatever it was set to.
-    alphas = {
-        name: one.alpha if plain or roots else one.scaling * one.rank
-        for name, one in layers.items()
-    }
-    first = next(iter(layers))
-    rank, alpha = layers[first].rank, alphas[first]
-    return {
-        "r": rank,
-        "lora_alpha": alpha,
-        "use_rslora": root is math.sqrt,
-        "target_modules": sorted(kinds if of_a_kind == layers.keys() else layers),
-        "exclude_modules": None,
-        "layers_to_transform": None,
-        "layers_pattern": None,
-        "rank_pattern": {name: one.rank for name, one in layers.items() if one.rank != rank},
-        "alpha_pattern": {name: value for name, value in alphas.items() if value != alpha},
-    }
-
-
-def _is(scaling: float, formula: float) -> bool:
-    return math.isclose(scaling, formula, rel_tol=1e-12)

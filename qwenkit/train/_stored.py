@@ -3,6 +3,7 @@
 Raises CheckpointError or ConfigError where files are damaged or cannot be written.
 """
 
+import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from qwenkit.errors import CheckpointError, TrainingError
 from qwenkit.files import read_json_object, write_json
 from qwenkit.lora import lora_layers, read_adapter, save_adapter
 from qwenkit.lora.adapter import CONFIG as ADAPTER
+from qwenkit.lora.adapter import named_layers
 from qwenkit.model import QwenForCausalLM
 from qwenkit.train.loop import Trainer
 from qwenkit.train.optimizer import stepped
@@ -48,11 +50,13 @@ def read_weights(folder: Path, model: QwenForCausalLM) -> tuple[dict[str, Tensor
             return {}, ["the model's config differs"]
         return checkpoint.load(torch.float32, model.device), []
     config, tensors = read_adapter(folder, model)
+    before = named_layers(config, model)
     state = model.state_dict()
     present = {name: value.shape for name, value in state.items() if ".lora_" in name}
-    alphas = {layer.alpha for layer in layers.values()}
     different = []
-    if {n: t.shape for n, t in tensors.items()} != present or alphas != {config["lora_alpha"]}:
+    if {n: t.shape for n, t in tensors.items()} != present or not all(
+        math.isclose(layer.scaling, before[name].scaling) for name, layer in layers.items()
+    ):
         different.append("its LoRA has other targets, another rank or another alpha")
     if read_json_object(folder / _BASE).get("checksum") != _frozen_checksum(model):
         different.append("its LoRA belongs to other frozen weights")

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from qwenkit.errors import SourceError
+from qwenkit.files import expanded
 
 _STDLIB = "stdlib"  # names the standard library of the running Python
 
@@ -47,7 +48,7 @@ def read_documents(
     Raises:
         SourceError: no such folder, no such file, or one that cannot be read or is not UTF-8.
     """
-    root = Path(sysconfig.get_path("stdlib")) if folder == _STDLIB else Path(folder).expanduser()
+    root = Path(sysconfig.get_path("stdlib")) if folder == _STDLIB else expanded(folder)
     if not root.is_dir():
         raise SourceError(f"{root} is not a folder; name one that holds the text to train on")
     documents = []

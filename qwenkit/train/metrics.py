@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit.errors import SourceError, shown
-from qwenkit.files import clear_leftovers, replacing
+from qwenkit.files import clear_leftovers, expanded, replacing
 from qwenkit.train._checks import is_number
 from qwenkit.train._stored import writing
 from qwenkit.train.loop import Callback, Metrics, Trainer
@@ -83,7 +83,7 @@ def read_metrics(path: str | Path) -> dict[str, list[float]]:
     Raises:
         SourceError: no such file, or one that is not a table of numbers.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file, restval=""))

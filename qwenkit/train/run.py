@@ -17,7 +17,7 @@ from types import FrameType
 from qwenkit.config import QwenConfig
 from qwenkit.device import DTYPES, free_memory
 from qwenkit.errors import CheckpointError, ConfigError, MemoryForecastError, SourceError
-from qwenkit.files import clear_leftovers, format_bytes
+from qwenkit.files import clear_leftovers, expanded, format_bytes
 from qwenkit.model import QwenForCausalLM
 from qwenkit.pretrained import accelerate, forecast, trusted_device
 from qwenkit.progress import stage
@@ -57,7 +57,7 @@ def train(
         CheckpointError: nothing to resume, a training already there, or writing fails.
         TrainingError: the loss is NaN or infinite, or the checkpoint is another training's.
     """
-    out, path = Path(out).expanduser(), Path(recipe).expanduser()
+    out, path = expanded(out), expanded(recipe)
     steps = Recipe.from_file(path)
     there = bool(checkpoints(out / "checkpoints"))
     if there != resume:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from qwenkit.device import DTYPES
 from qwenkit.errors import ConfigError, InputError, few, printable
+from qwenkit.files import expanded
 from qwenkit.tokenizer.bpe import SMALLEST
 from qwenkit.train._checks import at_least, check_types, one_of, require
 from qwenkit.train.schedules import KINDS, Schedule
@@ -169,7 +170,7 @@ class Recipe:
         Raises:
             ConfigError: no such file, invalid TOML, or keys or values that a recipe cannot have.
         """
-        path = Path(path).expanduser()
+        path = expanded(path)
         try:
             found = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import qwenkit as qk
 from qwenkit.checkpoint import _saving as saving
 from qwenkit.errors import CheckpointError, ConfigError, InputError
-from qwenkit.lora import adapter, lora_layers
+from qwenkit.lora import _regex, adapter, lora_layers
 from qwenkit.lora.adapter import CONFIG, WEIGHTS
 
 TEXT = ids(2, 9)
@@ -142,7 +142,6 @@ CONFIGS = {
     "ranks of text": ({"rank_pattern": {"q_proj": "3"}}, "rank_pattern is"),
     "a list as rank": ({"r": [2]}, "r is [2]; it must be an integer"),
     "other modules": ({"target_modules": ["o_proj"]}, "o_proj, and it holds no A and B"),
-    "endless": ({"target_modules": "(.*)*(.*)*(.*)*!"}, "takes more than 3 s"),
     "no expression": ({"target_modules": "(q_proj"}, "not a valid regular expression"),
     "a layer as target": ({"target_modules": ["mlp"]}, "where qwenkit has no LoRA"),
     "pissa": ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa'"),
@@ -167,6 +166,20 @@ def test_a_config_that_asks_for_more_or_makes_no_sense_is_refused(saved, change,
     config = json.loads((saved / CONFIG).read_text())
     (saved / CONFIG).write_text(json.dumps({**config, **change}))
     refused(saved, words)
+
+
+def test_an_expression_that_takes_too_long_is_refused_and_only_expressions_need_a_process(
+    saved, monkeypatch
+):
+    config = json.loads((saved / CONFIG).read_text())
+    monkeypatch.setattr(_regex, "_SECONDS", 0.2)
+    (saved / CONFIG).write_text(json.dumps({**config, "target_modules": "(.*)*(.*)*(.*)*!"}))
+    refused(saved, "matching it takes more than 0.2 s")
+    names = {"target_modules": ["q_proj", "model.layers.0.self_attn.v_proj", "v_proj"]}
+    alphas = {"exclude_modules": ["lm_head"], "alpha_pattern": {"layers.0.self_attn.v_proj": 4}}
+    (saved / CONFIG).write_text(json.dumps({**config, **names, **alphas}))
+    monkeypatch.setattr(_regex.subprocess, "run", mock.Mock(side_effect=AssertionError))
+    qk.load_adapter(tiny(), saved)
 
 
 Q = "base_model.model.model.layers.0.self_attn.q_proj"

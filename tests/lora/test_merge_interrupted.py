@@ -1,39 +1,19 @@
 """Merging under Ctrl-C or without memory: at every line the model is merged or it is not."""
 
-import sys
+import itertools
 from unittest import mock
 
 import pytest
 import torch
+from interruptions import interrupted
 from learned import learned
 from reference import ids, relative_error, tiny
 
 import qwenkit as qk
 from qwenkit.errors import InputError
-from qwenkit.lora import LoRALinear, layers, lora_layers
+from qwenkit.lora import LoRALinear, lora_layers
 
 TEXT = ids(1, 6)
-
-
-def at_line(work, number):
-    """Do the work; before the given line of layers.py raise KeyboardInterrupt; return the lines."""
-    seen = 0
-
-    def trace(frame, event, _):
-        nonlocal seen
-        if frame.f_code.co_filename != layers.__file__:
-            return None
-        seen += event == "line"
-        if event == "line" and seen == number:
-            raise KeyboardInterrupt
-        return trace
-
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(None)
-    return seen
 
 
 def with_lora():
@@ -49,20 +29,43 @@ def test_interrupted_at_every_line_the_logits_and_the_next_calls_are_right(merge
     first, then = (qk.merge_lora, qk.unmerge_lora)[:: 1 if merge else -1]
     if not merge:
         qk.merge_lora(model)
-    lines = at_line(lambda: first(model), -1)
-    assert lines > 20
-    for number in range(1, lines + 1):
+    for number in itertools.count(1):
         then(model)
-        with pytest.raises(KeyboardInterrupt):
-            at_line(lambda: first(model), number)
+        if not interrupted(lambda: first(model), number):
+            break
         assert relative_error(model(TEXT), separate) < 1e-5
         assert len({part.merged for part in lora_layers(model).values()}) == 1
         first(model)
         assert all(part.merged == merge for part in lora_layers(model).values())
         assert all(p.lora_A.weight.requires_grad != merge for p in lora_layers(model).values())
         assert relative_error(model(TEXT), separate) < 1e-5
+    assert number > 20
+    assert torch.is_grad_enabled()
     qk.unmerge_lora(model)
     assert torch.equal(model(TEXT), separate)
+
+
+def frozen(model):
+    return [name for name, weight in model.named_parameters() if not weight.requires_grad]
+
+
+def test_interrupted_while_lora_is_added_or_loaded_the_model_is_as_it_was(tmp_path):
+    qk.save_adapter(with_lora(), tmp_path)
+    model = tiny(num_hidden_layers=1)
+    model.requires_grad_(True).model.norm.requires_grad_(False)
+    parts, before, plain = dict(model.named_modules()), frozen(model), model(TEXT)
+    for action in (lambda: qk.add_lora(model, rank=2), lambda: qk.load_adapter(model, tmp_path)):
+        for number in itertools.count(1, 17):
+            if not interrupted(action, number):
+                break
+            assert dict(model.named_modules()) == parts
+            assert frozen(model) == before
+            assert torch.equal(model(TEXT), plain)
+        assert number > 60
+        assert len(lora_layers(model)) == 2
+        qk.remove_lora(model)
+        model.requires_grad_(True).model.norm.requires_grad_(False)
+        parts = dict(model.named_modules())
 
 
 def test_without_memory_nothing_is_merged():

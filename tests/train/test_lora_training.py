@@ -1,6 +1,7 @@
 """Training LoRA: a resumed training equals an uninterrupted one, and stores only the adapter."""
 
 import copy
+import json
 
 import pytest
 import small
@@ -46,6 +47,32 @@ def test_a_resumed_training_equals_an_uninterrupted_one_and_keeps_the_adapter(tm
     qk.load_adapter(best, tmp_path / "whole" / "model")
     found = min(row[5].loss for row in rows if row[5])
     assert held_out_loss(best.eval()).loss == pytest.approx(found, rel=1e-6)
+
+
+PATTERNS = {"alpha_pattern": {"q_proj": 5, "v_proj": 2.1}, "use_rslora": True}
+
+
+def test_a_training_begun_from_an_adapter_of_several_alphas_is_resumed(tmp_path):
+    qk.save_adapter(lora_model(), tmp_path / "start")
+    config = tmp_path / "start" / "adapter_config.json"
+    plain = json.loads(config.read_text())
+
+    def begun(**changes):
+        config.write_text(json.dumps({**plain, **PATTERNS, **changes}))
+        model = small_model()
+        qk.load_adapter(model, tmp_path / "start", trainable=True)
+        return small_trainer(model=model)
+
+    trainer = begun()
+    trainer.train_step()
+    save_training(tmp_path / "saved", trainer)
+    want, then = trainer.train_step().loss, begun()
+    assert load_training(tmp_path / "saved", then) == 1
+    assert then.train_step().loss == want
+    assert small.same_weights(then.model, trainer.model)
+    for changes in ({"alpha_pattern": {"q_proj": 5}}, {"use_rslora": False}):
+        with pytest.raises(TrainingError, match="another alpha"):
+            load_training(tmp_path / "saved", begun(**changes))
 
 
 def test_a_checkpoint_holds_the_adapter_and_not_the_frozen_weights(tmp_path):
