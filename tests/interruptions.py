@@ -1,5 +1,6 @@
-"""Ctrl-C at a chosen line of the package."""
+"""Ctrl-C at a chosen line of the package; a kill or a fault at a chosen change of the disk."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -30,3 +31,32 @@ def interrupted(action, at):
     finally:
         sys.settrace(before)
     return False
+
+
+class Killed(BaseException):
+    """Stands for a process that ends here: nothing after it runs, not even the clean-up."""
+
+
+CHANGES = [(Path, "write_text"), (Path, "mkdir"), (Path, "rename"), (Path, "replace"),
+           (Path, "unlink"), (shutil, "rmtree")]  # fmt: skip
+
+
+def failing_at(count, monkeypatch, error, *more):
+    """Let the first `count` changes of the disk happen, and raise an error at all later ones.
+
+    `more` are pairs of where and name: what counts as a change too.
+    """
+    done = 0
+
+    def counted(change):
+        def step(*args, **options):
+            nonlocal done
+            if done == count:
+                raise error
+            done += 1
+            return change(*args, **options)
+
+        return step
+
+    for where, name in (*CHANGES, *more):
+        monkeypatch.setattr(where, name, counted(getattr(where, name)))

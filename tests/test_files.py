@@ -6,6 +6,7 @@ import threading
 from contextlib import suppress
 
 import pytest
+from interruptions import Killed, failing_at
 
 import qwenkit as qk
 from qwenkit import files
@@ -78,32 +79,6 @@ def folder(tmp_path):
     return tmp_path
 
 
-class Killed(BaseException):
-    """Stands for a process that ends here: nothing after it runs, not even the clean-up."""
-
-
-STEPS = ["write_text", "mkdir", "rename", "replace", "unlink"]
-
-
-def killed_at(count, monkeypatch):
-    """Let the first `count` changes of the disk happen, and no later one."""
-    done = 0
-
-    def counted(change):
-        def step(*args, **options):
-            nonlocal done
-            if done == count:
-                raise Killed
-            done += 1
-            return change(*args, **options)
-
-        return step
-
-    for name in STEPS:
-        monkeypatch.setattr(files.Path, name, counted(getattr(files.Path, name)))
-    monkeypatch.setattr(files.shutil, "rmtree", counted(files.shutil.rmtree))
-
-
 def test_a_save_killed_at_any_step_is_the_old_folder_or_the_new_one(tmp_path, monkeypatch):
     outcomes = []
     for count in range(22):
@@ -112,7 +87,7 @@ def test_a_save_killed_at_any_step_is_the_old_folder_or_the_new_one(tmp_path, mo
         for name, text in OLD.items():
             (folder / name).write_text(text)
         with monkeypatch.context() as patched, suppress(Killed):
-            killed_at(count, patched)
+            failing_at(count, patched, Killed)
             save_new(folder)
         settle(folder)
         outcomes.append({n: text for n, text in contents(folder).items() if ".tmp/" not in n})

@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from torch import Tensor
 
 from qwenkit.checkpoint import write_tensors
@@ -45,12 +44,9 @@ def save_adapter(model: QwenForCausalLM, folder: str | Path) -> None:
         raise InputError("the model has no LoRA to save; save_pretrained saves a whole model")
     config, stored = contents(model, layers)
     with saving(folder) as save:
-        try:
-            # The alpha is stored here too, so that files of two adapters cannot pass for one.
-            alpha = alpha_text(config.get("lora_alpha", 8))
-            write_tensors(save.path / WEIGHTS, stored, lora_alpha=alpha)
-        except SafetensorError as error:
-            raise OSError(str(error)) from None
+        # The alpha is stored here too, so that files of two adapters cannot pass for one.
+        alpha = alpha_text(config.get("lora_alpha", 8))
+        write_tensors(save.path / WEIGHTS, stored, lora_alpha=alpha)
         write_json(save.path / CONFIG, config)
 
 
