@@ -3,17 +3,21 @@
 import copy
 import errno
 import functools
+import itertools
 import json
 import operator
 import os
 import re
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import small
 import torch
+from interruptions import Killed, failing_at
 from safetensors.torch import load_file, save_file
 from small import At, Record, content, full, small_batches, small_model, small_trainer, steps_in
 
@@ -181,6 +185,61 @@ def test_a_full_disk_leaves_the_older_checkpoints(tmp_path, monkeypatch, where, 
     assert steps_in(tmp_path) == [2, 3]
 
 
+@pytest.fixture(scope="module")
+def third(tmp_path_factory):
+    """A trainer after step 3, a folder with the first two steps' checkpoints, and all three."""
+    folder, all_three = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("three")
+    trainer = small.trained(SaveTraining(folder), Record(until=2), save_every=1)
+    trainer.train_step()
+    shutil.copytree(folder, all_three, dirs_exist_ok=True)
+    torch.manual_seed(1)  # its state is saved too
+    save_training(all_three, trainer, keep=3)
+    return trainer, folder, all_three
+
+
+MORE = [(os, "fsync"), (os, "replace"), (saving, "save_file"), (Path, "touch"), (Path, "chmod")]
+
+
+@pytest.mark.parametrize("fault", [
+    Killed(), OSError(errno.ENOSPC, "No space left"), OSError(errno.EROFS, "Read-only file system"),
+], ids=["killed", "full", "read-only"])  # fmt: skip
+def test_a_save_that_fails_at_any_change_leaves_whole_ones(tmp_path, third, fault, monkeypatch):
+    trainer, start, all_three = third
+    want, found, failed = content(all_three), [], 0
+    torch.manual_seed(1)
+    while failed == len(found):
+        folder = shutil.copytree(start, tmp_path / str(failed))
+        failed += 1
+        with monkeypatch.context() as patched, suppress(Killed, CheckpointError):
+            failing_at(failed - 1, patched, fault, *MORE)
+            save_training(folder, trainer)
+            failed -= 1
+        found.append(steps_in(folder))
+        clear_leftovers(folder, NAME)
+        assert content(folder).items() <= want.items()
+        assert sorted(path.name for path in folder.iterdir()) == [
+            f"step-{step:06}" for step in found[-1]
+        ]
+    assert failed > 20
+    states = [step for step, _ in itertools.groupby(found)]
+    assert states in ([[1, 2], [1, 2, 3], [2, 3]], [[1, 2], [2, 3]], [[1, 2], [1, 2, 3]])
+
+
+def test_of_two_that_save_a_step_at_once_one_is_whole_and_nothing_is_left(tmp_path):
+    trainers = [small.trained(Record(until=1), model=small_model(seed=seed)) for seed in (1, 2)]
+    for number, trainer in enumerate(trainers):
+        save_training(tmp_path / str(number), trainer)
+
+    def save(trainer):
+        with suppress(CheckpointError):
+            save_training(tmp_path / "both", trainer)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(save, 2 * trainers))
+    assert content(tmp_path / "both") in [content(tmp_path / name) for name in ("0", "1")]
+    assert len(list((tmp_path / "both").iterdir())) == 1
+
+
 def test_a_disk_that_is_really_full_leaves_the_older_checkpoints(tmp_path):
     with small.small_disk(tmp_path / "disk") as disk:
         before = []
@@ -293,11 +352,11 @@ ABSENT = [
 ]  # fmt: skip
 VALUES = {
     **{key: (None, "3", [3], 3.0, True, -1) for key in KEYS},
-    "position.epoch": ("one", -1), "position.index": (-4, 0.5, 10**6),
+    "position.epoch": ("one", -1), "position.index": (-4, 0.5, 10**6, 2**63),
     "callbacks.EarlyStop.best": ("low", float("nan"), float("-inf"), 10**400),
-    "callbacks.EarlyStop.worse": (None, float("inf")),
+    "callbacks.EarlyStop.worse": (None, float("inf"), 2**63, -1, True),
     "callbacks.KeepModel.best": ([1],), "callbacks.KeepModel": ([1],), "callbacks.CsvLog": ("x",),
-    "callbacks.CsvLog.sums": ([1.0, 2.0, 3.0], ["a", "b", "c", "d"], 1.0),
+    "callbacks.CsvLog.sums": ([1.0, 2.0, 3.0], ["a", "b", "c", "d"], 1.0, False, None),
 }  # fmt: skip
 TENSORS = {
     "optimizer without tensors": dict.clear,
