@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qwenkit.errors import InputError
 from qwenkit.tokenizer import Tokenizer
-from qwenkit.train._checks import at_least
+from qwenkit.train._checks import at_least, require
 from qwenkit.train._epoch import make_epoch, pack
 from qwenkit.train.documents import Document
 from qwenkit.train.losses import IGNORE
@@ -55,8 +55,15 @@ class Batches:
     mix: Mix = field(default_factory=Mix)
 
     def __post_init__(self) -> None:
+        for name in ("context", "batch_size", "seed"):
+            value = getattr(self, name)
+            require(isinstance(value, (int, np.integer)), name, value, "an integer")
         at_least(1, context=self.context, batch_size=self.batch_size)
         at_least(0, seed=self.seed)
+        # A token has at least one byte, and a character at most four. Examples of copying have the
+        # context's length, so that too large a one would fill the memory before it is refused.
+        if self.documents and self.context > sum(4 * len(one.text) + 1 for one in self.documents):
+            raise _too_little(0, self.context, self.batch_size)
         self.epoch = -1
         self._open(0)
 
@@ -123,10 +130,7 @@ class Batches:
         # so that a text that is too short is refused now and not after hours.
         windows = max(len(made.plain) - self.context, 0) // (self.context + 1)
         if windows < self.batch_size:
-            raise InputError(
-                f"the text gives {windows} windows of {self.context} tokens, fewer than "
-                f"one batch of {self.batch_size}; take more text or a smaller context or batch"
-            )
+            raise _too_little(windows, self.context, self.batch_size)
         ids, counted = pack(made, self.context + 1, rng)
         order = rng.permutation(len(ids))
         # Last and in one line: interrupted before it, the old epoch is still whole.
@@ -137,3 +141,10 @@ class Batches:
             epoch,
             0,
         )
+
+
+def _too_little(windows: int, context: int, batch_size: int) -> InputError:
+    return InputError(
+        f"the text gives {windows} windows of {context} tokens, fewer than one batch of "
+        f"{batch_size}; take more text or a smaller context or batch"
+    )

@@ -242,8 +242,12 @@ def test_too_little_text_is_refused_at_once_or_never(tmp_path):
 def test_sizes_out_of_range_and_no_documents_are_refused(make, tokenizer, name, value):
     with pytest.raises(InputError, match=f"{name} is {value}; it must be at least"):
         make(**{name: value})
+    with pytest.raises(InputError, match=f"{name} is 2.5; it must be an integer"):
+        make(**{name: 2.5})
     with pytest.raises(InputError, match="there are no documents"):
         batches_of([], tokenizer)
+    with pytest.raises(InputError, match="gives 0 windows of 10000000000000 tokens"):
+        make(context=10**13)  # as long as an example of copying would be
 
 
 def test_the_description_tells_other_batches_apart(make, tokenizer, code, tmp_path):
