@@ -7,6 +7,7 @@ from typing import Any
 
 from qwenkit.errors import ConfigError, few, printable, shown, warn
 
+DTYPES = ("float32", "bfloat16", "float16")
 REQUIRED = (
     "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
     "num_attention_heads", "num_key_value_heads", "max_position_embeddings", "rms_norm_eps",
@@ -21,12 +22,13 @@ _HARMLESS = {
     "torchscript", "tokenizer_class", "prefix", "model_name", "unsloth_fixed", "unsloth_version",
     # older ones of generation, which generation_config.json took over
     "do_sample", "max_length", "temperature", "top_k", "top_p", "repetition_penalty",
+    # Qwen2 reads neither: its file has biases on q, k and v alone, or does not fit
+    "attention_bias", "mlp_bias", "qkv_bias",
 }  # fmt: skip
 # Keys that would change the result, each with the value (besides null) at which it does not.
 _ONLY_WITHOUT_EFFECT = {
     "quantization_config": None, "partial_rotary_factor": 1.0, "use_mrope": False,
-    "attention_bias": True, "mlp_bias": False, "is_encoder_decoder": False,
-    "add_cross_attention": False,
+    "is_encoder_decoder": False, "add_cross_attention": False,
 }  # fmt: skip
 # Our own method: transformers refuses it as unknown, which it must.
 INT8 = {"quant_method": "qwenkit-int8"}
@@ -47,8 +49,11 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"{name} is {shown(part)}; it must be an object or null")
         _merge(values, "rope_theta", part.get("rope_theta"), f"{name}.rope_theta")
     _merge(values, "dtype", values.pop("torch_dtype", None), "torch_dtype")
-    if values.get("dtype", "") is None:
-        del values["dtype"]
+    stored = str(values.get("dtype")).removeprefix("torch.")
+    if stored in DTYPES:
+        values["dtype"] = stored
+    elif values.get("dtype") is None or isinstance(values["dtype"], str):
+        values.pop("dtype", None)  # "auto", or one of a file that says so itself
     given = [_scaling_alone(part) for part in (rope, scaling)]
     if all(given) and given[0] != given[1]:
         raise ConfigError(
@@ -60,7 +65,11 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
         del values["quantization_config"]
         values["quantization"] = "int8"
     eos = values.get("eos_token_id")
-    values["eos_token_id"] = tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,)
+    eos = eos if isinstance(eos, list) else [eos]
+    values["eos_token_id"] = tuple(token for token in eos if not _is_none(token))
+    for name in ("bos_token_id", "pad_token_id"):
+        if _is_none(values.get(name)):
+            values[name] = None
     if values.get("layer_types") is not None:
         if not isinstance(values["layer_types"], list):
             raise ConfigError(f"layer_types is {shown(values['layer_types'])}; it must be a list")
@@ -73,6 +82,11 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
     if missing:
         raise ConfigError(f"missing {', '.join(missing)}; every Qwen2 config.json has these fields")
     return values
+
+
+def _is_none(token: Any) -> bool:
+    """Tell whether there is no such token: older tools write -1."""
+    return token is None or (type(token) is int and token == -1)
 
 
 def _merge(values: dict[str, Any], name: str, other: Any, other_name: str) -> None:

@@ -152,7 +152,8 @@ def add_lora(
             f"targets names {', '.join(missing)}, which this model does not have: its head is tied "
             "to the embedding"
         )
-    largest = max(max(model.get_parameter(f"{name}.weight").shape) for name in names)
+    shapes = model.config.tensor_shapes()
+    largest = max(max(shapes[f"{name}.weight"]) for name in names)
     if rank > largest:
         raise InputError(
             f"rank is {shown(rank)}; the matrices have at most {largest} rows or columns, and no "

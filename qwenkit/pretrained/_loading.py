@@ -157,7 +157,7 @@ def _stop_ids(checkpoint: Checkpoint, generation: dict[str, Any] | None) -> tupl
     An empty list there means that nothing stops it.
     """
     found = (generation or {}).get("eos_token_id")
-    if found is None:
+    if found in (None, -1):  # older tools write -1 for none
         return checkpoint.config.eos_token_id
     ids = found if isinstance(found, list) else [found]
     if not all(type(i) is int and 0 <= i < checkpoint.config.vocab_size for i in ids):
