@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qwenkit.errors import ConfigError, few, printable, shown, warn
@@ -48,12 +48,13 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(part, dict):
             raise ConfigError(f"{name} is {shown(part)}; it must be an object or null")
         _merge(values, "rope_theta", part.get("rope_theta"), f"{name}.rope_theta")
+    for name in ("dtype", "torch_dtype"):
+        if isinstance(values.get(name), str):  # "auto", or one that the weights' file names itself
+            plain = values[name].removeprefix("torch.")
+            values[name] = plain if plain in DTYPES else None
     _merge(values, "dtype", values.pop("torch_dtype", None), "torch_dtype")
-    stored = str(values.get("dtype")).removeprefix("torch.")
-    if stored in DTYPES:
-        values["dtype"] = stored
-    elif values.get("dtype") is None or isinstance(values["dtype"], str):
-        values.pop("dtype", None)  # "auto", or one of a file that says so itself
+    if values.get("dtype", "") is None:
+        del values["dtype"]
     given = [_scaling_alone(part) for part in (rope, scaling)]
     if all(given) and given[0] != given[1]:
         raise ConfigError(
@@ -64,12 +65,7 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
     if values.get("quantization_config") == INT8:
         del values["quantization_config"]
         values["quantization"] = "int8"
-    eos = values.get("eos_token_id")
-    eos = eos if isinstance(eos, list) else [eos]
-    values["eos_token_id"] = tuple(token for token in eos if not _is_none(token))
-    for name in ("bos_token_id", "pad_token_id"):
-        if _is_none(values.get(name)):
-            values[name] = None
+    _read_tokens(values)
     if values.get("layer_types") is not None:
         if not isinstance(values["layer_types"], list):
             raise ConfigError(f"layer_types is {shown(values['layer_types'])}; it must be a list")
@@ -84,9 +80,23 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _is_none(token: Any) -> bool:
-    """Tell whether there is no such token: older tools write -1."""
-    return token is None or (type(token) is int and token == -1)
+def _read_tokens(values: dict[str, Any]) -> None:
+    """Leave out tokens that there are not: -1, as older tools write, and those without a row."""
+    none = [None, -1, *without_row(values)]
+    eos = values.get("eos_token_id")
+    tokens = eos if isinstance(eos, list) else [eos]
+    values["eos_token_id"] = tuple(token for token in tokens if token not in none)
+    for name, those in (("bos_token_id", none), ("pad_token_id", none[:2])):
+        if values.get(name) in those:
+            values[name] = None
+
+
+def without_row(values: Mapping[str, Any]) -> list[int]:
+    """Return eos and bos beyond the vocabulary, as of a tokenizer with more tokens than rows."""
+    eos, size = values.get("eos_token_id"), values.get("vocab_size")
+    tokens = [*(eos if isinstance(eos, list) else [eos]), values.get("bos_token_id")]
+    found = [one for one in tokens if type(one) is int and type(size) is int and one >= size]
+    return list(dict.fromkeys(found))
 
 
 def _merge(values: dict[str, Any], name: str, other: Any, other_name: str) -> None:
@@ -167,3 +177,12 @@ def refuse_or_warn_of_unread(unread: Mapping[str, Any], where: str) -> None:
     if unknown:
         names = few(map(printable, unknown), most=20)
         warn(f"{where}: qwenkit does not know and ignores {names}")
+
+
+def warn_of_tokens(lost: Sequence[int], vocab_size: int, where: str) -> None:
+    """Say that tokens never come, because the model has no row for them."""
+    if lost:
+        warn(
+            f"{where}: bos or eos are the tokens {shown(lost)}, which the vocabulary of "
+            f"{vocab_size} has no row for; they never come"
+        )
