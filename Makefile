@@ -8,6 +8,7 @@ READY := $(VENV)/.installed
 PIP = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 ARGS ?=
 OUT ?= runs/tiny-coder
+N ?= 10000
 
 # With a model chosen by the reader the numbers differ from the stored ones: cells then only have
 # to run (lax). Without, every stored output is compared (strict).
@@ -23,7 +24,7 @@ NEW_ENOUGH := -c "import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit
 	make lab PYTHON=python3.12' % ((sys.executable,) + v))"
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint unit notebooks bench tiny-coder wheel clean
+.PHONY: help lab test lint unit notebooks fuzz bench tiny-coder wheel clean
 
 help:
 	@echo "make lab        open JupyterLab on the first notebook (ARGS=\"--port 8900 --no-browser\")"
@@ -32,6 +33,7 @@ help:
 	@echo "make unit       the tests in tests/, in two processes (WORKERS=4 for more); they run every"
 	@echo "                notebook in JupyterLab and compare its outputs with the stored ones"
 	@echo "make notebooks  only the notebooks, with nbval (with QWENKIT_MODEL: only that every cell runs)"
+	@echo "make fuzz       edits of every kind of file, N=10000 of each (ARGS=\"--seed 1 tokenizer\")"
 	@echo "make bench      times next to transformers'; needs QWENKIT_MODEL"
 	@echo "make tiny-coder train the embedded model again into runs/ (an hour and a half; ARGS=--resume resumes)"
 	@echo "make clean      remove caches and build products (not .venv)"
@@ -63,6 +65,9 @@ unit: $(READY)
 notebooks: $(READY)
 	QWENKIT_QUIET=1 $(PYTEST) --dist loadfile $(NBVAL) --nbval-current-env --nbval-cell-timeout=120 \
 		-p no:cacheprovider notebooks/
+
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/run.py --examples $(N) $(ARGS)
 
 bench: $(READY)
 	$(BIN)/python tests/bench/run.py $(ARGS)

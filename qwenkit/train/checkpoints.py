@@ -97,11 +97,12 @@ def load_training(folder: str | Path, trainer: Trainer) -> int:
         )
     with _damage_named(newest):
         _stored.check_optimizer(trainer, tensors, step)
-        trainer.batches.seek(state["position"])
-        for callback in trainer.callbacks:
-            if (name := type(callback).__name__) in state["callbacks"]:
-                callback.load_state(state["callbacks"][name])
-        torch.set_rng_state(tensors.pop("random_state"))
+        with _put_back_on_error(trainer):
+            trainer.batches.seek(state["position"])
+            for callback in trainer.callbacks:
+                if (name := type(callback).__name__) in state["callbacks"]:
+                    callback.load_state(state["callbacks"][name])
+            torch.set_rng_state(tensors.pop("random_state"))
     trainer.model.load_state_dict(weights, strict=False)  # with LoRA, the adapter alone
     _stored.load_optimizer(trainer, tensors)
     trainer.step, trainer.tokens = step, state["tokens"]
@@ -171,6 +172,19 @@ def _damage_named(folder: Path) -> Iterator[None]:
         raise CheckpointError(
             f"{folder} is damaged ({what}); delete that folder to resume from the one before it"
         ) from None
+
+
+@contextmanager
+def _put_back_on_error(trainer: Trainer) -> Iterator[None]:
+    """Leave position and callbacks as they were where one of them refuses what is stored."""
+    position, states = trainer.batches.position, [one.state() for one in trainer.callbacks]
+    try:
+        yield
+    except BaseException:
+        trainer.batches.seek(position)
+        for callback, state in zip(trainer.callbacks, states, strict=True):
+            callback.load_state(state)
+        raise
 
 
 def _read_state(path: Path, step: int) -> dict[str, Any]:

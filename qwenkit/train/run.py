@@ -15,11 +15,11 @@ from threading import current_thread, main_thread
 from types import FrameType
 
 from qwenkit.config import QwenConfig
-from qwenkit.device import DTYPES
-from qwenkit.errors import CheckpointError, ConfigError, SourceError
-from qwenkit.files import clear_leftovers
+from qwenkit.device import DTYPES, free_memory
+from qwenkit.errors import CheckpointError, ConfigError, MemoryForecastError, SourceError
+from qwenkit.files import clear_leftovers, format_bytes
 from qwenkit.model import QwenForCausalLM
-from qwenkit.pretrained import accelerate, trusted_device
+from qwenkit.pretrained import accelerate, forecast, trusted_device
 from qwenkit.progress import stage
 from qwenkit.tokenizer import Tokenizer, learn_merges, write_tokenizer
 from qwenkit.train._stored import writing
@@ -123,9 +123,26 @@ def _new_model(recipe: Recipe, tokenizer: Tokenizer) -> QwenForCausalLM:
     again = sorted(fixed.keys() & recipe.model.keys())
     if again:
         raise ConfigError(f"[model] sets {', '.join(again)}; that comes from the text")
-    model = QwenForCausalLM(QwenConfig.from_dict({**recipe.model, **fixed}, "[model]"))
+    config = QwenConfig.from_dict({**recipe.model, **fixed}, "[model]")
+    _refuse_what_cannot_fit(config, recipe.data)
+    model = QwenForCausalLM(config)
     init_weights(model, recipe.training.seed)
     return model
+
+
+def _refuse_what_cannot_fit(config: QwenConfig, data: DataSettings) -> None:
+    """Refuse a training that the free memory cannot hold, before any of it is made."""
+    need = forecast(config, "float32", data.context, data.batch_size)
+    # Each weight has a gradient and AdamW's two moments; the activations are those of a forward
+    # alone, so this is the least that it takes.
+    least, free = 4 * need.weights + need.activations, free_memory()
+    if least > free:
+        raise MemoryForecastError(
+            f"this training needs at least {format_bytes(least)} (weights, gradients and moments "
+            f"{format_bytes(4 * need.weights)}, the rest for a batch of {data.batch_size:,} × "
+            f"{data.context:,} tokens) and {format_bytes(free)} is free; make the model, context "
+            "or batch_size smaller"
+        )
 
 
 @contextmanager

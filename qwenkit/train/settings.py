@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from qwenkit.device import DTYPES
-from qwenkit.errors import ConfigError, InputError
+from qwenkit.errors import ConfigError, InputError, few, printable
 from qwenkit.tokenizer.bpe import SMALLEST
 from qwenkit.train._checks import at_least, check_types, one_of, require
 from qwenkit.train.schedules import KINDS, Schedule
+
+# More than this is a typing error that would fill the memory before anything else could fail.
+_MOST_BATCHES, _MOST_TOKENS = 10_000, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,9 @@ class TrainingSettings:
         at_least(0, clip=self.clip, weight_decay=self.weight_decay, seed=self.seed)
         at_least(0, evaluate_every=self.evaluate_every, save_every=self.save_every)
         at_least(0, patience=self.patience)
+        # A step holds all of its batches.
+        rule = f"at most {_MOST_BATCHES:,}"
+        require(self.accumulate <= _MOST_BATCHES, "accumulate", self.accumulate, rule)
         require(self.seed < 2**63, "seed", self.seed, "below 2^63")
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
         for name, value in (("label_smoothing", self.label_smoothing), ("beta2", self.beta2)):
@@ -137,6 +143,8 @@ class DataSettings:
         check_types(self, "data.")
         at_least(1, context=self.context, batch_size=self.batch_size)
         at_least(SMALLEST, vocab_size=self.vocab_size)
+        rule = f"at most {_MOST_TOKENS:,} (Qwen2.5 has 151,665)"
+        require(self.vocab_size <= _MOST_TOKENS, "vocab_size", self.vocab_size, rule)
         if not self.include:
             raise InputError("include is empty; it must hold the patterns of the files to read")
         self.mix()
@@ -175,7 +183,11 @@ class Recipe:
             "missing": [name for name in ("model", "training") if name not in found],
             "not a table": [name for name, value in found.items() if not isinstance(value, dict)],
         }
-        wrong = [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
+        wrong = [
+            f"{kind}: {few(printable(one, 60) for one in names)}"
+            for kind, names in kinds.items()
+            if names
+        ]
         if wrong:
             expected = "a recipe has the tables [model], [data] and [training]"
             raise ConfigError(f"{path}: {expected}; {'; '.join(wrong)}")
@@ -195,7 +207,8 @@ def _build(kind: Any, values: dict[str, Any], table: str) -> Any:
     unknown = sorted(values.keys() - names)
     if unknown:
         raise ConfigError(
-            f"{table}: unknown: {', '.join(unknown)}; known: {', '.join(sorted(names))}"
+            f"{table}: unknown: {few(printable(one, 60) for one in unknown)}; known: "
+            f"{', '.join(sorted(names))}"
         )
     if kind is TrainingSettings and "steps" not in values:
         raise ConfigError(f"{table} needs steps")

@@ -294,7 +294,8 @@ ABSENT = [
 VALUES = {
     **{key: (None, "3", [3], 3.0, True, -1) for key in KEYS},
     "position.epoch": ("one", -1), "position.index": (-4, 0.5, 10**6),
-    "callbacks.EarlyStop.best": ("low",), "callbacks.EarlyStop.worse": (None,),
+    "callbacks.EarlyStop.best": ("low", float("nan"), float("-inf"), 10**400),
+    "callbacks.EarlyStop.worse": (None, float("inf")),
     "callbacks.KeepModel.best": ([1],), "callbacks.KeepModel": ([1],), "callbacks.CsvLog": ("x",),
     "callbacks.CsvLog.sums": ([1.0, 2.0, 3.0], ["a", "b", "c", "d"], 1.0),
 }  # fmt: skip
@@ -337,8 +338,11 @@ def test_damage_is_named_and_a_way_out_is_told(tmp_path, sound, damage):
     folder = shutil.copytree(sound, tmp_path / "checkpoints")
     newest, (spoil, *how) = folder / "step-000003", damage
     spoil(newest, *how)
+    trainer = small_trainer(*stateful(tmp_path), evaluate_every=1)
+    before = trainer.batches.position, [one.state() for one in trainer.callbacks]
     with pytest.raises(CheckpointError) as caught:
-        load_training(folder, small_trainer(*stateful(tmp_path), evaluate_every=1))
+        load_training(folder, trainer)
+    assert (trainer.batches.position, [one.state() for one in trainer.callbacks]) == before
     assert str(caught.value).startswith(f"{newest} is damaged (")
     assert str(caught.value).endswith("delete that folder to resume from the one before it")
     assert caught.value.__suppress_context__

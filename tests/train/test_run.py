@@ -22,7 +22,14 @@ from fixtures_toy import ROOT
 from small import Record, assert_same_run, content, rows_of, small_trainer, write_recipe
 
 import qwenkit as qk
-from qwenkit.errors import CheckpointError, ConfigError, SourceError, TokenizerError, TrainingError
+from qwenkit.errors import (
+    CheckpointError,
+    ConfigError,
+    MemoryForecastError,
+    SourceError,
+    TokenizerError,
+    TrainingError,
+)
 from qwenkit.fast import FastLinear, swap
 from qwenkit.pretrained import compare
 from qwenkit.train import run as run_file
@@ -218,6 +225,15 @@ def test_what_cannot_be_followed_is_refused_before_anything_is_written(tmp_path,
 def test_a_recipe_of_a_model_that_cannot_be_is_refused(tmp_path, out, name, message):
     recipe, texts = write_recipe(tmp_path, model={name: 3})
     with pytest.raises(ConfigError, match=rf"\[model\].* {message.format(name)}"):
+        train(recipe, out, text=texts)
+
+
+@pytest.mark.parametrize(("table", "name"), [
+    ("model", "hidden_size"), ("model", "intermediate_size"), ("data", "context"),
+])  # fmt: skip
+def test_a_training_that_memory_cannot_hold_is_refused(tmp_path, out, table, name):
+    recipe, texts = write_recipe(tmp_path, **{table: {name: 4 * 10**9}})
+    with pytest.raises(MemoryForecastError, match=r"needs at least .* [TE]?B .* is free; make"):
         train(recipe, out, text=texts)
 
 

@@ -63,6 +63,7 @@ def test_every_key_is_read(tmp_path):
 
 
 TRAINING = [
+    (f"{'x' * 3000} = 1", r"\[training\]: unknown: x{60}\.\.\.; known"),
     ("lr = 0.1", r"\[training\]: unknown: lr; known: accumulate, .*steps"),
     ("context = 8", r"\[training\]: unknown: context"),
     ("seed = '1'", "training.seed is '1'; it must be an integer"),
@@ -73,6 +74,7 @@ TRAINING = [
     ("dtype = 32", "training.dtype is 32; it must be a string"),
     ("log_every = [1]", r"training.log_every is \(1,\)"), ("log_every = 0", "log_every is 0"),
     ("accumulate = 0", "accumulate is 0; it must be at least 1"),
+    ("accumulate = 10001", "accumulate is 10001; it must be at most 10,000"),
     ("clip = -1", "clip is -1; it must be at least 0"), ("save_every = -1", "save_every is -1"),
     ("clip = nan", "clip is nan; it must be a finite number"), ("seed = -1", "seed is -1"),
     ("weight_decay = -0.1", "weight_decay is -0.1"), ("weight_decay = inf", "weight_decay is inf"),
@@ -98,6 +100,7 @@ DATA = [
     ("context = 0", "context is 0; it must be at least 1"), ("context = -8", "context is -8"),
     ("batch_size = 0", "batch_size is 0; it must be at least 1"), ("fim = nan", "fim is nan"),
     ("vocab_size = 264", "vocab_size is 264; it must be at least 265"),
+    ("vocab_size = 1000001", "vocab_size is 1000001; it must be at most 1,000,000"),
     ("fim = 1.5", "fim is 1.5; it must be a fraction from 0 to 1"),
     ("repeats = -0.1", "repeats is -0.1"), ("include = []", "include is empty"),
 ]  # fmt: skip
