@@ -254,7 +254,7 @@ def read_json_object(path: Path, most: int = 16_000_000) -> dict[str, Any]:
             raise ConfigError(f"{path} is not a regular file; it must hold JSON")
         if status.st_size > most:
             raise ConfigError(f"{path} has {status.st_size:,} bytes; at most {most:,} are read")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         wrong = f"does not exist; a checkpoint folder needs a {path.name}"
     except OSError as error:

@@ -189,6 +189,11 @@ def test_what_a_message_shows_is_short_and_one_line():
     assert few(map(str, range(10**5)), most=2) == "0, 1 and 99,998 more"
 
 
+def test_json_of_a_windows_editor_is_read(tmp_path):
+    (tmp_path / "x.json").write_bytes(b'\xef\xbb\xbf{\r\n"a": 1\r\n}')
+    assert read_json_object(tmp_path / "x.json") == {"a": 1}
+
+
 def test_json_is_written_as_it_was_read_even_half_of_a_surrogate_pair(tmp_path):
     data = {"面\ud800": "\udfff", "a": [1.0, None, {"b": "é"}]}
     for part in (data, {"面": 1}):

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from qwenkit.checkpoint._fit import cause, misfits, tied_copies, unequal
+from qwenkit.checkpoint._fit import cause, misfits, stored_as_head, tied_copies, unequal
 from qwenkit.checkpoint._folder import INDEX, SINGLE, Index, refuse_adapter, weight_files
 from qwenkit.checkpoint._header import TensorInfo, read_header_and_metadata
 from qwenkit.checkpoint._names import can_be_derived, expected_names
@@ -82,6 +82,7 @@ class Checkpoint:
         for name, info in self.tensors.items():
             first = self._found.setdefault(names[name], info)
             self._copies += [(first, info)] if first is not info else []
+        stored_as_head(self.config, self._found)
         if index is not None:
             self._check_index(index)
         files = {} if index is None else {n: self._place(i.file) for n, i in self._found.items()}

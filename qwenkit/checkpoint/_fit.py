@@ -11,6 +11,7 @@ from qwenkit.config import QwenConfig
 from qwenkit.errors import few, printable, shown
 
 Pair = tuple[TensorInfo, TensorInfo]
+_ENDINGS = ("", "_scale")  # of the name of a matrix in int8 and of its scales
 _TIED_HINT = " (is the head tied? then config.json must say tie_word_embeddings: true)"
 
 
@@ -47,11 +48,21 @@ def _misfit(
         yield f"wrong dtype of {name}: {info.dtype}, expected {', '.join(right)}"
 
 
+def stored_as_head(config: QwenConfig, found: dict[str, TensorInfo]) -> None:
+    """Find the embedding of a tied model under the head's name, if it is stored under that alone.
+
+    safetensors' `save_model` writes a shared tensor once, under the first of its names.
+    """
+    for ending in _ENDINGS if config.tie_word_embeddings else ():
+        if EMBEDDING + ending not in found and HEAD + ending in found:
+            found[EMBEDDING + ending] = found.pop(HEAD + ending)
+
+
 def tied_copies(config: QwenConfig, found: Mapping[str, TensorInfo]) -> list[Pair]:
     """Return the embedding and the copy of it that a tied model's file may hold as the head."""
     if not config.tie_word_embeddings:
         return []
-    pairs = [(EMBEDDING + ending, HEAD + ending) for ending in ("", "_scale")]
+    pairs = [(EMBEDDING + ending, HEAD + ending) for ending in _ENDINGS]
     return [(found[one], found[other]) for one, other in pairs if {one, other} <= found.keys()]
 
 
@@ -89,11 +100,22 @@ def cause(
     """
     if any(".lora_A." in name or ".base_layer." in name for name in tensors):
         return "it holds LoRA that is not merged: use PEFT's merge_and_unload, and save again"
-    unread = {info.dtype for info in tensors.values()} - STORED.keys()
+    unread = {info.dtype for info in tensors.values()}
+    unread -= STORED.keys() if config.quantization else FLOATS.keys()
     if unread:
-        return f"stored as {few(sorted(unread))}: take its plain float checkpoint"
+        return f"stored as {few(sorted(unread))}: take a checkpoint in {', '.join(FLOATS)}"
     if not found.keys() & config.tensor_shapes().keys():
         return f"its names are not those of Qwen2: {few(map(printable, tensors), most=2)}"
+    other = sorted({name.split(".")[0] for name in found} - {"model", "lm_head"})
+    if other:
+        return f"it has a part that Qwen2ForCausalLM has not: {few(map(printable, other), most=2)}"
+    layers = {name.split(".")[2] for name in found if name.startswith("model.layers.")}
+    more = sorted(layers - set(map(str, range(config.num_hidden_layers))), key=len)
+    if more:
+        return (
+            f"it has layers that config.json's num_hidden_layers of {config.num_hidden_layers} "
+            f"leaves out: {few(map(printable, more), most=2)}"
+        )
     return ""
 
 

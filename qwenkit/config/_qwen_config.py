@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit.config._rules import make_floats, wrong, wrong_float, wrong_int
-from qwenkit.config._spelling import INT8, one_spelling, refuse_or_warn_of_unread, respelled
+from qwenkit.config._spelling import (
+    INT8,
+    one_spelling,
+    refuse_or_warn_of_unread,
+    respelled,
+    warn_of_tokens,
+    without_row,
+)
 from qwenkit.config._yarn import YarnScaling
 from qwenkit.errors import ConfigError, few, shown
 from qwenkit.files import read_json_object
@@ -253,6 +260,7 @@ class QwenConfig:
                 raise ConfigError(wrong("model_type", data["model_type"], _QWEN2))
             config, unread = cls._read(data)
             refuse_or_warn_of_unread(unread, where)
+            warn_of_tokens(without_row(data), config.vocab_size, where)
             return config
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qwenkit.errors import ConfigError, few, printable, shown, warn
 
+DTYPES = ("float32", "bfloat16", "float16")
 REQUIRED = (
     "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
     "num_attention_heads", "num_key_value_heads", "max_position_embeddings", "rms_norm_eps",
@@ -21,12 +22,13 @@ _HARMLESS = {
     "torchscript", "tokenizer_class", "prefix", "model_name", "unsloth_fixed", "unsloth_version",
     # older ones of generation, which generation_config.json took over
     "do_sample", "max_length", "temperature", "top_k", "top_p", "repetition_penalty",
+    # Qwen2 reads neither: its file has biases on q, k and v alone, or does not fit
+    "attention_bias", "mlp_bias", "qkv_bias",
 }  # fmt: skip
 # Keys that would change the result, each with the value (besides null) at which it does not.
 _ONLY_WITHOUT_EFFECT = {
     "quantization_config": None, "partial_rotary_factor": 1.0, "use_mrope": False,
-    "attention_bias": True, "mlp_bias": False, "is_encoder_decoder": False,
-    "add_cross_attention": False,
+    "is_encoder_decoder": False, "add_cross_attention": False,
 }  # fmt: skip
 # Our own method: transformers refuses it as unknown, which it must.
 INT8 = {"quant_method": "qwenkit-int8"}
@@ -46,6 +48,10 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(part, dict):
             raise ConfigError(f"{name} is {shown(part)}; it must be an object or null")
         _merge(values, "rope_theta", part.get("rope_theta"), f"{name}.rope_theta")
+    for name in ("dtype", "torch_dtype"):
+        if isinstance(values.get(name), str):  # "auto", or one that the weights' file names itself
+            plain = values[name].removeprefix("torch.")
+            values[name] = plain if plain in DTYPES else None
     _merge(values, "dtype", values.pop("torch_dtype", None), "torch_dtype")
     if values.get("dtype", "") is None:
         del values["dtype"]
@@ -59,8 +65,7 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
     if values.get("quantization_config") == INT8:
         del values["quantization_config"]
         values["quantization"] = "int8"
-    eos = values.get("eos_token_id")
-    values["eos_token_id"] = tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,)
+    _read_tokens(values)
     if values.get("layer_types") is not None:
         if not isinstance(values["layer_types"], list):
             raise ConfigError(f"layer_types is {shown(values['layer_types'])}; it must be a list")
@@ -73,6 +78,25 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
     if missing:
         raise ConfigError(f"missing {', '.join(missing)}; every Qwen2 config.json has these fields")
     return values
+
+
+def _read_tokens(values: dict[str, Any]) -> None:
+    """Leave out tokens that there are not: -1, as older tools write, and those without a row."""
+    none = [None, -1, *without_row(values)]
+    eos = values.get("eos_token_id")
+    tokens = eos if isinstance(eos, list) else [eos]
+    values["eos_token_id"] = tuple(token for token in tokens if token not in none)
+    for name, those in (("bos_token_id", none), ("pad_token_id", none[:2])):
+        if values.get(name) in those:
+            values[name] = None
+
+
+def without_row(values: Mapping[str, Any]) -> list[int]:
+    """Return eos and bos beyond the vocabulary, as of a tokenizer with more tokens than rows."""
+    eos, size = values.get("eos_token_id"), values.get("vocab_size")
+    tokens = [*(eos if isinstance(eos, list) else [eos]), values.get("bos_token_id")]
+    found = [one for one in tokens if type(one) is int and type(size) is int and one >= size]
+    return list(dict.fromkeys(found))
 
 
 def _merge(values: dict[str, Any], name: str, other: Any, other_name: str) -> None:
@@ -153,3 +177,12 @@ def refuse_or_warn_of_unread(unread: Mapping[str, Any], where: str) -> None:
     if unknown:
         names = few(map(printable, unknown), most=20)
         warn(f"{where}: qwenkit does not know and ignores {names}")
+
+
+def warn_of_tokens(lost: Sequence[int], vocab_size: int, where: str) -> None:
+    """Say that tokens never come, because the model has no row for them."""
+    if lost:
+        warn(
+            f"{where}: bos or eos are the tokens {shown(lost)}, which the vocabulary of "
+            f"{vocab_size} has no row for; they never come"
+        )

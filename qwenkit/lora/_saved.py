@@ -40,7 +40,7 @@ def contents(
     for name, dtype in dtypes.items():  # copies of the model's own weights
         if name not in tensors and ".lora_" not in name:
             own = weights.get(name, model.model.embed_tokens.weight)  # a tied head's
-            tensors[name] = own.detach().to(dtype)  # they agreed in that dtype
+            tensors[name] = own.detach().to(dtype, copy=True)  # they agreed in that dtype
     stored = {f"{PREFIX}{n}": _as_stored(t, dtypes.get(n)) for n, t in tensors.items()}
     return _config(model, layers, loaded), stored
 

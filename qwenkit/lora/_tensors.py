@@ -108,7 +108,7 @@ def _misfit(
                 f"model has {tuple(shapes[own].shape)}"
             )
         if info.dtype not in _FLOATS:
-            return f"{printable(name)} is {info.dtype}; it must hold floats"
+            return f"{printable(name)} is {info.dtype}; it must be {', '.join(_FLOATS)}"
     for module in dict.fromkeys(name.rpartition(".lora_")[0] for name in parts):
         first, second = (parts.get(f"{module}.lora_{letter}.weight") for letter in "AB")
         if first is None or second is None:

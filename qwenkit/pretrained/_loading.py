@@ -9,6 +9,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from qwenkit.checkpoint import Checkpoint
+from qwenkit.config import warn_of_tokens, without_row
 from qwenkit.device import free_memory, pick_dtype
 from qwenkit.errors import CheckpointError, InputError, shown
 from qwenkit.fast import accelerate, make_room_for_int8, quantize
@@ -157,10 +158,12 @@ def _stop_ids(checkpoint: Checkpoint, generation: dict[str, Any] | None) -> tupl
     An empty list there means that nothing stops it.
     """
     found = (generation or {}).get("eos_token_id")
-    if found is None:
+    if found in (None, -1):  # older tools write -1 for none
         return checkpoint.config.eos_token_id
     ids = found if isinstance(found, list) else [found]
-    if not all(type(i) is int and 0 <= i < checkpoint.config.vocab_size for i in ids):
-        path = checkpoint.folder / GENERATION
+    path, size = checkpoint.folder / GENERATION, checkpoint.config.vocab_size
+    if not all(type(i) is int and i >= 0 for i in ids):
         raise CheckpointError(f"{path}: eos_token_id is {shown(found)}; it must be token ids")
-    return tuple(ids)
+    lost = without_row({"eos_token_id": ids, "vocab_size": size})
+    warn_of_tokens(lost, size, str(path))
+    return tuple(i for i in ids if i not in lost)

@@ -18,11 +18,16 @@ def qwen2_pipeline(
     """Return the pipeline: NFC, Qwen's split, bytes as characters, merges, and back."""
     backend = tokenizers.Tokenizer(models.BPE(vocab=dict(vocab), merges=list(merges)))
     backend.normalizer = normalizers.NFC()
-    split = pre_tokenizers.Split(Regex(SPLIT), "isolated")
-    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
+    backend.pre_tokenizer = qwen2_pre_tokenizer()
     backend.decoder = decoders.ByteLevel()
     return backend
+
+
+def qwen2_pre_tokenizer(*, add_prefix_space: bool = False) -> pre_tokenizers.PreTokenizer:
+    """Return what splits a text into words, and writes their bytes as characters."""
+    split = pre_tokenizers.Split(Regex(SPLIT), "isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space, use_regex=False)
+    return pre_tokenizers.Sequence([split, to_bytes])
 
 
 def byte_alphabet() -> dict[str, int]:

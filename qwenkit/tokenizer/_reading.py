@@ -13,7 +13,7 @@ from tokenizers import AddedToken, processors
 from qwenkit.errors import TokenizerError
 from qwenkit.tokenizer._files import MERGES, PIPELINE, VOCAB, as_text, parsed
 from qwenkit.tokenizer._guard import check_parts, check_vocabulary, refusing
-from qwenkit.tokenizer._pipeline import qwen2_pipeline
+from qwenkit.tokenizer._pipeline import qwen2_pipeline, qwen2_pre_tokenizer
 from qwenkit.tokenizer._special import SpecialTokens
 
 
@@ -35,6 +35,8 @@ def build(folder: Path, files: Mapping[str, bytes], special: SpecialTokens) -> t
         )
     _add_named(backend, special)
     backend.encode_special_tokens = special.split
+    if special.prefix_space:
+        backend.pre_tokenizer = qwen2_pre_tokenizer(add_prefix_space=True)
     if PIPELINE not in files:  # tokenizer.json has its own post-processor, which wins
         _put_around(backend, special)
     for entry in stated:
@@ -64,7 +66,8 @@ def _of_pipeline(
         raise TokenizerError(f"{PIPELINE} cannot be read (its added_tokens are not tokens)")
     stated = _merged(listed or [], special)
     changed = stated != (listed or [])
-    text = json.dumps(data | {"added_tokens": stated}) if changed else as_text(files, PIPELINE)
+    text = as_text(files, PIPELINE).removeprefix("\ufeff")
+    text = json.dumps(data | {"added_tokens": stated}) if changed else text
     with refusing(f"{PIPELINE} cannot be read; fetch it again"):
         backend = tokenizers.Tokenizer.from_str(text)
         backend.no_truncation()
@@ -110,12 +113,9 @@ def _added_token(entry: Mapping[str, Any]) -> AddedToken:
 
 def _add_named(backend: tokenizers.Tokenizer, special: SpecialTokens) -> None:
     """Make bos, eos and the like special; those that the vocabulary lacks get the next ids."""
-    named = [token for token in special.named.values() if token is not None]
-    tokens = [*named, *special.extra]
-    for token in tokens:
-        token.special = True
+    tokens = [*special.texts(backend).values(), *special.extra]
     with refusing("the special tokens cannot be added"):
-        backend.add_tokens(tokens)
+        backend.add_tokens([AddedToken(token, special=True) for token in tokens])
 
 
 def _put_around(backend: tokenizers.Tokenizer, special: SpecialTokens) -> None:

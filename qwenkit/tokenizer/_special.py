@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken
 
 from qwenkit.errors import TokenizerError
 from qwenkit.tokenizer._files import ADDED, SETTINGS, SPECIAL_MAP, parsed
@@ -39,19 +38,21 @@ class SpecialTokens:
         extra: further special tokens.
         first, last: whether bos and eos are put around a text (for vocab.json alone).
         split: whether special tokens in a text are letters, whatever is asked for.
+        prefix_space: whether a space is put before each word that has none, as transformers 5 does.
     """
 
     added: dict[int, dict[str, Any]]
     decides: bool
-    named: dict[str, AddedToken | None]
-    extra: list[AddedToken]
+    named: dict[str, str | None]
+    extra: list[str]
     first: bool
     last: bool
     split: bool
+    prefix_space: bool
 
     def texts(self, backend: tokenizers.Tokenizer) -> dict[str, str]:
         """Return name -> token, with Qwen2's defaults for what the files do not mention."""
-        found = {name: token.content for name, token in self.named.items() if token is not None}
+        found = {name: token for name, token in self.named.items() if token is not None}
         known = backend.token_to_id(_DEFAULT) is not None
         missing = [name for name in _WITH_DEFAULT if known and name not in self.named]
         return found | dict.fromkeys(missing, _DEFAULT)
@@ -77,18 +78,18 @@ def read_special(files: Mapping[str, bytes]) -> SpecialTokens:
     if isinstance(found, dict):  # each with a name of its own
         named |= found
     added = _added(config, files, _contents([*named.values(), *found]))
-    by_text = {entry["content"]: _flagged(entry) for entry in added.values()}
     order = [*(name for name in NAMED if name in named), *(n for n in named if n not in NAMED)]
     return SpecialTokens(
         added=added,
         decides=_DECODER in config,
-        named={name: _token(name, named[name], by_text) for name in order},
-        extra=[t for t in (_token("extra", f, by_text) for f in found) if t is not None]
+        named={name: _token(name, named[name]) for name in order},
+        extra=[t for t in (_token("extra", f) for f in found) if t is not None]
         if isinstance(found, list)
         else [],
         first=bool(config.get(_AROUND[0])),
         last=bool(config.get(_AROUND[1])),
         split=bool(config.get("split_special_tokens")),
+        prefix_space=config.get("add_prefix_space") is True,
     )
 
 
@@ -134,16 +135,14 @@ def _put(added: dict[int, dict[str, Any]], name: str, number: Any, token: Any) -
     added[number] = {"id": number, "content": text, **flags}
 
 
-def _flagged(entry: Mapping[str, Any]) -> AddedToken:
-    return AddedToken(entry["content"], **{flag: entry[flag] for flag in _FLAGS})
+def _token(name: str, value: Any) -> str | None:
+    """Return a token given by its text, or by its text and flags; None for none.
 
-
-def _token(name: str, value: Any, known: Mapping[str, AddedToken]) -> AddedToken | None:
-    """Return a token given by its text, or by its text and flags; None for none."""
+    Qwen2Tokenizer gives the tokens that have a name the default flags, whatever the files say.
+    """
     if value is None:
         return None
     text = value.get("content") if isinstance(value, dict) else value
-    flags = [f for f in _FLAGS[:4] if isinstance(value, dict) and type(value.get(f)) is bool]
     if not isinstance(text, str) or not text:
         raise TokenizerError(f"{SETTINGS}: {name} is {value!r:.80}; it must be a token's text")
-    return known.get(text) or AddedToken(text, special=True, **{f: value[f] for f in flags})
+    return text

@@ -15,6 +15,7 @@ from qwenkit.errors import InputError
 from qwenkit.generate._prompts import cache_for
 from qwenkit.generate.config import check_count
 from qwenkit.generate.steps import next_logits, only_tokens
+from qwenkit.generate.text import default_stops
 from qwenkit.model import QwenForCausalLM
 from qwenkit.plot.style import BLUE, VERMILION
 from qwenkit.plot.tokens import label
@@ -89,7 +90,7 @@ class StepperView(View):
         The prompt goes in at once and each later token alone, as in `generate`: the probabilities
         are then the same to the last bit, whatever was tried before.
         """
-        stops = bool(path) and path[-1] in self.model.stop_ids
+        stops = bool(path) and path[-1] in default_stops(self.model, self.tokenizer)
         ids = self.prompt + (path[:-1] if stops else path)
         start = len(self.prompt)
         same = self._shared(ids)
@@ -130,7 +131,7 @@ class StepperView(View):
             "prompt": self.tokenizer.token_strings(self.prompt),
             "visited": visited,
             "max_new_tokens": self.max_new_tokens,
-            "stop_ids": list(self.model.stop_ids),
+            "stop_ids": sorted(default_stops(self.model, self.tokenizer)),
             "layers": config.num_hidden_layers,
             "kv_heads": config.num_key_value_heads,
             "dim": config.head_dim,

@@ -65,6 +65,21 @@ def test_a_tied_head_in_the_file_must_equal_the_embedding(tmp_path, tensors, fit
     assert len(str(e.value).splitlines()) == 2
 
 
+@pytest.mark.parametrize("in_shards", [False, True])
+def test_a_shared_tensor_may_be_stored_under_the_heads_name_alone(tmp_path, shards, in_shards):
+    """So does safetensors' save_model."""
+    folder, index = shards
+    stored = renamed(WEIGHTS, "model.embed_tokens.weight", HEAD)
+    if in_shards:
+        file = index["weight_map"].pop("model.embed_tokens.weight")
+        save_file(
+            renamed(load_file(folder / file), "model.embed_tokens.weight", HEAD), folder / file
+        )
+        index["weight_map"][HEAD] = file
+        write_json(folder / INDEX, index)
+    assert is_whole(Checkpoint(folder) if in_shards else opened(tmp_path, stored))
+
+
 def test_a_head_that_differs_late_in_a_large_matrix_is_seen(tmp_path):
     config = small_config(vocab_size=600_000, hidden_size=2, num_attention_heads=1)
     weights = random_tensors(config)
@@ -185,6 +200,12 @@ AMBIGUOUS = {
     "one more": (WEIGHTS | {"vision.tower": torch.ones(3)}, "unexpected vision.tower [3]"),
     "one more, and a prefix": (renamed(WEIGHTS, new="llm.") | {"vision.tower": torch.ones(3)},
                                "its names are not those of Qwen2: "),
+    "a classifier": (WEIGHTS | {"score.weight": torch.ones(2, 8)},
+                     "(it has a part that Qwen2ForCausalLM has not: score)"),
+    "more layers": (WEIGHTS | {"model.layers.2.mlp.up_proj.weight": torch.ones(3)},
+                    "(it has layers that config.json's num_hidden_layers of 2 leaves out: 2)"),
+    "integers": ({n: t.to(torch.int8) for n, t in WEIGHTS.items()},
+                 "(stored as I8: take a checkpoint in F32, BF16, F16)"),
     "another family": ({f"transformer.h.{i}.attn.weight": torch.ones(3) for i in range(40)},
                        "its names are not those of Qwen2: transformer.h"),
     "LoRA within": ({n.replace("q_proj.", "q_proj.base_layer."): t for n, t in WEIGHTS.items()},

@@ -3,6 +3,7 @@
 import json
 import math
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -168,22 +169,19 @@ BAD = [  # field, values, what the message says besides field and value, other c
     ("initializer_range", [0], "greater than 0"),
     ("model_type", ["llama", "qwen3", None, 2], "must be 'qwen2'"),
     ("hidden_act", ["gelu", "relu", None], "must be 'silu'"),
-    ("torch_dtype", ["int8", "float64", ["float32"]], "float32, bfloat16, float16"),
+    ("torch_dtype", [["float32"], 32], "float32, bfloat16, float16"),
     ("tie_word_embeddings", [1, "false", None], "true or false"),
     ("use_sliding_window", ["yes"], "true or false"), ("sliding_window", [0], "at least 1"),
     ("sliding_window", ["4096"], "integer"),
-    ("eos_token_id", [61, [7, 61]], "eos_token_id is 61; it must be below vocab_size (61)"),
-    ("eos_token_id", ["end", True], "integer"), ("bos_token_id", [-1], "at least 0"),
-    ("bos_token_id", [99], "below vocab_size (61)"),
+    ("eos_token_id", ["end", True], "integer"), ("bos_token_id", [-2], "at least 0"),
     ("pad_token_id", [61], "below vocab_size (61)"), ("pad_token_id", [1.0], "integer"),
     ("layer_types", [FULL], "must be a list"),
     ("rope_scaling", ["yarn", [], 0, ""], "must be an object or null"),
     ("rope_parameters", [[1], "yarn", [], 0, ""], "must be an object or null"),
     ("quantization_config", [{"bits": 4}], "plain float checkpoint"),
-    ("attention_bias", [False], "does not implement"), ("mlp_bias", [True], "does not implement"),
     ("partial_rotary_factor", [0.5], "does not implement"),
     *((name, [2**63], "at most 9223372036854775807 (64 bits)") for name in (
-        *AT_LEAST_1, "num_hidden_layers", "max_window_layers", "sliding_window", "eos_token_id")),
+        *AT_LEAST_1, "num_hidden_layers", "max_window_layers", "sliding_window")),
     ("use_mrope", [True], "does not implement"),
 ]  # fmt: skip
 BAD_VALUES = [(row[0], value, row[2], row[3:]) for row in BAD for value in row[1]]
@@ -292,7 +290,7 @@ def test_extreme_numbers_compute(changes):
     {"model_type": "x" * 10**6}, {"hidden_act": ["y" * 100] * 10**4}, {"rope_theta": "1" * 10**6},
     {"eos_token_id": ["a"] * 10**5}, {"layer_types": list(map(str, range(10**5)))},
     {"rope_scaling": {"type": "z" * 10**6}}, {"quantization_config": {"bits": "4" * 10**6}},
-    {"rope_scaling": {**YARN, **{f"k{i}": 1 for i in range(10**5)}}}, {"dtype": "q" * 10**6},
+    {"rope_scaling": {**YARN, **{f"k{i}": 1 for i in range(10**5)}}}, {"dtype": ["q" * 10**6]},
 ], ids=lambda changes: next(iter(changes)))  # fmt: skip
 def test_a_message_is_short_whatever_was_in_the_file(changes):
     message = refused(**changes)
@@ -322,8 +320,28 @@ def test_unknown_keys_warn_and_known_harmless_ones_do_not():
     assert config == read()  # read() alone: a warning would be an error
     with pytest.warns(UserWarning, match="ignores foo"):
         read(rope_parameters={"rope_type": "default", "rope_theta": 1e6, "foo": 2})
-    no_effect = {"quantization_config": None, "attention_bias": True, "partial_rotary_factor": 1.0}
-    assert read(**no_effect, use_mrope=False, mlp_bias=False) == read()
+    no_effect = {"quantization_config": None, "attention_bias": False, "partial_rotary_factor": 1.0}
+    assert read(**no_effect, use_mrope=False, mlp_bias=True) == read()
+
+
+def test_an_eos_or_bos_without_a_row_never_comes_and_is_left_out_with_a_warning():
+    with pytest.warns(UserWarning, match=r"tokens \[61, 99\], which the vocabulary of 61 has no"):
+        config = QwenConfig.from_dict({**RAW, "eos_token_id": [7, 61], "bos_token_id": 99})
+    assert (config.eos_token_id, config.bos_token_id) == ((7,), None)
+
+
+@pytest.mark.parametrize(("changes", "field", "value"), [
+    ({"pad_token_id": -1}, "pad_token_id", None), ({"bos_token_id": -1}, "bos_token_id", None),
+    ({"eos_token_id": -1}, "eos_token_id", ()), ({"eos_token_id": [7, -1]}, "eos_token_id", (7,)),
+    ({"torch_dtype": "torch.float16"}, "dtype", "float16"),
+    ({"dtype": "auto"}, "dtype", "bfloat16"), ({"torch_dtype": "float64"}, "dtype", "bfloat16"),
+    ({"dtype": "float16", "torch_dtype": "auto"}, "dtype", "float16"),
+])  # fmt: skip
+def test_other_spellings_of_none_and_of_a_dtype_are_read_and_kept(changes, field, value):
+    raw = {key: one for key, one in {**RAW, **changes}.items() if key != "torch_dtype"} | changes
+    config = QwenConfig.from_dict(raw)
+    assert getattr(config, field) == value
+    assert replace(config, raw=raw).to_file() == raw
 
 
 # --- files ---

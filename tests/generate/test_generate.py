@@ -147,10 +147,11 @@ def test_padding_rows_of_the_vocabulary_are_never_chosen(fresh, prompt, settings
 def test_stop_ids_of_generation_config_win_and_wrong_ones_are_refused(tmp_path, folders):
     folder = copied(folders["untied"], tmp_path / "copy")
     settings, in_config = folder / "generation_config.json", QwenConfig.from_file(folder)
-    for value, want in (([5, 7], (5, 7)), (9, (9,)), (None, in_config.eos_token_id)):
+    ours = in_config.eos_token_id
+    for value, want in (([5, 7], (5, 7)), (9, (9,)), (None, ours), (-1, ours)):
         write_json(settings, {"eos_token_id": value})
         assert qk.load_pretrained(folder)[0].stop_ids == want
-    for value in ([1.5], "x", -1, True, 10**9, {"a": 1}, [None]):
+    for value in ([1.5], "x", -2, [-1], True, {"a": 1}, [None]):
         write_json(settings, {"eos_token_id": value})
         with pytest.raises(QwenkitError, match=r"generation_config\.json: eos_token_id is"):
             qk.load_pretrained(folder)

@@ -81,6 +81,7 @@ def test_rslora_is_asked_of_all_layers(tmp_path):
 
 
 HEAD = "base_model.model.lm_head.weight"
+EMBEDDING = "base_model.model.model.embed_tokens.weight"
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -90,7 +91,9 @@ def test_a_copy_of_the_frozen_head_is_accepted_and_a_trained_one_named(tmp_path,
     config = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])
     peft = learned(get_peft_model(theirs, config))
     peft.save_pretrained(str(tmp_path))
-    tensors = {**load_file(tmp_path / WEIGHTS), HEAD: theirs.lm_head.weight.detach().to(dtype)}
+    copies = (HEAD, EMBEDDING) if tied else (HEAD,)  # PEFT stores a tied weight under both names
+    head = theirs.lm_head.weight.detach().to(dtype)
+    tensors = {**load_file(tmp_path / WEIGHTS), **{name: head.clone() for name in copies}}
     save_file(tensors, tmp_path / WEIGHTS)
     qk.load_adapter(ours, tmp_path)
     qk.save_adapter(ours, tmp_path / "again")

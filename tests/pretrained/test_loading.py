@@ -12,6 +12,7 @@ from fixtures_toy import copied, plain_checkpoint, random_tensors, same_bits, sm
 import qwenkit as qk
 from qwenkit.checkpoint import Checkpoint, save_checkpoint
 from qwenkit.errors import CheckpointError, InputError, QwenkitError, SourceError, TokenizerError
+from qwenkit.files import read_json_object
 from qwenkit.pretrained import _loading as loading
 from qwenkit.pretrained import hub
 
@@ -108,9 +109,22 @@ def test_load_pretrained_refuses_more_unread(never_read, toy, tmp_path):
     with pytest.raises(CheckpointError, match=wrong):
         qk.load_pretrained(folder)
     folder = copied(toy, tmp_path / "copy")
-    (folder / "generation_config.json").write_text('{"eos_token_id": [99999]}')
-    with pytest.raises(CheckpointError, match=r"eos_token_id is .99999.; it must be token ids"):
+    (folder / "generation_config.json").write_text('{"eos_token_id": ["x"]}')
+    with pytest.raises(CheckpointError, match=r"eos_token_id is .'x'.; it must be token ids"):
         qk.load_pretrained(folder)
+
+
+def test_a_stop_token_that_the_model_has_no_row_for_is_left_out_and_kept_on_saving(toy, tmp_path):
+    folder = copied(toy, tmp_path / "copy")
+    for eos, left in (("[5, 99999]", (5,)), ("99999", ())):
+        (folder / "generation_config.json").write_text(f'{{"eos_token_id": {eos}}}')
+        with pytest.warns(UserWarning, match="99999.*, which the vocabulary of 1088 has no row"):
+            model, tokenizer = qk.load_pretrained(folder)
+        assert model.stop_ids == left
+        qk.save_pretrained(model, tmp_path / "saved", tokenizer)
+        assert read_json_object(tmp_path / "saved" / "generation_config.json") == {
+            "eos_token_id": json.loads(eos)
+        }
 
 
 def test_the_device_is_chosen_as_for_load_pretrained(alone, monkeypatch):

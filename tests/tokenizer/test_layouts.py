@@ -83,6 +83,35 @@ def test_chats_are_those_of_transformers(tokenizer, theirs, given):
     assert tokenizer.encode(tokenizer.chat(TALK, **options) + "So")[: len(ids) - 1] == ids[:-1]
 
 
+FLAGS = {"__type": "AddedToken", "lstrip": True, "rstrip": True, "normalized": False}
+SETTINGS = {
+    "a space before each word": {"add_prefix_space": True},
+    "no space": {"add_prefix_space": False},
+    "flags of a named token": {"eos_token": {**FLAGS, "content": "<|im_end|>"}},
+    "flags of a new one": {"pad_token": {**FLAGS, "content": "<new>"}},
+    "flags of a further one": {"additional_special_tokens": [{**FLAGS, "content": "<new>"}]},
+}
+
+
+@pytest.mark.parametrize("make", [plain, slow], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_settings_that_change_ids_are_followed(settings, make, tmp_path):
+    folder = make(tmp_path)
+    edit(folder / "tokenizer_config.json", lambda data: data.update(settings))
+    theirs = AutoTokenizer.from_pretrained(folder)
+    for text in ("def area(a)", " a <|im_end|> b", " a <new> b", " a <|endoftext|> b"):
+        assert Tokenizer(folder).encode(text) == theirs(text).input_ids, text
+
+
+def test_flags_in_tokenizer_json_of_a_token_with_a_name_are_those_of_transformers(tmp_path):
+    folder = plain(tmp_path)
+    strip = {"lstrip": True, "rstrip": True}
+    edit(folder / "tokenizer.json", lambda d: [t.update(strip) for t in d["added_tokens"]])
+    theirs = AutoTokenizer.from_pretrained(folder)
+    for text in (" a <|im_end|> b", " a <|endoftext|> b", " a <|im_start|> b"):
+        assert Tokenizer(folder).encode(text) == theirs(text).input_ids, text
+
+
 # --- saving ---
 
 

@@ -96,6 +96,8 @@ def test_a_stop_token_stops_generation_and_padding_rows_are_never_offered(toy, w
     widget.choose(at=0)
     step(widget, 0)
     assert widget.view.choices()
+    monkeypatch.setattr(toy[0], "stop_ids", ())  # the tokenizer's own eos ends a text, too
+    assert widget.view.data()["stop_ids"] == [toy[1].eos_id]
     monkeypatch.setattr(toy[0], "num_tokens", 9)
     widget = GenerationStepper(*toy, PROMPT)
     assert {token for token, *_ in widget.view.choices()} < set(range(9))
