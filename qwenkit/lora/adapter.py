@@ -28,8 +28,8 @@ __all__ = ["CONFIG", "PREFIX", "WEIGHTS", "load_adapter", "read_adapter", "save_
 def save_adapter(model: QwenForCausalLM, folder: str | Path) -> None:
     """Write the LoRA of a model, merged or not, and nothing else of it.
 
-    Of an adapter that was loaded, every key of its config and every dtype stays as it was, but for
-    what has changed since. Config and weights are saved in one step.
+    For an adapter that was loaded, config keys and dtypes are kept, except what has changed since.
+    Config and weights are saved in one step.
 
     Args:
         model: with LoRA.
@@ -103,8 +103,8 @@ def load_adapter(model: QwenForCausalLM, folder: str | Path, *, trainable: bool 
     put_lora(model, ranks, config.get("lora_alpha", 8), config.get("lora_dropout", 0.0), prepare)
     if found.left_out:
         warn(
-            f"{folder}: {CONFIG} does not name {found.left_out[0]} ({len(found.left_out)} such in "
-            "all), so its A and B are left out, as PEFT does"
+            f"{folder}: {CONFIG} does not name {found.left_out[0]} ({len(found.left_out)} such modules "
+            "in total), so its A and B are left out, as PEFT does"
         )
 
 
@@ -134,7 +134,7 @@ def _open(folder: str | Path, model: QwenForCausalLM) -> tuple[dict[str, Any], A
 
 
 def _check_folder(folder: Path) -> None:
-    """Say what a folder is where it is not an adapter's.
+    """Say what a folder holds if it does not hold an adapter.
 
     Raises:
         ConfigError: one line with what to do.
@@ -172,7 +172,7 @@ def _as_stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
 def _config(
     model: QwenForCausalLM, layers: dict[str, LoRALinear], loaded: LoadedAdapter | None
 ) -> dict[str, Any]:
-    """Return what PEFT must know about these layers: the loaded config if it still says that."""
+    """Return what PEFT must know about these layers: the loaded config if it still fits."""
     before = loaded.config if loaded else {}
     wanted = {name: Strength(one.rank, one.alpha, one.scaling) for name, one in layers.items()}
     dropout = next(iter(layers.values())).dropout.p
@@ -183,7 +183,7 @@ def _config(
 
 
 def _origin() -> dict[str, Any]:
-    """Return the keys of an adapter that was made here and that no layer decides."""
+    """Return the config keys of a new adapter that do not depend on its layers."""
     return {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": None,
         "inference_mode": True, "bias": "none", "fan_in_fan_out": False, "init_lora_weights": True,

@@ -179,7 +179,7 @@ BAD = [  # field, values, what the message says besides field and value, other c
     ("layer_types", [FULL], "must be a list"),
     ("rope_scaling", ["yarn", [], 0, ""], "must be an object or null"),
     ("rope_parameters", [[1], "yarn", [], 0, ""], "must be an object or null"),
-    ("quantization_config", [{"bits": 4}], "plain float checkpoint"),
+    ("quantization_config", [{"bits": 4}], "the unquantized checkpoint"),
     ("attention_bias", [False], "does not implement"), ("mlp_bias", [True], "does not implement"),
     ("partial_rotary_factor", [0.5], "does not implement"),
     *((name, [2**63], "at most 9223372036854775807 (64 bits)") for name in (

@@ -132,7 +132,7 @@ def test_what_cannot_be_drawn_is_refused_before_it_is_computed(toy):
         (lambda: qk.beam_search(toy[0], [1], num_beams=10**12), "fewer max_new_tokens"),
         (lambda: qk.beam_search(toy[0], [1], length_penalty=-2000), "from -40 to 40"),
         (lambda: next(qk.generate(toy[0], [1], temperature=10**400)), "temperature is 1000"),
-        (lambda: next(qk.generate(toy[0], [1], repetition_penalty=1e-45)), "nearer to 1"),
+        (lambda: next(qk.generate(toy[0], [1], repetition_penalty=1e-45)), "closer to 1"),
     ):
         with pytest.raises(QwenkitError, match=words):
             make()
