@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+import torch
+
 import qwenkit as qk
 
 PACKAGE = str(Path(qk.__file__).parent)
@@ -21,7 +23,7 @@ def interrupted(action, at):
             raise KeyboardInterrupt
         return trace
 
-    before = sys.gettrace()
+    before, gradients = sys.gettrace(), torch.is_grad_enabled()
     sys.settrace(trace)
     try:
         action()
@@ -29,4 +31,5 @@ def interrupted(action, at):
         return True
     finally:
         sys.settrace(before)
+        torch.set_grad_enabled(gradients)  # a line may be the exit of a no_grad block
     return False

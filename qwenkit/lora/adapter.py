@@ -103,8 +103,8 @@ def load_adapter(model: QwenForCausalLM, folder: str | Path, *, trainable: bool 
     put_lora(model, ranks, config.get("lora_alpha", 8), config.get("lora_dropout", 0.0), prepare)
     if found.left_out:
         warn(
-            f"{folder}: {CONFIG} does not name {found.left_out[0]} ({len(found.left_out)} such modules "
-            "in total), so its A and B are left out, as PEFT does"
+            f"{folder}: {CONFIG} does not name {found.left_out[0]} ({len(found.left_out)} such "
+            "modules), so its A and B are left out, as PEFT does"
         )
 
 

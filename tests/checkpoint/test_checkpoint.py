@@ -138,7 +138,7 @@ BROKEN = {  # the file that the message names, how it is broken, and another par
             "sub/../../x.safetensors", "sub//x.safetensors", "C:x.safetensors", "")),
         (placing("sub/x.safetensors"), "sub/x.safetensors, which is missing"),
         (placing("a\0.safetensors"), "a"),
-        (placing("a" * 300 + ".safetensors"), "aaaa"), (placing("\ud800.safetensors"), "absent"),
+        (placing("a" * 300 + ".safetensors"), "aaaa"), (placing("\ud800.safetensors"), "missing"),
         (placing("pytorch_model.bin"), "only .safetensors shards are read"),
         (placing(None), "names the file None"), (placing(1), "names the file 1"),
         (placing(["x.safetensors"]), "['x.safetensors']"),
@@ -187,7 +187,7 @@ def test_broken_folders_are_refused_with_a_clear_error(tmp_path, sharded, file, 
 
 
 def test_what_is_not_a_folder_and_a_broken_single_file_are_refused_by_name(tmp_path, toy):
-    for name in ("config.json", "absent"):
+    for name in ("config.json", "missing"):
         with pytest.raises(CheckpointError, match=f"{name} is not a folder"):
             Checkpoint(toy / name)
     folder = copied(toy, tmp_path / "copy")

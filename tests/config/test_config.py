@@ -257,7 +257,7 @@ YARN_BAD = [
     ({"rope_type": "default"}, "rope type is 'default' and 'yarn'; it must be"),
 ]  # fmt: skip
 RELATED_BAD.append(
-    ({"rope_theta": 1, "rope_scaling": YARN}, "rope_theta is 1.0; it must be another")
+    ({"rope_theta": 1, "rope_scaling": YARN}, "rope_theta is 1.0; it must be a number other")
 )
 RELATED_BAD += [({"rope_scaling": without_absent({**YARN, **bad})}, *say) for bad, *say in YARN_BAD]
 
