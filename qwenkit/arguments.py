@@ -1,4 +1,4 @@
-"""Arguments of public functions: wrong types are refused as the annotations say.
+"""Type checks for the arguments of public functions, taken from their annotations.
 
 A public function is wrapped where its package exports it, so that its own code need not check.
 """
@@ -24,16 +24,16 @@ def check_public(space: dict[str, Any], names: Iterable[str], only: Collection[s
 
 
 def checked(function: Callable[P, R], only: Collection[str] = ()) -> Callable[P, R]:
-    """Refuse arguments of other types than a function's annotations name, before it runs.
+    """Refuse arguments that do not match a function's annotations, before it runs.
 
-    Shapes and ranges are the function's own business.
+    Shapes and ranges are left to the function.
 
     Args:
-        function: whose arguments to check.
-        only: names of those that are checked; empty: all.
+        function: the function to wrap.
+        only: names of the arguments to check; empty: all.
 
     Raises:
-        InputError: what came, and the annotation.
+        InputError: naming the argument, its value and the annotation.
 
     >>> @checked
     ... def twice(values: Sequence[int]) -> list[int]:
@@ -65,7 +65,7 @@ def checked(function: Callable[P, R], only: Collection[str] = ()) -> Callable[P,
 
 
 def fits(value: object, kind: Any) -> bool:
-    """Tell whether a value is of the kind that an annotation names."""
+    """Tell whether a value matches an annotation."""
     origin, parts = get_origin(kind) or kind, get_args(kind)
     if origin is Any:
         return True

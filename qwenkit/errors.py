@@ -79,7 +79,7 @@ def shown(value: object, most: int = 500) -> str:
 
 
 def printable(text: str, most: int = 200) -> str:
-    r"""Return a name from a file as a terminal may show it: escaped where needed, cut if long.
+    r"""Return a name from a file, safe for a terminal: escaped where needed, cut if long.
 
     >>> printable("model.norm"), printable("\x1b[2J")
     ('model.norm', '\\x1b[2J')
@@ -89,7 +89,7 @@ def printable(text: str, most: int = 200) -> str:
 
 
 def few(items: Iterable[str], most: int = 5, between: str = ", ") -> str:
-    """Join what a message lists; of many items only the first, and their number.
+    """Join the items of a message; of many, only the first and the number of the others.
 
     >>> few(["a", "b", "c"], most=2)
     'a, b and 1 more'

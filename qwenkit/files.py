@@ -25,7 +25,7 @@ from qwenkit.errors import CheckpointError, ConfigError, InputError, QwenkitErro
 
 try:
     import fcntl
-except ImportError:  # Windows: two processes that save into one folder are not kept apart there
+except ImportError:  # Windows: no lock between processes that save into one folder
     fcntl = None  # type: ignore[assignment]
 
 _STAGING, _COMMITTED = "save.{}.tmp", "save.*.commit"
@@ -36,7 +36,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     """Return a path with a leading `~` replaced by the home folder.
 
     Raises:
-        InputError: not a path, or the home of somebody who is not a user here.
+        InputError: not a path, or the home of an unknown user.
     """
     try:
         return Path(path).expanduser()
@@ -100,14 +100,14 @@ def saving(
 ) -> Iterator[Save]:
     """Save several files into a folder in one step: all of them, or none.
 
-    They are written into a folder within `folder`. Renaming that one is the step; then its files
-    are moved to their places. If the process is killed in between, the next `saving` or `settle`
+    They are written to a staging folder inside `folder`. Renaming it commits the save; then its
+    files are moved into place. If the process is killed in between, the next `saving` or `settle`
     moves the rest.
 
     Args:
         folder: made if absent.
         error: what to raise if writing fails.
-        wait: seconds to wait while somebody else saves into the same folder.
+        wait: seconds to wait while another process saves into the same folder.
 
     Raises:
         QwenkitError: `error`, if writing fails; what was there is then unchanged.
@@ -141,10 +141,10 @@ def saving(
 
 
 def settle(folder: str | Path) -> None:
-    """Move the files of a save that was killed at its end into place; call it before reading.
+    """Finish a save that was interrupted after its commit; call this before reading a folder.
 
     Raises:
-        CheckpointError: they cannot be moved, as in a read-only folder.
+        CheckpointError: its files cannot be moved, for example in a read-only folder.
     """
     folder = expanded(folder)
     if not any(folder.glob(_COMMITTED)):
@@ -160,7 +160,7 @@ def settle(folder: str | Path) -> None:
 
 
 def _commit(save: Save) -> Path:
-    """Rename the staging folder once all of it is on the disk; from here on the save counts."""
+    """Rename the staging folder once all of it is on the disk; this commits the save."""
     (save.path / _OBSOLETE).write_text(json.dumps(sorted(save.obsolete)), "utf-8")
     for path in save.path.rglob("*"):
         target = save.path.parent / path.relative_to(save.path)
@@ -175,9 +175,9 @@ def _commit(save: Save) -> Path:
 
 
 def _move(committed: Path) -> None:
-    """Move a committed save's files into the folder around it; it may have been begun before."""
+    """Move a committed save's files into the folder around it, or those that are still to move."""
     folder, listed = committed.parent, committed / _OBSOLETE
-    # Files and then the list: without the list, everything has been moved.
+    # The list goes last: without it, everything has been moved.
     for path in sorted(committed.rglob("*")) if listed.exists() else ():
         target = folder / path.relative_to(committed)
         if path.is_dir():
@@ -192,7 +192,7 @@ def _move(committed: Path) -> None:
 
 
 def _complete(folder: Path) -> None:
-    """Finish or discard what killed processes left; only with the folder's lock."""
+    """Finish or discard what killed processes left; the caller holds the folder's lock."""
     for committed in folder.glob(_COMMITTED):
         _move(committed)
     for staging in folder.glob(_STAGING.format("*")):
@@ -281,7 +281,7 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     text = json.dumps(data, indent=2, ensure_ascii=False)
     try:
         text.encode("utf-8")
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell and UTF-8 cannot
+    except UnicodeEncodeError:  # an unpaired surrogate: JSON can escape it, UTF-8 cannot encode it
         text = json.dumps(data, indent=2)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", "utf-8")

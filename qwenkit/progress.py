@@ -1,4 +1,4 @@
-"""What is being done, for whoever waits: a line, or a bar, for a stage that takes over a second.
+"""Progress: a line or a bar for each stage that takes over a second.
 
 Both go to stderr. `QWENKIT_QUIET=1` switches them off.
 """
@@ -26,7 +26,7 @@ def stage(what: str) -> Iterator[None]:
     if _quiet():
         yield
         return
-    # tqdm's write keeps clear of a bar that is being shown.
+    # tqdm's write does not garble a bar that is shown.
     timer = threading.Timer(DELAY, tqdm.write, [f"{what} ..."], {"file": sys.stderr})
     timer.daemon = True
     timer.start()
@@ -38,7 +38,7 @@ def stage(what: str) -> Iterator[None]:
 
 @contextmanager
 def bar(what: str, total: int, unit: str = "it") -> Iterator[Callable[[int], object]]:
-    """Yield a function that moves a bar on by a number of units; shown from the first second on.
+    """Yield a function that advances a bar by a number of units; shown after one second.
 
     Where stderr is neither a terminal nor a notebook's, a line takes its place.
     """

@@ -4,6 +4,8 @@ import shutil
 import sys
 from pathlib import Path
 
+import torch
+
 import qwenkit as qk
 
 PACKAGE = str(Path(qk.__file__).parent)
@@ -22,7 +24,7 @@ def interrupted(action, at):
             raise KeyboardInterrupt
         return trace
 
-    before = sys.gettrace()
+    before, gradients = sys.gettrace(), torch.is_grad_enabled()
     sys.settrace(trace)
     try:
         action()
@@ -30,6 +32,7 @@ def interrupted(action, at):
         return True
     finally:
         sys.settrace(before)
+        torch.set_grad_enabled(gradients)  # a line may be the exit of a no_grad block
     return False
 
 

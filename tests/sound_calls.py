@@ -82,7 +82,7 @@ def generations(model, tokenizer):
     return {
         "generate": {**one, **OPTIONS},
         "generate_batch": {"model": model, "prompts": [[1, 2], [3]], **OPTIONS},
-        "complete": text, "stream": text,
+        "complete": text, "stream": text, "default_stops": pair,
         "complete_batch": {**pair, "prompts": ["a", "b"], "max_new_tokens": 2},
         "beam_search": {
             **one, "num_beams": 2, "max_new_tokens": 2, "length_penalty": 1.0, "stop_ids": [3],

@@ -127,8 +127,7 @@ def same(one, other):
 
 
 @pytest.mark.parametrize(("kind", "step"), [
-    (Forward, 11), (Reorder, 1), (Generate, 101), (Talk, 41), (Stepper, 23),
-    (Layer, 37),
+    (Forward, 17), (Reorder, 1), (Generate, 211), (Talk, 67), (Stepper, 43), (Layer, 71),
 ])  # fmt: skip
 def test_after_ctrl_c_the_same_call_is_right(toy, kind, step):
     (case := kind(*toy)).act()

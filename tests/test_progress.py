@@ -1,12 +1,12 @@
 """Nobody waits before silence: a line or a bar for what takes over a second, and nothing before."""
 
+import inspect
 import io
-import subprocess
-import sys
 import time
 from types import SimpleNamespace
 
 import pytest
+from forked import python_forked
 
 import qwenkit as qk
 from qwenkit import progress
@@ -75,11 +75,10 @@ kernels.rotate(*arrays)
 """
 
 
-def test_compiling_is_said_once_and_what_is_compiled_already_is_not(tmp_path, monkeypatch):
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))  # empty: as on a fresh machine
+def test_compiling_is_said_once_and_what_is_compiled_already_is_not(tmp_path):
     first, second = (
-        subprocess.run([sys.executable, "-c", SLOW], check=True, capture_output=True, text=True)
-        for _ in range(2)
+        python_forked(SLOW, NUMBA_CACHE_DIR=str(tmp_path))
+        for _ in range(2)  # at first empty
     )
     assert first.stderr == "Compiling the kernels, once per dtype on this machine ...\nagain\n"
     assert second.stderr == "again\n"
@@ -91,7 +90,7 @@ def test_text_is_printed_as_it_comes_and_returned_too(toy, capsys, monkeypatch):
     assert capsys.readouterr().out == ""
     assert qk.complete(model, tokenizer, "def f", max_new_tokens=8, stream=True) == text
     assert capsys.readouterr().out == f"{text}\n"
-    steps = qk.generate.__globals__
+    steps = inspect.unwrap(qk.generate).__globals__
     seen = []
 
     def watched(*arguments, original=steps["next_logits"]):

@@ -47,7 +47,7 @@ class Checkpoint:
         config: its `QwenConfig`.
         tensors: name -> `TensorInfo` of every tensor, in the order of files and bytes.
         files: the weight files, in order.
-        layout: how the tensors are divided into these.
+        layout: how the tensors are divided into files.
 
     Args:
         folder: holds config.json and model.safetensors, or shards with
@@ -94,7 +94,7 @@ class Checkpoint:
     def _check_index(self, index: Index) -> None:
         """Refuse an index that disagrees with the shards' own headers.
 
-        What it does not list, or lists and can be derived, is no disagreement.
+        Tensors that it does not list, or that follow from others, may differ.
         """
         places = [(name, self._place(info.file)) for name, info in self.tensors.items()]
         places += [(info.name, self._place(info.file)) for _, info in self._copies]
@@ -110,7 +110,7 @@ class Checkpoint:
             listed, where = index.weight_map[name], found.get(name, "no file")
             raise CheckpointError(
                 f"{self.folder / INDEX} puts {shown(name)} in {printable(listed)}, but it is in "
-                f"{printable(where)} ({len(wrong)} such in total); fetch the checkpoint again"
+                f"{printable(where)} ({len(wrong)} such tensors in total); fetch it again"
             )
 
     @property
@@ -133,7 +133,7 @@ class Checkpoint:
         if largest not in FLOATS:
             raise CheckpointError(
                 f"{self.folder} is stored as {largest}; qwenkit reads {', '.join(FLOATS)} "
-                "(for a quantized model take its plain float checkpoint)"
+                "(for a quantized model use its unquantized checkpoint)"
             )
         return FLOATS[largest]
 
@@ -153,7 +153,7 @@ class Checkpoint:
         """Refuse a checkpoint whose tensors do not fit its config.
 
         Raises:
-            CheckpointError: listing the first problems, one per line, and the number of all.
+            CheckpointError: listing the first problems, one per line, and how many there are.
         """
         problems = self.problems()
         if problems:

@@ -1,4 +1,4 @@
-"""Do the tensors of a checkpoint fit its config? What does not is said in one line each."""
+"""Do the tensors of a checkpoint fit its config? Each misfit is reported in one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TIED_HINT = " (is the head tied? then config.json must say tie_word_embeddings:
 
 
 def misfits(config: QwenConfig, found: Mapping[str, TensorInfo]) -> list[str]:
-    """List what is missing, of a wrong shape or dtype, or not expected.
+    """List tensors that are missing, unexpected, or of the wrong shape or dtype.
 
     Args:
         config: the model's.
@@ -34,7 +34,7 @@ def misfits(config: QwenConfig, found: Mapping[str, TensorInfo]) -> list[str]:
 def _misfit(
     name: str, info: TensorInfo | None, expected: Mapping[str, tuple[int, ...]]
 ) -> Iterator[str]:
-    """Yield what is wrong with one tensor of those that the config expects."""
+    """Yield what is wrong with one of the tensors that the config expects."""
     want = _sizes(expected[name])
     if info is None:
         yield f"missing {name} {want}{_TIED_HINT if name == HEAD else ''}"
@@ -79,7 +79,7 @@ def _difference(one: TensorInfo, other: TensorInfo) -> str:
     """Say which two tensors should be equal and are not."""
     if one.name == other.name:
         files = f"{printable(one.file.name)} and {printable(other.file.name)}"
-        return f"{printable(one.name)} is in both {files}, with other values; fetch it again"
+        return f"{printable(one.name)} is in both {files}, with different values; fetch it again"
     if other.name.endswith((HEAD, f"{HEAD}_scale")):
         return (
             f"{printable(other.name)} differs from the embedding, and config.json says that they "
@@ -91,7 +91,7 @@ def _difference(one: TensorInfo, other: TensorInfo) -> str:
 def cause(
     config: QwenConfig, tensors: Mapping[str, TensorInfo], found: Mapping[str, TensorInfo]
 ) -> str:
-    """Name the one cause of many misfits; empty where none can be told.
+    """Name the single cause of many misfits; empty if there is no obvious one.
 
     Args:
         config: the model's.
@@ -99,7 +99,7 @@ def cause(
         found: by their names in the model.
     """
     if any(".lora_A." in name or ".base_layer." in name for name in tensors):
-        return "it holds LoRA that is not merged: use PEFT's merge_and_unload, and save again"
+        return "it holds unmerged LoRA matrices: use PEFT's merge_and_unload, and save again"
     unread = {info.dtype for info in tensors.values()}
     unread -= STORED.keys() if config.quantization else FLOATS.keys()
     if unread:
@@ -108,7 +108,7 @@ def cause(
         return f"its names are not those of Qwen2: {few(map(printable, tensors), most=2)}"
     other = sorted({name.split(".")[0] for name in found} - {"model", "lm_head"})
     if other:
-        return f"it has a part that Qwen2ForCausalLM has not: {few(map(printable, other), most=2)}"
+        return f"it has a part that Qwen2ForCausalLM does not have: {few(map(printable, other), most=2)}"
     layers = {name.split(".")[2] for name in found if name.startswith("model.layers.")}
     more = sorted(layers - set(map(str, range(config.num_hidden_layers))), key=len)
     if more:

@@ -44,7 +44,7 @@ def weight_files(folder: Path) -> tuple[list[Path], Index | None]:
         names = sorted(set(index.weight_map.values()))
         for name in names:
             if not (folder / name).is_file():
-                wrong = f"names {shown(name)[1:-1]}, which is absent; fetch it again"
+                wrong = f"names {shown(name)[1:-1]}, which is missing; fetch it again"
                 raise CheckpointError(f"{folder / INDEX} {wrong}")
         return [folder / name for name in names], index
     # Several shards without an index are what a broken download leaves; not a checkpoint.
@@ -81,7 +81,7 @@ def read_index(path: Path) -> Index:
     """Read an index; each file that it names is within the index's own folder.
 
     Raises:
-        CheckpointError: it is damaged, or names what is no safetensors file, or one elsewhere.
+        CheckpointError: it is damaged, or names a file that is not safetensors or is elsewhere.
     """
     try:
         data = read_json_object(path)
@@ -102,7 +102,7 @@ def read_index(path: Path) -> Index:
 
 
 def is_inside(file: object) -> TypeGuard[str]:
-    """Tell whether this is a file's name within a folder, or within its subfolders."""
+    """Tell whether this names a file inside a folder or one of its subfolders."""
     if not isinstance(file, str) or not 0 < len(file) < 256 or {"\0", "\\", ":"} & set(file):
         return False
     return all(part not in ("", ".", "..") for part in file.split("/"))
@@ -118,11 +118,11 @@ def _why_no_weights(folder: Path, models: list[Path]) -> str:
     if others:
         return (
             f"holds its weights as {shown(others[0])[1:-1]}, a file of "
-            f"{_OTHERS[Path(others[0]).suffix]}; qwenkit reads safetensors: take that version"
+            f"{_OTHERS[Path(others[0]).suffix]}; qwenkit reads safetensors: use that version"
         )
     if pickles:
         return (
             f"holds its weights as {shown(pickles[0])[1:-1]}, a Python pickle; qwenkit refuses "
-            "those, because unpickling a file can run any code in it: take the safetensors version"
+            "those, because unpickling a file can run any code in it: use the safetensors version"
         )
     return f"holds no weights; expected {SINGLE} or {INDEX}"

@@ -27,7 +27,7 @@ BYTES_OF_DTYPE = {
     "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E8M0": 1,
     "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1, "C64": 8,
 }  # fmt: skip
-_DTYPE = re.compile(r"[A-Z][A-Z0-9_]{0,31}")  # of a name that may be added to the format
+_DTYPE = re.compile(r"[A-Z][A-Z0-9_]{0,31}")  # such as later versions of the format may add
 _MAX_BYTES = 2**63 - 1  # what a file's offsets can count
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -61,7 +61,7 @@ class TensorInfo:
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """Return the tensors of a safetensors file in the order of their bytes; no weight is read.
 
-    A dtype that is not known here is taken as it is: its tensor can be listed, and not loaded.
+    A tensor of an unknown dtype can be listed but not loaded.
 
     Raises:
         CheckpointError: the file is damaged or is not a safetensors file; the message says how.

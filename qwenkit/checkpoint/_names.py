@@ -1,4 +1,4 @@
-"""From the names in a file to the names that the config expects.
+"""Mapping the tensor names in a file to those that the config expects.
 
 Tools add to a tensor's name: `torch.compile` puts `_orig_mod.` before it, parallel training
 `module.`, PEFT `base_model.model.`; a base model that was saved alone lacks `model.`. Where one
@@ -14,13 +14,13 @@ from qwenkit.checkpoint._header import TensorInfo
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _WRAPPERS = {"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-# RoPE's tables follow from the config, and a causal mask from nothing at all.
+# RoPE's tables follow from the config; a causal mask is constant.
 _ROPE = re.compile(r"(^|\.)rotary_emb\.(inv_freq|original_inv_freq|cos_cached|sin_cached)")
 _MASK = re.compile(r"(^|\.)(self_)?attn\.(bias|masked_bias)")
 
 
 def without_wrappers(name: str) -> str:
-    """Return a name without what `torch.compile` and parallel training put into it.
+    """Return a name without the parts that `torch.compile` and parallel training add.
 
     >>> without_wrappers("_orig_mod.model.layers.0._orig_mod.mlp.up_proj.weight")
     'model.layers.0.mlp.up_proj.weight'
@@ -29,7 +29,7 @@ def without_wrappers(name: str) -> str:
 
 
 def expected_names(names: Iterable[str]) -> dict[str, str]:
-    """Return name in the file -> name in the model; as they are, where no one prefix explains all.
+    """Return name in the file -> name in the model; unchanged if no single prefix explains all.
 
     >>> expected_names(["embed_tokens.weight", "norm.weight", "lm_head.weight"])["norm.weight"]
     'model.norm.weight'
@@ -53,12 +53,12 @@ def expected_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def can_be_derived(name: str, info: TensorInfo | None = None, *, tied: bool) -> bool:
-    """Tell whether a tensor follows from the rest, so that its presence or absence is no fault.
+    """Tell whether a tensor follows from the rest, so that it may be present or absent.
 
     Args:
         name: in the model.
-        info: what the file says of it; None: an index alone names it.
-        tied: whether the embedding is the head.
+        info: its entry in the header; None: only an index names it.
+        tied: whether the head shares the embedding's weight.
     """
     if _ROPE.search(name):
         return True

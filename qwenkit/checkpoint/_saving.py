@@ -1,7 +1,7 @@
 """Writing a checkpoint: config.json, and the weights in one file or in shards with an index.
 
-All files are written by `files.saving`, which makes them the folder's in one step: a crash, a full
-disk or a killed process leaves the old checkpoint whole, or the new one.
+All files are written through `files.saving`, which puts them in place in one step: after a crash, a
+full disk or a killed process, the folder holds all of the old checkpoint or all of the new one.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def write_checkpoint(
     max_shard_bytes: int | None = None,
     layout: Layout | None = None,
 ) -> None:
-    """Write config.json and the weights into a save, for other files to come with them.
+    """Write config.json and the weights into a save, to which other files can be added.
 
     Args:
         save: from `files.saving`.
@@ -160,7 +160,7 @@ def _other_model(folder: Path, config: QwenConfig) -> str | None:
 def _divided(
     tensors: dict[str, Tensor], max_shard_bytes: int | None, layout: Layout
 ) -> dict[str, dict[str, Tensor]]:
-    """Return file -> the tensors in it: as they were loaded, unless a size is asked for."""
+    """Return file -> the tensors in it: the loaded layout, unless a size is given."""
     shards: dict[str, dict[str, Tensor]] = {}
     if max_shard_bytes is None and tensors.keys() <= layout.files.keys():
         for name, tensor in tensors.items():
@@ -186,11 +186,11 @@ def _split(tensors: dict[str, Tensor], max_bytes: int) -> list[dict[str, Tensor]
 
 
 def _separate(shard: dict[str, Tensor], starts: set[int]) -> dict[str, Tensor]:
-    """Return the tensors as the format takes them: contiguous, on the CPU, none of them shared.
+    """Return the tensors as the format requires: contiguous, on the CPU, sharing no memory.
 
     Args:
         shard: name -> tensor.
-        starts: where in memory the tensors written before begin; added to.
+        starts: the addresses of the tensors written before; updated here.
     """
     separate = {}
     for name, tensor in shard.items():

@@ -1,4 +1,4 @@
-"""Reading tensors: mapped from the file where they can be, else copied and cast in chunks."""
+"""Reading tensors: memory-mapped if possible, else copied and cast in chunks."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def read(
 ) -> Tensor:
     """Map a tensor, or read it; what must be cast goes through the buffer, chunk by chunk.
 
-    A tensor that begins within a cache line would cost each wide read of it two lines, for every
-    token again; it is copied once instead, to where a line begins. (In most files the tensors
+    A tensor that does not begin at a cache line would make each wide read of it touch two lines,
+    for every token; it is copied once instead, to an aligned address. (In most files the tensors
     begin 8, 16, ... bytes after one.)
     """
     stored = STORED[info.dtype]
@@ -46,10 +46,10 @@ def read(
 
 
 def read_alone(info: TensorInfo) -> Tensor:
-    """Return one stored tensor, of any dtype that torch has; mapped, where the file can be.
+    """Return one stored tensor, of any dtype that torch has; memory-mapped if possible.
 
     Raises:
-        CheckpointError: of a dtype that torch does not have, or the file cannot be read.
+        CheckpointError: torch does not have its dtype, or the file cannot be read.
     """
     try:
         with safe_open(info.file, "pt") as mapped:
@@ -58,7 +58,7 @@ def read_alone(info: TensorInfo) -> Tensor:
         if info.dtype not in STORED:
             wrong = f"{printable(info.name)} is stored as {info.dtype}, which qwenkit cannot read"
             raise CheckpointError(wrong) from None
-        # One tensor of an unknown dtype keeps the library from the others in its file.
+        # One tensor of an unknown dtype stops the library from reading the others in its file.
         try:
             with info.file.open("rb") as raw:
                 tensor = torch.empty(info.shape, dtype=STORED[info.dtype])

@@ -20,7 +20,7 @@ COPIES = "qwenkit-notebooks"
 
 
 def lab(folder: str | None, port: int, browser: bool, more: Sequence[str]) -> int:
-    """Start JupyterLab; return its exit code, or become it where the system can do that.
+    """Start JupyterLab: replace this process with it if possible, else return its exit code.
 
     Args:
         folder: where copies of the notebooks go; None: a clone's own are opened, and those of an

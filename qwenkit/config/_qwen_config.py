@@ -68,7 +68,7 @@ class QwenConfig:
     eos_token_id: tuple[int, ...] = ()
     pad_token_id: int | None = None
     quantization: str | None = None  # "int8": matrices stored by `quantize`
-    # The config.json it was read from, so that what qwenkit does not know is saved again.
+    # The config.json it was read from, so that keys that qwenkit does not know are saved again.
     raw: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -135,7 +135,7 @@ class QwenConfig:
         broken = ((name, rule) for name, holds, rule in rules if not holds)
         found = [wrong(name, getattr(self, name), rule) for name, rule in broken]
         if self.rope_scaling is not None and self.rope_theta == 1:
-            found.append(wrong("rope_theta", 1.0, "another number than 1 where YaRN scales it"))
+            found.append(wrong("rope_theta", 1.0, "a number other than 1 where YaRN scales it"))
         rule = f"below vocab_size ({self.vocab_size})"
         tokens = self._special_tokens()
         found += [wrong(name, token, rule) for name, token in tokens if token >= self.vocab_size]
@@ -293,7 +293,7 @@ class QwenConfig:
     def to_file(self) -> dict[str, Any]:
         """Return what to save: `to_dict`, or the config.json that this was read from.
 
-        That one is kept key by key, in its own spelling; only fields that were changed since, by
+        That file is kept key by key, in its own spelling; only fields that were changed since, with
         `dataclasses.replace`, differ.
         """
         if self.raw is None:

@@ -1,4 +1,4 @@
-"""The rules of single values, and how a broken one is told."""
+"""The rules for single values, and the messages where one is broken."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LARGEST = 2**63 - 1  # of an integer in torch
 
 
 def make_floats(values: object, *names: str) -> None:
-    """Replace positive integers among numbers by floats, except those that none can hold."""
+    """Convert positive integers to floats, except those too large for a float."""
     for name in names:
         value = getattr(values, name)
         if type(value) is int and 0 < value <= sys.float_info.max:

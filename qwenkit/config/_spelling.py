@@ -20,7 +20,7 @@ _HARMLESS = {
     "problem_type", "chunk_size_feed_forward", "transformers_weights", "_attn_implementation",
     "_attn_implementation_autoset", "pretraining_tp", "pruned_heads", "tie_encoder_decoder",
     "torchscript", "tokenizer_class", "prefix", "model_name", "unsloth_fixed", "unsloth_version",
-    # older ones of generation, which generation_config.json took over
+    # older keys of generation, which are now in generation_config.json
     "do_sample", "max_length", "temperature", "top_k", "top_p", "repetition_penalty",
     # Qwen2 reads neither: its file has biases on q, k and v alone, or does not fit
     "attention_bias", "mlp_bias", "qkv_bias",
@@ -57,9 +57,7 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
         del values["dtype"]
     given = [_scaling_alone(part) for part in (rope, scaling)]
     if all(given) and given[0] != given[1]:
-        raise ConfigError(
-            "rope_parameters and rope_scaling differ; they must agree, or one be gone"
-        )
+        raise ConfigError("rope_parameters and rope_scaling differ; make them agree, or remove one")
     trained = values.get("max_position_embeddings")
     values["rope_scaling"] = _rope_scaling({**rope, **scaling}, trained)
     if values.get("quantization_config") == INT8:
@@ -110,7 +108,7 @@ def _merge(values: dict[str, Any], name: str, other: Any, other_name: str) -> No
 
 
 def _scaling_alone(part: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a spelling says of how RoPE is scaled, with the type under its newer name."""
+    """Return how one spelling scales RoPE, with the type under its newer name."""
     given = {n: value for n, value in part.items() if n != "rope_theta" and value is not None}
     return given if "type" not in given else {"rope_type": given.pop("type"), **given}
 
@@ -171,7 +169,7 @@ def refuse_or_warn_of_unread(unread: Mapping[str, Any], where: str) -> None:
         if unread.get(name) not in (None, without_effect):
             raise ConfigError(
                 f"{name} is {shown(unread[name])}, which qwenkit does not implement; "
-                "use a checkpoint without it (for a quantized one: the plain float checkpoint)"
+                "use a checkpoint without it (for a quantized one: the unquantized checkpoint)"
             )
     unknown = sorted(set(unread) - set(_ONLY_WITHOUT_EFFECT) - _HARMLESS)
     if unknown:

@@ -29,7 +29,7 @@ class YarnScaling:
     beta_slow: float = 1.0
 
     def __post_init__(self) -> None:
-        """Make the numbers floats: torch computes with no integer beyond 64 bits."""
+        """Make the numbers floats: torch has no integers beyond 64 bits."""
         make_floats(self, "factor", "attention_factor", "beta_fast", "beta_slow")
 
     def problems(self) -> list[str]:
@@ -37,7 +37,7 @@ class YarnScaling:
         numbers = ["factor", "beta_fast", "beta_slow"]
         numbers += [] if self.attention_factor is None else ["attention_factor"]
         found = [wrong_float(f"rope_scaling.{name}", getattr(self, name)) for name in numbers]
-        if not any(found):  # beyond these, a logarithm in YaRN is of 0 or of infinity
+        if not any(found):  # beyond these, YaRN takes a logarithm of 0 or infinity
             rule = f"between {_LEAST:g} and {_MOST:g}"
             extreme = [name for name in numbers if not _LEAST <= getattr(self, name) <= _MOST]
             found += [wrong(f"rope_scaling.{n}", getattr(self, n), rule) for n in extreme]

@@ -47,7 +47,7 @@ def as_ids(input_ids: Tensor | Sequence[int] | Sequence[Sequence[int]]) -> Tenso
 
 
 def cache_for(model: QwenForCausalLM, batch_size: int, max_length: int) -> KVCache:
-    """Return a cache for a model, unless the machine's memory has no room for it.
+    """Return a cache for a model, unless it would not fit in memory.
 
     Raises:
         InputError: a size below 1, or not a model.

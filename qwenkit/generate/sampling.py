@@ -12,7 +12,7 @@ from torch import Tensor
 from qwenkit._deprecated import renamed
 from qwenkit.errors import InputError
 
-LARGEST = 1e18  # torch takes no larger integer
+LARGEST = 1e18  # torch takes no larger integers
 
 
 @dataclass(frozen=True)
@@ -91,14 +91,14 @@ class Sampling:
         """Return the softmax of the last of `transforms`, or of the logits where none is on.
 
         Raises:
-            InputError: the penalty takes a logit beyond float32.
+            InputError: the penalty makes a logit overflow float32.
         """
         after = self.transforms(logits, seen)
         probs = next(reversed(after.values()), logits).softmax(dim=-1)
         if bool(probs[0].isnan()):  # one NaN makes all of them NaN
             raise InputError(
                 f"repetition_penalty is {self.repetition_penalty!r}; with these logits it must be "
-                "nearer to 1 (0.5 to 2, say), or float32 overflows"
+                "closer to 1 (say, 0.5 to 2), or float32 overflows"
             )
         return probs
 

@@ -74,7 +74,7 @@ def generate(
 
     Each token is computed when the iterator is asked for it. Arguments are checked at once. A
     process that was forked (`os.fork`) after torch or the kernels had used several threads must not
-    generate: OpenMP ends it. Start it by multiprocessing's "spawn" instead.
+    generate: OpenMP aborts it. Start it with multiprocessing's "spawn" instead.
 
     Args:
         model: a language model.
@@ -85,7 +85,7 @@ def generate(
 
     Raises:
         InputError: an argument out of its range.
-        MemoryForecastError: the machine has no room for a cache of so many tokens.
+        MemoryForecastError: a cache of so many tokens would not fit in memory.
     """
     config = GenerationConfig(max_new_tokens=max_new_tokens, **options)
     ids = one_prompt(model, input_ids)

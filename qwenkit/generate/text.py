@@ -145,9 +145,9 @@ def stream(
 
 
 def default_stops(model: QwenForCausalLM, tokenizer: Tokenizer) -> frozenset[int]:
-    """Return what stops a text: the model's stop tokens, and the eos that the tokenizer names.
+    """Return the ids that stop generation: the model's own, and the tokenizer's eos.
 
-    A base model that was tuned for chat may name `<|im_end|>` in its tokenizer's files alone.
+    A base model that was tuned for chat may name `<|im_end|>` only in its tokenizer's files.
     """
     eos = tokenizer.eos_id
     return frozenset(model.stop_ids) | (frozenset() if eos is None else {eos})
@@ -183,7 +183,7 @@ def complete(
 
 
 def printed(pieces: Iterable[str]) -> Iterator[str]:
-    """Yield the pieces of a text, each printed first; a newline ends the last."""
+    """Print the pieces of a text and yield each; print a newline at the end."""
     try:
         for piece in pieces:
             print(piece, end="", flush=True)

@@ -30,5 +30,5 @@ __all__ = [
 ]  # fmt: skip
 
 check_public(globals(), set(__all__) - {"replace"})
-check_public(globals(), ["replace"], only=("model",))  # it says itself what may replace
+check_public(globals(), ["replace"], only=("model",))  # it checks the rest itself
 __getattr__ = renamed(__name__, sink_shares="sink_scores")

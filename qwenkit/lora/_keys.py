@@ -23,7 +23,7 @@ _INITIALIZATIONS = ("gaussian", "eva", "orthogonal")
 
 
 def check_config(config: dict[str, Any]) -> None:
-    """Refuse a config that asks for more than plain LoRA, or values of a wrong type.
+    """Refuse a config that asks for more than plain LoRA, or has values of the wrong type.
 
     Raises:
         CheckpointError: one line that names the key.
@@ -72,13 +72,13 @@ def _check_names(config: dict[str, Any]) -> None:
         if isinstance(config.get("target_modules"), str) and config.get(key) is not None:
             raise CheckpointError(f"{key} needs target_modules to be a list, not one expression")
     if config.get("layers_pattern") and layers is None:
-        raise CheckpointError("layers_pattern says nothing without layers_to_transform")
+        raise CheckpointError("layers_pattern has no effect without layers_to_transform")
 
 
 def _active(value: object) -> bool:
-    """Tell whether a key that is not known here may change the logits.
+    """Tell whether an unknown key may change the logits.
 
-    In PEFT a feature is off with None, False or nothing in it; numbers and texts only tune it.
+    In PEFT, None, False or an empty value means off; numbers and strings only tune a feature.
     """
     return value is True or (isinstance(value, (list, dict)) and bool(value))
 

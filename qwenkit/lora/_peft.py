@@ -1,7 +1,7 @@
-"""What adapter_config.json says: which layers have LoRA, of what rank, and how strongly it counts.
+"""What adapter_config.json says: which layers have LoRA, with what rank and scaling.
 
-PEFT's rules, as in its `check_target_module_exists` and `get_pattern_key`, so that the same file
-gives the same logits here and there.
+PEFT's rules, as in its `check_target_module_exists` and `get_pattern_key`, so that a file gives the
+same logits as in PEFT.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def named_layers(config: dict[str, Any], model: nn.Module) -> dict[str, Strength
     """Return the layers that a checked config names, with the strength of each.
 
     Raises:
-        CheckpointError: it names none, or what is not a matrix; or an expression is not valid.
+        CheckpointError: it names no layer, or one without a matrix, or has an invalid expression.
     """
     names = _module_names(model)
     named = _targeted(config, names)
@@ -62,7 +62,7 @@ def named_layers(config: dict[str, Any], model: nn.Module) -> dict[str, Strength
 
 
 def saved_modules(config: dict[str, Any], model: nn.Module) -> list[str]:
-    """Return the model's modules whose whole weights the adapter must hold."""
+    """Return the model's modules whose full weights the adapter must hold."""
     wanted = tuple(config.get("modules_to_save") or ())
     return [name for name in _module_names(model) if name.endswith(wanted)]
 
@@ -74,7 +74,7 @@ def _module_names(model: nn.Module) -> list[str]:
 
 
 def _targeted(config: dict[str, Any], names: list[str]) -> list[str]:
-    """Return the names that target_modules picks and nothing excludes."""
+    """Return the names that target_modules selects and no other key excludes."""
     rows = _match(config, "modules_to_save", r"(^|.*\.){}($|\..*)", names)
     excluded = config.get("exclude_modules") or ()
     if isinstance(excluded, str):
@@ -96,7 +96,7 @@ def _targeted(config: dict[str, Any], names: list[str]) -> list[str]:
 
 
 def _ends(name: str, ends: Sequence[str]) -> bool:
-    """Tell whether a name is one of a list, or ends in one; one expression is no list."""
+    """Tell whether a name is one of a list, or ends in one; False for a regular expression."""
     return not isinstance(ends, str) and f".{name}".endswith(tuple(f".{end}" for end in ends))
 
 
@@ -111,7 +111,7 @@ def _layer_numbers(config: dict[str, Any], names: list[str]) -> dict[str, int]:
 
 
 def _patterned(config: dict[str, Any], key: str, names: list[str], default: Any) -> list[Any]:
-    """Return each name's value: that of the first pattern which its end matches."""
+    """Return each name's value: that of the first pattern that matches its end."""
     values = list((config.get(key) or {}).values())
     rows = _match(config, key, r"(.*\.)?({})$", names)
     pairs = list(zip(rows, values, strict=True))

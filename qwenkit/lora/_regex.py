@@ -1,6 +1,6 @@
-"""Regular expressions from a file, matched in a process of their own, which a time limit ends.
+"""Regular expressions from a file, matched in a separate process with a time limit.
 
-Some expressions take longer than a lifetime on a name of forty letters. This file is also that
+Some expressions take time that is exponential in the length of a name. This file is also that
 process's script, so it imports nothing else of qwenkit.
 """
 
@@ -25,7 +25,7 @@ def matches(
         template: a regular expression; its group "idx" is what to find.
         patterns: regular expressions.
         names: to match from their start.
-        whole: whether to their end too.
+        whole: whether a match must reach their end.
 
     Returns:
         For each pattern and name: None, or the group "idx" ("" where there is none).

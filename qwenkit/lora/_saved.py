@@ -61,7 +61,7 @@ def _as_stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
 def _config(
     model: QwenForCausalLM, layers: dict[str, LoRALinear], loaded: LoadedAdapter | None
 ) -> dict[str, Any]:
-    """Return what PEFT must know about these layers: the loaded config if it still says that."""
+    """Return what PEFT must know about these layers: the loaded config if it still fits."""
     before = loaded.config if loaded else {}
     wanted = {name: Strength.of(layer) for name, layer in layers.items()}
     dropout = next(iter(layers.values())).dropout.p
@@ -72,7 +72,7 @@ def _config(
 
 
 def _origin() -> dict[str, Any]:
-    """Return the keys of an adapter that was made here and that no layer decides."""
+    """Return the config keys of a new adapter that do not depend on its layers."""
     return {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": None,
         "inference_mode": True, "bias": "none", "fan_in_fan_out": False, "init_lora_weights": True,

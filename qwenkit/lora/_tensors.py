@@ -95,7 +95,7 @@ def _misfit(
     """Say which tensor does not fit the model by name or shape; None: all do."""
     modules, shapes = dict(model.named_modules()), _weights(model)
     if len(set(names.values())) < len(names):
-        return "two of its names are of one tensor"
+        return "two of its names refer to the same tensor"
     for name, info in infos.items():
         own, found = names[name], _PART.fullmatch(names[name])
         if own.startswith("?") or (not found and own not in shapes):
@@ -132,7 +132,7 @@ def _unlike(
     model: QwenForCausalLM,
     names: dict[str, str],
 ) -> str | None:
-    """Say what the config names and the tensors do not have; None: they have all."""
+    """Say what the config names and the file lacks; None: nothing."""
     ranks = {name: parts.get(f"{name}.lora_A.weight") for name in layers}
     missing = [name for name, info in ranks.items() if info is None]
     if missing:
@@ -151,7 +151,7 @@ def _unlike(
 
 
 def _weights(model: QwenForCausalLM) -> dict[str, Tensor]:
-    """Return the model's own weights by name, a tied head's too."""
+    """Return the model's own weights by name, including a tied head's."""
     own: dict[str, Tensor] = {n: p for n, p in model.named_parameters() if ".lora_" not in n}
     if model.lm_head is None:
         own["lm_head.weight"] = model.model.embed_tokens.weight
@@ -159,7 +159,7 @@ def _weights(model: QwenForCausalLM) -> dict[str, Tensor]:
 
 
 def _trained(stored: Tensor, name: str, model: QwenForCausalLM) -> str | None:
-    """Say that a stored weight is not the model's own; None: it is, in the coarser dtype."""
+    """Say that a stored weight differs from the model's; None: equal in the coarser dtype."""
     own = _weights(model)[name].detach().cpu()
     coarse = stored.dtype if stored.dtype.itemsize <= own.dtype.itemsize else own.dtype
     if torch.equal(stored.to(coarse), own.to(coarse)):

@@ -28,8 +28,8 @@ __all__ = ["CONFIG", "WEIGHTS", "load_adapter", "named_layers", "read_adapter", 
 def save_adapter(model: QwenForCausalLM, folder: str | Path) -> None:
     """Write the LoRA of a model, merged or not, and nothing else of it.
 
-    Of an adapter that was loaded, every key of its config and every dtype stays as it was, but for
-    what has changed since. Config and weights are saved in one step.
+    For an adapter that was loaded, config keys and dtypes are kept, except what has changed since.
+    Config and weights are saved in one step.
 
     Args:
         model: with LoRA.
@@ -79,8 +79,8 @@ def load_adapter(model: QwenForCausalLM, folder: str | Path, *, trainable: bool 
     put_lora(model, ranks, config.get("lora_alpha", 8), config.get("lora_dropout", 0.0), prepare)
     if found.left_out:
         warn(
-            f"{folder}: {CONFIG} does not name {found.left_out[0]} ({len(found.left_out)} such in "
-            "all), so its A and B are left out, as PEFT does"
+            f"{folder}: {CONFIG} does not name {found.left_out[0]} ({len(found.left_out)} such "
+            "modules), so its A and B are left out, as PEFT does"
         )
 
 
@@ -110,7 +110,7 @@ def _open(folder: str | Path, model: QwenForCausalLM) -> tuple[dict[str, Any], A
 
 
 def _check_folder(folder: Path) -> None:
-    """Say what a folder is where it is not an adapter's.
+    """Say what a folder holds if it does not hold an adapter.
 
     Raises:
         ConfigError: one line with what to do.

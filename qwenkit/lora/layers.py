@@ -84,7 +84,7 @@ class LoRALinear(nn.Linear):
             merged = (self.weight.float() + self.update().float()).to(self.weight.dtype)
             self._trained = self.lora_A.weight.requires_grad
             self._set(merged, self.weight.detach())
-        for part in (self.lora_A, self.lora_B):  # merged, they take part in nothing
+        for part in (self.lora_A, self.lora_B):  # unused while merged
             part.requires_grad_(False)
 
     def unmerge(self) -> None:
@@ -95,7 +95,7 @@ class LoRALinear(nn.Linear):
             self._set(self.plain_weight, None)
 
     def _set(self, weight: Tensor, plain: Tensor | None) -> None:
-        """Change the weight and what says whether it is merged at once, whatever interrupts it."""
+        """Change the weight and the merged state together, so that Ctrl-C cannot separate them."""
         parameters = {**self._parameters, "weight": nn.Parameter(weight.detach(), False)}
         buffers = {**self._buffers, "plain_weight": plain}
         vars(self).update(_parameters=parameters, _buffers=buffers)

@@ -67,7 +67,7 @@ def put_lora(
     """Freeze a model and add LoRA to the named modules, each of its own rank.
 
     Args:
-        model: as it was if this fails or is interrupted.
+        model: unchanged if this fails or is interrupted.
         ranks: module's name -> rank.
         alpha: of all.
         dropout: of all.

@@ -55,4 +55,4 @@ __all__ = [
     "value_histograms_alt",
 ]  # fmt: skip
 
-check_public(globals(), set(__all__) - {"show"})  # it looks at its text first
+check_public(globals(), set(__all__) - {"show"})  # it checks its text first

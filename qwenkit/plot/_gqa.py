@@ -128,7 +128,7 @@ def _groups(heads: int, kv_heads: int) -> int:
             "last"
         )
     if heads > MOST_HEADS:
-        raise InputError(f"{heads} query heads are too many to draw; at most {MOST_HEADS} are")
+        raise InputError(f"{heads} query heads are too many to draw; at most {MOST_HEADS} can be")
     return heads // kv_heads
 
 

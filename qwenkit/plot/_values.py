@@ -165,7 +165,7 @@ def _reach(flat: np.ndarray) -> float:
 
 
 def _std(flat: np.ndarray) -> float:
-    """Return the standard deviation, also of values whose squares float32 cannot hold."""
+    """Return the standard deviation, even of values whose squares overflow float32."""
     reach = _reach(flat)
     return float((flat / reach).std()) * reach
 

@@ -27,7 +27,7 @@ def label(token: str) -> str:
 
 
 def drawable(text: str, longest: int = LONGEST_NAME, family: str = "sans-serif") -> str:
-    r"""Return text as matplotlib can draw it as it stands: no formula, no character it lacks.
+    r"""Return text that matplotlib draws as it is: no formula, no character that the font lacks.
 
     >>> drawable("a.$x$"), drawable("a\nb"), drawable("layers.0.mlp", 8)
     ('a.\\$x\\$', 'aU+000Ab', 'layers.…')

@@ -51,7 +51,7 @@ def load_pretrained(
     plan = _plan(checkpoint, device, dtype, str(source or folder))
     tokenizer = Tokenizer(folder)  # before the weights, which take longer to read
     size = checkpoint.config.vocab_size
-    # A token that was added to the tokenizer alone does no harm until a text holds it.
+    # A token that was added only to the tokenizer does no harm until a text contains it.
     if tokenizer.backend.get_vocab_size(with_added_tokens=False) > size:
         raise CheckpointError(
             f"{folder}: the tokenizer has {tokenizer.num_tokens} tokens, and the model's "

@@ -1,4 +1,4 @@
-"""Saving a model with all that belongs to it: every file in one step."""
+"""Saving a model, its tokenizer and its settings in one step."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _KEY = "_loaded_from"
 
 @dataclass(frozen=True)
 class Origin:
-    """What the folder of a loaded model says besides config and weights, to be saved again.
+    """What a loaded model's folder has in addition to config and weights, to save it again.
 
     Attributes:
         layout: how the weights were divided into files.
         generation: what generation_config.json says; None: there is none.
-        stop_ids: what stopped generation when the model was loaded.
+        stop_ids: the model's stop tokens when it was loaded.
     """
 
     layout: Layout

@@ -117,5 +117,5 @@ def _weights(folder: Path) -> list[str]:
 
 
 def _commit(folder: Path) -> str | None:
-    """Return the commit that a snapshot is of, so that all its files are of the same."""
+    """Return the commit that a snapshot is of, so that all its files come from the same one."""
     return folder.name if re.fullmatch("[0-9a-f]{40}", folder.name) else None

@@ -1,4 +1,4 @@
-"""How much a chat template may make, and for how long."""
+"""Limits on the output and the running time of a chat template."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import jinja2
 
 _SECONDS = 3.0
 _CHARACTERS = 20_000_000  # at least; more for longer messages
-_TIMES = 50  # what the messages hold
-_NODE = 20  # what a member of a list counts: it takes the memory of so many characters
+_TIMES = 50  # the size of the messages
+_NODE = 20  # characters that each member of a list counts as, for its memory
 _BITS = 20_000  # of an integer; 2**20000 has 6,000 digits
 _PERCENT = re.compile(r"%[^a-zA-Z%]*")
 _BRACES = re.compile(r"\{[^{}]*:([^{}]*)\}")
 
 
 class Budget:
-    """Characters and seconds that are left.
+    """The characters and seconds that a template has left.
 
     Args:
-        characters: that may be made in all.
+        characters: how many may be produced in total.
     """
 
     def __init__(self, characters: int = _CHARACTERS) -> None:
@@ -35,28 +35,28 @@ class Budget:
         return cls(_CHARACTERS + _TIMES * cls(2**62).measure(dict(variables)))
 
     def tick(self) -> None:
-        """Look at the clock, once a turn or a call."""
+        """Check the time, once per iteration or call."""
         self.spend(1)
 
     def spend(self, amount: int) -> None:
-        """Take an amount off.
+        """Subtract an amount.
 
         Raises:
             TemplateError: nothing is left.
         """
         self.left -= amount
         if self.left < 0:
-            raise jinja2.TemplateError(f"it makes more than {self.most:,} characters")
+            raise jinja2.TemplateError(f"it produces more than {self.most:,} characters")
         if time.monotonic() > self.until:
             raise jinja2.TemplateError(f"it takes more than {_SECONDS:g} seconds")
 
     def made(self, value: Any) -> Any:
-        """Take off what a value holds, and return it."""
+        """Subtract the size of a value, and return the value."""
         self.spend(self.measure(value))
         return value
 
     def measure(self, value: Any, depth: int = 0) -> int:
-        """Return how much a value holds, all levels of it.
+        """Return the size of a value, with all nested levels.
 
         Raises:
             TemplateError: more than is left.
@@ -79,11 +79,11 @@ class Budget:
 
 
 def forecast(name: str, values: Sequence[Any], options: Mapping[str, Any] | None = None) -> int:
-    """Return about how many characters an operation makes, where its arguments decide.
+    """Estimate how many characters an operation produces, where its arguments determine that.
 
     Args:
         name: of an operator, a method or a filter.
-        values: what it is given; its own text first.
+        values: its arguments; the value it works on first.
         options: by name.
     """
     own, *rest = values or [None]
@@ -116,7 +116,7 @@ def _members(tables: Sequence[Any]) -> list[Any]:
 
 
 def _levels(value: Any, depth: int = 1) -> int:
-    """Return the levels of all members together: each is indented by its level."""
+    """Return the sum of all members' levels: each is indented by its level."""
     if not isinstance(value, list | tuple | dict) or depth > 200:
         return depth
     members = value.values() if isinstance(value, dict) else value
@@ -149,10 +149,10 @@ def _bits(count: int) -> int:
 
 
 def _formatted(text: str, given: Sequence[Any], percent: bool) -> int:
-    """Return the widths that a format asks for."""
+    """Return the sum of the widths in a format."""
     fields = _PERCENT.findall(text) if percent else _BRACES.findall(text)
     if not percent and re.search(r"\{[^{}]*\{", text.replace("{{", "")):
-        raise jinja2.TemplateError("a format within a format")
+        raise jinja2.TemplateError("a format nested in a format")
     if percent and any("*" in field for field in fields):
         raise jinja2.TemplateError("a format whose width is an argument")
     return sum(int(digits[:18]) for field in fields for digits in re.findall(r"\d+", field))

@@ -1,4 +1,4 @@
-"""From messages to the text that a chat template makes of them."""
+"""Rendering messages as text with a chat template."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qwenkit.errors import TokenizerError
 from qwenkit.tokenizer._sandbox import render
 from qwenkit.tokenizer._templates import choose
 
-# Arguments of transformers' apply_chat_template that a template must not take for its own.
+# Arguments of transformers' apply_chat_template, which are not variables of a template.
 _THEIRS = (
     "continue_final_message", "tokenize", "return_tensors", "return_dict", "padding", "truncation",
     "max_length", "return_assistant_tokens_mask", "sanitize_control_tokens", "tokenizer_kwargs",
@@ -18,7 +18,7 @@ _REASONING = ("reasoning_content", "thinking", "reasoning")  # the first is what
 
 
 class ChatText(str):
-    """The text of a chat: its template has written the BOS, if there is to be one."""
+    """The text of a chat: its template has already written the BOS, if any."""
 
     __slots__ = ()
 
@@ -56,7 +56,7 @@ def chat_text(
 def _messages(messages: object) -> list[dict[str, Any]]:
     """Return messages as transformers hands them to a template.
 
-    What is None is left out, and a model's reasoning has all of its names.
+    Keys that are None are left out, and a model's reasoning is given under all of its names.
     """
     if not isinstance(messages, Sequence) or isinstance(messages, str):
         raise TokenizerError(f"messages is {messages!r:.200}; it must be a list of messages")
@@ -81,7 +81,7 @@ def _check_list(name: str, value: object) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON could hold it; a template must not reach an object's methods."""
+    """Return a value as plain JSON types; a template must not reach an object's methods."""
     if value is None or isinstance(value, bool):
         return value
     for kind in (str, int, float):

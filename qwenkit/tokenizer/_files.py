@@ -1,4 +1,4 @@
-"""The files of a tokenizer: all that a folder may hold, and what of them is written back."""
+"""The files of a tokenizer: their names, and how they are read and written."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def as_folder(folder: str | Path) -> Path:
     """Return the path of a folder.
 
     Raises:
-        TokenizerError: not a name that a folder can have.
+        TokenizerError: not a valid name for a folder.
     """
     try:
         path = Path(folder).expanduser()
-    except (TypeError, RuntimeError) as error:  # a home that there is not
+    except (TypeError, RuntimeError) as error:  # the home of an unknown user
         raise TokenizerError(f"{folder!r:.200} is not a folder: {error}") from None
     if "\0" in str(path):
-        raise TokenizerError(f"{folder!r:.200} is not a folder: it holds a NUL")
+        raise TokenizerError(f"{folder!r:.200} is not a folder: it contains a NUL character")
     return path
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """Return the contents of a tokenizer's files, by their names from the folder.
+    """Return the contents of a tokenizer's files, by their paths relative to the folder.
 
     Raises:
         TokenizerError: one of them cannot be read.
@@ -58,7 +58,7 @@ def more_templates(folder: Path) -> list[Path]:
 
 
 def parsed(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
-    """Return the JSON object that a file holds; an absent file holds an empty one.
+    """Return the JSON object in a file; an empty one if the file is absent.
 
     Raises:
         TokenizerError: it is not JSON, or not an object.
@@ -88,7 +88,7 @@ def as_text(files: Mapping[str, bytes], name: str) -> str:
 
 
 def as_json(data: Mapping[str, Any]) -> bytes:
-    """Write JSON as transformers does; half of a surrogate pair has no UTF-8, only an escape."""
+    """Write JSON as transformers does; escape an unpaired surrogate, which UTF-8 cannot encode."""
     try:
         return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
     except UnicodeEncodeError:

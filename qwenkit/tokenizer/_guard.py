@@ -17,7 +17,7 @@ _LISTS = ("normalizers", "pretokenizers", "decoders", "processors")
 def refusing(what: str) -> Iterator[None]:
     """Turn an error of the `tokenizers` library into a `TokenizerError`.
 
-    It raises bare Exceptions; and where its Rust code panics, what comes is not an Exception.
+    It raises bare Exceptions; a panic in its Rust code is a BaseException of another kind.
     """
     try:
         yield
@@ -30,10 +30,10 @@ def refusing(what: str) -> Iterator[None]:
 
 
 def check_vocabulary(name: str, vocab: object) -> None:
-    """Refuse two tokens of one id, and ids that are none.
+    """Refuse two tokens with the same id, and invalid ids.
 
     Raises:
-        TokenizerError: as said; decoding would depend on chance.
+        TokenizerError: for either; decoding would be ambiguous.
     """
     if not isinstance(vocab, dict):  # a list, numbered by its order; or wrong in another way
         return
@@ -50,10 +50,10 @@ def check_vocabulary(name: str, vocab: object) -> None:
 
 
 def check_parts(name: str, data: Mapping[str, Any]) -> None:
-    """Refuse parts that would make a text many times longer, or cut it at random.
+    """Refuse parts that would make a text many times longer, or split it at random.
 
     Raises:
-        TokenizerError: as said.
+        TokenizerError: naming the part.
     """
     model = data.get("model")
     if isinstance(model, dict) and model.get("dropout"):
@@ -86,7 +86,7 @@ def _growth(part: Any) -> float:
         pattern = part.get("pattern")
         old = pattern.get("String") if isinstance(pattern, dict) else None
         new = len(str(part.get("content")).encode("utf-8", "replace"))
-        # An expression may match nothing, between any two characters.
+        # A regular expression may match the empty string, between any two characters.
         shortest = len(old.encode("utf-8", "replace")) if isinstance(old, str) else 0
         return max(1.0, new / shortest) if shortest else 1.0 + new
     if kind == "TemplateProcessing":
@@ -98,8 +98,8 @@ def _growth(part: Any) -> float:
 
 
 def is_broken(text: str) -> bool:
-    """Tell whether a text holds half of a surrogate pair, and so is not valid Unicode."""
-    if text.isascii():  # at once; else it is encoded to see
+    """Tell whether a text has an unpaired surrogate, and so is not valid Unicode."""
+    if text.isascii():  # fast
         return False
     try:
         text.encode("utf-8")

@@ -1,4 +1,4 @@
-"""From a folder's files to the pipeline of the `tokenizers` library."""
+"""Building the pipeline of the `tokenizers` library from a folder's files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qwenkit.tokenizer._special import SpecialTokens
 
 
 def build(folder: Path, files: Mapping[str, bytes], special: SpecialTokens) -> tokenizers.Tokenizer:
-    """Return the pipeline that transformers would build of a folder's files.
+    """Return the pipeline that transformers would build from a folder's files.
 
     Raises:
         TokenizerError: files that are missing, damaged, or contradict one another.
@@ -52,7 +52,7 @@ def build(folder: Path, files: Mapping[str, bytes], special: SpecialTokens) -> t
 def _of_pipeline(
     files: Mapping[str, bytes], special: SpecialTokens
 ) -> tuple[tokenizers.Tokenizer, list[dict[str, Any]]]:
-    """Build tokenizer.json; truncation and padding are ignored, as in transformers."""
+    """Build from tokenizer.json; truncation and padding are ignored, as in transformers."""
     data = parsed(files, PIPELINE)
     model, listed = data.get("model"), data.get("added_tokens")
     check_vocabulary(PIPELINE, model.get("vocab") if isinstance(model, dict) else None)
@@ -91,17 +91,17 @@ def _merged(listed: list[dict[str, Any]], special: SpecialTokens) -> list[dict[s
 
 
 def _of_vocabulary(files: Mapping[str, bytes], special: SpecialTokens) -> tokenizers.Tokenizer:
-    """Build Qwen2's pipeline of vocab.json and merges.txt, as Qwen2Tokenizer does."""
+    """Build Qwen2's pipeline from vocab.json and merges.txt, as Qwen2Tokenizer does."""
     vocab = parsed(files, VOCAB)
     check_vocabulary(VOCAB, vocab)
-    # Not splitlines' other line ends: a merge may hold any character but a newline.
+    # Not splitlines, which splits at more: a merge may hold any character but a newline.
     lines = [line.rstrip("\r") for line in as_text(files, MERGES).split("\n")]
     merges = [line for line in lines if line and not line.startswith("#version")]
     wrong = next((line for line in merges if line.count(" ") != 1), None)
     if wrong is not None:
         raise TokenizerError(f"{MERGES} holds {wrong!r:.80}; a merge has two tokens")
     pairs = [(left, right) for left, right in (line.split(" ") for line in merges)]
-    with refusing(f"{VOCAB} and {MERGES} make no tokenizer"):
+    with refusing(f"{VOCAB} and {MERGES} are not a valid tokenizer"):
         backend = qwen2_pipeline(vocab, pairs)
         backend.add_tokens([_added_token(entry) for entry in special.added.values()])
     return backend

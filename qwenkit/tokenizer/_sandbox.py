@@ -1,7 +1,7 @@
-"""Where chat templates run: a template is downloaded, and must neither run code nor go on forever.
+"""Where chat templates run: a template is downloaded, and must neither run code nor run forever.
 
-Jinja's own sandbox keeps a template from the rest of Python. Here each operation that makes text or
-a list is measured as well, against a `Budget`, and each turn of a loop looks at the clock.
+Jinja's own sandbox keeps a template from the rest of Python. Here each operation that produces text
+or a list is measured as well, against a `Budget`, and each iteration of a loop checks the time.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _LONGEST = 300_000  # characters of a template; the longest published ones have 
 
 
 def render(template: str, variables: Mapping[str, Any]) -> str:
-    """Return what a chat template makes of its variables.
+    """Render a chat template with its variables.
 
     Raises:
-        Exception: whatever the template does wrong; a template is a program.
+        Exception: any kind of error; a template is a program.
     """
     if len(template) > _LONGEST:
         raise jinja2.TemplateError(f"it has {len(template):,} characters; {_LONGEST:,} may run")
@@ -78,7 +78,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return self.budget.made(super().call_binop(context, operator, left, right))
 
     def call(self, context: Context, function: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call a method, macro or function if what it makes is not too large."""
+        """Call a method, macro or function if its result is not too large."""
         self.budget.tick()
         method = getattr(function, "__wrapped__", function)  # the sandbox wraps str.format
         owner = getattr(method, "__self__", None)
@@ -89,7 +89,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return self.budget.made(super().call(context, function, *args, **kwargs))
 
     def _measured(self, name: str, do: Any) -> Callable[..., Any]:
-        """Return a filter, or a test, that is measured."""
+        """Return a filter or a test whose result is measured."""
 
         @functools.wraps(do)  # keeps how Jinja is to call it
         def measured(*args: Any, **kwargs: Any) -> Any:
@@ -105,21 +105,21 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
 
 class _Watched(NodeTransformer):
-    """Puts calls of the environment where Jinja has no hook: loops, `~`, and lists."""
+    """Inserts calls to the environment where Jinja has no hook: loops, `~`, and lists."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
-        """Look at the clock in each turn."""
+        """Check the time in each iteration."""
         self.generic_visit(node)
         node.body = [nodes.ExprStmt(_call("tick", node.lineno), lineno=node.lineno), *node.body]
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
-        """Measure what `~` makes."""
+        """Measure the result of `~`."""
         self.generic_visit(node)
         return _call("joined", node.lineno, *node.nodes)
 
     def visit_List(self, node: nodes.Expr) -> nodes.Node:
-        """Measure a list: of lists of lists, each of two, the text would be endless."""
+        """Measure a list: nested lists of two members each would print without end."""
         self.generic_visit(node)
         is_target = getattr(node, "ctx", "load") != "load"
         return node if is_target else _call("made", node.lineno, node)
@@ -133,22 +133,22 @@ def _call(name: str, line: int, *arguments: nodes.Expr) -> nodes.Call:
 
 
 class _Namespace(Namespace):
-    """Shows nothing of what it holds: namespaces that hold namespaces have no bound."""
+    """Does not show its contents, which nested namespaces could make endless."""
 
     def __repr__(self) -> str:
         return "<Namespace>"
 
 
 class _Generation(Extension):
-    """Lets templates mark what the assistant said, for training; here the mark does nothing.
+    """Lets templates mark what the assistant said, for training; here the mark has no effect.
 
-    As in transformers, what is set inside stays inside.
+    As in transformers, variables set inside are local.
     """
 
     tags = {"generation"}  # noqa: RUF012 (as jinja2 declares it)
 
     def parse(self, parser: Parser) -> nodes.Node:
-        """Return a block that says what is between the tags."""
+        """Return a block of what is between the tags."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         block = nodes.CallBlock(self.call_method("_said"), [], [], body)

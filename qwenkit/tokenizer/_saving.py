@@ -1,4 +1,4 @@
-"""What a tokenizer writes: the files it was read from, and in them only what was changed."""
+"""Saving a tokenizer: the files it was read from, with only what was changed rewritten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Special tokens that other files than tokenizer.json name: bos, eos, pad, and added ones.
+"""Special tokens named in files other than tokenizer.json: bos, eos, pad, and added ones.
 
 Read in the order of transformers: tokenizer_config.json, and where it has no added_tokens_decoder
 the older special_tokens_map.json and added_tokens.json as well.
@@ -15,7 +15,7 @@ import tokenizers
 from qwenkit.errors import TokenizerError
 from qwenkit.tokenizer._files import ADDED, SETTINGS, SPECIAL_MAP, parsed
 
-# What transformers calls them, in its order: new ones get their ids in it.
+# transformers' names for them, in its order: new tokens get their ids in this order.
 NAMED = (
     "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
 )  # fmt: skip
@@ -37,7 +37,7 @@ class SpecialTokens:
         named: name -> token, such as eos_token -> `<|im_end|>`; None: there is none.
         extra: further special tokens.
         first, last: whether bos and eos are put around a text (for vocab.json alone).
-        split: whether special tokens in a text are letters, whatever is asked for.
+        split: whether special tokens in a text are always ordinary text, whatever is asked for.
         prefix_space: whether a space is put before each word that has none, as transformers 5 does.
     """
 
@@ -62,7 +62,7 @@ def read_special(files: Mapping[str, bytes]) -> SpecialTokens:
     """Read the special tokens of a tokenizer's settings.
 
     Raises:
-        TokenizerError: a file that is not JSON, or a token that is not one.
+        TokenizerError: a file that is not JSON, or an invalid token.
     """
     config = parsed(files, SETTINGS)
     values = dict(config)
@@ -94,7 +94,7 @@ def read_special(files: Mapping[str, bytes]) -> SpecialTokens:
 
 
 def _is_named(name: str, value: object) -> bool:
-    """Tell whether a setting is a token of some other name, as image_token."""
+    """Tell whether a setting is a token of some other name, such as image_token."""
     is_token = isinstance(value, str) or (isinstance(value, dict) and "content" in value)
     return name.endswith("_token") and name not in _AROUND and is_token
 
@@ -107,7 +107,7 @@ def _contents(values: list[Any]) -> set[str]:
 def _added(
     config: Mapping[str, Any], files: Mapping[str, bytes], special: set[str]
 ) -> dict[int, dict[str, Any]]:
-    """Read the tokens that stand beside the vocabulary, by id."""
+    """Read the tokens that are added to the vocabulary, by id."""
     added: dict[int, dict[str, Any]] = {}
     if _DECODER not in config:
         for text, number in parsed(files, ADDED).items():

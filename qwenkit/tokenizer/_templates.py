@@ -12,7 +12,7 @@ _KEY = "chat_template"
 
 
 def read_templates(files: Mapping[str, bytes]) -> dict[str, str]:
-    """Return a folder's chat templates by name; files of their own win, as in transformers."""
+    """Return a folder's chat templates by name; separate files win, as in transformers."""
     own = {DEFAULT: as_text(files, TEMPLATE)} if TEMPLATE in files else {}
     for name in files:
         if name.startswith(TEMPLATES):
@@ -34,11 +34,11 @@ def _in_settings(value: object) -> dict[str, str]:
 
 
 def choose(templates: Mapping[str, str], asked: str | None, with_tools: bool) -> str:
-    """Return the template to use: the one asked for, tool_use where there are tools, the default.
+    """Return the template to use: the one asked for, else tool_use with tools, else the default.
 
     Args:
         templates: by name.
-        asked: a name, or a template itself; None: none in particular.
+        asked: a name, or a template itself; None: not specified.
         with_tools: whether tools are passed.
 
     Raises:
@@ -64,7 +64,7 @@ def choose(templates: Mapping[str, str], asked: str | None, with_tools: bool) ->
 def write_templates(
     files: dict[str, bytes], before: Mapping[str, str], now: Mapping[str, str]
 ) -> None:
-    """Change the files so that they hold other templates, each where the old ones were."""
+    """Change the files to hold other templates, in the places of the old ones."""
     if before == now:
         return
     for name in [name for name in files if name.startswith(TEMPLATES)]:

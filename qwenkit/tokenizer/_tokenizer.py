@@ -34,16 +34,17 @@ class Tokenizer:
     """The tokenizer of a checkpoint folder, as transformers reads it.
 
     Attributes:
-        special: special token -> id, as `<|im_end|>` -> 151645. All added tokens are special here:
+        special: special token -> id, such as `<|im_end|>` -> 151645. All added tokens are special
+        here:
             `<tool_call>` too is one id that ordinary text does not give.
         hidden: those of them that `decode(..., skip_special=True)` leaves out.
-        named: what the settings call them, as eos_token -> `<|im_end|>`; templates know these.
+        named: name in the settings -> token, such as eos_token -> `<|im_end|>`; for templates.
         num_tokens: one more than the largest id; the rest of a model's vocabulary is padding.
-        rows: ids that the model has rows for, where those are fewer than `num_tokens`; else None.
-        chat_templates: the folder's chat templates (Jinja) by name, mostly one, "default".
+        rows: how many ids the model has embeddings for, if fewer than `num_tokens`; else None.
+        chat_templates: the folder's chat templates (Jinja) by name, usually one, "default".
 
     Args:
-        folder: holds tokenizer.json, or vocab.json and merges.txt; and mostly
+        folder: holds tokenizer.json, or vocab.json and merges.txt; and usually
             tokenizer_config.json. Truncation and padding in tokenizer.json are ignored.
 
     Raises:
@@ -101,9 +102,9 @@ class Tokenizer:
             text: any string.
             special: whether `<|im_end|>` and the like become special tokens; False: they are
                 ordinary characters, as they should be in text from untrusted sources.
-            add_special_tokens: whether to put a BOS first where the tokenizer is made so, as
-                DeepSeek's are; None: yes, but not around what `chat` returns, whose template
-                writes its own, nor with special=False.
+            add_special_tokens: whether to put a BOS first if the tokenizer is set to do so, as
+                DeepSeek's are; None: yes, except for what `chat` returns, whose template writes its
+                own, and with special=False.
 
         Raises:
             TokenizerError: not a str, not valid Unicode, or a token that the model has no row for.
@@ -126,18 +127,18 @@ class Tokenizer:
     def _encoded(self, texts: list[str], special: bool, add: bool) -> list[list[int]]:
         backend = self.backend if special else _without_added_tokens(self.backend)
         if any(is_broken(text) for text in texts):
-            raise TokenizerError("text is not valid Unicode: it holds half of a surrogate pair")
+            raise TokenizerError("text is not valid Unicode: it has an unpaired surrogate")
         with refusing("the tokenizer cannot encode this text"):
             found = backend.encode_batch_fast(texts, add_special_tokens=add)
             return [self._with_rows(list(one.ids)) for one in found]
 
     def _with_rows(self, ids: list[int]) -> list[int]:
-        """Return the ids; refuse one that was added to the tokenizer alone."""
+        """Return the ids; refuse one that was added only to the tokenizer."""
         largest = max(ids, default=0) if self.rows is not None else 0
         if self.rows is not None and largest >= self.rows:
             raise TokenizerError(
                 f"the text holds {shown(self.backend.id_to_token(largest))} (id {largest}), which "
-                f"was added to the tokenizer alone: the model's ids end at {self.rows - 1}"
+                f"was added only to the tokenizer: the model's ids end at {self.rows - 1}"
             )
         return ids
 
@@ -178,14 +179,14 @@ class Tokenizer:
             messages: each {"role": "system" | "user" | "assistant", "content": ...}.
             add_generation_prompt: whether to open the assistant's turn at the end.
             tools: JSON schemas of functions the model may call. A template named tool_use is then
-                taken, if there is one.
-            documents: texts to answer from, for templates that know them.
+                used, if there is one.
+            documents: texts to answer from, for templates that use them.
             chat_template: the name of one of `chat_templates`, or a template.
             variables: others for the template, such as enable_thinking=False.
 
         Raises:
-            TokenizerError: no chat template, an invalid message, or a template that fails, or that
-                goes on for more than seconds.
+            TokenizerError: no chat template, an invalid message, or a template that fails or takes
+                too long.
         """
         known = {"tools": tools, "documents": documents}
         given = known | {"add_generation_prompt": add_generation_prompt}
@@ -237,8 +238,8 @@ class Tokenizer:
     def save(self, folder: str | Path) -> None:
         """Write the tokenizer's files into a folder, in one step.
 
-        What was not changed since it was read is written as it was, byte for byte: settings that
-        qwenkit does not use, too. Another tokenizer's files there are removed.
+        What was not changed since it was read is written as it was, byte for byte, including
+        settings that qwenkit does not use. Another tokenizer's files there are removed.
 
         Raises:
             CheckpointError: writing fails; what was there is then unchanged.
@@ -294,9 +295,9 @@ def _count(backend: tokenizers.Tokenizer) -> int:
 
 
 def _without_added_tokens(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """Return the same pipeline, for which `<|im_end|>` and the like are letters.
+    """Return the same pipeline, for which `<|im_end|>` and the like are ordinary text.
 
-    The library's own switch spares tokens that were added as not special, such as `<tool_call>`.
+    The library's own switch does not cover tokens that are not special, such as `<tool_call>`.
     """
     plain = tokenizers.Tokenizer(backend.model)  # shares the vocabulary: nothing is copied
     if backend.normalizer is not None:

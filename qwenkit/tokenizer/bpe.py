@@ -97,7 +97,7 @@ def write_tokenizer(folder: str | Path, merges: Sequence[Merge]) -> Tokenizer:
 
 
 def _checked(texts: Iterable[str], vocab_size: int) -> Iterator[str]:
-    """Return the texts one by one, if they and the size are what they must be."""
+    """Return an iterator over the texts that checks each; the size is checked at once."""
     if isinstance(texts, str):
         raise InputError("texts is one str; it must be a list of texts")
     if not isinstance(texts, Iterable):
@@ -115,5 +115,5 @@ def _texts(texts: Iterable[str]) -> Iterator[str]:
         if not isinstance(text, str):
             raise InputError(f"texts holds a {type(text).__name__}; each must be a str")
         if is_broken(text):
-            raise InputError("a text is not valid Unicode: it holds half of a surrogate pair")
+            raise InputError("a text is not valid Unicode: it has an unpaired surrogate")
         yield text

@@ -1,4 +1,4 @@
-"""Ctrl-C at a moment when half of a change would be made."""
+"""Delaying Ctrl-C during a change that must not be left half made."""
 
 import signal
 from collections.abc import Iterator

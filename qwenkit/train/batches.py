@@ -133,7 +133,7 @@ class Batches:
             raise _too_little(windows, self.context, self.batch_size)
         ids, counted = pack(made, self.context + 1, rng)
         order = rng.permutation(len(ids))
-        # Last and in one line: interrupted before it, the old epoch is still whole.
+        # Last and in one statement: an interruption before it leaves the old epoch whole.
         self._ids, self._counted, self._order, self.epoch, self.index = (
             ids,
             counted,

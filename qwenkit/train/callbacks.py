@@ -111,7 +111,7 @@ class EarlyStop(_Best):
         """Restore them."""
         worse = state["worse"]
         if type(worse) is not int or not 0 <= worse < 2**63:
-            raise ValueError(f"worse is {shown(worse, 60)}; it must be an integer from 0 up")
+            raise ValueError(f"worse is {shown(worse, 60)}; it must be an integer of at least 0")
         super().load_state(state)
         self.worse = worse
 

@@ -27,7 +27,7 @@ class MasterAdamW(torch.optim.AdamW):
     ) -> None:
         super().__init__(groups, **options)
         self.masters = masters
-        # Hooks, as a step that calls AdamW's would run those of other people twice.
+        # Hooks, since a step() that called AdamW's would run everybody's hooks twice.
         self.register_step_pre_hook(lambda *_: self._before())
         self.register_step_post_hook(lambda *_: self._after())
 
@@ -88,8 +88,8 @@ def make_optimizer(
             "no parameter requires a gradient; loaded weights are frozen, "
             "model.requires_grad_(True) unfreezes them"
         )
-    require(0 <= learning_rate < torch.inf, "learning_rate", learning_rate, "a number from 0 up")
-    require(0 <= weight_decay < torch.inf, "weight_decay", weight_decay, "a number from 0 up")
+    require(0 <= learning_rate < torch.inf, "learning_rate", learning_rate, "at least 0")
+    require(0 <= weight_decay < torch.inf, "weight_decay", weight_decay, "at least 0")
     require(all(0 <= beta < 1 for beta in betas), "betas", betas, "two numbers from 0 to below 1")
     half = [parameter for parameter in trained if parameter.dtype in _HALF]
     if half and not master_weights:
@@ -117,7 +117,7 @@ def make_optimizer(
 
 
 def stepped(optimizer: torch.optim.Optimizer, weight: Tensor) -> Tensor:
-    """Return what the optimizer steps for a weight: its float32 copy, or the weight itself."""
+    """Return what the optimizer updates for a weight: its float32 copy, or the weight itself."""
     if isinstance(optimizer, MasterAdamW):
         return optimizer.masters.get(weight, weight)
     return weight

@@ -131,7 +131,7 @@ def _new_model(recipe: Recipe, tokenizer: Tokenizer) -> QwenForCausalLM:
 
 
 def _refuse_what_cannot_fit(config: QwenConfig, data: DataSettings) -> None:
-    """Refuse a training that the free memory cannot hold, before any of it is made."""
+    """Refuse a training that would not fit in the free memory, before allocating any of it."""
     need = forecast(config, "float32", data.context, data.batch_size)
     # Each weight has a gradient and AdamW's two moments; the activations are those of a forward
     # alone, so this is the least that it takes.

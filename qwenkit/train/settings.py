@@ -13,7 +13,7 @@ from qwenkit.tokenizer.bpe import SMALLEST
 from qwenkit.train._checks import at_least, check_types, one_of, require
 from qwenkit.train.schedules import KINDS, Schedule
 
-# More than this is a typing error that would fill the memory before anything else could fail.
+# More than this is a typing mistake that would fill the memory before anything else could fail.
 _MOST_BATCHES, _MOST_TOKENS = 10_000, 1_000_000
 
 

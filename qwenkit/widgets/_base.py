@@ -116,7 +116,7 @@ class Inspector(anywidget.AnyWidget):
         self.answer()  # even if nothing changed: Ctrl-C may have lost an earlier answer
 
     def _chosen(self, change: dict[str, Any]) -> None:
-        """Take over what the page chose; what was refused, or interrupted, it shows no longer."""
+        """Apply what the page chose; if that is refused or interrupted, reset the page."""
         try:
             if change["new"] != self.view.state():
                 self.view.choose(**change["new"])
@@ -183,7 +183,7 @@ class Inspector(anywidget.AnyWidget):
                 temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
         except (OSError, TypeError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
-            rule = "give a file's path in a folder that exists and may be written to"
+            rule = "give the path of a file in an existing, writable folder"
             raise InputError(
                 f"the page cannot be written to {str(path)!r}: {why}; {rule}"
             ) from None

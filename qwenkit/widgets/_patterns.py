@@ -111,7 +111,7 @@ def read_patterns(
     """Run a model over a text and keep every head's attention.
 
     Each layer's attention is reduced as it is computed, so that only one layer's is ever held.
-    `most` tokens are taken; None: as many as are computed in half a minute.
+    `most` tokens are allowed; None: as many as are computed in half a minute.
 
     Raises:
         InputError: an empty prompt, one of more than `most` tokens, or attention that is NaN.

@@ -51,7 +51,7 @@ def one_text(
 
     Raises:
         InputError: an empty prompt, one that is not a string, or one of more than `most` tokens;
-            or something else than a model and a tokenizer.
+            or not a model and a tokenizer.
     """
     for name, value, kind in (
         ("model", model, QwenForCausalLM),

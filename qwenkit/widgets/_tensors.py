@@ -96,7 +96,7 @@ class Tree:
 
     def proportion(self, size: int) -> float:
         """Return a number of bytes as a proportion of the whole checkpoint's."""
-        return size / (self.checkpoint.nbytes or 1)  # every tensor may be empty
+        return size / (self.checkpoint.nbytes or 1)  # all tensors may be empty
 
     def facts(self, name: str) -> list[list[str]]:
         """Return what the header says of a tensor or a group, as pairs of strings."""
@@ -132,7 +132,7 @@ class Tree:
 
 
 def encodable(name: str) -> str:
-    r"""Return a name that a page can hold: half a character becomes its code, such as \ud83d."""
+    r"""Return a name that a page can hold: an unpaired surrogate becomes \ud83d or the like."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -156,7 +156,7 @@ def histogram(tensor: Tensor) -> Histogram:
     if not size:
         return Histogram([0] * BINS, 0.0, 0.0, 0.0, 0, not_finite)
     edge = max(float(chunk.abs().max()) for chunk in chunks() if chunk.numel())
-    unit = edge if edge > LARGE else 1.0  # squares of larger ones are no float32
+    unit = edge if edge > LARGE else 1.0  # squares of larger ones overflow float32
     mean = sum(float((chunk / unit).sum()) for chunk in chunks()) / size
     std = math.sqrt(sum(float((chunk / unit - mean).square().sum()) for chunk in chunks()) / size)
     counts = torch.zeros(BINS, dtype=torch.int64)  # float32 would not count beyond 2 ** 24

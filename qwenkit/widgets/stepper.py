@@ -68,7 +68,7 @@ class StepperView(View):
         return {"path": list(path), "at": at}
 
     def cached(self) -> int:
-        """Return how many tokens the cache holds of the text as it is now, its stop token not."""
+        """Return how many tokens of the current text the cache holds; never its stop token."""
         return len(self.prompt) + self.at - (not self.choices())
 
     def _visit(self, path: list[int]) -> None:
@@ -94,11 +94,11 @@ class StepperView(View):
         ids = self.prompt + (path[:-1] if stops else path)
         start = len(self.prompt)
         same = self._shared(ids)
-        if tuple(ids[start:]) not in self.visited:  # an interruption may have lost the answer alone
+        if tuple(ids[start:]) not in self.visited:  # an interruption may have lost only the answer
             same = min(same, len(ids) - 1)
         same = 0 if same < start else same
         self.cache.trim(same)
-        self._fed = ids  # what the cache holds is now the beginning of it, whatever happens next
+        self._fed = ids  # from here on, the cache holds a beginning of it, whatever happens
         ends = [start] if same < start else []
         for end in ends + list(range(max(same, start) + 1, len(ids) + 1)):
             new = torch.tensor([ids[self.cache.length : end]], device=self.model.device)

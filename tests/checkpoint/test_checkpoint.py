@@ -130,15 +130,15 @@ OUTSIDE = "only a file in the checkpoint's own folder"
 LONG = b'"vocab_size": ' + b"9" * 5_000 + b"}"
 BROKEN = {  # the file that the message names, how it is broken, and another part of the message
     INDEX: [
-        (lambda folder: shards(folder)[1].unlink(), "which is absent"),
+        (lambda folder: shards(folder)[1].unlink(), "which is missing"),
         (placing("model-7.safetensors"), "model-7.safetensors, which is"),
         (placing("../x.safetensors"), "'../x.safetensors'"),
         *((placing(file), OUTSIDE) for file in (
             "../x.safetensors", "/etc/x.safetensors", "..\\x.safetensors", "./x.safetensors", "..",
             "sub/../../x.safetensors", "sub//x.safetensors", "C:x.safetensors", "")),
-        (placing("sub/x.safetensors"), "sub/x.safetensors, which is absent"),
+        (placing("sub/x.safetensors"), "sub/x.safetensors, which is missing"),
         (placing("a\0.safetensors"), "a"),
-        (placing("a" * 300 + ".safetensors"), "aaaa"), (placing("\ud800.safetensors"), "absent"),
+        (placing("a" * 300 + ".safetensors"), "aaaa"), (placing("\ud800.safetensors"), "missing"),
         (placing("pytorch_model.bin"), "only .safetensors shards are read"),
         (placing(None), "names the file None"), (placing(1), "names the file 1"),
         (placing(["x.safetensors"]), "['x.safetensors']"),
@@ -149,7 +149,7 @@ BROKEN = {  # the file that the message names, how it is broken, and another par
         (text_of(INDEX, b"[" * 100_000 + b"]" * 100_000), "nested too deeply"),
         (lambda folder: placing(shards(folder)[0].name, "model.layers.9.extra")(folder),
          "'model.layers.9.extra'"),
-        (index(swap), "2 such in total"),
+        (index(swap), "2 such tensors in total"),
         (lambda folder: (folder / INDEX).unlink(), "safetensors files and no"),
     ],
     "model-00001-of": [(lambda folder: copy_of_a_tensor(folder, change=1.0),
@@ -187,7 +187,7 @@ def test_broken_folders_are_refused_with_a_clear_error(tmp_path, sharded, file, 
 
 
 def test_what_is_not_a_folder_and_a_broken_single_file_are_refused_by_name(tmp_path, toy):
-    for name in ("config.json", "absent"):
+    for name in ("config.json", "missing"):
         with pytest.raises(CheckpointError, match=f"{name} is not a folder"):
             Checkpoint(toy / name)
     folder = copied(toy, tmp_path / "copy")

@@ -84,7 +84,7 @@ MALFORMED = {
     "shape is a number": (pack({"a": {**entry(), "shape": 1}}, bytes(4)), "'a' has shape 1"),
     "huge shape": (one(shape=(2**62, 4)), "'a' has a shape or offset beyond 64 bits"),
     "many huge sizes": (one(shape=(2**62,) * 10_000), "beyond 64 bits"),
-    "half of a surrogate pair": (pack({"a\ud800": entry()}, bytes(4)), "not valid Unicode"),
+    "an unpaired surrogate": (pack({"a\ud800": entry()}, bytes(4)), "not valid Unicode"),
     "shape whose size wraps to 4 bytes": (one(shape=(2**63 + 1, 2), size=8), "'a' has "),
     "sizes of 4,000 digits": (one(shape=(10**4000, 10**4000)), "'a' "),
     **{f"offsets {offsets}": (one(offsets=offsets, size=8), f"data_offsets {list(offsets)}")

@@ -201,7 +201,7 @@ AMBIGUOUS = {
     "one more, and a prefix": (renamed(WEIGHTS, new="llm.") | {"vision.tower": torch.ones(3)},
                                "its names are not those of Qwen2: "),
     "a classifier": (WEIGHTS | {"score.weight": torch.ones(2, 8)},
-                     "(it has a part that Qwen2ForCausalLM has not: score)"),
+                     "(it has a part that Qwen2ForCausalLM does not have: score)"),
     "more layers": (WEIGHTS | {"model.layers.2.mlp.up_proj.weight": torch.ones(3)},
                     "(it has layers that config.json's num_hidden_layers of 2 leaves out: 2)"),
     "integers": ({n: t.to(torch.int8) for n, t in WEIGHTS.items()},

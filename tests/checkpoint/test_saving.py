@@ -9,15 +9,14 @@ from dataclasses import replace
 import pytest
 import torch
 from fixtures_toy import (
-    ROOT,
     copied,
     plain_checkpoint,
-    python,
     random_tensors,
     same_bits,
     small_config,
     toy_of,
 )
+from forked import python_forked
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
@@ -255,11 +254,11 @@ def test_a_file_that_the_system_will_not_let_grow_leaves_the_old_checkpoint(tmp_
     source = plain_checkpoint(tmp_path / "source", config, random_tensors(config))
     folder = copied(source, tmp_path / "copy")
     before = content(folder)
-    done = python(LIMITED, source, folder, 200_000)
+    done = python_forked(LIMITED, source, folder, 200_000)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"refused: nothing was saved to {folder} (")
     assert content(folder) == before
-    assert python(LIMITED, source, folder, 10**9).stdout == ""  # the limit was the reason
+    assert python_forked(LIMITED, source, folder, 10**9).stdout == ""  # the limit was the reason
     assert content(folder) != before
 
 
@@ -326,8 +325,7 @@ def test_a_killed_process_leaves_the_old_checkpoint_or_the_new(tmp_path, old, ne
     if old == "single of another name":
         (folder / SINGLE).rename(folder / "weights.safetensors")
     (tmp_path / "runs").mkdir()
-    paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PYTHONWARNINGS": "ignore"}
-    done = python(KILLED, tmp_path / "runs", folder, KINDS[new], **paths)
+    done = python_forked(KILLED, tmp_path / "runs", folder, KINDS[new])
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     states = [state for state, _ in found]

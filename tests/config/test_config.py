@@ -178,7 +178,7 @@ BAD = [  # field, values, what the message says besides field and value, other c
     ("layer_types", [FULL], "must be a list"),
     ("rope_scaling", ["yarn", [], 0, ""], "must be an object or null"),
     ("rope_parameters", [[1], "yarn", [], 0, ""], "must be an object or null"),
-    ("quantization_config", [{"bits": 4}], "plain float checkpoint"),
+    ("quantization_config", [{"bits": 4}], "the unquantized checkpoint"),
     ("partial_rotary_factor", [0.5], "does not implement"),
     *((name, [2**63], "at most 9223372036854775807 (64 bits)") for name in (
         *AT_LEAST_1, "num_hidden_layers", "max_window_layers", "sliding_window")),
@@ -255,7 +255,7 @@ YARN_BAD = [
     ({"rope_type": "default"}, "rope type is 'default' and 'yarn'; it must be"),
 ]  # fmt: skip
 RELATED_BAD.append(
-    ({"rope_theta": 1, "rope_scaling": YARN}, "rope_theta is 1.0; it must be another")
+    ({"rope_theta": 1, "rope_scaling": YARN}, "rope_theta is 1.0; it must be a number other")
 )
 RELATED_BAD += [({"rope_scaling": without_absent({**YARN, **bad})}, *say) for bad, *say in YARN_BAD]
 

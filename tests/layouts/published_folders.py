@@ -14,6 +14,7 @@ from folder_parts import (
     QWEN_TOKENS,
     R1_TOKENS,
     added,
+    bos_first,
     config_of,
     of,
     pipeline,
@@ -68,12 +69,8 @@ def r1_distill(folder):
 def r1_tuned(folder):
     """A fine-tune of it saved by transformers 4: the BOS has become a post-processor."""
     r1_distill(folder)
-    text = [{"Sequence": {"id": name, "type_id": place}} for place, name in enumerate("AB")]
-    begin = [{"SpecialToken": {"id": BEGIN, "type_id": place}} for place in (0, 1)]
-    ids = {BEGIN: {"id": BEGIN, "ids": [FIRST + 3], "tokens": [BEGIN]}}
-    first = {"type": "TemplateProcessing", "single": [begin[0], text[0]],
-             "pair": [begin[0], text[0], begin[1], text[1]], "special_tokens": ids}  # fmt: skip
-    write(folder / "tokenizer.json", {**pipeline(R1_TOKENS, pairs=True), "post_processor": first})
+    first = {"post_processor": bos_first(BEGIN, FIRST + 3)}
+    write(folder / "tokenizer.json", {**pipeline(R1_TOKENS, pairs=True), **first})
     names = {"bos_token": BEGIN, "eos_token": END, "pad_token": END}
     more = {"add_bos_token": True, "add_eos_token": False, "legacy": True, "sp_model_kwargs": {},
             "tokenizer_class": "LlamaTokenizerFast", "use_default_system_prompt": False,

@@ -1,6 +1,6 @@
 """Saves a model with its tokenizer over another, in forked children that are hindered; one report.
 
-python save_faults.py SINGLE SHARDED FOLDER: two checkpoints that differ in every file.
+Arguments: SINGLE SHARDED FOLDER; the first two are checkpoints that differ in every file.
 """
 
 import errno
@@ -137,12 +137,12 @@ def main():
     pairs = [Saves(single, sharded, base / "a"), Saves(sharded, single, base / "b")]
     report = {
         "killed": [pairs[0].all_steps(die), pairs[1].all_steps(die, every=2)],
-        "full": [pair.all_steps(no_space) for pair in pairs],
-        "read-only": [pair.all_steps(read_only) for pair in pairs[:1]],
+        "full": [pairs[0].all_steps(no_space), pairs[1].all_steps(no_space, every=3)],
+        "read-only": [pairs[0].all_steps(read_only, every=2)],
         "small": [
             [p.hindered(lambda s=s: small_files(s)) for s in (0, 300, 20_000)] for p in pairs
         ],
-        "two": [both_at_once(*pairs) for _ in range(8)],
+        "two": [both_at_once(*pairs) for _ in range(5)],
     }
     print(json.dumps(report))
 

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import huggingface_hub
 import pytest
-from fixtures_toy import python
+from forked import python_forked
 from safetensors.torch import load, save
 
 from qwenkit.checkpoint import Checkpoint
@@ -183,7 +183,7 @@ def client(toy, tmp_path):
     served = Hub({**files, **UNNEEDED})
 
     def resolve(hub_id=REPO, **environment):
-        done = python(
+        done = python_forked(
             RESOLVE, hub_id, HF_ENDPOINT=served.endpoint, HF_HOME=str(tmp_path / "home"),
             HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_XET="1", HF_HUB_ETAG_TIMEOUT="2",
             HF_HUB_DOWNLOAD_TIMEOUT="2", HF_HUB_DISABLE_PROGRESS_BARS="1", NO_PROXY="*",

@@ -2,13 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
-from fixtures_toy import ROOT, toy_of
+from fixtures_toy import toy_of
+from forked import python_forked
 
 import qwenkit as qk
 from qwenkit.errors import CheckpointError, QwenkitError
@@ -39,12 +38,8 @@ def checkpoints(tmp_path_factory):
 def report(checkpoints):
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a disk would wait at each fsync
     with tempfile.TemporaryDirectory(dir=memory) as runs:
-        done = subprocess.run(
-            [sys.executable, str(Path(__file__).with_name("save_faults.py")),
-             *map(str, checkpoints), runs],
-            capture_output=True, text=True, timeout=300, check=False,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
-        )  # fmt: skip
+        script = Path(__file__).with_name("save_faults.py").read_text("utf-8")
+        done = python_forked(script, *checkpoints, runs)
     assert done.returncode == 0, done.stderr[-2_000:]
     assert done.stderr == ""
     return json.loads(done.stdout)

@@ -195,12 +195,12 @@ def id_twice(folder):
 
 
 def gap(folder):
-    more = {"400": {"content": "<late>", "special": True}}
+    more = {"900": {"content": "<late>", "special": True}}
     edit(plain(folder) / "tokenizer_config.json", lambda d: d.update(added_tokens_decoder=more))
 
 
 def two_ids(folder):
-    more = {"400": {"content": "<|im_end|>", "special": True}}
+    more = {"900": {"content": "<|im_end|>", "special": True}}
     edit(plain(folder) / "tokenizer_config.json", lambda d: d.update(added_tokens_decoder=more))
 
 
@@ -223,8 +223,8 @@ def odd_merges(folder):
 
 REFUSED = {
     no_vocabulary: "nor do vocab.json and merges.txt.*save_pretrained",
-    gap: "'<late>' has the id 400 in the file, and would get", id_twice: "both have the id 7",
-    two_ids: "400 in the settings and",
+    gap: "'<late>' has the id 900 in the file, and would get", id_twice: "both have the id 7",
+    two_ids: "900 in the settings and",
     odd_eos: "eos_token is .'x'.", odd_decoder: "token 1 is 2", odd_map: "special_tokens_map.json",
     odd_merges: "a merge has two tokens",
 }  # fmt: skip

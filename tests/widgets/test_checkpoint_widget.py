@@ -170,16 +170,16 @@ def test_a_file_that_shrank_since_it_was_opened_is_told(tmp_path):
             tree.histogram("a")
 
 
-ODD_NAMES = ["half \ud83d", "__proto__", "9" * 5000, "", "..", "x.y", "x", "\x00"]
+ODD_NAMES = ["__proto__", "9" * 5000, "", "..", "x.y", "x", "\x00"]
 
 
-@pytest.mark.parametrize("names", [ODD_NAMES, ["only"], []])
+@pytest.mark.parametrize("names", [ODD_NAMES, ["only"], [], ["half \ud83d"]])
 def test_odd_headers_are_shown_or_refused(tmp_path, names):
     write_json(tmp_path / "config.json", small_config().to_dict())
     header = {name: entry("F32", (0, 2), (0, 0)) for name in names}  # not a byte in all of them
     (tmp_path / "model.safetensors").write_bytes(pack(header))
-    if not names:
-        with pytest.raises(CheckpointError, match="holds no tensor"):
+    if not names or names[0][:4] == "half":  # safetensors itself takes no unpaired surrogate
+        with pytest.raises(CheckpointError, match="not valid Unicode" if names else "no tensor"):
             CheckpointBrowser(tmp_path)
         return
     widget = CheckpointBrowser(tmp_path)
@@ -187,9 +187,7 @@ def test_odd_headers_are_shown_or_refused(tmp_path, names):
         widget.choose(selected=name)
         page(widget, b"").encode()
     widget.snapshot().canvas.draw()
-    if names == ODD_NAMES:  # safetensors itself takes no half of a character
-        with pytest.raises(CheckpointError, match="cannot be read"):
-            widget.choose(asked=["__proto__"])
+    widget.choose(asked=names[:1])
 
 
 @pytest.mark.parametrize("state", [

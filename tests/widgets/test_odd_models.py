@@ -132,7 +132,7 @@ def test_what_cannot_be_drawn_is_refused_before_it_is_computed(toy):
         (lambda: qk.beam_search(toy[0], [1], num_beams=10**12), "fewer max_new_tokens"),
         (lambda: qk.beam_search(toy[0], [1], length_penalty=-2000), "from -40 to 40"),
         (lambda: next(qk.generate(toy[0], [1], temperature=10**400)), "temperature is 1000"),
-        (lambda: next(qk.generate(toy[0], [1], repetition_penalty=1e-45)), "nearer to 1"),
+        (lambda: next(qk.generate(toy[0], [1], repetition_penalty=1e-45)), "closer to 1"),
     ):
         with pytest.raises(QwenkitError, match=words):
             make()
@@ -167,10 +167,12 @@ def test_every_plot_takes_extreme_values(values):
 def test_names_are_text_in_figures():
     names = ["$\\frac$", "a\nb\x07\u05e9", "", "_x", "\ud83d"]
     config = qk.QwenConfig.from_file("data/tiny-coder")
+    qk.plot.value_histograms(dict.fromkeys(names, (1.0, 2.0))).canvas.draw()
+    qk.plot.cache_growth(dict.fromkeys(names, config)).figure.canvas.draw()
+    ax = None
     for name in names:
-        qk.plot.value_histograms({name: [1.0, 2]}).canvas.draw()
-        qk.plot.cache_growth({name: config}).figure.canvas.draw()
-        qk.plot.qk_distance([1.0, 2], name=name).figure.canvas.draw()
-        plt.close("all")
+        ax = qk.plot.qk_distance([1.0, 2], name=name, ax=ax)
         assert "\n" not in drawable(name)
         assert label(name)
+    ax.figure.canvas.draw()
+    plt.close("all")

@@ -11,7 +11,7 @@ from transformers import AutoConfig, Qwen2ForCausalLM
 from qwenkit.tokenizer import byte_alphabet
 from qwenkit.tokenizer.bpe import SPLIT
 
-MERGES = (Path(__file__).parents[1] / "toy_merges.txt").read_text("utf-8").split("\n")[1:181]
+MERGES = (Path(__file__).with_name("toy_merges.txt")).read_text("utf-8").split("\n")[1:181]
 TOKENS = [*byte_alphabet(), *(merge.replace(" ", "") for merge in MERGES)]
 VOCAB = {token: number for number, token in enumerate(TOKENS)}
 FIRST = len(VOCAB)  # as 151643 in the published files
@@ -102,8 +102,18 @@ def write_folder(
     papers=(".gitattributes", "LICENSE", "README.md"), **weights,
 ):  # fmt: skip
     """Write all of a folder; `slow`: with the files of the tokenizer that is not "fast"."""
-    write(folder / "config.json", config)
     write(folder / "generation_config.json", generation)
+    write_tokenizer_files(folder, config, settings, tokens=tokens, pairs=pairs, slow=slow)
+    for name in papers:  # they lie next to a model, and are not part of it
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"PK\x03\x04 nobody reads this")
+    write_weights(folder, **weights)
+
+
+def write_tokenizer_files(folder, config, settings, *, tokens=QWEN_TOKENS, pairs=True, slow=True):
+    """Write config.json, by which transformers finds the tokenizer's class, and its files."""
+    folder.mkdir(exist_ok=True)
+    write(folder / "config.json", config)
     write(folder / "tokenizer_config.json", settings)
     write(folder / "tokenizer.json", pipeline(tokens, pairs))
     if slow:
@@ -115,10 +125,15 @@ def write_folder(
         named = {name: added(settings[name]) for name in ("eos_token", "pad_token")}
         more = {"additional_special_tokens": CONTROL[1:], **named}
         write(folder / "special_tokens_map.json", more)
-    for name in papers:  # they lie beside a model, and are no part of it
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(b"PK\x03\x04 nobody reads this")
-    write_weights(folder, **weights)
+
+
+def bos_first(token, number):
+    """Return the post-processor that puts a BOS before a text, and before the second of a pair."""
+    text = [{"Sequence": {"id": name, "type_id": place}} for place, name in enumerate("AB")]
+    begin = [{"SpecialToken": {"id": token, "type_id": place}} for place in (0, 1)]
+    ids = {token: {"id": token, "ids": [number], "tokens": [token]}}
+    return {"type": "TemplateProcessing", "single": [begin[0], text[0]],
+            "pair": [begin[0], text[0], begin[1], text[1]], "special_tokens": ids}  # fmt: skip
 
 
 def write_weights(folder, shards=1, digits=5, counted=False):
