@@ -108,7 +108,8 @@ def cause(
         return f"its names are not those of Qwen2: {few(map(printable, tensors), most=2)}"
     other = sorted({name.split(".")[0] for name in found} - {"model", "lm_head"})
     if other:
-        return f"it has a part that Qwen2ForCausalLM does not have: {few(map(printable, other), most=2)}"
+        parts = few(map(printable, other), most=2)
+        return f"it has a part that Qwen2ForCausalLM does not have: {parts}"
     layers = {name.split(".")[2] for name in found if name.startswith("model.layers.")}
     more = sorted(layers - set(map(str, range(config.num_hidden_layers))), key=len)
     if more:
