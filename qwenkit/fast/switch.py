@@ -39,13 +39,13 @@ def accelerate(model: QwenForCausalLM) -> QwenForCausalLM:
     """
     size = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     small = model.device.type == "cpu" and size < LARGE_MODEL
-    if small or plain_process():
-        return model
-    return swap(model)
+    if not small and not plain_process():
+        swap(model)
+    return model
 
 
-def swap(model: QwenForCausalLM) -> QwenForCausalLM:
-    """Do what `accelerate` does, whatever the model's size."""
+def swap(model: nn.Module) -> nn.Module:
+    """Do what `accelerate` does, whatever the model's size; a part of a model will do."""
     for module in model.modules():
         if type(module) in FAST:
             module.__class__ = FAST[type(module)]

@@ -138,7 +138,8 @@ def _parts() -> Iterator[_Part]:
 
 def _random(config: QwenConfig) -> QwenForCausalLM:
     """Return a model without a zero among its weights."""
-    model = swap(QwenForCausalLM(config)).requires_grad_(False)  # as a model is loaded there
+    model = QwenForCausalLM(config).requires_grad_(False)
+    swap(model)  # as a model is loaded there
     for name, parameter in model.named_parameters():
         if not name.endswith("norm.weight"):  # biases too: zeros would hide their loss
             parameter.normal_(std=0.05)

@@ -145,7 +145,7 @@ def test_no_template_makes_endless_text(template, little_memory, monkeypatch):
         assert "parser" in str(error)  # Python's own, about parentheses  # noqa: PT017
     except Exception as error:
         assert len(str(error)) < 10_000  # noqa: PT017
-    assert time.monotonic() - start < 2.5
+    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize("template", ENDLESS)
@@ -154,7 +154,7 @@ def test_no_template_runs_forever(template, monkeypatch):
     start = time.monotonic()
     with pytest.raises(jinja2.TemplateError, match=r"it takes more than 0\.1 seconds"):
         render(template, {})
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 3
 
 
 USUAL = [
