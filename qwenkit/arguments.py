@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import FunctionType, UnionType
 from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from torch import nn
+
 from qwenkit.errors import InputError, shown
 
 P = ParamSpec("P")
@@ -78,6 +80,8 @@ def fits(value: object, kind: Any) -> bool:
         return isinstance(value, origin.array_type)
     if origin is Callable or not isinstance(origin, type):
         return origin is not Callable or callable(value)
+    if issubclass(origin, nn.Module) and isinstance(value, nn.Module):
+        return isinstance(value, origin) or hasattr(value, "config")  # wrapped, as by torch.compile
     if issubclass(origin, Mapping):
         inside = isinstance(value, Mapping) and [*value.items()]
         return inside is not False and all(all(map(fits, pair, parts)) for pair in inside)

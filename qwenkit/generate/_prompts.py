@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from qwenkit.arguments import fits
 from qwenkit.device import free_memory
 from qwenkit.errors import InputError, MemoryForecastError
 from qwenkit.files import format_bytes
@@ -53,7 +54,7 @@ def cache_for(model: QwenForCausalLM, batch_size: int, max_length: int) -> KVCac
         InputError: a size below 1, or not a model.
         MemoryForecastError: the buffers would not fit; nothing is allocated.
     """
-    if not isinstance(model, QwenForCausalLM):
+    if not fits(model, QwenForCausalLM):
         raise InputError(f"model is a {type(model).__name__}; it must be a QwenForCausalLM")
     check_count("max_length", max_length)
     cache = KVCache(model.config, batch_size, max_length)
