@@ -36,6 +36,7 @@ def test_a_wrapped_model_generates_as_the_model_does():
         qk.Conversation(wrapped, tokenizer)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, when it imports a part
 def test_a_compiled_model_is_taken_for_a_model():
     model, _ = qk.load_pretrained()
     assert fits(torch.compile(model), qk.QwenForCausalLM)
