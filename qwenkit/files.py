@@ -278,13 +278,20 @@ def read_json_object(path: Path, most: int = 16_000_000) -> dict[str, Any]:
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write JSON to a temporary name, then replace `path` in one step."""
-    text = json.dumps(data, indent=2, ensure_ascii=False)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:  # an unpaired surrogate: JSON can escape it, UTF-8 cannot encode it
-        text = json.dumps(data, indent=2)
     with replacing(path) as temporary:
-        temporary.write_text(text + "\n", "utf-8")
+        temporary.write_bytes(as_json(data))
+
+
+def as_json(data: Mapping[str, Any]) -> bytes:
+    r"""Return JSON as transformers writes it; escape an unpaired surrogate, which UTF-8 lacks.
+
+    >>> as_json({"name": "é"}).decode()
+    '{\n  "name": "é"\n}\n'
+    """
+    try:
+        return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+    except UnicodeEncodeError:
+        return (json.dumps(data, indent=2) + "\n").encode("ascii")
 
 
 def format_bytes(count: float) -> str:

@@ -11,13 +11,16 @@ import qwenkit as qk
 PACKAGE = str(Path(qk.__file__).parent)
 
 
-def interrupted(action, at):
-    """Run an action, Ctrl-C at its `at`-th line of the package; tell whether it came so far."""
+def at_line(action, at, within=PACKAGE):
+    """Run an action, and raise KeyboardInterrupt before its `at`-th line of a folder's code.
+
+    Returned is how many lines there were.
+    """
     lines = 0
 
     def trace(frame, event, argument):
         nonlocal lines
-        if not frame.f_code.co_filename.startswith(PACKAGE):
+        if not frame.f_code.co_filename.startswith(within):
             return None
         lines += event == "line"
         if lines == at and event == "line":
@@ -28,11 +31,18 @@ def interrupted(action, at):
     sys.settrace(trace)
     try:
         action()
-    except KeyboardInterrupt:
-        return True
     finally:
         sys.settrace(before)
         torch.set_grad_enabled(gradients)  # a line may be the exit of a no_grad block
+    return lines
+
+
+def interrupted(action, at):
+    """Run an action, Ctrl-C at its `at`-th line of the package; tell whether it came so far."""
+    try:
+        at_line(action, at)
+    except KeyboardInterrupt:
+        return True
     return False
 
 

@@ -10,11 +10,12 @@ from qwenkit.checkpoint._saving import (
     write_checkpoint,
     write_tensors,
 )
-from qwenkit.checkpoint._values import read_alone
+from qwenkit.checkpoint._values import FLOATS, read_alone
 
 __all__ = [
     "ADAPTER",
     "ADAPTER_WEIGHTS",
+    "FLOATS",
     "INDEX",
     "SINGLE",
     "Checkpoint",

@@ -10,18 +10,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from qwenkit.checkpoint import TensorInfo, read_header
+from qwenkit.checkpoint import ADAPTER as CONFIG
+from qwenkit.checkpoint import FLOATS, TensorInfo, read_header
 from qwenkit.errors import CheckpointError, printable
 from qwenkit.lora._peft import Strength, saved_modules
 from qwenkit.lora.layers import TARGETS
 from qwenkit.model import QwenForCausalLM
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."  # PEFT wraps the model twice before it names its parts
 _PART = re.compile(r"(.+)\.lora_([AB])(?:\.default)?\.weight")
 # What PEFT's versions, or torch.compile, put into the name of a weight.
 _INSIDE = re.compile(r"_orig_mod\.|base_layer\.|original_module\.|modules_to_save\.(default\.)?")
-_FLOATS = ("F32", "BF16", "F16")
 
 
 class AdapterTensors(NamedTuple):
@@ -62,10 +61,9 @@ def read_tensors(
         problem = problem or "it holds values that are not finite"
     if problem:
         raise CheckpointError(f"{path} does not fit this model or its {CONFIG}: {problem}")
-    kinds = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
     named = {n: t for n, t in found.items() if n.rpartition(".lora_")[0] in layers}
     others = sorted({n.rpartition(".lora_")[0] for n in found} - layers.keys())
-    dtypes = {names[n]: kinds[info.dtype] for n, info in infos.items()}
+    dtypes = {names[n]: FLOATS[info.dtype] for n, info in infos.items()}
     return AdapterTensors(named, layers, dtypes, others)
 
 
@@ -107,8 +105,8 @@ def _misfit(
                 f"{name!r} is not an A or B of LoRA but a whole weight, of {info.shape} where the "
                 f"model has {tuple(shapes[own].shape)}"
             )
-        if info.dtype not in _FLOATS:
-            return f"{printable(name)} is {info.dtype}; it must be {', '.join(_FLOATS)}"
+        if info.dtype not in FLOATS:
+            return f"{printable(name)} is {info.dtype}; it must be {', '.join(FLOATS)}"
     for module in dict.fromkeys(name.rpartition(".lora_")[0] for name in parts):
         first, second = (parts.get(f"{module}.lora_{letter}.weight") for letter in "AB")
         if first is None or second is None:

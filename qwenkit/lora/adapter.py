@@ -11,13 +11,15 @@ from typing import Any
 
 from torch import Tensor
 
+from qwenkit.checkpoint import ADAPTER as CONFIG
+from qwenkit.checkpoint import ADAPTER_WEIGHTS as WEIGHTS
 from qwenkit.checkpoint import write_tensors
 from qwenkit.errors import CheckpointError, ConfigError, InputError, warn
 from qwenkit.files import expanded, read_json_object, saving, settle, write_json
 from qwenkit.lora._keys import check_config
 from qwenkit.lora._peft import named_layers
 from qwenkit.lora._saved import contents
-from qwenkit.lora._tensors import CONFIG, WEIGHTS, AdapterTensors, alpha_text, read_tensors
+from qwenkit.lora._tensors import AdapterTensors, alpha_text, read_tensors
 from qwenkit.lora.layers import LoadedAdapter, LoRALinear
 from qwenkit.lora.models import lora_layers, put_lora
 from qwenkit.model import QwenForCausalLM

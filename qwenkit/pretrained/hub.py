@@ -10,6 +10,7 @@ from pathlib import Path
 from qwenkit.checkpoint import ADAPTER, ADAPTER_WEIGHTS, INDEX, SINGLE, read_index
 from qwenkit.errors import CheckpointError, SourceError
 from qwenkit.files import expanded
+from qwenkit.tokenizer import PATTERNS
 
 # The embedded model is next to the package in a clone, and within it where it is installed.
 _PLACES = (
@@ -19,11 +20,7 @@ _PLACES = (
 EMBEDDED = next((place for place in _PLACES if (place / "config.json").is_file()), _PLACES[0])
 # Everything a text model needs, and nothing else of what a repository may hold; the index says
 # which shards there are.
-FILES = (
-    "config.json", "generation_config.json", SINGLE, INDEX, "tokenizer.json",
-    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-    "additional_chat_templates/*.jinja", "vocab.json", "merges.txt", ADAPTER,
-)  # fmt: skip
+FILES = ("config.json", "generation_config.json", SINGLE, INDEX, *PATTERNS, ADAPTER)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 

@@ -17,7 +17,9 @@ ADDED = "added_tokens.json"
 VOCAB, MERGES = "vocab.json", "merges.txt"
 TEMPLATE = "chat_template.jinja"
 TEMPLATES = "additional_chat_templates"  # a folder: one template per file
+DECODER = "added_tokens_decoder"  # the key of the settings that lists added tokens
 NAMES = (PIPELINE, SETTINGS, SPECIAL_MAP, ADDED, VOCAB, MERGES, TEMPLATE)
+PATTERNS = (*NAMES, f"{TEMPLATES}/*.jinja")  # of all of them, for a download
 
 
 def as_folder(folder: str | Path) -> Path:
@@ -85,11 +87,3 @@ def as_text(files: Mapping[str, bytes], name: str) -> str:
         return files[name].decode("utf-8")
     except UnicodeDecodeError as error:
         raise TokenizerError(f"{name} is not UTF-8 text (byte {error.start})") from None
-
-
-def as_json(data: Mapping[str, Any]) -> bytes:
-    """Write JSON as transformers does; escape an unpaired surrogate, which UTF-8 cannot encode."""
-    try:
-        return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
-    except UnicodeEncodeError:
-        return (json.dumps(data, indent=2) + "\n").encode("ascii")

@@ -8,20 +8,19 @@ from pathlib import Path
 
 import tokenizers
 
+from qwenkit.files import as_json
 from qwenkit.tokenizer._files import (
     ADDED,
+    DECODER,
     MERGES,
     NAMES,
     PIPELINE,
     SETTINGS,
     VOCAB,
-    as_json,
     more_templates,
     parsed,
 )  # fmt: skip
 from qwenkit.tokenizer._templates import read_templates, write_templates
-
-_DECODER = "added_tokens_decoder"
 
 
 def changed_files(
@@ -42,10 +41,10 @@ def changed_files(
         for name in (VOCAB, MERGES, ADDED):  # they would contradict it
             files.pop(name, None)
         settings = parsed(files, SETTINGS)
-        if _DECODER in settings:
+        if DECODER in settings:
             added = json.loads(files[PIPELINE])["added_tokens"]
             listed = {str(t["id"]): {k: v for k, v in t.items() if k != "id"} for t in added}
-            files[SETTINGS] = as_json(settings | {_DECODER: listed})
+            files[SETTINGS] = as_json(settings | {DECODER: listed})
     write_templates(files, read_templates(read), templates)
     return files
 

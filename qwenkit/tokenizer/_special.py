@@ -13,7 +13,7 @@ from typing import Any
 import tokenizers
 
 from qwenkit.errors import TokenizerError
-from qwenkit.tokenizer._files import ADDED, SETTINGS, SPECIAL_MAP, parsed
+from qwenkit.tokenizer._files import ADDED, DECODER, SETTINGS, SPECIAL_MAP, parsed
 
 # transformers' names for them, in its order: new tokens get their ids in this order.
 NAMED = (
@@ -23,7 +23,6 @@ _DEFAULT = "<|endoftext|>"  # of Qwen2Tokenizer, where a file does not mention o
 _WITH_DEFAULT = ("eos_token", "unk_token", "pad_token")
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 _AROUND = ("add_bos_token", "add_eos_token")
-_DECODER = "added_tokens_decoder"
 _LISTS = ("extra_special_tokens", "additional_special_tokens")  # the newer name first
 
 
@@ -66,7 +65,7 @@ def read_special(files: Mapping[str, bytes]) -> SpecialTokens:
     """
     config = parsed(files, SETTINGS)
     values = dict(config)
-    if _DECODER not in config:
+    if DECODER not in config:
         values |= parsed(files, SPECIAL_MAP)
     odd = [name for name in _AROUND if not isinstance(config.get(name), bool | None)]
     if odd:
@@ -81,7 +80,7 @@ def read_special(files: Mapping[str, bytes]) -> SpecialTokens:
     order = [*(name for name in NAMED if name in named), *(n for n in named if n not in NAMED)]
     return SpecialTokens(
         added=added,
-        decides=_DECODER in config,
+        decides=DECODER in config,
         named={name: _token(name, named[name]) for name in order},
         extra=[t for t in (_token("extra", f) for f in found) if t is not None]
         if isinstance(found, list)
@@ -109,14 +108,14 @@ def _added(
 ) -> dict[int, dict[str, Any]]:
     """Read the tokens that are added to the vocabulary, by id."""
     added: dict[int, dict[str, Any]] = {}
-    if _DECODER not in config:
+    if DECODER not in config:
         for text, number in parsed(files, ADDED).items():
             flags = {"content": text, "special": text in special, "normalized": text not in special}
             _put(added, ADDED, number, flags)
         return dict(sorted(added.items()))
-    listed = config[_DECODER]
+    listed = config[DECODER]
     if not isinstance(listed, dict):
-        raise TokenizerError(f"{SETTINGS}: {_DECODER} must hold tokens by their ids")
+        raise TokenizerError(f"{SETTINGS}: {DECODER} must hold tokens by their ids")
     for number, token in listed.items():
         _put(added, SETTINGS, int(number) if number.isdecimal() else number, token)
     return dict(sorted(added.items()))

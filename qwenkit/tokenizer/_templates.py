@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from qwenkit.errors import TokenizerError
-from qwenkit.tokenizer._files import SETTINGS, TEMPLATE, TEMPLATES, as_json, as_text, parsed
+from qwenkit.files import as_json
+from qwenkit.tokenizer._files import SETTINGS, TEMPLATE, TEMPLATES, as_text, parsed
 
 DEFAULT = "default"
 _KEY = "chat_template"

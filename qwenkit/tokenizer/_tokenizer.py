@@ -35,8 +35,7 @@ class Tokenizer:
 
     Attributes:
         special: special token -> id, such as `<|im_end|>` -> 151645. All added tokens are special
-        here:
-            `<tool_call>` too is one id that ordinary text does not give.
+            here: `<tool_call>` too is one id that ordinary text does not give.
         hidden: those of them that `decode(..., skip_special=True)` leaves out.
         named: name in the settings -> token, such as eos_token -> `<|im_end|>`; for templates.
         num_tokens: one more than the largest id; the rest of a model's vocabulary is padding.
@@ -219,7 +218,7 @@ class Tokenizer:
         Source: Hui et al. 2024, "Qwen2.5-Coder Technical Report", section 3.1.
 
         Raises:
-            TokenizerError: the vocabulary has no FIM tokens, or not texts.
+            TokenizerError: the vocabulary has no FIM tokens, or prefix or suffix is not a str.
         """
         if not isinstance(prefix, str) or not isinstance(suffix, str):
             raise TokenizerError("prefix and suffix are the texts around the gap; each is a str")

@@ -13,9 +13,9 @@ from pathlib import Path
 from tokenizers import AddedToken, pre_tokenizers, trainers
 
 from qwenkit.errors import InputError
-from qwenkit.files import saving
+from qwenkit.files import as_json, saving
 from qwenkit.progress import stage
-from qwenkit.tokenizer._files import PIPELINE, SETTINGS, as_json
+from qwenkit.tokenizer._files import PIPELINE, SETTINGS
 from qwenkit.tokenizer._guard import is_broken
 from qwenkit.tokenizer._pipeline import SPLIT as SPLIT
 from qwenkit.tokenizer._pipeline import qwen2_pipeline as _backend

@@ -9,7 +9,6 @@ import torch
 from tqdm.auto import tqdm
 
 from qwenkit.errors import shown
-from qwenkit.files import clear_leftovers
 from qwenkit.lora import lora_layers, save_adapter
 from qwenkit.pretrained import save_pretrained
 from qwenkit.tokenizer import Tokenizer
@@ -131,10 +130,6 @@ class KeepModel(_Best):
         self, folder: str | Path, tokenizer: Tokenizer, dtype: torch.dtype = torch.float32
     ) -> None:
         self.folder, self.tokenizer, self.dtype = Path(folder), tokenizer, dtype
-
-    def on_start(self, trainer: Trainer) -> None:
-        """Remove what a killed run was writing."""
-        clear_leftovers(self.folder, r"model|\w+\.json")
 
     def on_step(self, trainer: Trainer, metrics: Metrics) -> None:
         """Save the model if it is the best so far."""

@@ -17,7 +17,7 @@ from types import FrameType
 from qwenkit.config import QwenConfig
 from qwenkit.device import DTYPES, free_memory
 from qwenkit.errors import CheckpointError, ConfigError, MemoryForecastError, SourceError
-from qwenkit.files import clear_leftovers, expanded, format_bytes
+from qwenkit.files import expanded, format_bytes
 from qwenkit.model import QwenForCausalLM
 from qwenkit.pretrained import accelerate, forecast, trusted_device
 from qwenkit.progress import stage
@@ -79,7 +79,6 @@ def train(
 def _begin(out: Path, path: Path, recipe: Recipe, documents: list[Document]) -> None:
     """Learn a tokenizer, and write it and the recipe into the training's folder."""
     merges = learn_merges((one.text for one in documents), recipe.data.vocab_size)
-    clear_leftovers(out / "tokenizer", r"\w+\.json")
     with writing(out):
         write_tokenizer(out / "tokenizer", merges)
         with suppress(shutil.SameFileError):  # the recipe may be there already

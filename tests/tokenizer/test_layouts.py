@@ -25,16 +25,6 @@ def folder(request, tmp_path_factory):
     return LAYOUTS[request.param](tmp_path_factory.mktemp(request.param))
 
 
-@pytest.fixture(scope="module")
-def tokenizer(folder):
-    return Tokenizer(folder)
-
-
-@pytest.fixture(scope="module")
-def theirs(folder):
-    return AutoTokenizer.from_pretrained(folder)
-
-
 # --- as transformers ---
 
 

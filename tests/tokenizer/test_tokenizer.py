@@ -49,16 +49,6 @@ def folder(request, toy, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def tokenizer(folder):
-    return Tokenizer(folder)
-
-
-@pytest.fixture(scope="module")
-def theirs(folder):
-    return AutoTokenizer.from_pretrained(folder)
-
-
 # --- encode and decode ---
 
 

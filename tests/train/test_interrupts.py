@@ -2,42 +2,18 @@
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 import small
 import torch
+from interruptions import at_line
 from small import interrupt, small_batches, small_model, small_trainer
 
 import qwenkit as qk
 from qwenkit.train import loop as loop_file
 
 TRAIN = str(Path(loop_file.__file__).parent)
-
-
-def at_line(work, number):
-    """Do the work, and raise KeyboardInterrupt before the given line of qwenkit.train.
-
-    Returned is how many lines there were.
-    """
-    seen = 0
-
-    def trace(frame, event, _):
-        nonlocal seen
-        if not frame.f_code.co_filename.startswith(TRAIN):
-            return None
-        seen += event == "line"
-        if seen == number and event == "line":
-            raise KeyboardInterrupt
-        return trace
-
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(None)
-    return seen
 
 
 @pytest.fixture
@@ -60,13 +36,13 @@ def with_dropout():
 
 def test_interrupted_at_any_line_the_next_call_is_right():
     whole = with_dropout()
-    lines = at_line(whole.train_step, -1)
+    lines = at_line(whole.train_step, -1, TRAIN)
     whole.train_step()
     assert lines > 100
     for number in {*range(1, lines, lines // 12), *range(lines - 12, lines + 1)}:
         trainer = with_dropout()
         with pytest.raises(KeyboardInterrupt):
-            at_line(trainer.train_step, number)
+            at_line(trainer.train_step, number, TRAIN)
         while trainer.step < 2:
             trainer.train_step()
         assert small.same_weights(trainer.model, whole.model), number
