@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwenkit import _deprecated
 from qwenkit.checkpoint import Checkpoint
-from qwenkit.config import QwenConfig, YarnScaling
+from qwenkit.config import DynamicScaling, LinearScaling, QwenConfig, YarnScaling
 from qwenkit.errors import QwenkitError
 from qwenkit.fast import accelerate, explain, plain, quantize
 from qwenkit.generate import (
@@ -53,8 +53,10 @@ __all__ = [
     "Beam",
     "Checkpoint",
     "Conversation",
+    "DynamicScaling",
     "GenerationConfig",
     "KVCache",
+    "LinearScaling",
     "QwenConfig",
     "QwenForCausalLM",
     "QwenkitError",

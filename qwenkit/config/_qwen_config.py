@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit.config._rules import make_floats, wrong, wrong_float, wrong_int
+from qwenkit.config._scaling import RopeScaling, YarnScaling
 from qwenkit.config._spelling import (
     INT8,
     one_spelling,
@@ -22,7 +23,6 @@ from qwenkit.config._spelling import (
     warn_of_tokens,
     without_row,
 )
-from qwenkit.config._yarn import YarnScaling
 from qwenkit.errors import ConfigError, few, shown
 from qwenkit.files import read_json_object
 
@@ -54,7 +54,7 @@ class QwenConfig:
     max_position_embeddings: int = 32768
     rms_norm_eps: float = 1e-6
     rope_theta: float = 1_000_000.0
-    rope_scaling: YarnScaling | None = None
+    rope_scaling: RopeScaling | None = None
     tie_word_embeddings: bool = False
     use_sliding_window: bool = False
     sliding_window: int | None = None
@@ -134,7 +134,7 @@ class QwenConfig:
         )  # fmt: skip
         broken = ((name, rule) for name, holds, rule in rules if not holds)
         found = [wrong(name, getattr(self, name), rule) for name, rule in broken]
-        if self.rope_scaling is not None and self.rope_theta == 1:
+        if isinstance(self.rope_scaling, YarnScaling) and self.rope_theta == 1:
             found.append(wrong("rope_theta", 1.0, "a number other than 1 where YaRN scales it"))
         rule = f"below vocab_size ({self.vocab_size})"
         tokens = self._special_tokens()
@@ -272,14 +272,14 @@ class QwenConfig:
         names = {field.name for field in fields(cls)} - {"raw", "quantization"}
         names |= {"quantization"} if "quantization" not in data else set()
         unread = {name: value for name, value in values.items() if name not in names}
-        if values["rope_scaling"] is not None:
-            values["rope_scaling"] = YarnScaling(**values["rope_scaling"])
         read = {name: value for name, value in values.items() if name in names}
         return cls(**read), unread
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of a config.json that transformers reads as `from_dict` does."""
-        data = {"architectures": ["Qwen2ForCausalLM"], **_given(replace(self, raw=None))}
+        given = asdict(replace(self, raw=None)).items()
+        data: dict[str, Any] = {"architectures": ["Qwen2ForCausalLM"]}
+        data |= {name: value for name, value in given if value is not None}
         data["torch_dtype"] = data.pop("dtype")
         if data.pop("quantization", None):
             data["quantization_config"] = dict(INT8)
@@ -287,7 +287,7 @@ class QwenConfig:
         if self.layer_types is not None:
             data["layer_types"] = list(self.layer_types)
         if self.rope_scaling is not None:
-            data["rope_scaling"] = {"rope_type": "yarn", **_given(self.rope_scaling)}
+            data["rope_scaling"] = self.rope_scaling.to_dict()
         return data
 
     def to_file(self) -> dict[str, Any]:
@@ -301,7 +301,3 @@ class QwenConfig:
         before, now = self._read(self.raw)[0].to_dict(), self.to_dict()
         changed = {n: now.get(n) for n in before.keys() | now.keys() if before.get(n) != now.get(n)}
         return respelled(self.raw, changed)
-
-
-def _given(values: QwenConfig | YarnScaling) -> dict[str, Any]:
-    return {name: value for name, value in asdict(values).items() if value is not None}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
+from qwenkit.config._scaling import DynamicScaling, LinearScaling, RopeScaling, YarnScaling
 from qwenkit.errors import ConfigError, few, printable, shown, warn
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -32,7 +34,10 @@ _ONLY_WITHOUT_EFFECT = {
 }  # fmt: skip
 # Our own method: transformers refuses it as unknown, which it must.
 INT8 = {"quant_method": "qwenkit-int8"}
-YARN = {"factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow"}
+_SCALINGS: dict[str, type[RopeScaling]] = {
+    kind.rope_type: kind for kind in (LinearScaling, DynamicScaling, YarnScaling)
+}
+_TRAINED = "original_max_position_embeddings"
 
 
 def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,8 +63,9 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
     given = [_scaling_alone(part) for part in (rope, scaling)]
     if all(given) and given[0] != given[1]:
         raise ConfigError("rope_parameters and rope_scaling differ; make them agree, or remove one")
-    trained = values.get("max_position_embeddings")
-    values["rope_scaling"] = _rope_scaling({**rope, **scaling}, trained)
+    values["rope_scaling"] = _rope_scaling({**rope, **scaling}, values)
+    if isinstance(values["rope_scaling"], YarnScaling):
+        values.pop(_TRAINED, None)
     if values.get("quantization_config") == INT8:
         del values["quantization_config"]
         values["quantization"] = "int8"
@@ -113,25 +119,44 @@ def _scaling_alone(part: Mapping[str, Any]) -> dict[str, Any]:
     return given if "type" not in given else {"rope_type": given.pop("type"), **given}
 
 
-def _rope_scaling(found: dict[str, Any], trained: Any) -> dict[str, Any] | None:
-    """Gather the fields of `YarnScaling`; None for plain RoPE."""
-    found = {n: value for n, value in found.items() if n != "rope_theta" and value is not None}
+def _rope_scaling(given: dict[str, Any], config: Mapping[str, Any]) -> RopeScaling | None:
+    """Read how RoPE is scaled; None: it is plain."""
+    found = {n: value for n, value in given.items() if n != "rope_theta" and value is not None}
     kinds = {str(found.pop(name)) for name in ("rope_type", "type") if name in found}
     kinds = kinds or {"default"}
-    if len(kinds) > 1 or not kinds <= {"default", "yarn"}:
+    if len(kinds) > 1 or not kinds <= {"default", *_SCALINGS}:
         both = " and ".join(map(shown, sorted(kinds)))
-        raise ConfigError(f"rope type is {both}; it must be 'default' or 'yarn'")
-    if kinds == {"default"}:
-        refuse_or_warn_of_unread(found, "rope_parameters")
+        known = ", ".join(map(repr, ("default", *_SCALINGS)))
+        raise ConfigError(f"rope type is {both}; it must be one of {known}")
+    kind = _SCALINGS.get(kinds.pop())
+    names = () if kind is None else [field.name for field in fields(kind)]
+    unread = {name: value for name, value in found.items() if name not in names}
+    refuse_or_warn_of_unread(unread, "rope_parameters" if kind is None else "rope_scaling")
+    if kind is None:
         return None
-    if found.pop("truncate", True) is not True:
-        raise ConfigError("rope_scaling.truncate is false; it must be true or absent")
-    unknown = few(map(printable, sorted(set(found) - YARN)))
-    if unknown:
-        raise ConfigError(f"rope_scaling holds {unknown}, unknown to qwenkit's YaRN; remove them")
-    if "factor" not in found:
-        raise ConfigError("rope_scaling.factor is missing; YaRN needs it")
-    return {"original_max_position_embeddings": trained, **found}
+    read = {name: value for name, value in found.items() if name in names}
+    if kind is YarnScaling:
+        read = _as_yarn(read, given, config)
+    if "factor" not in read:
+        raise ConfigError(f"rope_scaling.factor is missing; {kind.rope_type!r} needs it")
+    return kind(**read)
+
+
+def _as_yarn(
+    read: dict[str, Any], given: Mapping[str, Any], config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Fill in what transformers does where YaRN's keys are absent, null or 0."""
+    longest = config.get("max_position_embeddings")
+    read = {_TRAINED: longest, **read}
+    if config.get(_TRAINED) is not None:  # outside rope_scaling it has the last word
+        read[_TRAINED] = config[_TRAINED]
+    trained = read[_TRAINED]
+    if "factor" in given and "factor" not in read and type(longest) is type(trained) is int:
+        read["factor"] = longest / max(trained, 1)
+    if given.get("truncate", True) is None:
+        read["truncate"] = False
+    optional = ("beta_fast", "beta_slow", "mscale", "mscale_all_dim")
+    return {n: value for n, value in read.items() if n not in optional or value != 0}
 
 
 def respelled(raw: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:

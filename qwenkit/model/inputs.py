@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from qwenkit.config import QwenConfig
+from qwenkit.config import DynamicScaling, QwenConfig
 from qwenkit.errors import InputError, warn
 
 
@@ -18,7 +18,7 @@ def check_input_ids(input_ids: object, config: QwenConfig, device: torch.device,
         past: tokens already in the cache.
 
     Raises:
-        InputError: a wrong type, dtype, shape, device or id.
+        InputError: a wrong type, dtype, shape, device or id; too many tokens for dynamic RoPE.
     """
     if not isinstance(input_ids, Tensor) or input_ids.dtype not in (torch.int64, torch.int32):
         got = getattr(input_ids, "dtype", type(input_ids).__name__)
@@ -42,6 +42,12 @@ def check_input_ids(input_ids: object, config: QwenConfig, device: torch.device,
             )
     total = past + input_ids.shape[1]
     if total > config.max_position_embeddings:
+        if isinstance(config.rope_scaling, DynamicScaling):
+            raise InputError(
+                f"{total} tokens are more than max_position_embeddings "
+                f"({config.max_position_embeddings}); beyond, dynamic RoPE would turn the cached "
+                "keys anew with each token, which qwenkit does not do; give fewer tokens"
+            )
         warn(
             f"{total} tokens are more than the {config.max_position_embeddings} this model was "
             "made for; expect nonsense beyond that"

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from qwenkit.config import QwenConfig, YarnScaling
+from qwenkit.config import LinearScaling, QwenConfig, RopeScaling, YarnScaling
 
 
 def inverse_frequencies(config: QwenConfig) -> Float[Tensor, " half"]:
@@ -24,9 +24,11 @@ def inverse_frequencies(config: QwenConfig) -> Float[Tensor, " half"]:
     """
     pair = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device="cpu")  # 2i
     frequencies = 1.0 / config.rope_theta ** (pair / config.head_dim)
-    if config.rope_scaling is None:
-        return frequencies
-    return _yarn(frequencies, config.rope_scaling, config.rope_theta)
+    if isinstance(config.rope_scaling, YarnScaling):
+        return _yarn(frequencies, config.rope_scaling, config.rope_theta)
+    if isinstance(config.rope_scaling, LinearScaling):
+        return frequencies / config.rope_scaling.factor
+    return frequencies
 
 
 def _yarn(
@@ -40,21 +42,26 @@ def _yarn(
         context = scaling.original_max_position_embeddings
         return head_dim * math.log(context / (times * 2 * math.pi)) / (2 * math.log(theta))
 
-    first = max(math.floor(pair_that_rotates(scaling.beta_fast)), 0)
-    last = min(math.ceil(pair_that_rotates(scaling.beta_slow)), head_dim - 1)
+    first, last = pair_that_rotates(scaling.beta_fast), pair_that_rotates(scaling.beta_slow)
+    if scaling.truncate:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, head_dim - 1)
     width = (last - first) or 0.001  # an empty ramp is a step, not a division by zero
     pair = torch.arange(head_dim // 2, dtype=torch.float32, device="cpu")
     slowed = ((pair - first) / width).clamp(0, 1)  # 0: keep the frequency, 1: divide it by factor
     return frequencies / scaling.factor * slowed + frequencies * (1 - slowed)
 
 
-def attention_factor(scaling: YarnScaling | None) -> float:
-    """Return the factor of cos and sin: 1 for plain RoPE (YaRN, section 3.4, equation 22)."""
-    if scaling is None:
+def attention_factor(scaling: RopeScaling | None) -> float:
+    """Return the factor of cos and sin: 1 but for YaRN (section 3.4, equation 22)."""
+    if not isinstance(scaling, YarnScaling):
         return 1.0
     if scaling.attention_factor is not None:
         return scaling.attention_factor
-    return 0.1 * math.log(scaling.factor) + 1.0
+    growth = 0.1 * math.log(scaling.factor)
+    if scaling.mscale is None or scaling.mscale_all_dim is None:
+        return growth + 1.0
+    return (growth * scaling.mscale + 1.0) / (growth * scaling.mscale_all_dim + 1.0)
 
 
 class RotaryEmbedding(nn.Module):

@@ -39,6 +39,13 @@ class RopeView(View):
         return sorted({*THETAS, float(self.config.rope_theta)})
 
     @property
+    def scaling(self) -> str:
+        """How the config scales RoPE, for a caption; empty: not at all."""
+        scaling = self.config.rope_scaling
+        name = "" if scaling is None else scaling.rope_type
+        return "YaRN" if name == "yarn" else f"{name} scaling" if name else ""
+
+    @property
     def factor(self) -> float:
         """What YaRN multiplies cos and sin by; 1 without it."""
         return attention_factor(self.config.rope_scaling)
@@ -65,7 +72,7 @@ class RopeView(View):
             "factor": self.factor,
             "vectors": self.vectors.tolist(),
             "positions": self.positions,
-            "scaled": self.config.rope_scaling is not None,
+            "scaled": self.scaling,
         }
 
     def frequencies(self, theta: float | None = None) -> np.ndarray:

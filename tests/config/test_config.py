@@ -113,8 +113,24 @@ def test_yarn_settings_and_defaults():
     assert read(rope_scaling=given).rope_scaling == YarnScaling(4.0, 32, 0.9, 16, 2)
     bare = {"type": "yarn", "factor": 2.0}
     assert read(rope_scaling=bare).rope_scaling == YarnScaling(2.0, 128)  # the model's own context
+    absent = {**YARN, "beta_fast": 0, "beta_slow": None, "mscale": 0.0}
+    assert read(rope_scaling=absent).rope_scaling == YARN_READ
+    derived = {**YARN, "factor": None}
+    assert read(rope_scaling=derived).rope_scaling == YARN_READ  # 128 / 32
+    outside = {"rope_scaling": bare, "original_max_position_embeddings": 32}
+    assert read(**outside).rope_scaling == YarnScaling(2.0, 32)
     for off in (None, {"type": "default"}):
         assert read(rope_scaling=off).rope_scaling is None
+
+
+def test_unknown_keys_of_rope_scaling_are_ignored_with_a_warning():
+    unknown = {**YARN, "attn_factor": 0.8, "finetuned": True}
+    with pytest.warns(UserWarning, match="rope_scaling: .* ignores attn_factor, finetuned"):
+        assert read(rope_scaling=unknown).rope_scaling == YARN_READ
+    many = {**YARN, **{f"k{i}": 1 for i in range(10**5)}}
+    with pytest.warns(UserWarning, match="k0") as heard:
+        read(rope_scaling=many)
+    assert len(str(heard[0].message)) < 12_000
 
 
 def test_stop_tokens_become_a_tuple_and_null_kv_heads_are_as_many_as_heads():
@@ -232,9 +248,11 @@ RELATED_BAD = [
     ({"hidden_size": 30, "vocab_size": 0}, "vocab_size is 0"),
     ({"layer_types": [SLIDING, "odd"]}, "holds ['odd']", "has 2 entries", "asks for"),
 ]  # fmt: skip
+TRAINED = "original_max_position_embeddings"
+ROPE_TYPES = "'default', 'linear', 'dynamic', 'yarn'"
 YARN_BAD = [
-    *(({"type": wrong}, f"rope type is '{wrong}'; it must be 'default' or 'yarn'")
-      for wrong in ("linear", "dynamic", 3)),
+    *(({"type": wrong}, f"rope type is '{wrong}'; it must be one of {ROPE_TYPES}")
+      for wrong in ("llama3", "longrope", 3)),
     ({"factor": ABSENT}, "rope_scaling.factor is missing"),
     ({"factor": 0.5}, "rope_scaling.factor is 0.5; it must be at least 1"),
     ({"factor": "4"}, "rope_scaling.factor is '4'; it must be a number"),
@@ -244,9 +262,14 @@ YARN_BAD = [
     ({"beta_fast": 1.0, "beta_slow": 2.0}, "beta_fast is 1.0; it must be larger than beta_slow"),
     ({"factor": 0.5, "beta_fast": 1.0}, "factor is 0.5", "beta_fast is 1.0"),
     ({"attention_factor": -1}, "rope_scaling.attention_factor is -1; it must be greater than 0"),
-    ({"mscale": 2.0}, "holds mscale, unknown to qwenkit's YaRN"),
-    ({"truncate": False}, "rope_scaling.truncate is false; it must be true or absent"),
-    ({"type": ["yarn"]}, "it must be 'default' or 'yarn'"),
+    ({"mscale": "2"}, "rope_scaling.mscale is '2'; it must be a number"),
+    ({"truncate": 1}, "rope_scaling.truncate is 1; it must be true or false"),
+    ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5, which qwenkit does not"),
+    ({"type": ["yarn"]}, f"it must be one of {ROPE_TYPES}"),
+    ({"type": "linear", "factor": 0.5, TRAINED: ABSENT},
+     "rope_scaling.factor is 0.5; it must be at least 1"),
+    ({"type": "dynamic", "factor": ABSENT, TRAINED: ABSENT},
+     "rope_scaling.factor is missing; 'dynamic' needs it"),
     *(({name: wrong}, f"rope_scaling.{name} is {wrong}; it must be between 1e-30 and 1e+30")
       for name in ("factor", "beta_fast") for wrong in (1e31, 1e308)),
     *(({name: 1e-31}, f"rope_scaling.{name} is 1e-31; it must be between 1e-30 and 1e+30")
@@ -290,7 +313,7 @@ def test_extreme_numbers_compute(changes):
     {"model_type": "x" * 10**6}, {"hidden_act": ["y" * 100] * 10**4}, {"rope_theta": "1" * 10**6},
     {"eos_token_id": ["a"] * 10**5}, {"layer_types": list(map(str, range(10**5)))},
     {"rope_scaling": {"type": "z" * 10**6}}, {"quantization_config": {"bits": "4" * 10**6}},
-    {"rope_scaling": {**YARN, **{f"k{i}": 1 for i in range(10**5)}}}, {"dtype": ["q" * 10**6]},
+    {"dtype": ["q" * 10**6]},
 ], ids=lambda changes: next(iter(changes)))  # fmt: skip
 def test_a_message_is_short_whatever_was_in_the_file(changes):
     message = refused(**changes)
@@ -388,6 +411,9 @@ def test_a_bad_file_is_refused(row, tmp_path):
 ROUND_TRIPS = {
     "plain": {}, "untied": {"tie_word_embeddings": False},
     "head_dim": {"head_dim": 10}, "yarn": {"rope_scaling": {**YARN, "attention_factor": 0.9}},
+    "linear": {"rope_scaling": {"type": "linear", "factor": 4}},
+    "dynamic": {"rope_scaling": {"type": "dynamic", "factor": 2.5}},
+    "truncate": {"rope_scaling": {**YARN, "truncate": False, "attention_factor": 0.9}},
     "sliding": {"use_sliding_window": True},
     "layer types": {"use_sliding_window": True, "layer_types": [SLIDING, FULL, FULL]},
     "stop tokens": {"eos_token_id": [7, 9], "pad_token_id": 9},
@@ -414,9 +440,9 @@ def test_to_dict_round_trips_and_transformers_reads_the_same(changes):
     slides = [config.window(layer) is not None for layer in range(3)]
     assert [kind == "sliding_attention" for kind in theirs.layer_types] == slides
     if config.rope_scaling is not None:
-        for name in ("factor", "original_max_position_embeddings", "attention_factor"):
-            assert theirs.rope_parameters[name] == getattr(config.rope_scaling, name)
-        assert theirs.rope_parameters["rope_type"] == "yarn"
+        for name in {"rope_type", *vars(config.rope_scaling)} - {"mscale", "mscale_all_dim"}:
+            got = theirs.rope_parameters.get(name, True)  # truncate is written where it is false
+            assert got == getattr(config.rope_scaling, name)
 
 
 @pytest.mark.parametrize("changes", ROUND_TRIPS.values(), ids=ROUND_TRIPS)

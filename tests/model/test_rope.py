@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
-from reference import TINY, YARN, tiny
+from reference import TINY, YARN, pair, tiny
 from transformers import Qwen2Config
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from qwenkit.config import QwenConfig
-from qwenkit.model import RotaryEmbedding, apply_rope, inverse_frequencies
+from qwenkit.errors import InputError
+from qwenkit.model import KVCache, RotaryEmbedding, apply_rope, inverse_frequencies
 from qwenkit.trace import Trace
 
 
@@ -111,15 +112,25 @@ YARNS = {
     "attention factor": {"attention_factor": 0.7},
     "context": {"original_max_position_embeddings": 64},
     "empty ramp": {"original_max_position_embeddings": 1},
+    "mscale": {"mscale": 1.0, "mscale_all_dim": 0.5}, "one mscale": {"mscale": 0.7},
+    "truncate": {"truncate": False}, "truncate null": {"truncate": None, "beta_fast": 4.0},
+    "nulls": {"factor": None, "beta_fast": 0, "attention_factor": None},
     "released": {"original_max_position_embeddings": 32768, "theta": 1_000_000.0, "head_dim": 64},
 }  # fmt: skip
 
 
+LINEAR = {"rope_type": "linear", "factor": 3.0}
+DYNAMIC = {"rope_type": "dynamic", "factor": 2.0}
+
+
 @pytest.mark.filterwarnings("ignore")  # transformers remarks on unusual factors
-@pytest.mark.parametrize("changes", YARNS.values(), ids=YARNS)
-def test_yarn_equals_transformers(changes):
-    ours, theirs = config(**{"theta": 100.0, "head_dim": 16, **_yarn(), **changes})
-    frequencies, factor = ROPE_INIT_FUNCTIONS["yarn"](theirs, torch.device("cpu"))
+@pytest.mark.parametrize("rope", [
+    *({**_yarn(), **changes} for changes in YARNS.values()), LINEAR, DYNAMIC,
+], ids=[*YARNS, "linear", "dynamic"])  # fmt: skip
+def test_scaled_frequencies_equal_those_of_transformers(rope):
+    ours, theirs = config(**{"theta": 100.0, "head_dim": 16, **rope})
+    kind = theirs.rope_parameters["rope_type"]
+    frequencies, factor = ROPE_INIT_FUNCTIONS[kind](theirs, torch.device("cpu"))
     got = inverse_frequencies(ours)
     assert got.isfinite().all()
     torch.testing.assert_close(got, frequencies)
@@ -134,3 +145,19 @@ def test_yarn_scales_cos_and_sin(changes, factor):
     made = config(100.0, 16, **({} if changes is None else _yarn(**changes)))[0]
     cos, sin = RotaryEmbedding(made)(torch.tensor([[0, 6]]))
     torch.testing.assert_close(cos.square() + sin.square(), torch.full((1, 2, 16), factor**2))
+
+
+def test_dynamic_rope_is_plain_within_its_context_and_refused_beyond():
+    theirs, model = pair(rope_parameters={**DYNAMIC, "rope_theta": 100.0})
+    ids = torch.arange(129)[None] % 61
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model(ids[:, :128]), theirs(ids[:, :128]).logits, rtol=1e-4, atol=1e-4
+        )
+        with pytest.raises(InputError, match=r"129 tokens .* dynamic RoPE .* give fewer tokens"):
+            model(ids)
+        cache = KVCache(model.config, 1, 129)
+        model(ids[:, :128], cache=cache)
+        with pytest.raises(InputError, match="129 tokens"):
+            model(ids[:, 128:], cache=cache)
+    assert cache.length == 128

@@ -112,7 +112,7 @@ function ropeControls(data, state, model, pick) {
   const theta = choice({
     label: "Theta", value: String(state.theta), on: (value) => pick({ theta: Number(value) }),
     options: data.thetas.map((one) => [String(one),
-      grouped(one) + (one === data.own && data.scaled ? " (with YaRN)" : "")]),
+      grouped(one) + (one === data.own && data.scaled ? ` (with ${data.scaled})` : "")]),
   });
   function update(next) {
     pair.update(next.pair);
