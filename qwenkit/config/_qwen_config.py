@@ -217,6 +217,11 @@ class QwenConfig:
         shapes = self.tensor_shapes().items()
         return sum(math.prod(shape) for name, shape in shapes if not name.endswith("_scale"))
 
+    @property
+    def dtype_with_int8(self) -> str:
+        """What int8 matrices are computed in: float32 where floats are stored so, else bfloat16."""
+        return "float32" if self.dtype == "float32" else "bfloat16"
+
     def weight_bytes(self, dtype: str | None = None) -> int:
         """Return the bytes of all weights, with floats in `dtype` (None: the config's own)."""
         shapes, size = self.tensor_shapes(), BYTES_PER_VALUE[dtype or self.dtype]

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from qwenkit.device import DTYPES
 from qwenkit.errors import InputError
 from qwenkit.fast.int8 import Int8Embedding, Int8Linear, quantize_rows
 from qwenkit.fast.model import FastQwenForCausalLM
@@ -22,10 +23,11 @@ def is_quantized(model: QwenForCausalLM) -> bool:
 
 @stage("Quantizing to int8")
 def quantize(model: QwenForCausalLM) -> dict[str, float]:
-    """Store a model's matrices in int8, the embedding and the head too, and compute in bfloat16.
+    """Store a model's matrices in int8, the embedding and the head too.
 
-    The model is changed in place; its float weights are released one by one. Norms and biases, a
-    thousandth of the weights, stay bfloat16.
+    The model is changed in place; its float weights are released one by one. It then computes in
+    bfloat16, or in float32 if its checkpoint is stored so (`config.dtype`). Norms and biases, a
+    thousandth of the weights, are kept in that dtype.
 
     Args:
         model: on the CPU or on MPS, without LoRA.
@@ -85,6 +87,6 @@ def _put(model: QwenForCausalLM, name: str, weight: Tensor, scale: Tensor) -> No
 
 def _mark(model: QwenForCausalLM) -> None:
     model.config = replace(model.config, quantization="int8")
-    model.to(torch.bfloat16)  # int8 buffers are not floats and stay
+    model.to(DTYPES[model.config.dtype_with_int8])  # int8 buffers are not floats and stay
     if type(model) is QwenForCausalLM:
         model.__class__ = FastQwenForCausalLM  # its tied head can read an int8 embedding

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from qwenkit.checkpoint import Checkpoint
 from qwenkit.config import warn_of_tokens, without_row
-from qwenkit.device import free_memory, pick_dtype
+from qwenkit.device import DTYPES, free_memory, pick_dtype
 from qwenkit.errors import CheckpointError, InputError, shown
 from qwenkit.fast import accelerate, make_room_for_int8, quantize
 from qwenkit.files import read_json_object
@@ -96,13 +96,14 @@ def _plan(
     """Return device, dtype, and whether it is int8; refuse what cannot be loaded, unread."""
     checkpoint.validate()
     stored_int8 = checkpoint.config.quantization == "int8"
+    with_int8 = checkpoint.config.dtype_with_int8
     if stored_int8 and dtype not in ("auto", "int8"):
         raise InputError(
             f"dtype is {dtype!r} and {checkpoint.folder} is stored in int8, which computes in "
-            'bfloat16; use dtype="auto", or load the float checkpoint it was made from'
+            f'{with_int8}; use dtype="auto", or load the float checkpoint it was made from'
         )
     int8 = stored_int8 or dtype == "int8"
-    wanted = torch.bfloat16 if int8 else dtype
+    wanted = DTYPES[with_int8] if int8 else dtype
     where = trusted_device(device, wanted)
     if where.type == "meta":
         raise InputError("device is 'meta', which holds no values; use 'auto' or 'cpu'")

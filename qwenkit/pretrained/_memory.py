@@ -47,7 +47,7 @@ def forecast(
     Args:
         config: the model's.
         dtype: of weights, cache and activations; "int8": of a quantized model, whose cache and
-            activations are bfloat16.
+            activations are bfloat16, or float32 if its checkpoint is stored so.
         length: tokens per sequence, T = S.
         batch_size: sequences, B.
         logits_to_keep: positions that get logits (0: all), as in `QwenForCausalLM.forward`.
@@ -57,7 +57,7 @@ def forecast(
         InputError: an unknown dtype, or a size below 1.
     """
     if dtype == "int8":
-        config, dtype = replace(config, quantization="int8"), "bfloat16"
+        config, dtype = replace(config, quantization="int8"), config.dtype_with_int8
     if dtype not in BYTES_PER_VALUE:
         known = ", ".join(BYTES_PER_VALUE)
         raise InputError(f"dtype is {dtype!r}; it must be one of {known}, int8")

@@ -217,6 +217,32 @@ def test_saved_and_loaded_it_is_the_same(tmp_path, tied):
     assert named["torch_dtype"] == "bfloat16"
 
 
+@torch.no_grad()
+def test_a_checkpoint_of_float32_computes_in_float32_so_that_rows_of_a_batch_are_as_alone(tmp_path):
+    """Bfloat16 rounds logits so coarsely that two tokens often tie."""
+    folder = write_toy_checkpoint(tmp_path / "toy")
+    half, _ = qk.load_pretrained(folder, device="cpu", dtype="int8")
+    whole, tokenizer = qk.load_pretrained(folder, device="cpu", dtype="float32")
+    qk.save_pretrained(whole, tmp_path / "float32", tokenizer)
+    model, _ = qk.load_pretrained(tmp_path / "float32", device="cpu", dtype="int8")
+    assert (half.dtype, model.dtype) == (torch.bfloat16, torch.float32)
+    qk.quantize(whole)  # of a bfloat16 checkpoint, whatever it was loaded in
+    assert whole.dtype == torch.bfloat16
+    text = tokenizer(TEXT)
+    assert (model(text) - half(text).float()).abs().max() < 0.05 * model(text).abs().max()
+    caches = [qk.forecast(one.config, "int8").cache for one in (half, model)]
+    assert caches[1] == 2 * caches[0]
+    prompts = [[5, 9, 30], [7] * 20 + [8, 10], list(range(40, 51)), [3]]
+    alone = [[s.token_id for s in qk.generate(model, p, 16, stop_ids=())] for p in prompts]
+    assert qk.generate_batch(model, prompts, max_new_tokens=16, stop_ids=()) == alone
+    qk.save_pretrained(model, tmp_path / "int8", tokenizer)
+    again, _ = qk.load_pretrained(tmp_path / "int8", device="cpu")
+    assert again.dtype == torch.float32
+    assert torch.equal(again(text), model(text))
+    with pytest.raises(InputError, match="stored in int8, which computes in float32"):
+        qk.load_pretrained(tmp_path / "int8", dtype="bfloat16")
+
+
 def test_sharded_too(tmp_path):
     model, tokenizer = qk.load_pretrained(EMBEDDED, device="cpu", dtype="int8")
     qk.save_pretrained(model, tmp_path, tokenizer, max_shard_bytes=1_000_000)
