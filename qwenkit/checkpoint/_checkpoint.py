@@ -32,11 +32,13 @@ class Layout:
         files: tensor, by its name in the model -> the file it is in; empty without an index.
         index: the index's own metadata.
         metadata: file -> the `__metadata__` of its header.
+        dtypes: tensor, by its name in the model -> the dtype it is stored in, as the header has it.
     """
 
     files: dict[str, str] = field(default_factory=dict)
     index: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, dict[str, str]] = field(default_factory=dict)
+    dtypes: dict[str, str] = field(default_factory=dict)
 
 
 class Checkpoint:
@@ -86,7 +88,8 @@ class Checkpoint:
         if index is not None:
             self._check_index(index)
         files = {} if index is None else {n: self._place(i.file) for n, i in self._found.items()}
-        self.layout = Layout(files, {} if index is None else index.metadata, metadata)
+        dtypes = {name: info.dtype for name, info in self._found.items()}
+        self.layout = Layout(files, {} if index is None else index.metadata, metadata, dtypes)
 
     def _place(self, file: Path) -> str:
         return file.relative_to(self.folder).as_posix()

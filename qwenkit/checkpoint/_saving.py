@@ -18,7 +18,7 @@ from torch import Tensor
 
 from qwenkit.checkpoint._checkpoint import Layout
 from qwenkit.checkpoint._folder import INDEX, SHARD, SINGLE, read_index
-from qwenkit.checkpoint._values import FLOATS
+from qwenkit.checkpoint._values import FLOATS, STORED
 from qwenkit.config import QwenConfig
 from qwenkit.errors import CheckpointError, ConfigError, few
 from qwenkit.files import Save, expanded, saving, settle, to_disk, write_json
@@ -82,11 +82,16 @@ def write_checkpoint(
         except RuntimeError as error:  # no memory for a copy
             raise OSError(str(error)) from None
         write_tensors(save.path / file, plain, **layout.metadata.get(file, common))
-    write_json(save.path / "config.json", replace(config, dtype=stored).to_file())
+    # What was loaded keeps its dtype and its total, even where they were wrong.
+    dtypes = {name: STORED.get(layout.dtypes.get(name, "")) for name in ordered}
+    as_loaded = dtypes == {name: tensor.dtype for name, tensor in ordered.items()}
+    config = config if as_loaded else replace(config, dtype=stored)
+    write_json(save.path / "config.json", config.to_file())
     if list(shards) != [SINGLE]:
         listed = {name: file for file, shard in shards.items() for name in shard}
-        total = sum(tensor.nbytes for tensor in ordered.values())
-        head = {**layout.index, "total_size": total}
+        total = {"total_size": sum(tensor.nbytes for tensor in ordered.values())}
+        whole = as_loaded and layout.dtypes.keys() == ordered.keys()
+        head = {**total, **layout.index} if whole else {**layout.index, **total}
         write_json(save.path / INDEX, {"metadata": head, "weight_map": listed})
     save.obsolete |= _weight_names(save.path.parent) - {*shards, INDEX}
     save.obsolete |= {INDEX} if list(shards) == [SINGLE] else set()

@@ -11,14 +11,14 @@ from torch import Tensor
 from qwenkit.errors import CheckpointError
 from qwenkit.lora._peft import Strength, named_layers
 from qwenkit.lora._tensors import PREFIX
-from qwenkit.lora.layers import LoadedAdapter, LoRALinear
+from qwenkit.lora.layers import LoadedAdapter, LoRALinear, Stored
 from qwenkit.model import QwenForCausalLM
 
 
 def contents(
     model: QwenForCausalLM, layers: dict[str, LoRALinear]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the config and the tensors to save, of an adapter that was loaded with its dtypes.
+    """Return the config and the tensors to save: what was loaded keeps its names and dtypes.
 
     Raises:
         CheckpointError: a value is not finite.
@@ -36,13 +36,16 @@ def contents(
                 )
             tensors[f"{name}.{part}.weight"] = value.detach()
     weights = dict(model.named_parameters())
-    dtypes = loaded.dtypes if loaded else {}
-    for name, dtype in dtypes.items():  # copies of the model's own weights
+    before = loaded.stored if loaded else {}
+    for name, (_, dtype) in before.items():  # copies of the model's own weights
         if name not in tensors and ".lora_" not in name:
             own = weights.get(name, model.model.embed_tokens.weight)  # a tied head's
             tensors[name] = own.detach().to(dtype, copy=True)  # they agreed in that dtype
-    stored = {f"{PREFIX}{n}": _as_stored(t, dtypes.get(n)) for n, t in tensors.items()}
-    return _config(model, layers, loaded), stored
+    saved = {}
+    for name, value in tensors.items():
+        stored = before.get(name) or Stored(f"{PREFIX}{name}", value.dtype)
+        saved[stored.name] = _as_stored(value, stored.dtype)
+    return _config(model, layers, loaded), saved
 
 
 def _loaded(layers: dict[str, LoRALinear]) -> LoadedAdapter | None:
@@ -51,9 +54,9 @@ def _loaded(layers: dict[str, LoRALinear]) -> LoadedAdapter | None:
     return first if all(layer.adapter is first for layer in layers.values()) else None
 
 
-def _as_stored(value: Tensor, dtype: torch.dtype | None) -> Tensor:
+def _as_stored(value: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a tensor in the dtype that it was read in, unless that would round it."""
-    rounded = value.to(dtype or value.dtype)
+    rounded = value.to(dtype)
     exact = torch.equal(rounded.to(value.dtype), value)
     return (rounded if exact else value).cpu().contiguous()
 

@@ -14,7 +14,7 @@ from qwenkit.checkpoint import ADAPTER as CONFIG
 from qwenkit.checkpoint import FLOATS, TensorInfo, read_header
 from qwenkit.errors import CheckpointError, printable
 from qwenkit.lora._peft import Strength, saved_modules
-from qwenkit.lora.layers import TARGETS
+from qwenkit.lora.layers import TARGETS, Stored
 from qwenkit.model import QwenForCausalLM
 
 PREFIX = "base_model.model."  # PEFT wraps the model twice before it names its parts
@@ -28,7 +28,7 @@ class AdapterTensors(NamedTuple):
 
     tensors: dict[str, Tensor]  # A and B, under the model's own names
     layers: dict[str, Strength]
-    dtypes: dict[str, torch.dtype]  # of A, B and the copies of the model's own weights
+    stored: dict[str, Stored]  # A, B and the copies of the model's own weights
     left_out: list[str]  # modules with A and B that the config does not name
 
 
@@ -53,8 +53,8 @@ def read_tensors(
                 problem = problem or f"its alpha is {alpha}, and {CONFIG} has {want}"
             if not problem:
                 found = {names[n]: file.get_tensor(n).clone() for n in infos if names[n] in parts}
-                for stored in (n for n in infos if names[n] not in parts):
-                    problem = problem or _trained(file.get_tensor(stored), names[stored], model)
+                for name in (n for n in infos if names[n] not in parts):
+                    problem = problem or _trained(file.get_tensor(name), names[name], model)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     if not all(bool(tensor.isfinite().all()) for tensor in found.values()):
@@ -63,8 +63,8 @@ def read_tensors(
         raise CheckpointError(f"{path} does not fit this model or its {CONFIG}: {problem}")
     named = {n: t for n, t in found.items() if n.rpartition(".lora_")[0] in layers}
     others = sorted({n.rpartition(".lora_")[0] for n in found} - layers.keys())
-    dtypes = {names[n]: FLOATS[info.dtype] for n, info in infos.items()}
-    return AdapterTensors(named, layers, dtypes, others)
+    stored = {names[n]: Stored(n, FLOATS[info.dtype]) for n, info in infos.items()}
+    return AdapterTensors(named, layers, stored, others)
 
 
 def alpha_text(alpha: float) -> str:

@@ -30,8 +30,8 @@ __all__ = ["CONFIG", "WEIGHTS", "load_adapter", "named_layers", "read_adapter", 
 def save_adapter(model: QwenForCausalLM, folder: str | Path) -> None:
     """Write the LoRA of a model, merged or not, and nothing else of it.
 
-    For an adapter that was loaded, config keys and dtypes are kept, except what has changed since.
-    Config and weights are saved in one step.
+    For an adapter that was loaded, config keys, names and dtypes are kept, except what has changed
+    since. Config and weights are saved in one step.
 
     Args:
         model: with LoRA.
@@ -68,7 +68,7 @@ def load_adapter(model: QwenForCausalLM, folder: str | Path, *, trainable: bool 
     if lora_layers(model):
         raise InputError("the model has LoRA already; remove_lora(model) first")
     config, found = _open(folder, model)
-    loaded = LoadedAdapter(config, found.dtypes)
+    loaded = LoadedAdapter(config, found.stored)
 
     def prepare(name: str, layer: LoRALinear) -> None:
         layer.alpha, layer.scaling = found.layers[name].alpha, found.layers[name].scaling

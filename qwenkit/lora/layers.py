@@ -21,11 +21,18 @@ from qwenkit.fast import FAST, FastLinear
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
 
 
+class Stored(NamedTuple):
+    """How a tensor stands in an adapter's file."""
+
+    name: str
+    dtype: torch.dtype
+
+
 class LoadedAdapter(NamedTuple):
     """What `save_adapter` keeps of an adapter that was loaded; all its layers share one."""
 
     config: dict[str, Any]  # adapter_config.json
-    dtypes: dict[str, torch.dtype]  # of each tensor, under the model's own names
+    stored: dict[str, Stored]  # each tensor, under the model's own name
 
 
 class LoRALinear(nn.Linear):

@@ -115,8 +115,13 @@ NAMES = {
 def test_one_common_prefix_or_the_adapters_name_is_not_damage(source, tmp_path, rename):
     one, other = pair()[1], pair()[1]
     qk.load_adapter(one, source)
-    qk.load_adapter(other, changed(source, tmp_path, None, lambda t: {rename(n): t[n] for n in t}))
+    renamed = changed(source, tmp_path, None, lambda t: {rename(n): t[n] for n in t})
+    qk.load_adapter(other, renamed)
     assert torch.equal(one(TEXT), other(TEXT))
+    qk.save_adapter(other, tmp_path / "again")
+    again, before = (load_file(folder / WEIGHTS) for folder in (tmp_path / "again", renamed))
+    assert again.keys() == before.keys()
+    assert all(torch.equal(again[name], before[name]) for name in before)
 
 
 def test_what_is_no_adapter_is_told_in_one_line(tmp_path, source):

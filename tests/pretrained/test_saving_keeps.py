@@ -214,6 +214,27 @@ def test_the_total_is_true_in_another_dtype_and_int8_is_divided_anew(tmp_path, s
     assert [file.name for file in Checkpoint(tmp_path / "int8").files] == [SINGLE]
 
 
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float32])
+def test_a_dtype_and_a_total_that_were_wrong_are_kept_unless_the_weights_change(
+    tmp_path, sharded, stored
+):
+    folder = tmp_path / "a"
+    qk.save_pretrained(qk.load_model(sharded, dtype=stored), folder, max_shard_bytes=20_000)
+    config, index = read(folder / "config.json"), read(folder / INDEX)
+    write_json(folder / "config.json", {**config, "torch_dtype": "float16"})
+    write_json(folder / INDEX, {**index, "metadata": {"total_size": 17, "by": "x"}})
+    saved_again(folder, tmp_path / "b")
+    assert read(tmp_path / "b" / "config.json") == read(folder / "config.json")
+    assert read(tmp_path / "b" / INDEX) == read(folder / INDEX)
+    other = torch.float32 if stored == torch.bfloat16 else torch.bfloat16
+    qk.save_pretrained(qk.load_model(folder, dtype=other), tmp_path / "c")
+    name = str(other).removeprefix("torch.")
+    assert read(tmp_path / "c" / "config.json")["torch_dtype"] == name
+    total = index["metadata"]["total_size"]
+    total = total * 2 if other == torch.float32 else total // 2
+    assert read(tmp_path / "c" / INDEX)["metadata"] == {"total_size": total, "by": "x"}
+
+
 @pytest.mark.parametrize(
     "notes", [None, {"format": "pt"}, {"format": "mlx", "by": "x", "path": ""}]
 )
