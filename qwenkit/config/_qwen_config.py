@@ -107,7 +107,11 @@ class QwenConfig:
             ("use_sliding_window", (True, False), "true or false"),
             ("model_type", ("qwen2",), _QWEN2),
             ("quantization", (None, "int8"), "'int8' or null"),
-            ("hidden_act", ("silu",), "'silu', the activation of SwiGLU"),
+            (
+                "hidden_act",
+                ("silu", "swish"),
+                "'silu' (or 'swish'), the activation of SwiGLU",
+            ),
             ("dtype", tuple(BYTES_PER_VALUE), f"one of {', '.join(BYTES_PER_VALUE)}"),
         ):
             value = getattr(self, name)
@@ -139,10 +143,6 @@ class QwenConfig:
         rule = f"below vocab_size ({self.vocab_size})"
         tokens = self._special_tokens()
         found += [wrong(name, token, rule) for name, token in tokens if token >= self.vocab_size]
-        if self.use_sliding_window and self.sliding_window is None:
-            found.append(
-                "sliding_window is missing; it must be given where use_sliding_window is true"
-            )
         return found + ([] if self.layer_types is None else self._wrong_kinds(self.layer_types))
 
     def _wrong_kinds(self, kinds: tuple[str, ...]) -> list[str]:
@@ -152,8 +152,8 @@ class QwenConfig:
              f"holds {shown(sorted(unknown))}; it may hold {FULL!r} and {SLIDING!r}"),
             (len(kinds) == layers,
              f"has {len(kinds)} entries; it must have num_hidden_layers ({layers})"),
-            (SLIDING not in kinds or self.use_sliding_window,
-             f"asks for {SLIDING!r}; then use_sliding_window must be true"),
+            (SLIDING not in kinds or (self.use_sliding_window and self.sliding_window is not None),
+             f"asks for {SLIDING!r}; use_sliding_window must be true and sliding_window given"),
         )  # fmt: skip
         return [f"layer_types {broken}" for holds, broken in rules if not holds]
 
@@ -286,6 +286,8 @@ class QwenConfig:
         data: dict[str, Any] = {"architectures": ["Qwen2ForCausalLM"]}
         data |= {name: value for name, value in given if value is not None}
         data["torch_dtype"] = data.pop("dtype")
+        if self.use_sliding_window:
+            data["sliding_window"] = self.sliding_window  # if absent, transformers takes 4096
         if data.pop("quantization", None):
             data["quantization_config"] = dict(INT8)
         data["eos_token_id"] = list(self.eos_token_id) or None

@@ -77,8 +77,10 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
     if values.get("num_key_value_heads", 0) is None:
         values["num_key_value_heads"] = values.get("num_attention_heads")
     missing = [name for name in REQUIRED if name not in values]
-    if values.get("use_sliding_window") is True and values.get("layer_types") is None:
-        missing += [] if "max_window_layers" in values else ["max_window_layers"]
+    if values.get("use_sliding_window") is True:
+        needed = ("sliding_window", "max_window_layers")
+        needed = needed[:1] if values.get("layer_types") is not None else needed
+        missing += [name for name in needed if name not in values]
     if missing:
         raise ConfigError(f"missing {', '.join(missing)}; every Qwen2 config.json has these fields")
     return values

@@ -123,6 +123,14 @@ def test_yarn_settings_and_defaults():
         assert read(rope_scaling=off).rope_scaling is None
 
 
+def test_an_activation_by_its_other_name_and_a_window_of_null_read_as_in_transformers():
+    assert read(hidden_act="swish").tensor_shapes() == read().tensor_shapes()
+    config = read(use_sliding_window=True, sliding_window=None)
+    assert [config.window(layer) for layer in range(3)] == [None] * 3  # all attention is full
+    theirs = Qwen2Config(**config.to_dict())
+    assert set(theirs.layer_types) == {"full_attention"}
+
+
 def test_unknown_keys_of_rope_scaling_are_ignored_with_a_warning():
     unknown = {**YARN, "attn_factor": 0.8, "finetuned": True}
     with pytest.warns(UserWarning, match="rope_scaling: .* ignores attn_factor, finetuned"):
@@ -218,15 +226,16 @@ def test_a_bad_value_is_refused_with_field_value_and_rule(field, value, rule, mo
 
 EVERY = "every Qwen2 config.json has"
 RELATED_BAD = [
-    ({"use_sliding_window": True, "sliding_window": None},
-     "sliding_window is missing; it must be given where use_sliding_window is true"),
+    ({"use_sliding_window": True, "sliding_window": None, "layer_types": [SLIDING] * 3},
+     "asks for 'sliding_attention'; use_sliding_window must be true and sliding_window given"),
     ({"use_sliding_window": True, "sliding_window": 8, "max_window_layers": ABSENT},
      "missing max_window_layers"),
+    ({"use_sliding_window": True, "sliding_window": ABSENT}, "missing sliding_window"),
     ({"layer_types": [FULL]}, "layer_types has 1 entries; it must have num_hidden_layers (3)"),
     ({"layer_types": [FULL, "linear_attention", FULL]},
      "layer_types holds ['linear_attention']; it may hold 'full_attention'"),
     ({"layer_types": [SLIDING] * 3},
-     "asks for 'sliding_attention'; then use_sliding_window must be true"),
+     "asks for 'sliding_attention'; use_sliding_window must be true"),
     ({"rope_parameters": {"rope_theta": 10000.0}},
      "rope_theta is 1000000.0 and rope_parameters.rope_theta is 10000.0; they must agree"),
     ({"rope_parameters": {**YARN, "factor": 2.0}, "rope_scaling": YARN},
