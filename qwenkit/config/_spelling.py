@@ -78,8 +78,8 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
         values["num_key_value_heads"] = values.get("num_attention_heads")
     missing = [name for name in REQUIRED if name not in values]
     if values.get("use_sliding_window") is True:
-        needed = ("sliding_window", "max_window_layers")
-        needed = needed[:1] if values.get("layer_types") is not None else needed
+        needed = ["sliding_window"]
+        needed += ["max_window_layers"] if values.get("layer_types") is None else []
         missing += [name for name in needed if name not in values]
     if missing:
         raise ConfigError(f"missing {', '.join(missing)}; every Qwen2 config.json has these fields")
