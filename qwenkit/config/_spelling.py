@@ -205,9 +205,9 @@ def refuse_or_warn_of_unread(unread: Mapping[str, Any], where: str) -> None:
 
 
 def warn_of_tokens(lost: Sequence[int], vocab_size: int, where: str) -> None:
-    """Say that tokens never come, because the model has no row for them."""
+    """Say which tokens the model never writes, because it has no row for them."""
     if lost:
         warn(
             f"{where}: bos or eos are the tokens {shown(lost)}, which the vocabulary of "
-            f"{vocab_size} has no row for; they never come"
+            f"{vocab_size} has no row for; the model never writes them"
         )
