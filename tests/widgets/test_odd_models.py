@@ -176,4 +176,6 @@ def test_names_are_text_in_figures():
         assert "\n" not in drawable(name)
         assert label(name)
     ax.figure.canvas.draw()
+    assert label("\U0001f600" * 9) == "U+1F600U+1F600U+1F600…"
+    assert len(drawable("\u4e2d" * 60)) <= 60
     plt.close("all")
