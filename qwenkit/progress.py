@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from tqdm.auto import tqdm
 
 DELAY = 1.0  # seconds
+T = TypeVar("T")
 
 
 @contextmanager
@@ -37,7 +39,7 @@ def stage(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def bar(what: str, total: int, unit: str = "it") -> Iterator[Callable[[int], object]]:
+def bar(what: str, total: int | None, unit: str = "it") -> Iterator[Callable[[int], object]]:
     """Yield a function that advances a bar by a number of units; shown after one second.
 
     Where stderr is neither a terminal nor a notebook's, a line takes its place.
@@ -51,6 +53,14 @@ def bar(what: str, total: int, unit: str = "it") -> Iterator[Callable[[int], obj
         disable=_quiet(), file=sys.stderr,
     ) as shown:  # fmt: skip
         yield shown.update
+
+
+def counted(what: str, steps: Iterable[T], total: int | None, unit: str = "token") -> Iterator[T]:
+    """Yield each of some steps, and show in a bar how many are done; total None: not known."""
+    with bar(what, total, unit) as advance:
+        for step in steps:
+            yield step
+            advance(1)
 
 
 def _quiet() -> bool:

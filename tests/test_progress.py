@@ -6,10 +6,12 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import sound_calls
 from forked import python_forked
 
 import qwenkit as qk
 from qwenkit import progress
+from qwenkit.fast import kernels
 
 
 class Terminal(io.StringIO):
@@ -82,6 +84,64 @@ def test_compiling_is_said_once_and_what_is_compiled_already_is_not(tmp_path):
     )
     assert first.stderr == "Compiling the kernels, once per dtype on this machine ...\nagain\n"
     assert second.stderr == "again\n"
+
+
+class At:
+    """A timer that does not wait."""
+
+    def __init__(self, delay, function, arguments, named):
+        self.start = lambda: function(*arguments, **named)
+        self.cancel = int
+
+
+@pytest.mark.parametrize("said", [io.StringIO], indirect=True)
+def test_kernels_compiled_in_a_row_are_said_once(said, monkeypatch):
+    monkeypatch.setattr(progress, "DELAY", 0.0)
+    monkeypatch.setattr(progress, "threading", SimpleNamespace(Timer=At))
+    announced = kernels._Announced()
+    for change in (announced.on_start, announced.on_start, announced.on_end, announced.on_end) * 2:
+        change(None)
+    assert said.getvalue().count("Compiling") == 1
+    monkeypatch.setattr(kernels, "SOON", 0.0)
+    announced.on_start(None)
+    announced.on_end(None)
+    assert said.getvalue().count("Compiling") == 2
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("complete", "Generating"), ("complete_batch", "Generating"), ("generate_batch", "Generating"),
+    ("beam_search", "Searching"), ("log_probabilities", "Scoring the text"),
+    ("logit_lens", "Running the model"), ("attention_entropy", "Running the model"),
+    ("attribute_logit", "Running the model"), ("mean_outputs", "Running the model"),
+    ("divergences", "Running the model"), ("head_effects", "Ablating heads"),
+    ("AttentionExplorer", "Running the model"), ("LayerInspector", "Running the model"),
+    ("SamplingExplorer", "Running the model"), ("GenerationStepper", "Running the model"),
+    ("as_page", "Drawing the picture"), ("save", "Saving the model"), ("say", "Generating"),
+    ("merge", "Merging LoRA"), ("encode", "Tokenizing the text"), ("ask", "Counting the values"),
+])  # fmt: skip
+@pytest.mark.parametrize("said", [io.StringIO], indirect=True)
+def test_whatever_can_take_long_says_what_it_does(toy, said, monkeypatch, tmp_path, name, words):
+    model, tokenizer = qk.load_pretrained(toy)
+    browser, at = qk.widgets.CheckpointBrowser(toy), "model.norm.weight"
+    others = {
+        "as_page": lambda: browser.to_html(tmp_path / "page.html"),
+        "save": lambda: qk.save_pretrained(model, tmp_path / "new"),
+        "say": lambda: qk.Conversation(model, tokenizer).say("hi", max_new_tokens=2),
+        "merge": lambda: qk.merge_lora(model),
+        "encode": lambda: tokenizer.encode("a b " * 9),
+        "ask": lambda: browser.choose(asked=[at], selected=at),
+    }
+    monkeypatch.setattr("qwenkit.tokenizer._tokenizer.LONG", 20)
+    if name == "merge":
+        qk.add_lora(model, rank=1)
+    monkeypatch.setattr(progress, "DELAY", 0.0)
+    monkeypatch.setattr(progress, "threading", SimpleNamespace(Timer=At))
+    tables = sound_calls.generations(model, tokenizer), sound_calls.insights(model)
+    calls = {key: value for table in tables for key, value in table.items()}
+    calls |= sound_calls.widgets(model, tokenizer)
+    space = next((s for s in (qk, qk.interpret, qk.widgets) if hasattr(s, name)), None)
+    others[name]() if name in others else getattr(space, name)(**calls[name])
+    assert words in said.getvalue()
 
 
 def test_text_is_printed_as_it_comes_and_returned_too(toy, capsys, monkeypatch):

@@ -20,7 +20,7 @@ from qwenkit.checkpoint._checkpoint import Layout
 from qwenkit.checkpoint._folder import INDEX, SHARD, SINGLE, read_index
 from qwenkit.checkpoint._values import FLOATS, STORED
 from qwenkit.config import QwenConfig
-from qwenkit.errors import CheckpointError, ConfigError, few
+from qwenkit.errors import CheckpointError, ConfigError, few, printable
 from qwenkit.files import Save, expanded, saving, settle, to_disk, write_json
 
 SHARD_BYTES = 5_000_000_000
@@ -140,7 +140,7 @@ def _problem(
     wrong = [n for n in expected if n not in tensors or tuple(tensors[n].shape) != expected[n]]
     wrong += [name for name in tensors if name not in expected]
     if wrong:
-        return f"these do not fit the config: {few(wrong)}"
+        return f"these do not fit the config: {few(map(printable, wrong))}"
     for name, tensor in tensors.items():
         int8 = f"{name}_scale" in expected
         if tensor.is_meta or tensor.dtype not in ([torch.int8] if int8 else FLOATS.values()):

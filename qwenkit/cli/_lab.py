@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qwenkit.errors import SourceError
-from qwenkit.files import replacing
+from qwenkit.files import expanded, replacing
 
 FIRST = "00_start_here.ipynb"
 CLONE = Path(__file__).parents[2] / "notebooks"
@@ -30,12 +31,14 @@ def lab(folder: str | None, port: int, browser: bool, more: Sequence[str]) -> in
         more: arguments for JupyterLab.
 
     Raises:
-        SourceError: there are no notebooks, or they cannot be copied.
+        SourceError: there are no notebooks, they cannot be copied, or JupyterLab is not installed.
     """
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise SourceError("JupyterLab is not installed; install it: pip install jupyterlab")
     if folder is None and (CLONE / FIRST).is_file():
         root, first = CLONE.parent, f"{CLONE.name}/{FIRST}"
     else:
-        root, first = _copied_to(Path(folder or COPIES).expanduser().absolute()), FIRST
+        root, first = _copied_to(expanded(folder or COPIES).absolute()), FIRST
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}"]
     command += [f"--ServerApp.port={port}"]
     command += [f"--LabApp.default_url=/lab/tree/{first}"]  # in the printed address
@@ -77,5 +80,6 @@ def _copied_to(folder: Path) -> Path:
         ) from None
     print(f"The notebooks are in {folder}; {copied} files copied")
     if kept:
-        print(f"Kept as you changed them: {', '.join(kept)} (rename one to get a fresh copy)")
+        print(f"Kept as they are, unlike this version's: {', '.join(kept)}")
+        print("(rename one to get a fresh copy)")
     return folder

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shlex
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from qwenkit import __version__
 from qwenkit.checkpoint import Checkpoint
@@ -28,18 +29,25 @@ FILL = "<fill>"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return 0 on success, 1 on an error or a problem found."""
     warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that cannot show all of Unicode
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()  # so that a full disk is told below
+        return code
     except QwenkitError as error:
         print(f"qwenkit: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nqwenkit: stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # a reader such as `head` closed the pipe
+    except OSError as error:  # standard output cannot be written
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if isinstance(error, BrokenPipeError):  # a reader such as `head` closed the pipe
+            return 0
+        print(f"qwenkit: {error.strerror or error}", file=sys.stderr)
+        return 1
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -132,7 +140,10 @@ def _lab(options: argparse.Namespace) -> int:
 
 def _prompt(options: argparse.Namespace) -> str:
     """Return the prompt; "-" reads it from standard input."""
-    prompt = sys.stdin.read() if options.prompt == "-" else str(options.prompt)
+    try:
+        prompt = sys.stdin.read() if options.prompt == "-" else str(options.prompt)
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input is not {error.encoding} text") from None
     if not prompt:
         raise InputError("the prompt is empty; give at least one character")
     return prompt
@@ -223,8 +234,14 @@ _COMMANDS: list[tuple[str, Command, str, list[str], list[Option], list[Option]]]
 ]  # fmt: skip
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line, without the whole usage."""
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="qwenkit",
         description="Look inside Qwen2.5-Coder, and run it.",
         epilog="`qwenkit COMMAND --help` shows each command's options and examples.",

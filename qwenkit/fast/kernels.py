@@ -19,6 +19,7 @@ in one file because numba compiles again when the file of a function changes, no
 """
 
 import contextlib
+import time
 from typing import Any, NamedTuple, no_type_check
 
 import numba
@@ -27,9 +28,11 @@ from numba.core import event
 from numba.extending import overload
 from numpy.typing import NDArray
 
+from qwenkit import progress
 from qwenkit.progress import stage
 
 WALKS = 4  # rows of a weight that are read at once
+SOON = 10.0  # seconds between kernels that are compiled in a row
 
 # A sum may be added up in another order, several terms at once; nothing else is given up.
 _OPTIONS = {"fastmath": {"reassoc", "contract", "nsz"}}
@@ -49,20 +52,27 @@ def _compiled(**options):
 
 
 class _Announced(event.Listener):  # type: ignore[misc]
-    """Says that a kernel is being compiled, which takes some seconds once per dtype."""
+    """Says that kernels are being compiled, which takes some seconds once per dtype."""
 
     def __init__(self) -> None:
         self._open: list[Any] = []  # a kernel compiles those that it calls
+        self._begun = self._said = -SOON
 
     def on_start(self, happening: Any) -> None:
-        """Open a stage for the outermost kernel."""
-        said = "Compiling the kernels, once per dtype on this machine"
-        self._open.append(contextlib.nullcontext() if self._open else stage(said))
+        """Open a stage for the outermost kernel; one said moments ago holds for the next, too."""
+        now = time.monotonic()
+        self._begun = self._begun if self._open else now
+        silent = self._open or now < self._said + SOON
+        words = "Compiling the kernels, once per dtype on this machine"
+        self._open.append(contextlib.nullcontext() if silent else stage(words))
         self._open[-1].__enter__()
 
     def on_end(self, happening: Any) -> None:
         """Close it."""
         self._open.pop().__exit__(None, None, None)
+        now = time.monotonic()
+        if not self._open and now >= self._begun + progress.DELAY:
+            self._said = now
 
 
 event.register("numba:compile", _Announced())

@@ -15,6 +15,7 @@ from qwenkit.generate.config import GenerationConfig
 from qwenkit.generate.steps import next_logits, only_tokens
 from qwenkit.generate.text import TextWriter, default_stops
 from qwenkit.model import QwenForCausalLM
+from qwenkit.progress import counted
 from qwenkit.tokenizer import Tokenizer
 
 
@@ -129,7 +130,8 @@ def _rounds(
     mask = (torch.arange(width) >= padding[:, None]).long()  # (B, S) 1 real, 0 padding
     cache = cache_for(model, len(rows), width + config.max_new_tokens)
     active, stops = list(range(len(rows))), config.stops(model)
-    for index in range(config.max_new_tokens):
+    steps = range(config.max_new_tokens)
+    for index in counted("Generating", steps, len(steps)):
         logits = next_logits(model, ids.to(model.device), cache, index, mask.to(model.device))
         for place, scores in zip(active, only_tokens(logits, model.num_tokens), strict=True):
             row = rows[place]

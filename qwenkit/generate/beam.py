@@ -14,6 +14,7 @@ from qwenkit.generate._prompts import cache_for, one_prompt
 from qwenkit.generate.config import GenerationConfig, check_count
 from qwenkit.generate.steps import next_logits, only_tokens
 from qwenkit.model import QwenForCausalLM
+from qwenkit.progress import counted
 
 LARGEST_PENALTY = 40  # 10 million ** 40 is still a float
 
@@ -79,7 +80,7 @@ def beam_search(
     cache = cache_for(model, 1, ids.shape[1] + max_new_tokens)
     running = [Beam((), 0.0, 0.0, False)]
     ended: list[Beam] = []
-    for length in range(1, max_new_tokens + 1):
+    for length in counted("Searching", range(1, max_new_tokens + 1), max_new_tokens):
         logits = next_logits(model, ids, cache, length - 1)  # (B, V)
         rows: list[int] = []
         parents, running = running, []

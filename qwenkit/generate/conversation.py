@@ -11,7 +11,7 @@ from qwenkit.errors import CacheFullError, InputError
 from qwenkit.generate._prompts import cache_for
 from qwenkit.generate.config import GenerationConfig
 from qwenkit.generate.steps import Step, continued
-from qwenkit.generate.text import TextWriter, default_stops, printed, written
+from qwenkit.generate.text import TextWriter, default_stops, whole, written
 from qwenkit.model import QwenForCausalLM
 from qwenkit.tokenizer import Tokenizer
 
@@ -77,7 +77,7 @@ class Conversation:
         Other arguments are those of the method `stream`.
         """
         pieces = self.stream(text, **options)
-        return "".join(printed(pieces) if stream else pieces)
+        return whole(pieces, stream, options.get("max_new_tokens"))
 
     def stream(
         self,

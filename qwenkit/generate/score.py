@@ -13,6 +13,7 @@ from torch import Tensor
 from qwenkit.errors import InputError
 from qwenkit.generate._prompts import as_ids
 from qwenkit.model import QwenForCausalLM, check_input_ids
+from qwenkit.progress import stage
 from qwenkit.tokenizer import Tokenizer
 
 
@@ -30,6 +31,7 @@ class TokenScore(NamedTuple):
     log_probability: float | None
 
 
+@stage("Scoring the text")
 @torch.no_grad()
 def log_probabilities(
     model: QwenForCausalLM, input_ids: Tensor | Sequence[int] | Sequence[Sequence[int]]

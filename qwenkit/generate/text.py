@@ -9,6 +9,7 @@ from qwenkit.errors import InputError
 from qwenkit.generate.config import GenerationConfig
 from qwenkit.generate.steps import Step, generate
 from qwenkit.model import QwenForCausalLM
+from qwenkit.progress import counted
 from qwenkit.tokenizer import Tokenizer
 
 BROKEN = "\ufffd"  # what bytes become that are not a whole character, or not yet
@@ -179,7 +180,12 @@ def complete(
         InputError: an argument out of its range.
     """
     pieces = _stream(model, tokenizer, prompt, max_new_tokens=max_new_tokens, **options)
-    return "".join(printed(pieces) if stream else pieces)
+    return whole(pieces, stream, max_new_tokens)
+
+
+def whole(pieces: Iterable[str], stream: bool, most: int | None) -> str:
+    """Return the whole text; print its pieces as they come, or show how many there are."""
+    return "".join(printed(pieces) if stream else counted("Generating", pieces, most, "piece"))
 
 
 def printed(pieces: Iterable[str]) -> Iterator[str]:

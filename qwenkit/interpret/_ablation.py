@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qwenkit.errors import InputError
 from qwenkit.model import QwenForCausalLM
-from qwenkit.progress import bar
+from qwenkit.progress import bar, stage
 from qwenkit.trace import Edit, Trace
 
 Metric = Callable[[Tensor], float | Tensor]
@@ -52,6 +52,7 @@ def _without(heads: list[int], means: Tensor | None) -> Edit:
     return edit
 
 
+@stage("Running the model")
 @torch.no_grad()
 def mean_outputs(model: QwenForCausalLM, input_ids: Int[Tensor, "B T"]) -> Float[Tensor, "L H D"]:
     """Return each head's output (attn.z), averaged over all tokens of a typical text."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qwenkit.errors import InputError
 from qwenkit.model import QwenForCausalLM
+from qwenkit.progress import stage
 from qwenkit.trace import POINTS, Trace
 
 
@@ -27,6 +28,7 @@ class Divergence:
     difference: float
 
 
+@stage("Running the model")
 @torch.no_grad()
 def divergences(
     model: QwenForCausalLM,

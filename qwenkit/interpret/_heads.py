@@ -11,6 +11,7 @@ from torch import Tensor
 from qwenkit.errors import InputError
 from qwenkit.model import QwenForCausalLM
 from qwenkit.plot.heads import FIRST, PREVIOUS, attended
+from qwenkit.progress import stage
 from qwenkit.trace import Trace
 
 LONGEST = 100_000  # tokens, or texts
@@ -131,6 +132,7 @@ def _scores_of_repetition(
     return _mean_attention(model, input_ids, lambda pattern: pattern[..., queries, keys])
 
 
+@stage("Running the model")
 def _mean_attention(
     model: QwenForCausalLM, input_ids: Tensor, read: Callable[[Tensor], Tensor]
 ) -> Float[Tensor, "L H"]:

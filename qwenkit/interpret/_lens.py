@@ -10,9 +10,11 @@ from torch import Tensor
 
 from qwenkit.errors import InputError
 from qwenkit.model import QwenForCausalLM
+from qwenkit.progress import stage
 from qwenkit.trace import Trace
 
 
+@stage("Running the model")
 @torch.no_grad()
 def logit_lens(
     model: QwenForCausalLM, input_ids: Int[Tensor, "1 T"], position: int = -1
@@ -67,6 +69,7 @@ class Attribution:
         return self.embed + float(self.heads.sum()) + float(self.mlps.sum())
 
 
+@stage("Running the model")
 @torch.no_grad()
 def attribute_logit(
     model: QwenForCausalLM,

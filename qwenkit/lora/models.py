@@ -10,6 +10,7 @@ from qwenkit.errors import InputError, shown
 from qwenkit.fast import FastLinear
 from qwenkit.lora.layers import TARGETS, FastLoRALinear, LoRALinear, check_strength
 from qwenkit.model import QwenForCausalLM
+from qwenkit.progress import stage
 
 
 def add_lora(
@@ -121,6 +122,7 @@ def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
     return {n: part for n, part in model.named_modules() if isinstance(part, LoRALinear)}
 
 
+@stage("Merging LoRA")
 def merge_lora(model: QwenForCausalLM) -> None:
     """Add every update to its weight: the model is then as fast as without LoRA.
 

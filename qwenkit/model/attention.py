@@ -106,7 +106,11 @@ def fused_attention(
     v: Float[Tensor, "B KV S D"],
     mask: Bool[Tensor, "#B 1 T S"] | None = None,
 ) -> Float[Tensor, "B H T D"]:
-    """The same in one fused kernel, which never stores the (T, S) scores; arguments as above."""
+    """The same in one fused kernel, which never stores the (T, S) scores; arguments as above.
+
+    Where all of a query's scores are NaN, PyTorch's CPU kernel may return 0: `eager_attention`, and
+    so a trace of `attn.pattern`, shows the NaN.
+    """
     queries, keys = q.shape[2], k.shape[2]
     if mask is None and queries != keys:
         # is_causal would align the triangle with the first key, not with the first new one.

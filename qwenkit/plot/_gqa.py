@@ -95,7 +95,7 @@ def kv_repetition(k: Any, groups: int) -> Figure:
         kv, offset = divmod(head, groups)
         names = {1: (f"for q{head}", 8)} if offset else {0: (f"k{kv}", 9), 1: (f"for q{head}", 8)}
         for row, (name, points) in names.items():
-            axes[row, head].imshow(values[kv], **look)
+            axes[row, head].imshow(values[kv].astype(np.float64), **look)
             axes[row, head].set_title(name, fontsize=points, color=HEADS[kv % len(HEADS)])
     return figure
 

@@ -117,9 +117,10 @@ def lora_spectra_alt(update: Any, weight: Any) -> str:
 def _spectrum(values: Any, name: str) -> np.ndarray:
     """Return the singular values of a matrix, the largest first; those of a vector are itself."""
     array = numbers(values, name, "out in", "N")
-    if array.ndim == 2:
-        return np.linalg.svd(array, compute_uv=False)
-    return np.sort(np.abs(array))[::-1]
+    reach = np.float64(np.abs(array).max() or 1.0)  # sums of large ones overflow float32
+    array = array / np.float32(reach)
+    sizes = np.linalg.svd(array, compute_uv=False) if array.ndim == 2 else np.abs(array)
+    return np.asarray(np.sort(sizes)[::-1] * reach)
 
 
 def _rank(singular_values: np.ndarray) -> int:

@@ -40,7 +40,7 @@ def value_histograms(tensors: Mapping[str, Any], *, columns: int | None = None) 
     for ax, name, flat in zip(axes, _ends(values), values.values(), strict=False):
         reach = _reach(flat)
         counts, edges = np.histogram(flat / reach, BINS, (-1, 1))
-        ax.stairs(counts, edges * reach, fill=True, color=BLUE)
+        ax.stairs(counts, edges.astype(np.float64) * reach, fill=True, color=BLUE)
         ax.set_yscale("log")
         ax.set_ylim(0.5, None)
         ax.set_title(f"{drawable(name)}\n{_spread(flat)}", fontsize=8)
@@ -130,7 +130,7 @@ def _channel_ratios(activations: Mapping[str, Any]) -> np.ndarray:
     if len(set(widths.values())) > 1:
         listed = ", ".join(f"{name} {width:,}" for name, width in list(widths.items())[:6])
         raise InputError(f"the modules' widths differ ({listed}); draw them in separate figures")
-    largest = np.stack([np.abs(array).max(axis=0) for array in arrays.values()])
+    largest = np.stack([np.abs(array).max(axis=0) for array in arrays.values()], dtype=np.float64)
     middle = np.median(largest, axis=1, keepdims=True)
     return largest / np.where(middle > 0, middle, np.finfo(np.float32).tiny)
 

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
 LONGEST = 12  # characters of a label
+WIDEST = 24  # characters of a label in which letters became code points
 LONGEST_NAME = 60  # of the name of a tensor, a curve or a stage
 MOST = 40  # labels on an axis
 VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
@@ -35,7 +36,9 @@ def drawable(text: str, longest: int = LONGEST_NAME, family: str = "sans-serif")
     if len(text) > longest:
         text = text[: longest - 1] + "…"
     font = get_font(findfont(FontProperties(family=[family])))
-    known = (one if font.get_char_index(ord(one)) else f"U+{ord(one):04X}" for one in text)
+    known = [one if font.get_char_index(ord(one)) else f"U+{ord(one):04X}" for one in text]
+    while sum(map(len, known)) > max(longest, WIDEST):  # code points are long, too
+        known[-2:] = ["…"]
     shown = "".join(known).replace("$", r"\$") or "∅"  # a dollar would start a formula
     hidden = shown[0] == "_" and family == "sans-serif"  # a legend leaves such names out
     return f" {shown}" if hidden else shown

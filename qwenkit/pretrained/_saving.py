@@ -10,6 +10,7 @@ from qwenkit.checkpoint import Layout, refuse_to_save, without_wrappers, write_c
 from qwenkit.errors import InputError
 from qwenkit.files import saving, write_json
 from qwenkit.model import QwenForCausalLM
+from qwenkit.progress import stage
 from qwenkit.tokenizer import Tokenizer
 
 GENERATION = "generation_config.json"
@@ -36,6 +37,7 @@ def remember(model: QwenForCausalLM, origin: Origin) -> None:
     vars(model)[_KEY] = origin
 
 
+@stage("Saving the model")
 def save_pretrained(
     model: QwenForCausalLM,
     folder: str | Path,

@@ -7,6 +7,7 @@ tokens such as `<|im_start|>` are single ids that ordinary text never gives.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from qwenkit.errors import TokenizerError, shown
 from qwenkit.files import saving
+from qwenkit.progress import stage
 from qwenkit.tokenizer._chat import ChatText, chat_text
 from qwenkit.tokenizer._files import PIPELINE, as_folder, read_files
 from qwenkit.tokenizer._guard import is_broken, refusing
@@ -28,6 +30,7 @@ from qwenkit.tokenizer._templates import DEFAULT, read_templates
 
 _VISIBLE = {" ": "·", "\n": "↵", "\t": "→", "\r": "␍"}
 _BYTE_OF = byte_alphabet()
+LONG = 1_000_000  # characters; shorter texts take less than a second
 
 
 class Tokenizer:
@@ -128,7 +131,8 @@ class Tokenizer:
         if any(is_broken(text) for text in texts):
             raise TokenizerError("text is not valid Unicode: it has an unpaired surrogate")
         with refusing("the tokenizer cannot encode this text"):
-            found = backend.encode_batch_fast(texts, add_special_tokens=add)
+            with stage("Tokenizing the text") if sum(map(len, texts)) > LONG else nullcontext():
+                found = backend.encode_batch_fast(texts, add_special_tokens=add)
             return [self._with_rows(list(one.ids)) for one in found]
 
     def _with_rows(self, ids: list[int]) -> list[int]:

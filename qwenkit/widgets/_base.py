@@ -25,6 +25,7 @@ from qwenkit.config import QwenConfig
 from qwenkit.errors import InputError
 from qwenkit.files import replacing
 from qwenkit.plot import as_png
+from qwenkit.progress import stage
 
 MAPS = ("viridis", "RdBu_r", "cividis")  # safe for the color-blind; RdBu_r for signed values
 
@@ -157,6 +158,7 @@ class Inspector(anywidget.AnyWidget):
         display(data, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]
         display(picture, metadata=alone, raw=True)  # type: ignore[no-untyped-call]
 
+    @stage("Drawing the picture")
     def _png(self) -> bytes:
         figure = self.snapshot()
         png = as_png(figure)

@@ -15,6 +15,7 @@ from torch.nn.functional import max_pool2d
 from qwenkit.errors import InputError
 from qwenkit.model import QwenForCausalLM
 from qwenkit.plot.heads import INDUCTION, head_scores, induction_targets
+from qwenkit.progress import stage
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.trace import Edit, Trace
 from qwenkit.widgets._base import View
@@ -104,6 +105,7 @@ def short(head_type: str) -> str:
     return head_type.removesuffix(" head").replace("-", " ")
 
 
+@stage("Running the model")
 @torch.no_grad()
 def read_patterns(
     model: QwenForCausalLM, tokenizer: Tokenizer, prompt: str, most: int | None = None

@@ -12,6 +12,7 @@ from qwenkit.errors import InputError
 from qwenkit.generate.steps import only_tokens
 from qwenkit.interpret import ablate_heads
 from qwenkit.model import QwenForCausalLM
+from qwenkit.progress import stage
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.trace import Edit, Trace
 
@@ -84,6 +85,7 @@ def check_finite(what: str, values: Tensor) -> None:
         )
 
 
+@stage("Running the model")
 @torch.no_grad()
 def read_layers(model: QwenForCausalLM, input_ids: Tensor) -> Reading:
     """Run a model over one text (1, T); what is large is reduced layer by layer."""
@@ -156,6 +158,7 @@ class Comparison:
     rows: list[list[tuple[str, int, float, float]]]
 
 
+@stage("Running the model")
 @torch.no_grad()
 def without_head(
     model: QwenForCausalLM, tokenizer: Tokenizer, input_ids: Tensor, streams: Tensor, off: list[int]

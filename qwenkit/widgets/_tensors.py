@@ -11,6 +11,7 @@ from torch import Tensor
 
 from qwenkit.checkpoint import Checkpoint, TensorInfo, read_alone
 from qwenkit.errors import CheckpointError, printable
+from qwenkit.progress import stage
 
 BINS = 61  # an odd number: 0 is in the middle of a bin
 LARGE = 1e15  # values beyond it are counted as multiples of the largest
@@ -113,6 +114,7 @@ class Tree:
         place = [["file", encodable(info.file.name)], ["first byte", f"{info.start:,}"]]
         return [["shape", shape], ["dtype", info.dtype], *counts, *place]
 
+    @stage("Counting the values")
     def histogram(self, name: str) -> Histogram:
         """Read one tensor, and only that, and count its values.
 

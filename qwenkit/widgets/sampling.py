@@ -17,6 +17,7 @@ from qwenkit.generate import Sampling
 from qwenkit.model import QwenForCausalLM
 from qwenkit.plot.style import BLUE, PALE
 from qwenkit.plot.tokens import label
+from qwenkit.progress import stage
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.widgets._base import Inspector, View
 from qwenkit.widgets._patterns import pack
@@ -173,7 +174,7 @@ class SamplingExplorer(Inspector):
 
     def __init__(self, model: QwenForCausalLM, tokenizer: Tokenizer, prompt: str) -> None:
         input_ids = one_text(model, tokenizer, prompt)
-        with torch.no_grad():
+        with stage("Running the model"), torch.no_grad():
             logits = model(input_ids, logits_to_keep=1)[0, -1].float().cpu()
         check_finite("a logit", logits[: model.num_tokens])
         logits, ids = logits[: model.num_tokens].sort(descending=True, stable=True)

@@ -19,6 +19,7 @@ from qwenkit.generate.text import default_stops
 from qwenkit.model import QwenForCausalLM
 from qwenkit.plot.style import BLUE, VERMILION
 from qwenkit.plot.tokens import label
+from qwenkit.progress import stage
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.widgets._base import Inspector, View, check_integer
 from qwenkit.widgets._pictures import bars
@@ -84,6 +85,7 @@ class StepperView(View):
         if tuple(path) not in self.visited:
             self._feed(path)
 
+    @stage("Running the model")
     def _feed(self, path: list[int]) -> None:
         """Make the cache hold the prompt and a path, and note what comes next on the way.
 

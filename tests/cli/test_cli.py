@@ -1,6 +1,7 @@
 """The commands as a person types them: what they print, where errors go, and exit codes."""
 
 import asyncio
+import io
 import os
 import platform
 import re
@@ -194,7 +195,9 @@ def test_errors_are_one_helpful_line(run, line, fragments):
     *((f"{name} --help", 0, f"examples:\n  qwenkit {name}") for name in (
         "doctor", "inspect", "forward", "generate", "train", "lab")),
     ("--version", 0, f"qwenkit {qk.__version__}\n"),
-    *((line, 2, "usage: qwenkit") for line in ("", "fly", "generate x --max-new-tokens 0")),
+    *((line, 2, f"(see qwenkit{command} --help)\n") for line, command in (
+        ("", ""), ("fly", ""), ("generate x --max-new-tokens 0", " generate"),
+        ("lab --port x", " lab"), ("train recipe.toml", " train"), ("inspect a b", ""))),
 ])  # fmt: skip
 def test_the_module_gives_help_with_an_example_and_exits_with_2_at_wrong_usage(
     capsys, monkeypatch, line, code, said
@@ -205,6 +208,7 @@ def test_the_module_gives_help_with_an_example_and_exits_with_2_at_wrong_usage(
     assert stop.value.code == code
     out = capsys.readouterr().err if code else capsys.readouterr().out
     assert said == out if line == "--version" else said in out
+    assert not code or out.count("\n") == 1
 
 
 def in_shell(command):
@@ -220,6 +224,28 @@ def test_piped_output_is_plain_and_a_closed_pipe_is_not_an_error(folder):
     assert done.stdout.startswith("def f")
     assert "^[" not in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux")
+def test_output_that_cannot_be_written_is_an_error_in_one_line(monkeypatch, capsys, folder):
+    for line in (["inspect", folder], ["generate", "x", "--model", folder, "--max-new-tokens=1"]):
+        with open("/dev/full", "w") as full:
+            monkeypatch.setattr(sys, "stdout", full)
+            assert main(line) == 1
+        assert capsys.readouterr().err == "qwenkit: No space left on device\n"
+
+
+def test_any_text_prints_on_a_terminal_without_unicode(monkeypatch, folder):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
+    assert main(["generate", "é😀", "--model", folder, "--max-new-tokens=1"]) == 0
+    assert written.getvalue().startswith(rb"\xe9\U0001f600")
+
+
+def test_a_prompt_that_is_not_text_is_refused(monkeypatch, run):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\xff"), "utf-8"))
+    code, out, err = run("generate - --model TOY")
+    assert (code, out, err) == (1, "", "qwenkit: standard input is not utf-8 text\n")
 
 
 def test_ctrl_c_stops_with_130(run, monkeypatch):
@@ -267,7 +293,7 @@ def test_lab_copies_the_notebooks_out_and_keeps_what_a_reader_changed(lab_comman
     (folder / "05_attention.ipynb").mkdir()
     out = lab_command(f"lab --folder '{folder}'")[1]
     assert f"The notebooks are in {folder}; 1 files copied" in out
-    assert "Kept as you changed them: 03_rmsnorm.ipynb, 05_attention.ipynb (" in out
+    assert "Kept as they are, unlike this version's: 03_rmsnorm.ipynb, 05_attention.ipynb\n" in out
     assert (folder / "03_rmsnorm.ipynb").read_text() == "mine"
     assert not list(folder.glob("*.tmp"))
 
@@ -278,10 +304,17 @@ def test_lab_without_notebooks_or_a_folder_for_them_says_so(lab_command, tmp_pat
     assert (code, called) == (1, [])
     assert err.startswith("qwenkit: the notebooks cannot be copied to")
     assert "name another folder" in err
+    code, _, err, called = lab_command("lab --folder ~nobody-of-this-name/x")
+    assert (code, called) == (1, [])
+    assert "names no user" in err
     with mock.patch.multiple(lab, CLONE=tmp_path, INSTALLED=tmp_path):
         code, _, err, called = lab_command("lab")
     assert (code, called) == (1, [])
     assert "install qwenkit again" in err
+    with mock.patch.object(lab.importlib.util, "find_spec", return_value=None):
+        code, _, err, called = lab_command("lab")
+    assert (code, called) == (1, [])
+    assert "pip install jupyterlab" in err
 
 
 def test_a_notebook_of_another_python_is_not_modified_by_opening_it(tmp_path):

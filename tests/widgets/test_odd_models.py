@@ -19,7 +19,7 @@ from qwenkit.widgets._base import page
 from qwenkit.widgets._tensors import histogram
 
 pytestmark = [pytest.mark.usefixtures("one_thread")]
-NAN, INF, LARGE = float("nan"), float("inf"), 3e38
+NAN, INF, LARGE = float("nan"), float("inf"), 3.4e38
 TEXTS = ("AttentionExplorer", "GenerationStepper", "LayerInspector", "SamplingExplorer")
 DOWN, HEAD, Q = "layers.0.mlp.down_proj", "lm_head", "layers.1.self_attn.q_proj"
 CASES = [  # which weight, what it becomes, which widgets still show the model
@@ -143,21 +143,22 @@ def test_what_cannot_be_drawn_is_refused_before_it_is_computed(toy):
 @pytest.mark.parametrize("values", [LARGE, 0.0])
 def test_every_plot_takes_extreme_values(values):
     many = np.full((3, 4), values, np.float32)
-    plots = qk.plot
+    many[:, 2] *= values and -1e-30  # a small one of the other sign
+    maps, plots = many / 300, qk.plot  # matplotlib multiplies a map by its 256 colors
     calls = (
         (plots.value_histograms, {"a": many}), (plots.value_histograms_alt, {"a": many}),
         (plots.outlier_channels, {"a": many}), (plots.outlier_channels_alt, {"a": many}),
         (plots.qk_distance, many[0]), (plots.qk_distance_alt, many),
         (plots.residual_norms, many), (plots.residual_norms_alt, many),
         (plots.lora_spectra, many, many), (plots.lora_spectra_alt, many, many),
-        (plots.kv_repetition, many[None], 2), (plots.rope_tables, many, many),
-        (plots.attention_heads, many[None, :, :3]), (plots.attention, many, list("abcd")),
+        (plots.kv_repetition, many[None], 2), (plots.rope_tables, maps, maps),
+        (plots.attention_heads, maps[None, :, :3]), (plots.attention, maps, list("abcd")),
         (plots.rope_pair, many[0, :2], 0.5),
         (plots.training_curve, {"step": [1], "loss": [values]}),
         (plots.sampling, {"a": many[0]}, sound_calls.names),
     )  # fmt: skip
     for function, *arguments in calls:
-        with np.errstate(all="ignore"):
+        with suppress(QwenkitError):
             found = function(*arguments)
             if not isinstance(found, str) and values:
                 plt.gcf().canvas.draw()
@@ -175,4 +176,6 @@ def test_names_are_text_in_figures():
         assert "\n" not in drawable(name)
         assert label(name)
     ax.figure.canvas.draw()
+    assert label("\U0001f600" * 9) == "U+1F600U+1F600U+1F600…"
+    assert len(drawable("\u4e2d" * 60)) <= 60
     plt.close("all")
