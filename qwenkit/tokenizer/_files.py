@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit.errors import TokenizerError
-from qwenkit.files import settle
+from qwenkit.files import undisturbed
 
 PIPELINE = "tokenizer.json"
 SETTINGS = "tokenizer_config.json"
@@ -43,9 +43,12 @@ def read_files(folder: Path) -> dict[str, bytes]:
     Raises:
         TokenizerError: one of them cannot be read.
     """
+    return undisturbed(folder, lambda: _read_files(folder))
+
+
+def _read_files(folder: Path) -> dict[str, bytes]:
     path, found = folder, {}
     try:
-        settle(folder)
         for path in (*(folder / name for name in NAMES), *more_templates(folder)):
             if path.is_file():
                 found[path.relative_to(folder).as_posix()] = path.read_bytes()
