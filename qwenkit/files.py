@@ -29,21 +29,30 @@ try:
 except ImportError:  # Windows: no lock between processes that save into one folder
     fcntl = None  # type: ignore[assignment]
 
-_STAGING, _COMMITTED = "save.{}.tmp", "save.*.commit"
+_RANDOM = "[0-9a-f]" * 8
+_STAGING, _COMMITTED = "save.{}.tmp", f"save.{_RANDOM}.commit"
 _OBSOLETE = ".obsolete.json"
 _TRIES = 5  # to read a folder that others save into
 
 T = TypeVar("T")
 
 
-def expanded(path: str | os.PathLike[str]) -> Path:
+def expanded(path: str | os.PathLike[str], *, possible: bool = True) -> Path:
     """Return a path with a leading `~` replaced by the home folder.
 
     Raises:
-        InputError: not a path, or the home of an unknown user.
+        InputError: not a path, the home of an unknown user, or, if it must be `possible`, a name
+            that no file can have.
     """
     try:
-        return Path(path).expanduser()
+        found = Path(path).expanduser()
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            if possible:
+                found.lstat()
+        return found
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{shown(str(path), 80)} cannot be a path: {why}") from None
     except TypeError:
         raise InputError(f"path is {shown(path)}; it must be a str or a Path") from None
     except RuntimeError:
@@ -121,7 +130,7 @@ def saving(
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder, wait):
             _complete(folder)
-            for left in folder.glob(_STAGING.format("*")):
+            for left in folder.glob(_STAGING.format(_RANDOM)):
                 shutil.rmtree(left, ignore_errors=True)
             save = Save(folder / _STAGING.format(secrets.token_hex(4)))
             save.path.mkdir()
@@ -220,6 +229,9 @@ def _commit(save: Save) -> Path:
         if target.exists() and target.is_dir() != path.is_dir():
             raise OSError(f"{target} is {'a folder' if target.is_dir() else 'a file'}")
         to_disk(path)
+    for target in (save.path.parent / name for name in save.obsolete):
+        if target.is_dir():
+            raise OSError(f"{target} is a folder")
     committed = save.path.with_suffix(".commit")
     to_disk(save.path)
     save.path.rename(committed)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qwenkit.errors import TokenizerError
-from qwenkit.files import undisturbed
+from qwenkit.errors import InputError, TokenizerError
+from qwenkit.files import expanded, undisturbed
 
 PIPELINE = "tokenizer.json"
 SETTINGS = "tokenizer_config.json"
@@ -29,12 +29,9 @@ def as_folder(folder: str | Path) -> Path:
         TokenizerError: not a valid name for a folder.
     """
     try:
-        path = Path(folder).expanduser()
-    except (TypeError, RuntimeError) as error:  # the home of an unknown user
-        raise TokenizerError(f"{folder!r:.200} is not a folder: {error}") from None
-    if "\0" in str(path):
-        raise TokenizerError(f"{folder!r:.200} is not a folder: it contains a NUL character")
-    return path
+        return expanded(folder)
+    except InputError as error:
+        raise TokenizerError(str(error)) from None
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
