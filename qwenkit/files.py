@@ -207,8 +207,8 @@ def undisturbed(folder: str | Path, read: Callable[[], T]) -> T:
     raise CheckpointError(f"another process keeps changing {folder}; load it again later")
 
 
-def _settled(folder: Path) -> dict[str, object] | None:
-    """Return the versions of the JSON files, of which each save has one; None: it is moving them."""
+def _settled(folder: Path) -> dict[str, tuple[int, int, int] | None] | None:
+    """Return the versions of the JSON files, of which each save has one; None: one is moving."""
     found = {path.name: version(path) for path in folder.glob("*.json")}
     return None if any(folder.glob(_COMMITTED)) else found
 
