@@ -3,7 +3,8 @@
 A process that is killed while it writes leaves at most a file whose name ends in eight hexadecimal
 digits and `.tmp`; nothing reads it, and `clear_leftovers` removes it.
 
-Files that belong together (a config and its weights) are saved together, by `saving`.
+Files that belong together (a config and its weights) are saved together, by `saving`, and read
+together, by `undisturbed`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from qwenkit.errors import CheckpointError, ConfigError, InputError, QwenkitError, shown
 
@@ -28,18 +29,30 @@ try:
 except ImportError:  # Windows: no lock between processes that save into one folder
     fcntl = None  # type: ignore[assignment]
 
-_STAGING, _COMMITTED = "save.{}.tmp", "save.*.commit"
+_RANDOM = "[0-9a-f]" * 8
+_STAGING, _COMMITTED = "save.{}.tmp", f"save.{_RANDOM}.commit"
 _OBSOLETE = ".obsolete.json"
+_TRIES = 5  # to read a folder that others save into
+
+T = TypeVar("T")
 
 
-def expanded(path: str | os.PathLike[str]) -> Path:
+def expanded(path: str | os.PathLike[str], *, possible: bool = True) -> Path:
     """Return a path with a leading `~` replaced by the home folder.
 
     Raises:
-        InputError: not a path, or the home of an unknown user.
+        InputError: not a path, the home of an unknown user, or, if it must be `possible`, a name
+            that no file can have.
     """
     try:
-        return Path(path).expanduser()
+        found = Path(path).expanduser()
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            if possible:
+                found.lstat()
+        return found
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{shown(str(path), 80)} cannot be a path: {why}") from None
     except TypeError:
         raise InputError(f"path is {shown(path)}; it must be a str or a Path") from None
     except RuntimeError:
@@ -117,6 +130,8 @@ def saving(
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder, wait):
             _complete(folder)
+            for left in folder.glob(_STAGING.format(_RANDOM)):
+                shutil.rmtree(left, ignore_errors=True)
             save = Save(folder / _STAGING.format(secrets.token_hex(4)))
             save.path.mkdir()
             try:
@@ -150,13 +165,60 @@ def settle(folder: str | Path) -> None:
     if not any(folder.glob(_COMMITTED)):
         return
     try:
-        with _locked(folder, 30.0):
+        with _locked(folder, 30.0) as locked:
+            if not locked:
+                time.sleep(1.0)  # it may be moved at this moment
             _complete(folder)
     except OSError as wrong:
         raise CheckpointError(
             f"a save into {folder} was interrupted, and its files cannot be moved into place "
             f"({wrong.strerror}); make the folder writable, then load again"
         ) from None
+
+
+def undisturbed(folder: str | Path, read: Callable[[], T]) -> T:
+    """Read files that belong together; where another process saves meanwhile, read them again.
+
+    The first time nothing is locked; after that, whoever saves there waits until they are read.
+
+    Args:
+        folder: what is read; it may be read-only.
+        read: reads it.
+
+    Raises:
+        CheckpointError: others change its files all the time.
+    """
+    folder = expanded(folder)
+    for number in range(_TRIES):
+        settle(folder)
+        with ExitStack() as stack:
+            if number:
+                with suppress(OSError):  # without the lock it is tried again, too
+                    stack.enter_context(_locked(folder, 10.0, shared=True))
+            before = _settled(folder)
+            try:
+                found = read()
+            except Exception:
+                if before is None or before != _settled(folder):
+                    continue
+                raise
+            if before is not None and before == _settled(folder):
+                return found
+    raise CheckpointError(f"another process keeps changing {folder}; load it again later")
+
+
+def _settled(folder: Path) -> dict[str, tuple[int, int, int] | None] | None:
+    """Return the versions of the JSON files, of which each save has one; None: one is moving."""
+    found = {path.name: version(path) for path in folder.glob("*.json")}
+    return None if any(folder.glob(_COMMITTED)) else found
+
+
+def version(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file is replaced; None: there is no such file."""
+    with suppress(OSError):
+        found = path.stat()
+        return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return None
 
 
 def _commit(save: Save) -> Path:
@@ -167,6 +229,9 @@ def _commit(save: Save) -> Path:
         if target.exists() and target.is_dir() != path.is_dir():
             raise OSError(f"{target} is {'a folder' if target.is_dir() else 'a file'}")
         to_disk(path)
+    for target in (save.path.parent / name for name in save.obsolete):
+        if target.is_dir():
+            raise OSError(f"{target} is a folder")
     committed = save.path.with_suffix(".commit")
     to_disk(save.path)
     save.path.rename(committed)
@@ -192,38 +257,40 @@ def _move(committed: Path) -> None:
 
 
 def _complete(folder: Path) -> None:
-    """Finish or discard what killed processes left; the caller holds the folder's lock."""
+    """Finish what killed processes had committed; the caller holds the folder's lock."""
     for committed in folder.glob(_COMMITTED):
         _move(committed)
-    for staging in folder.glob(_STAGING.format("*")):
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextmanager
-def _locked(folder: Path, wait: float) -> Iterator[None]:
-    """Let one process at a time, and one thread of it, save into a folder.
+def _locked(folder: Path, wait: float, *, shared: bool = False) -> Iterator[bool]:
+    """Let one process at a time, and one thread of it, save into a folder; or several read it.
 
     The lock is on the folder itself, so that no file is left; the system releases it when the
-    process ends, however it ends.
+    process ends, however it ends. Yields False where there are no locks.
     """
     if fcntl is None:
-        yield
+        yield False
         return
     handle, limit = os.open(folder, os.O_RDONLY), time.monotonic() + wait
     try:
         while True:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+                fcntl.flock(handle, kind | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > limit:
                     raise OSError("another process is saving there; try again later") from None
                 time.sleep(0.02)
                 continue
             except OSError:  # a file system that has no locks
-                pass
+                yield False
+                return
             break
-        yield
+        yield True
     finally:
+        with suppress(OSError):  # a process forked meanwhile has the lock, too, unless it is undone
+            fcntl.flock(handle, fcntl.LOCK_UN)
         os.close(handle)
 
 

@@ -34,6 +34,10 @@ def at_line(action, at, within=PACKAGE):
     finally:
         sys.settrace(before)
         torch.set_grad_enabled(gradients)  # a line may be the exit of a no_grad block
+        torch.autocast_increment_nesting()
+        while torch.autocast_decrement_nesting() > 0:  # or of an autocast block
+            pass
+        torch.clear_autocast_cache()
     return lines
 
 

@@ -27,6 +27,7 @@ from qwenkit.files import (
     saving,
     settle,
     temporary_name,
+    undisturbed,
     write_json,
 )
 
@@ -120,6 +121,22 @@ def test_a_folder_of_the_name_of_a_file_is_refused_before_anything_changes(folde
     with pytest.raises(CheckpointError, match=r"sub is a file"):
         save_new(folder)
     assert contents(folder) == OLD | {"sub": "a file"}
+    (folder / "sub").unlink()
+    (folder / "never there").mkdir()  # a name that the save makes obsolete
+    with pytest.raises(CheckpointError, match=r"never there is a folder"):
+        save_new(folder)
+    assert contents(folder) == OLD
+
+
+@pytest.mark.parametrize("name", ["save.mine.tmp", "save.mine.commit"])
+def test_what_only_looks_like_a_save_is_left_alone(folder, name):
+    for where in (folder / name, folder / f"{name}.txt"):
+        where.mkdir()
+        (where / "mine").write_text("mine")
+    save_new(folder)
+    settle(folder)
+    mine = {f"{name}/mine": "mine", f"{name}.txt/mine": "mine"}
+    assert contents(folder) == NEW | mine
 
 
 def test_a_second_writer_waits_and_is_then_refused(folder):
@@ -145,6 +162,74 @@ def test_what_cannot_be_settled_says_so(folder, monkeypatch):
             settle(folder)
     settle(folder)
     assert contents(folder) == NEW
+
+
+def test_a_lock_ends_with_its_save_though_a_forked_process_has_it_too(folder, monkeypatch):
+    locked, held = files.fcntl.flock, []
+
+    def forked(handle, kind):
+        locked(handle, kind)
+        held.append(os.dup(handle))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files.fcntl, "flock", forked)
+        save_new(folder)
+    save_new(folder, wait=0.05)
+    for handle in held:
+        os.close(handle)
+
+
+# --- reading together what was saved together ---
+
+
+@pytest.fixture
+def versions(folder):
+    """A folder, and a function that saves one more version of its two files."""
+    numbers = iter(range(1, 100))
+
+    def save(**options):
+        with saving(folder, **options) as one:
+            text = "x" * next(numbers)
+            for name in ("a.json", "b"):
+                (one.path / name).write_text(text)
+
+    save()
+    return folder, save
+
+
+@pytest.mark.parametrize(("saves", "want"), [(0, 1), (1, 2), (9, 2)])
+def test_what_was_saved_together_is_read_together(versions, saves, want):
+    folder, save = versions
+    times = iter(range(saves))
+
+    def read():
+        first = (folder / "a.json").read_text()
+        if next(times, None) is not None:
+            with suppress(CheckpointError):
+                save(wait=0.05)  # refused from the second time on: it is being read
+        return first, (folder / "b").read_text()
+
+    assert undisturbed(folder, read) == ("x" * want, "x" * want)
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_an_error_while_another_saves_is_tried_again_and_any_other_raised(
+    versions, locks, monkeypatch
+):
+    folder, save = versions
+    calls = []
+    monkeypatch.setattr(files, "fcntl", files.fcntl if locks else None)
+
+    def read():
+        calls.append(len(calls))
+        if len(calls) == 1:
+            save()
+        raise KeyError(len(calls))
+
+    with pytest.raises(KeyError, match="2"):
+        undisturbed(folder, read)
+    with pytest.raises(CheckpointError, match="keeps changing"):
+        undisturbed(folder, lambda: calls.append(0) or write_json(folder / "a.json", {"": calls}))
 
 
 # --- reading JSON ---
@@ -177,6 +262,13 @@ def test_what_is_no_path_is_refused(path, says):
         expanded(path)
     for take in (qk.Checkpoint, qk.load_pretrained) if path is not None else ():
         with pytest.raises(InputError, match=says):
+            take(path)
+
+
+@pytest.mark.parametrize(("path", "says"), [("x" * 300, "too long"), ("x\0", "embedded null")])
+def test_a_name_that_no_file_can_have_is_refused(path, says):
+    for take in (qk.Checkpoint, qk.Tokenizer, save_new):
+        with pytest.raises((InputError, TokenizerError), match=f"cannot be a path: .*{says}"):
             take(path)
 
 

@@ -18,7 +18,7 @@ from qwenkit.checkpoint._names import can_be_derived, expected_names
 from qwenkit.checkpoint._values import FLOATS, STORED, new_buffer, read
 from qwenkit.config import QwenConfig
 from qwenkit.errors import CheckpointError, printable, shown
-from qwenkit.files import expanded, settle
+from qwenkit.files import expanded, undisturbed, version
 from qwenkit.progress import bar
 
 _MOST = 5  # problems that an error lists; `Checkpoint.problems` has them all
@@ -67,7 +67,9 @@ class Checkpoint:
                 f"{self.folder} is not a folder; a checkpoint is a folder with config.json and "
                 f"{SINGLE}"
             )
-        settle(self.folder)
+        undisturbed(self.folder, self._open)
+
+    def _open(self) -> None:
         refuse_adapter(self.folder)
         self.config = QwenConfig.from_file(self.folder)
         self.files, index = weight_files(self.folder)
@@ -90,6 +92,7 @@ class Checkpoint:
         files = {} if index is None else {n: self._place(i.file) for n, i in self._found.items()}
         dtypes = {name: info.dtype for name, info in self._found.items()}
         self.layout = Layout(files, {} if index is None else index.metadata, metadata, dtypes)
+        self._versions = [version(file) for file in self.files]
 
     def _place(self, file: Path) -> str:
         return file.relative_to(self.folder).as_posix()
@@ -198,8 +201,10 @@ class Checkpoint:
                             to = dtype if dtype and info.dtype in FLOATS else STORED[info.dtype]
                             loaded[name] = read(mapped, raw, info, to, buffer).to(device)
                             advance(info.nbytes)
-        except (OSError, SafetensorError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"{self.folder} cannot be read: {error}") from None
+        if self._versions != [version(file) for file in self.files]:
+            raise CheckpointError(f"{self.folder} has changed since it was opened; open it again")
         return {name: loaded[name] for name in wanted}
 
     def __repr__(self) -> str:

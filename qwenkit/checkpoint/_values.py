@@ -54,7 +54,7 @@ def read_alone(info: TensorInfo) -> Tensor:
     try:
         with safe_open(info.file, "pt") as mapped:
             tensor: Tensor = mapped.get_tensor(info.name)
-    except (OSError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         if info.dtype not in STORED:
             wrong = f"{printable(info.name)} is stored as {info.dtype}, which qwenkit cannot read"
             raise CheckpointError(wrong) from None

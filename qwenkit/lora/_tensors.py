@@ -55,7 +55,7 @@ def read_tensors(
                 found = {names[n]: file.get_tensor(n).clone() for n in infos if names[n] in parts}
                 for name in (n for n in infos if names[n] not in parts):
                     problem = problem or _trained(file.get_tensor(name), names[name], model)
-    except (OSError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     if not all(bool(tensor.isfinite().all()) for tensor in found.values()):
         problem = problem or "it holds values that are not finite"

@@ -15,7 +15,7 @@ from qwenkit.checkpoint import ADAPTER as CONFIG
 from qwenkit.checkpoint import ADAPTER_WEIGHTS as WEIGHTS
 from qwenkit.checkpoint import write_tensors
 from qwenkit.errors import CheckpointError, ConfigError, InputError, warn
-from qwenkit.files import expanded, read_json_object, saving, settle, write_json
+from qwenkit.files import expanded, read_json_object, saving, undisturbed, write_json
 from qwenkit.lora._keys import check_config
 from qwenkit.lora._peft import named_layers
 from qwenkit.lora._saved import contents
@@ -67,7 +67,7 @@ def load_adapter(model: QwenForCausalLM, folder: str | Path, *, trainable: bool 
     """
     if lora_layers(model):
         raise InputError("the model has LoRA already; remove_lora(model) first")
-    config, found = _open(folder, model)
+    config, found = _opened(folder, model)
     loaded = LoadedAdapter(config, found.stored)
 
     def prepare(name: str, layer: LoRALinear) -> None:
@@ -94,13 +94,16 @@ def read_adapter(
     Raises:
         ConfigError, CheckpointError: as in `load_adapter`.
     """
-    config, found = _open(folder, model)
+    config, found = _opened(folder, model)
     return config, found.tensors
 
 
-def _open(folder: str | Path, model: QwenForCausalLM) -> tuple[dict[str, Any], AdapterTensors]:
+def _opened(folder: str | Path, model: QwenForCausalLM) -> tuple[dict[str, Any], AdapterTensors]:
     folder = expanded(folder)
-    settle(folder)
+    return undisturbed(folder, lambda: _open(folder, model))
+
+
+def _open(folder: Path, model: QwenForCausalLM) -> tuple[dict[str, Any], AdapterTensors]:
     _check_folder(folder)
     config = read_json_object(folder / CONFIG)
     try:

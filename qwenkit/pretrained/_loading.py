@@ -13,7 +13,7 @@ from qwenkit.config import warn_of_tokens, without_row
 from qwenkit.device import DTYPES, free_memory, pick_dtype
 from qwenkit.errors import CheckpointError, InputError, shown
 from qwenkit.fast import accelerate, make_room_for_int8, quantize
-from qwenkit.files import read_json_object
+from qwenkit.files import read_json_object, undisturbed
 from qwenkit.model import QwenForCausalLM
 from qwenkit.pretrained._memory import refuse_what_cannot_fit
 from qwenkit.pretrained._saving import GENERATION, Origin, remember
@@ -47,8 +47,15 @@ def load_pretrained(
         MemoryForecastError: it would not fit into the free memory.
     """
     folder = resolve(source)
+    name = str(source or folder)
+    return undisturbed(folder, lambda: _load_both(folder, device, dtype, name))
+
+
+def _load_both(
+    folder: Path, device: str | torch.device, dtype: str | torch.dtype, name: str
+) -> tuple[QwenForCausalLM, Tokenizer]:
     checkpoint = Checkpoint(folder)
-    plan = _plan(checkpoint, device, dtype, str(source or folder))
+    plan = _plan(checkpoint, device, dtype, name)
     tokenizer = Tokenizer(folder)  # before the weights, which take longer to read
     size = checkpoint.config.vocab_size
     # A token that was added only to the tokenizer does no harm until a text contains it.
@@ -81,8 +88,16 @@ def load_model(
     Raises:
         QwenkitError: as in `load_pretrained`, except for the tokenizer.
     """
-    checkpoint = source if isinstance(source, Checkpoint) else Checkpoint(resolve(source))
-    name = str(source if isinstance(source, str | Path) else checkpoint.folder)
+    if isinstance(source, Checkpoint):
+        return _load_alone(source, device, dtype, str(source.folder))
+    folder = resolve(source)
+    name = str(source or folder)
+    return undisturbed(folder, lambda: _load_alone(Checkpoint(folder), device, dtype, name))
+
+
+def _load_alone(
+    checkpoint: Checkpoint, device: str | torch.device, dtype: str | torch.dtype | None, name: str
+) -> QwenForCausalLM:
     if dtype is not None:
         return _load(checkpoint, *_plan(checkpoint, device, dtype, name))
     stored = "int8" if checkpoint.config.quantization else checkpoint.dtype

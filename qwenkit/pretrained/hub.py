@@ -42,7 +42,7 @@ def resolve(source: str | Path | None = None) -> Path:
             f"no model was named, and the embedded one is not at {EMBEDDED}; fetch the repository "
             "again, or name a folder or a Hub id, such as Qwen/Qwen2.5-Coder-0.5B"
         )
-    folder = expanded(source)
+    folder = expanded(source, possible=False)
     if os.path.exists(folder):  # False too for a name that no file can have
         if folder.is_dir():
             return folder

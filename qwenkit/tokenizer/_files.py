@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qwenkit.errors import TokenizerError
-from qwenkit.files import settle
+from qwenkit.errors import InputError, TokenizerError
+from qwenkit.files import expanded, undisturbed
 
 PIPELINE = "tokenizer.json"
 SETTINGS = "tokenizer_config.json"
@@ -29,12 +29,9 @@ def as_folder(folder: str | Path) -> Path:
         TokenizerError: not a valid name for a folder.
     """
     try:
-        path = Path(folder).expanduser()
-    except (TypeError, RuntimeError) as error:  # the home of an unknown user
-        raise TokenizerError(f"{folder!r:.200} is not a folder: {error}") from None
-    if "\0" in str(path):
-        raise TokenizerError(f"{folder!r:.200} is not a folder: it contains a NUL character")
-    return path
+        return expanded(folder)
+    except InputError as error:
+        raise TokenizerError(str(error)) from None
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -43,9 +40,12 @@ def read_files(folder: Path) -> dict[str, bytes]:
     Raises:
         TokenizerError: one of them cannot be read.
     """
+    return undisturbed(folder, lambda: _read_files(folder))
+
+
+def _read_files(folder: Path) -> dict[str, bytes]:
     path, found = folder, {}
     try:
-        settle(folder)
         for path in (*(folder / name for name in NAMES), *more_templates(folder)):
             if path.is_file():
                 found[path.relative_to(folder).as_posix()] = path.read_bytes()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import torch
@@ -102,22 +102,28 @@ class Trainer:
         self.step = self.tokens = 0
         self.stopping: str | None = None
         self.interrupted = False
+        self._late: Metrics | None = None  # of a step that is done, before they are returned
 
     def run(self) -> None:
         """Train from the present step to the last, or until `stopping` is set.
+
+        After Ctrl-C it can be called again. Ctrl-C waits until all callbacks know of a step.
 
         Raises:
             TrainingError: the loss or the gradient is NaN or infinite; the weights are those
                 before that step.
         """
         self.model.train()
+        if self._late and self._late.step != self.step:
+            self._late = None  # another state was loaded meanwhile
         try:
             for callback in self.callbacks:
                 callback.on_start(self)
-            while self.step < self.settings.steps and self.stopping is None:
-                metrics = self.train_step()
-                for callback in self.callbacks:
-                    callback.on_step(self, metrics)
+            while (self.step < self.settings.steps or self._late) and self.stopping is None:
+                metrics = self._evaluated(self._late) if self._late else self.train_step()
+                with interrupts_held():
+                    for callback in self.callbacks:
+                        callback.on_step(self, metrics)
             for callback in self.callbacks:
                 callback.on_end(self)
         except BaseException:
@@ -136,6 +142,14 @@ class Trainer:
         Raises:
             TrainingError: the loss or the gradient is NaN or infinite.
         """
+        return self._evaluated(self._step())
+
+    def _evaluated(self, metrics: Metrics) -> Metrics:
+        metrics = replace(metrics, evaluation=self._evaluation())
+        self._late = None
+        return metrics
+
+    def _step(self) -> Metrics:
         began = time.perf_counter()
         rate = self.schedule(self.step)
         position, random_state = self.batches.position, torch.get_rng_state()
@@ -146,6 +160,11 @@ class Trainer:
             with interrupts_held():
                 self.optimizer.step()
                 self.step, self.tokens = after
+                self.optimizer.zero_grad(set_to_none=True)
+                synchronize(self.model.device)
+                speed = inputs / (time.perf_counter() - began)
+                self._late = Metrics(self.step, self.tokens, loss, rate, norm, speed)
+                return self._late
         except BaseException:
             if steps_taken(self.optimizer) > done:
                 self.step, self.tokens = after
@@ -153,10 +172,6 @@ class Trainer:
                 self.batches.seek(position)
                 torch.set_rng_state(random_state)  # what dropout draws
             raise
-        self.optimizer.zero_grad(set_to_none=True)
-        synchronize(self.model.device)
-        speed = inputs / (time.perf_counter() - began)
-        return Metrics(self.step, self.tokens, loss, rate, norm, speed, self._evaluation())
 
     def _compute(self, rate: float) -> tuple[float, float, int, int]:
         """Leave the clipped gradient of the next batches; return loss, norm, inputs and labels."""

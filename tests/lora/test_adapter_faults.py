@@ -15,7 +15,7 @@ from reference import ids, tiny
 import qwenkit as qk
 from qwenkit.checkpoint import _saving as saving
 from qwenkit.errors import CheckpointError
-from qwenkit.lora import lora_layers
+from qwenkit.lora import adapter, lora_layers
 from qwenkit.lora.adapter import CONFIG, WEIGHTS
 
 TEXT = ids(1, 6)
@@ -81,3 +81,16 @@ def test_of_two_that_save_at_once_each_is_whole_or_refused(tmp_path, two):
             list(pool.map(save, range(6)))
             assert state(tmp_path, two) in (0, 1)
     assert sorted(os.listdir(tmp_path)) == [CONFIG, WEIGHTS]
+
+
+def test_an_adapter_saved_while_another_is_loaded_is_loaded_whole(tmp_path, two, monkeypatch):
+    qk.save_adapter(two[0], tmp_path)
+    read = adapter.read_tensors
+
+    def late(*args):
+        monkeypatch.undo()
+        qk.save_adapter(two[1], tmp_path)
+        return read(*args)
+
+    monkeypatch.setattr(adapter, "read_tensors", late)
+    assert state(tmp_path, two) == 1

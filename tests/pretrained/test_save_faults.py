@@ -1,11 +1,13 @@
 """A save that is killed, runs out of room, may not write or meets another: all or nothing of it."""
 
+import importlib
 import json
 import os
 import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 from fixtures_toy import toy_of
 from forked import python_forked
 
@@ -90,3 +92,53 @@ def test_a_folder_that_may_not_be_written_is_told(checkpoints, tmp_path, monkeyp
             qk.save_pretrained(model, folder, tokenizer)
     with pytest.raises(QwenkitError, match="names no user"):
         qk.save_pretrained(model, "~nobody-of-this-name/x")
+
+
+class Once:
+    """Calls a function, and before its first call saves another version; in a second way, after."""
+
+    def __init__(self, function, save, after):
+        self.function, self.save, self.after, self.calls = function, save, after, 0
+
+    def __call__(self, *args, **options):
+        self.calls += 1
+        if self.calls == 1 and not self.after:
+            self.save()
+        try:
+            return self.function(*args, **options)
+        finally:
+            if self.calls == 1 and self.after:
+                self.save()
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(("where", "name"), [
+    ("qwenkit.checkpoint._checkpoint", "weight_files"), ("qwenkit.checkpoint._checkpoint", "read"),
+    ("qwenkit.pretrained._loading", "Tokenizer"), ("qwenkit.pretrained._loading", "remember"),
+])  # fmt: skip
+def test_what_is_saved_while_a_model_is_loaded_is_loaded_whole(
+    checkpoints, tmp_path, monkeypatch, where, name, after
+):
+    old, new = (qk.load_pretrained(folder, dtype="bfloat16") for folder in checkpoints)
+    qk.save_pretrained(old[0], tmp_path, old[1])
+    once = Once(
+        getattr(importlib.import_module(where), name),
+        lambda: qk.save_pretrained(new[0], tmp_path, new[1]), after,
+    )  # fmt: skip
+    monkeypatch.setattr(f"{where}.{name}", once)
+    model, tokenizer = qk.load_pretrained(tmp_path, dtype="bfloat16")
+    assert tokenizer.chat_template == new[1].chat_template
+    assert vars(model)["_loaded_from"] == vars(new[0])["_loaded_from"]
+    want = new[0].state_dict()
+    assert all(torch.equal(value, want[key]) for key, value in model.state_dict().items())
+
+
+def test_a_checkpoint_that_was_replaced_after_it_was_opened_is_not_read(checkpoints, tmp_path):
+    (old, _), (new, tokenizer) = (qk.load_pretrained(folder) for folder in checkpoints)
+    qk.save_pretrained(old, tmp_path)
+    checkpoint = qk.Checkpoint(tmp_path)
+    tokenizer.save(tmp_path)
+    checkpoint.load()  # its own files are the same
+    qk.save_pretrained(new, tmp_path, max_shard_bytes=10**9)
+    with pytest.raises(CheckpointError, match="has changed since it was opened; open it again"):
+        checkpoint.load()

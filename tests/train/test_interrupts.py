@@ -74,3 +74,35 @@ def test_a_signal_during_the_optimizers_step_takes_effect_after_it(ctrl_c):
     trainer.train_step()
     want.train_step()
     assert small.same_weights(trainer.model, want.model)
+
+
+class Presses(qk.train.Callback):
+    """Presses Ctrl-C once, while the callbacks are told of step 3."""
+
+    def on_step(self, trainer, metrics):
+        if metrics.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_run_goes_on_after_ctrl_c_in_an_evaluation_or_a_callback(ctrl_c):
+    pressed = []
+
+    def evaluate(model):
+        if len(pressed) < 2:  # at the first and at the last evaluation
+            pressed.append(1)
+            raise KeyboardInterrupt
+        return small.held_out_loss(model)
+
+    settings = {"steps": 4, "evaluate_every": 2}
+    want = small.trained(small.Record(), evaluate=small.held_out_loss, **settings)
+    trainer = small_trainer(Presses(), small.Record(), evaluate=evaluate, **settings)
+    for step in (2, 2, 3):
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run()
+        assert trainer.step == step
+    pressed.pop()
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    trainer.run()
+    assert trainer.callbacks[1].rows == want.callbacks[0].rows
+    assert small.same_weights(trainer.model, want.model)
