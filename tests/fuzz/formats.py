@@ -9,8 +9,8 @@ import shutil
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,22 @@ def write_json(path: Path, data: Any) -> None:
     path.write_text(json.dumps(data, ensure_ascii=False))
 
 
+@contextmanager
+def resaved(folder: Path, save: Callable[[Path], None], *names: str) -> Iterator[Path]:
+    """Save what was read into another folder; these files must say what they said."""
+    with tempfile.TemporaryDirectory() as out:
+        save(Path(out))
+        for name in names:
+            old, new = (said(place / name) for place in (folder, Path(out)))
+            assert old == new, f"a save changes {name}"
+        yield Path(out)
+
+
+def said(path: Path) -> str | None:
+    """Return a file's JSON in one spelling, with the order of its keys; None without a file."""
+    return json.dumps(json.loads(path.read_bytes())) if path.exists() else None
+
+
 # --- weights ---
 
 
@@ -157,11 +173,22 @@ def make_shards(folder: Path) -> None:
 
 
 def read_shards(folder: Path) -> dict[str, torch.Tensor]:
-    return Checkpoint(folder).load()
+    found = Checkpoint(folder).load()
+    model = qk.load_model(folder, dtype="float32", device="cpu")
+    with resaved(folder, lambda out: qk.save_pretrained(model, out), INDEX) as saved:
+        again = Checkpoint(saved).load()
+    assert list(found) == list(again), "a save changes the tensors' names"
+    assert all(found[name].equal(again[name]) for name in found), "a save changes tensors"
+    return found
 
 
 def logits(folder: Path) -> torch.Tensor:
-    return qk.load_model(folder, dtype="float32", device="cpu")(IDS)
+    model = qk.load_model(folder, dtype="float32", device="cpu")
+    found = model(IDS)
+    with resaved(folder, lambda out: qk.save_pretrained(model, out), "config.json") as saved:
+        again = qk.load_model(saved, dtype="float32", device="cpu")(IDS)
+    assert again.equal(found) or not found.isfinite().all(), "a save changes the logits"
+    return found
 
 
 def same_logits(folder: Path, ours: torch.Tensor) -> str | None:
@@ -281,6 +308,11 @@ def read_tokenizer(folder: Path) -> tuple[Any, ...]:
     for text in TEXTS:
         tokenizer.encode(text, special=False)
     tokenizer.token_strings(ids[0])
+    with resaved(folder, tokenizer.save, *TOKENIZER_FILES) as saved:
+        again = qk.Tokenizer(saved)
+    assert [again.encode(text) for text in TEXTS] == ids, "a save changes the ids"
+    for name in ("bos_id", "eos_id", "pad_id", "special"):
+        assert getattr(again, name) == getattr(tokenizer, name), f"a save changes {name}"
     try:
         text = tokenizer.chat(MESSAGES, tools=TOOLS)
     except QwenkitError:
@@ -305,13 +337,20 @@ def make_template(folder: Path) -> None:
 
 
 def read_chat(folder: Path) -> str:
-    return qk.Tokenizer(folder).chat(MESSAGES, tools=TOOLS)
+    tokenizer = qk.Tokenizer(folder)
+    text = tokenizer.chat(MESSAGES, tools=TOOLS)
+    with resaved(folder, tokenizer.save) as saved:
+        assert (saved / TEMPLATE).read_bytes() == (folder / TEMPLATE).read_bytes()
+    return text
 
 
 def same_chat(folder: Path, ours: str) -> str | None:
     hf = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
     how = {"tools": TOOLS, "add_generation_prompt": True, "tokenize": False}
-    return None if hf.apply_chat_template(MESSAGES, **how) == ours else "another chat"
+    theirs = hf.apply_chat_template(MESSAGES, **how)
+    if " at 0x" in theirs:  # printed functions: where they lie in memory is never the same
+        raise ValueError("not comparable")
+    return None if theirs == ours else "another chat"
 
 
 # --- adapters ---
@@ -338,7 +377,14 @@ def read_adapter(folder: Path) -> torch.Tensor:
         assert model(IDS).equal(READY["plain"]), "a refused adapter changed the model"
         raise
     try:
-        return model(IDS)
+        found = model(IDS)
+        with resaved(folder, lambda out: qk.save_adapter(model, out), ADAPTER) as saved:
+            old, new = (load_file(f / "adapter_model.safetensors") for f in (folder, saved))
+            assert {n: t.dtype for n, t in old.items()} == {n: t.dtype for n, t in new.items()}
+            qk.remove_lora(model)
+            qk.load_adapter(model, saved)
+            assert model(IDS).equal(found), "a save changes the logits"
+        return found
     finally:
         qk.remove_lora(model)
 
@@ -435,6 +481,9 @@ def same_recipe(folder: Path, trainer: Any) -> str | None:
 
 TENSORS, INDEX, STEP = "model.safetensors", "model.safetensors.index.json", "step-000002"
 ADAPTER, TOKENIZER, TEMPLATE = "adapter_config.json", "tokenizer.json", "chat_template.jinja"
+TOKENIZER_FILES = (
+    TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+)  # fmt: skip
 FORMATS = {
     "safetensors": Format(make_model, (TENSORS,), read_tensors, same_tensors),
     "index": Format(make_shards, (INDEX,), read_shards, same_as_all_shards),
@@ -444,9 +493,7 @@ FORMATS = {
     ),
     "tokenizer": Format(
         make_tokenizer,
-        (TOKENIZER, TOKENIZER, "tokenizer_config.json", "special_tokens_map.json",
-         "added_tokens.json"),
-        read_tokenizer, same_text,
+        (TOKENIZER, *TOKENIZER_FILES), read_tokenizer, same_text,
     ),
     "template": Format(
         make_template, (TEMPLATE,), read_chat, same_chat, texts=JINJA,
