@@ -211,6 +211,13 @@ def test_what_templates_usually_do_is_as_in_transformers(template, theirs):
     assert render(template, {"messages": talk}) == want
 
 
+# transformers prints its contents, without limits.
+@pytest.mark.parametrize("code", ["{{ ns }}", "{{ 'a' ~ ns }}", "{{ [ns] }}", "{{ ns|string }}"])
+def test_a_namespace_is_not_printed(code):
+    with pytest.raises(jinja2.TemplateError, match="namespace cannot be printed"):
+        render("{% set ns = namespace(n=1) %}" + code, {})
+
+
 def test_long_messages_have_a_larger_budget(tmp_path):
     template = "{% for m in messages %}{{ '<' + m.role + '>' + m.content + '\\n' }}{% endfor %}"
     talk = [{"role": "user", "content": "x" * 4_000_000}] * 10
