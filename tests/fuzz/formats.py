@@ -118,7 +118,7 @@ def said(path: Path) -> Any:
     data = path.read_bytes() if path.exists() else b""
     try:
         return [(key, json.dumps(value, sort_keys=True)) for key, value in json.loads(data).items()]
-    except ValueError:
+    except (ValueError, AttributeError):
         return data  # a file that nothing reads
 
 
@@ -334,7 +334,11 @@ def read_tokenizer(folder: Path) -> tuple[Any, ...]:
 
 def same_text(folder: Path, ours: tuple[Any, ...]) -> str | None:
     ids, texts, chat = ours
-    hf = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+    settings = dict(said(folder / "tokenizer_config.json") or ())
+    # Only a model's own class adds spaces, with its own pipeline for the file's.
+    spaces = settings.get("add_prefix_space") == "true"
+    reader = transformers.Qwen2Tokenizer if spaces else transformers.PreTrainedTokenizerFast
+    hf = reader.from_pretrained(folder)
     if [hf(text).input_ids for text in TEXTS] != ids:
         return "other ids"
     how = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
