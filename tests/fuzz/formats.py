@@ -241,7 +241,10 @@ def same_generation(folder: Path, ours: tuple[list[int], Any]) -> str | None:
         return "a save changes generation_config.json"
     found = transformers.GenerationConfig.from_pretrained(folder).eos_token_id
     theirs = [found] if isinstance(found, int) else found
-    return None if theirs in (None, [-1]) or theirs == stops else "other stop tokens"
+    if theirs in (None, [-1]):  # here config.json's, and transformers has none
+        return None
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    return None if [i for i in theirs if i < size] == stops else "other stop tokens"
 
 
 # --- tokenizers and templates ---
