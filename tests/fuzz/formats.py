@@ -337,12 +337,12 @@ def read_tokenizer(folder: Path) -> tuple[Any, ...]:
 
 def same_text(folder: Path, ours: tuple[Any, ...]) -> str | None:
     ids, texts, chat = ours
-    settings = dict(said(folder / "tokenizer_config.json") or ())
-    # Only a model's own class adds spaces, with its own pipeline for the file's.
-    spaces = settings.get("add_prefix_space") == "true"
-    reader = transformers.Qwen2Tokenizer if spaces else transformers.PreTrainedTokenizerFast
-    hf = reader.from_pretrained(folder)
-    if [hf(text).input_ids for text in TEXTS] != ids:
+    # The file's own pipeline; Qwen2's class, which AutoTokenizer takes, reads some flags otherwise.
+    for reader in (transformers.PreTrainedTokenizerFast, transformers.Qwen2Tokenizer):
+        hf = reader.from_pretrained(folder)
+        if [hf(text).input_ids for text in TEXTS] == ids:
+            break
+    else:
         return "other ids"
     how = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
     if [hf.decode(one, **how) for one in ids] != texts:
