@@ -14,7 +14,7 @@ from qwenkit.errors import TokenizerError
 from qwenkit.tokenizer._files import MERGES, PIPELINE, VOCAB, as_text, parsed
 from qwenkit.tokenizer._guard import check_parts, check_vocabulary, refusing
 from qwenkit.tokenizer._pipeline import qwen2_pipeline, qwen2_pre_tokenizer
-from qwenkit.tokenizer._special import SpecialTokens
+from qwenkit.tokenizer._special import FLAGS, SpecialTokens
 
 
 def build(folder: Path, files: Mapping[str, bytes], special: SpecialTokens) -> tokenizers.Tokenizer:
@@ -57,13 +57,11 @@ def _of_pipeline(
     model, listed = data.get("model"), data.get("added_tokens")
     check_vocabulary(PIPELINE, model.get("vocab") if isinstance(model, dict) else None)
     check_parts(PIPELINE, data)
-    if listed is not None and not (
-        isinstance(listed, list)
-        and all(
-            isinstance(t, dict) and isinstance(t.get("content"), str) and "id" in t for t in listed
+    if listed is not None and not (isinstance(listed, list) and all(map(_is_token, listed))):
+        raise TokenizerError(
+            f"{PIPELINE} cannot be read (each of its added_tokens needs a content, an id, and "
+            f"{', '.join(FLAGS)} as true or false)"
         )
-    ):
-        raise TokenizerError(f"{PIPELINE} cannot be read (its added_tokens are not tokens)")
     stated = _merged(listed or [], special)
     changed = stated != (listed or [])
     text = as_text(files, PIPELINE).removeprefix("\ufeff")
@@ -73,6 +71,13 @@ def _of_pipeline(
         backend.no_truncation()
         backend.no_padding()
         return backend, stated
+
+
+def _is_token(entry: object) -> bool:
+    """Tell whether the tokenizers library takes this entry, before the settings complete it."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
+        return False
+    return "id" in entry and all(isinstance(entry.get(flag), bool) for flag in FLAGS)
 
 
 def _merged(listed: list[dict[str, Any]], special: SpecialTokens) -> list[dict[str, Any]]:

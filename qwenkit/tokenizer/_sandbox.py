@@ -133,10 +133,10 @@ def _call(name: str, line: int, *arguments: nodes.Expr) -> nodes.Call:
 
 
 class _Namespace(Namespace):
-    """Does not show its contents, which nested namespaces could make endless."""
+    """Is not printed with its contents, which nested namespaces could make endless."""
 
     def __repr__(self) -> str:
-        return "<Namespace>"
+        raise jinja2.TemplateError("a namespace cannot be printed, only its attributes")
 
 
 class _Generation(Extension):

@@ -21,7 +21,8 @@ NAMED = (
 )  # fmt: skip
 _DEFAULT = "<|endoftext|>"  # of Qwen2Tokenizer, where a file does not mention one of these
 _WITH_DEFAULT = ("eos_token", "unk_token", "pad_token")
-_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+# Of an added token, each true or false.
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 _AROUND = ("add_bos_token", "add_eos_token")
 _LISTS = ("extra_special_tokens", "additional_special_tokens")  # the newer name first
 
@@ -127,10 +128,10 @@ def _put(added: dict[int, dict[str, Any]], name: str, number: Any, token: Any) -
     if number in added:
         raise TokenizerError(f"{name}: two tokens have the id {number}")
     text = token.get("content") if isinstance(token, dict) else None
-    if not isinstance(text, str) or any(type(token.get(f, False)) is not bool for f in _FLAGS):
+    if not isinstance(text, str) or any(type(token.get(f, False)) is not bool for f in FLAGS):
         raise TokenizerError(f"{name}: token {number} is {token!r:.80}; it needs a content")
     special = token.get("special", False)  # AddedToken's own defaults
-    flags = {f: token.get(f, not special if f == "normalized" else False) for f in _FLAGS}
+    flags = {f: token.get(f, not special if f == "normalized" else False) for f in FLAGS}
     added[number] = {"id": number, "content": text, **flags}
 
 

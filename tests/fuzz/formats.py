@@ -9,8 +9,8 @@ import shutil
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,26 @@ def write_json(path: Path, data: Any) -> None:
     path.write_text(json.dumps(data, ensure_ascii=False))
 
 
+@contextmanager
+def resaved(folder: Path, save: Callable[[Path], None], *names: str) -> Iterator[Path]:
+    """Save what was read into another folder; these files must say what they said."""
+    with tempfile.TemporaryDirectory() as out:
+        save(Path(out))
+        for name in names:
+            old, new = (said(place / name) for place in (folder, Path(out)))
+            assert old == new, f"a save changes {name}"
+        yield Path(out)
+
+
+def said(path: Path) -> Any:
+    """Return a file's keys in order, each with its JSON in one spelling; or else its bytes."""
+    data = path.read_bytes() if path.exists() else b""
+    try:
+        return [(key, json.dumps(value, sort_keys=True)) for key, value in json.loads(data).items()]
+    except (ValueError, AttributeError):
+        return data  # a file that nothing reads
+
+
 # --- weights ---
 
 
@@ -156,12 +176,31 @@ def make_shards(folder: Path) -> None:
     make_model(folder, "20KB")
 
 
+def whole(folder: Path) -> list[str]:
+    """Return the index's name if it is complete; a save completes the others."""
+    index, names = json.loads((folder / INDEX).read_bytes()), pair()[0].state_dict().keys()
+    notes = index.get("metadata") or {}
+    has_total = isinstance(notes, dict) and notes.get("total_size") == 109_440
+    return [INDEX] if has_total and names <= index["weight_map"].keys() else []
+
+
 def read_shards(folder: Path) -> dict[str, torch.Tensor]:
-    return Checkpoint(folder).load()
+    found = Checkpoint(folder).load()
+    model = qk.load_model(folder, dtype="float32", device="cpu")
+    with resaved(folder, lambda out: qk.save_pretrained(model, out), *whole(folder)) as saved:
+        again = Checkpoint(saved).load()
+    assert list(found) == list(again), "a save changes the tensors' names"
+    assert all(found[name].equal(again[name]) for name in found), "a save changes tensors"
+    return found
 
 
 def logits(folder: Path) -> torch.Tensor:
-    return qk.load_model(folder, dtype="float32", device="cpu")(IDS)
+    model = qk.load_model(folder, dtype="float32", device="cpu")
+    found = model(IDS)
+    with resaved(folder, lambda out: qk.save_pretrained(model, out), "config.json") as saved:
+        again = qk.load_model(saved, dtype="float32", device="cpu")(IDS)
+    assert again.equal(found) or not found.isfinite().all(), "a save changes the logits"
+    return found
 
 
 def same_logits(folder: Path, ours: torch.Tensor) -> str | None:
@@ -202,7 +241,10 @@ def same_generation(folder: Path, ours: tuple[list[int], Any]) -> str | None:
         return "a save changes generation_config.json"
     found = transformers.GenerationConfig.from_pretrained(folder).eos_token_id
     theirs = [found] if isinstance(found, int) else found
-    return None if theirs is None or theirs == stops else "other stop tokens"
+    if theirs in (None, [-1]):  # here config.json's, and transformers has none
+        return None
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    return None if [i for i in theirs if i < size] == stops else "other stop tokens"
 
 
 # --- tokenizers and templates ---
@@ -281,6 +323,11 @@ def read_tokenizer(folder: Path) -> tuple[Any, ...]:
     for text in TEXTS:
         tokenizer.encode(text, special=False)
     tokenizer.token_strings(ids[0])
+    with resaved(folder, tokenizer.save, *TOKENIZER_FILES) as saved:
+        again = qk.Tokenizer(saved)
+    assert [again.encode(text) for text in TEXTS] == ids, "a save changes the ids"
+    for name in ("bos_id", "eos_id", "pad_id", "special"):
+        assert getattr(again, name) == getattr(tokenizer, name), f"a save changes {name}"
     try:
         text = tokenizer.chat(MESSAGES, tools=TOOLS)
     except QwenkitError:
@@ -290,8 +337,12 @@ def read_tokenizer(folder: Path) -> tuple[Any, ...]:
 
 def same_text(folder: Path, ours: tuple[Any, ...]) -> str | None:
     ids, texts, chat = ours
-    hf = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
-    if [hf(text).input_ids for text in TEXTS] != ids:
+    # The file's own pipeline; Qwen2's class, which AutoTokenizer takes, reads some flags otherwise.
+    for reader in (transformers.PreTrainedTokenizerFast, transformers.Qwen2Tokenizer):
+        hf = reader.from_pretrained(folder)
+        if [hf(text).input_ids for text in TEXTS] == ids:
+            break
+    else:
         return "other ids"
     how = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
     if [hf.decode(one, **how) for one in ids] != texts:
@@ -305,13 +356,20 @@ def make_template(folder: Path) -> None:
 
 
 def read_chat(folder: Path) -> str:
-    return qk.Tokenizer(folder).chat(MESSAGES, tools=TOOLS)
+    tokenizer = qk.Tokenizer(folder)
+    text = tokenizer.chat(MESSAGES, tools=TOOLS)
+    with resaved(folder, tokenizer.save) as saved:
+        assert (saved / TEMPLATE).read_bytes() == (folder / TEMPLATE).read_bytes()
+    return text
 
 
 def same_chat(folder: Path, ours: str) -> str | None:
     hf = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
     how = {"tools": TOOLS, "add_generation_prompt": True, "tokenize": False}
-    return None if hf.apply_chat_template(MESSAGES, **how) == ours else "another chat"
+    theirs = hf.apply_chat_template(MESSAGES, **how)
+    if "<class '" in theirs or " at 0x" in theirs:  # names of its own code, places in memory
+        raise ValueError("not comparable")
+    return None if theirs == ours else "another chat"
 
 
 # --- adapters ---
@@ -338,7 +396,15 @@ def read_adapter(folder: Path) -> torch.Tensor:
         assert model(IDS).equal(READY["plain"]), "a refused adapter changed the model"
         raise
     try:
-        return model(IDS)
+        found = model(IDS)
+        with resaved(folder, lambda out: qk.save_adapter(model, out), ADAPTER) as saved:
+            old, new = (load_file(f / "adapter_model.safetensors") for f in (folder, saved))
+            # Those that the config excludes have no effect, and are not saved.
+            assert all(old[name].dtype == tensor.dtype for name, tensor in new.items())
+            qk.remove_lora(model)
+            qk.load_adapter(model, saved)
+            assert model(IDS).equal(found), "a save changes the logits"
+        return found
     finally:
         qk.remove_lora(model)
 
@@ -435,6 +501,9 @@ def same_recipe(folder: Path, trainer: Any) -> str | None:
 
 TENSORS, INDEX, STEP = "model.safetensors", "model.safetensors.index.json", "step-000002"
 ADAPTER, TOKENIZER, TEMPLATE = "adapter_config.json", "tokenizer.json", "chat_template.jinja"
+TOKENIZER_FILES = (
+    TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+)  # fmt: skip
 FORMATS = {
     "safetensors": Format(make_model, (TENSORS,), read_tensors, same_tensors),
     "index": Format(make_shards, (INDEX,), read_shards, same_as_all_shards),
@@ -444,9 +513,7 @@ FORMATS = {
     ),
     "tokenizer": Format(
         make_tokenizer,
-        (TOKENIZER, TOKENIZER, "tokenizer_config.json", "special_tokens_map.json",
-         "added_tokens.json"),
-        read_tokenizer, same_text,
+        (TOKENIZER, *TOKENIZER_FILES), read_tokenizer, same_text,
     ),
     "template": Format(
         make_template, (TEMPLATE,), read_chat, same_chat, texts=JINJA,

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import jinja2
 import pytest
-from layouts import edit, plain, truncating
+import tokenizers
+from layouts import edit, instruct, plain, truncating
 from transformers import AutoTokenizer
 
 from qwenkit.errors import TokenizerError
@@ -75,6 +76,24 @@ def test_a_hostile_tokenizer_is_refused_or_works_in_bounds(name, tmp_path):
         assert tokenizer.decode(tokenizer.encode(LONG + "a" * 5_000 + "!")).startswith(LONG)
     assert caught is None or len(str(caught.value)) < 600
     assert time.monotonic() - start < 5
+
+
+# Even where the settings complete a token: the tokenizers library refuses the file.
+@pytest.mark.parametrize(("flag", "value"), [
+    ("lstrip", None), ("rstrip", "a"), ("special", 1), ("normalized", ...), ("single_word", ...),
+])  # fmt: skip
+def test_an_added_token_needs_all_its_flags(flag, value, tmp_path):
+    file = instruct(tmp_path / "a") / "tokenizer.json"
+
+    def change(data):
+        token = data["added_tokens"][0]
+        token.update({flag: value}) if value is not ... else token.pop(flag)
+
+    edit(file, change)
+    with pytest.raises(Exception, match=r"expected a boolean|missing field"):
+        tokenizers.Tokenizer.from_file(str(file))
+    with pytest.raises(TokenizerError, match=rf"added_tokens needs .*{flag}"):
+        Tokenizer(tmp_path / "a")
 
 
 def test_padding_to_a_trillion_is_ignored(tmp_path):
@@ -190,6 +209,13 @@ def test_what_templates_usually_do_is_as_in_transformers(template, theirs):
     talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "é <'>"}]
     want = theirs.apply_chat_template(talk, chat_template=template, tokenize=False)
     assert render(template, {"messages": talk}) == want
+
+
+# transformers prints its contents, without limits.
+@pytest.mark.parametrize("code", ["{{ ns }}", "{{ 'a' ~ ns }}", "{{ [ns] }}", "{{ ns|string }}"])
+def test_a_namespace_is_not_printed(code):
+    with pytest.raises(jinja2.TemplateError, match="namespace cannot be printed"):
+        render("{% set ns = namespace(n=1) %}" + code, {})
 
 
 def test_long_messages_have_a_larger_budget(tmp_path):
