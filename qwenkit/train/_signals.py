@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import current_thread, main_thread
+from types import FrameType
 
 
 @contextmanager
@@ -17,10 +18,15 @@ def interrupts_held() -> Iterator[None]:
         yield
         return
     came = []
-    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+
+    signal.signal(signal.SIGINT, hold)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    if came:
-        signal.raise_signal(signal.SIGINT)
+        if signal.getsignal(signal.SIGINT) is hold:  # else another signal has set it meanwhile
+            signal.signal(signal.SIGINT, before)
+    for number in came:  # a second one means more than the first
+        signal.raise_signal(number)

@@ -9,7 +9,7 @@ import operator
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from threading import current_thread, main_thread
 from types import FrameType
@@ -17,7 +17,7 @@ from types import FrameType
 from qwenkit.config import QwenConfig
 from qwenkit.device import DTYPES, free_memory
 from qwenkit.errors import CheckpointError, ConfigError, MemoryForecastError, SourceError
-from qwenkit.files import expanded, format_bytes
+from qwenkit.files import expanded, format_bytes, replacing
 from qwenkit.model import QwenForCausalLM
 from qwenkit.pretrained import accelerate, forecast, trusted_device
 from qwenkit.progress import stage
@@ -56,6 +56,7 @@ def train(
         SourceError: no text.
         CheckpointError: nothing to resume, a training already there, or writing fails.
         TrainingError: the loss is NaN or infinite, or the checkpoint is another training's.
+        MemoryForecastError: there is not enough memory, by the forecast or in the middle.
     """
     out, path = expanded(out), expanded(recipe)
     steps = Recipe.from_file(path)
@@ -71,7 +72,7 @@ def train(
     trainer = _new_trainer(steps, out, kept, held, device)
     if resume:
         load_training(out / "checkpoints", trainer)
-    with _stop_on_signals(trainer):
+    with _stop_on_signals(trainer), _lack_of_memory_named():
         trainer.run()
     return trainer
 
@@ -81,8 +82,8 @@ def _begin(out: Path, path: Path, recipe: Recipe, documents: list[Document]) -> 
     merges = learn_merges((one.text for one in documents), recipe.data.vocab_size)
     with writing(out):
         write_tokenizer(out / "tokenizer", merges)
-        with suppress(shutil.SameFileError):  # the recipe may be there already
-            shutil.copyfile(path, out / "recipe.toml")
+        with replacing(out / "recipe.toml") as temporary:  # the recipe may be there already
+            shutil.copyfile(path, temporary)
 
 
 def _new_trainer(
@@ -142,6 +143,20 @@ def _refuse_what_cannot_fit(config: QwenConfig, data: DataSettings) -> None:
             f"{data.context:,} tokens) and {format_bytes(free)} is free; make the model, context "
             "or batch_size smaller"
         )
+
+
+@contextmanager
+def _lack_of_memory_named() -> Iterator[None]:
+    """Say in our words that torch got no memory: a forecast knows only the least that is needed."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(words in str(error) for words in ("can't allocate memory", "out of memory")):
+            raise
+        raise MemoryForecastError(
+            "this training needs more memory than is free; what was saved is whole. Make the "
+            "model, context or batch_size smaller"
+        ) from None
 
 
 @contextmanager

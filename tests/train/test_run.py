@@ -237,6 +237,16 @@ def test_a_training_that_memory_cannot_hold_is_refused(tmp_path, out, table, nam
         train(recipe, out, text=texts)
 
 
+def test_a_lack_of_memory_in_the_middle_is_named(tmp_path, out, monkeypatch):
+    def step(trainer):
+        torch.empty(2**60, dtype=torch.uint8)
+
+    monkeypatch.setattr(run_file.Trainer, "train_step", step)
+    recipe, texts = write_recipe(tmp_path)
+    with pytest.raises(MemoryForecastError, match=r"more memory than is free.*batch_size smaller"):
+        train(recipe, out, text=texts)
+
+
 def signalled(*numbers):
     """Return a trainer and its record after signals to this process in the third step."""
     before = [signal.getsignal(number) for number in SIGNALS]
