@@ -9,7 +9,6 @@ import pytest
 from interruptions import Killed, failing_at
 
 import qwenkit as qk
-from qwenkit import files
 from qwenkit.errors import (
     CheckpointError,
     ConfigError,
@@ -20,6 +19,7 @@ from qwenkit.errors import (
     shown,
 )
 from qwenkit.files import (
+    _together,
     clear_leftovers,
     expanded,
     read_json_object,
@@ -155,7 +155,7 @@ def test_what_cannot_be_settled_says_so(folder, monkeypatch):
         raise OSError(30, "Read-only file system")
 
     with monkeypatch.context() as patched:
-        patched.setattr(files.Path, "replace", read_only)
+        patched.setattr(_together.Path, "replace", read_only)
         with pytest.raises(CheckpointError, match=r"was saved, but .*the next load or save"):
             save_new(folder)
         with pytest.raises(CheckpointError, match=r"Read-only.*make the folder writable"):
@@ -165,14 +165,14 @@ def test_what_cannot_be_settled_says_so(folder, monkeypatch):
 
 
 def test_a_lock_ends_with_its_save_though_a_forked_process_has_it_too(folder, monkeypatch):
-    locked, held = files.fcntl.flock, []
+    locked, held = _together.fcntl.flock, []
 
     def forked(handle, kind):
         locked(handle, kind)
         held.append(os.dup(handle))
 
     with monkeypatch.context() as patched:
-        patched.setattr(files.fcntl, "flock", forked)
+        patched.setattr(_together.fcntl, "flock", forked)
         save_new(folder)
     save_new(folder, wait=0.05)
     for handle in held:
@@ -218,7 +218,7 @@ def test_an_error_while_another_saves_is_tried_again_and_any_other_raised(
 ):
     folder, save = versions
     calls = []
-    monkeypatch.setattr(files, "fcntl", files.fcntl if locks else None)
+    monkeypatch.setattr(_together, "fcntl", _together.fcntl if locks else None)
 
     def read():
         calls.append(len(calls))

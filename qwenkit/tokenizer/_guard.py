@@ -50,7 +50,7 @@ def check_vocabulary(name: str, vocab: object) -> None:
 
 
 def check_parts(name: str, data: Mapping[str, Any]) -> None:
-    """Refuse parts that would make a text many times longer, or split it at random.
+    """Refuse parts that make a text many times longer, split it at random, or end the process.
 
     Raises:
         TokenizerError: naming the part.
@@ -60,6 +60,8 @@ def check_parts(name: str, data: Mapping[str, Any]) -> None:
         raise TokenizerError(
             f"{name}: dropout is {model['dropout']!r:.80}; ids would be random. Set it to null"
         )
+    if isinstance(model, dict):
+        _check_prefix(name, model.get("continuing_subword_prefix"), model.get("merges"))
     for key in ("normalizer", "pre_tokenizer", "decoder", "post_processor"):
         try:
             growth = _growth(data.get(key))
@@ -69,6 +71,19 @@ def check_parts(name: str, data: Mapping[str, Any]) -> None:
             raise TokenizerError(
                 f"{name}: its {key} makes a text up to {growth:.3g} times longer; "
                 f"{_GROWTH} times is allowed"
+            )
+
+
+def _check_prefix(name: str, prefix: object, merges: object) -> None:
+    """Refuse a prefix that the library would cut off without a look: its panic ends the process."""
+    if not isinstance(prefix, str) or not prefix or not isinstance(merges, list):
+        return
+    for pair in merges:
+        parts = pair.split(" ") if isinstance(pair, str) else pair
+        if isinstance(parts, list) and parts and not str(parts[-1]).startswith(prefix):
+            raise TokenizerError(
+                f"{name}: continuing_subword_prefix is {prefix!r:.80}, with which {parts[-1]!r:.80}"
+                " in its merges does not begin; Qwen's is null or empty"
             )
 
 

@@ -118,7 +118,7 @@ def said(path: Path) -> Any:
     data = path.read_bytes() if path.exists() else b""
     try:
         return [(key, json.dumps(value, sort_keys=True)) for key, value in json.loads(data).items()]
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return data  # a file that nothing reads
 
 

@@ -57,6 +57,9 @@ HOSTILE = {
     "bytes of bytes": ("pre_tokenizer", sequence("pretokenizers", [BYTES] * 30)),
     "the text twice": ("post_processor", TWICE),
     "deep": ("normalizer", sequence("normalizers", [sequence("normalizers", [])] * 3)),
+    "a prefix of no token": ("model", {
+        "type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]],
+        "continuing_subword_prefix": "long"}),
     "random": ("model", {"type": "BPE", "vocab": {"a": 0}, "merges": [], "dropout": 0.5}),
     "a large id": ("model", {"type": "BPE", "vocab": {"a": 2**32 - 1}, "merges": []}),
     "a negative id": ("model", {"type": "BPE", "vocab": {"a": -1}, "merges": []}),

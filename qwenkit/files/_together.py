@@ -1,28 +1,24 @@
-"""Files that are complete or absent: written under a temporary name, then renamed.
+"""Files that belong together, such as a config and its weights: saved in one step, read as saved.
 
-A process that is killed while it writes leaves at most a file whose name ends in eight hexadecimal
-digits and `.tmp`; nothing reads it, and `clear_leftovers` removes it.
-
-Files that belong together (a config and its weights) are saved together, by `saving`, and read
-together, by `undisturbed`.
+`saving` writes to a staging folder, commits by one rename, and moves the files into place;
+`settle` finishes what a killed process left; `undisturbed` reads while others may save.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 import shutil
-import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from qwenkit.errors import CheckpointError, ConfigError, InputError, QwenkitError, shown
+from qwenkit.errors import CheckpointError, QwenkitError
+from qwenkit.files._paths import expanded, to_disk
 
 try:
     import fcntl
@@ -35,63 +31,6 @@ _OBSOLETE = ".obsolete.json"
 _TRIES = 5  # to read a folder that others save into
 
 T = TypeVar("T")
-
-
-def expanded(path: str | os.PathLike[str], *, possible: bool = True) -> Path:
-    """Return a path with a leading `~` replaced by the home folder.
-
-    Raises:
-        InputError: not a path, the home of an unknown user, or, if it must be `possible`, a name
-            that no file can have.
-    """
-    try:
-        found = Path(path).expanduser()
-        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-            if possible:
-                found.lstat()
-        return found
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise InputError(f"{shown(str(path), 80)} cannot be a path: {why}") from None
-    except TypeError:
-        raise InputError(f"path is {shown(path)}; it must be a str or a Path") from None
-    except RuntimeError:
-        raise InputError(f"{path} begins with ~ and names no user of this machine") from None
-
-
-def temporary_name(path: Path) -> Path:
-    """Return an unused name next to `path`, for what is to become `path`."""
-    return path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name; at the end the file written there replaces `path` in one step.
-
-    If writing fails, `path` stays as it was and the temporary file is removed.
-    """
-    temporary = temporary_name(path)
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def clear_leftovers(folder: str | Path, names: str) -> None:
-    """Remove what a killed process was still writing, and nothing else.
-
-    Args:
-        folder: may be absent.
-        names: regular expression of what was being written, without the temporary ending.
-    """
-    for path in Path(folder).glob("*.tmp"):
-        if re.fullmatch(rf"({names})\.[0-9a-f]{{8}}\.tmp", path.name):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                with suppress(OSError):
-                    path.unlink()
 
 
 @dataclass
@@ -292,82 +231,3 @@ def _locked(folder: Path, wait: float, *, shared: bool = False) -> Iterator[bool
         with suppress(OSError):  # a process forked meanwhile has the lock, too, unless it is undone
             fcntl.flock(handle, fcntl.LOCK_UN)
         os.close(handle)
-
-
-def to_disk(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk itself (`os.fsync`)."""
-    if path.is_dir() and os.name != "posix":
-        return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def read_json_object(path: Path, most: int = 16_000_000) -> dict[str, Any]:
-    """Read a JSON file whose top level is an object.
-
-    Args:
-        path: the file.
-        most: bytes; a larger file is refused unread, as is a pipe or a device.
-
-    Raises:
-        ConfigError: the file is absent, is not UTF-8 JSON, or holds something else.
-    """
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(f"{path} is not a regular file; it must hold JSON")
-        if status.st_size > most:
-            raise ConfigError(f"{path} has {status.st_size:,} bytes; at most {most:,} are read")
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        wrong = f"does not exist; a checkpoint folder needs a {path.name}"
-    except OSError as error:
-        wrong = f"cannot be read: {error.strerror}"
-    except UnicodeDecodeError as error:
-        wrong = f"is not UTF-8 text (byte {error.start}); it may be damaged, fetch it again"
-    except json.JSONDecodeError as error:
-        wrong = f"is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-    except ConfigError:
-        raise
-    except ValueError as error:  # a number of thousands of digits
-        wrong = f"is not valid JSON: {error}"
-    except RecursionError:
-        wrong = "is nested too deeply to be a config; it may be damaged, fetch it again"
-    else:
-        if isinstance(data, dict):
-            return data
-        wrong = f"holds a JSON {type(data).__name__}; it must hold an object ({{...}})"
-    raise ConfigError(f"{path} {wrong}")
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write JSON to a temporary name, then replace `path` in one step."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(as_json(data))
-
-
-def as_json(data: Mapping[str, Any]) -> bytes:
-    r"""Return JSON as transformers writes it; escape an unpaired surrogate, which UTF-8 lacks.
-
-    >>> as_json({"name": "é"}).decode()
-    '{\n  "name": "é"\n}\n'
-    """
-    try:
-        return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
-    except UnicodeEncodeError:
-        return (json.dumps(data, indent=2) + "\n").encode("ascii")
-
-
-def format_bytes(count: float) -> str:
-    """Write bytes in decimal units, with three digits.
-
-    >>> format_bytes(12_288_000), format_bytes(2e10)
-    ('12.3 MB', '20 GB')
-    """
-    # What would be rounded to 1000 of a unit is 1 of the next.
-    units = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "B"))
-    unit, name = next((pair for pair in units if count >= 0.9995 * pair[0]), units[-1])
-    return f"{count / unit:.3g} {name}"
