@@ -12,7 +12,8 @@ import pytest
 
 from qwenkit import programs
 from qwenkit.errors import InputError
-from qwenkit.programs import Outcome, run, run_many, running
+from qwenkit.programs import Outcome, _process, run, run_many
+from qwenkit.programs._job import Job
 
 SECONDS = 1.0
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Linux refuses these, macOS does not")
@@ -25,10 +26,10 @@ def parts(monkeypatch):
     """Return a function that lets the child run with or without Linux's means, and with code after
     its own."""
 
-    def changed(*more, kernel=running._KERNEL):
-        monkeypatch.setattr(running, "_KERNEL", kernel)
-        own = [*running._parts.__wrapped__(), *(compile(one, "more", "exec") for one in more)]
-        monkeypatch.setattr(running, "_parts", lambda: own)
+    def changed(*more, kernel=_process._KERNEL):
+        monkeypatch.setattr(_process, "_KERNEL", kernel)
+        own = [*_process._parts.__wrapped__(), *(compile(one, "more", "exec") for one in more)]
+        monkeypatch.setattr(_process, "_parts", lambda: own)
 
     return changed
 
@@ -279,8 +280,8 @@ def test_control_c_ends_the_programs_at_once():
 
 
 def test_a_program_ends_by_itself_if_its_parent_was_killed(tmp_path):
-    job = running._Run("import time; time.sleep(60)", "assert True", 60, 10**8, 0).job
-    with running._started({**job, "cpu_seconds": 1}, str(tmp_path)) as (process, _):
+    job = Job("import time; time.sleep(60)", "assert True", 0.1, 10**8, 0)
+    with _process.started(job, str(tmp_path)) as (process, _):
         assert process.wait(10) == -signal.SIGALRM
 
 
