@@ -40,12 +40,12 @@ class Job:
             raise InputError(f"memory is {self.memory}; it must be {least:,} to {most:,} bytes")
         if self.output < 0:
             raise InputError(f"output is {self.output}; it must be a number of bytes")
-        _compiled(self.tests)
+        compiled(self.tests)
 
     def sent(self) -> dict[str, Any]:
         """Return what the process gets, for `marshal`."""
         return {
-            "code": self.code, "tests": _compiled(self.tests), "lines": self.tests.split("\n"),
+            "code": self.code, "tests": compiled(self.tests), "lines": self.tests.split("\n"),
             "token": self.token, "memory": self.memory,
             "cpu_seconds": math.ceil(self.seconds) + 1,  # the wall-clock limit comes first
         }  # fmt: skip
@@ -64,7 +64,7 @@ class _Counted(ast.NodeTransformer):
 
 
 @functools.lru_cache(1024)
-def _compiled(tests: str) -> Any:
+def compiled(tests: str) -> Any:
     """Return the tests' code; each assert is counted."""
     try:
         tree, counted = ast.parse(tests), _Counted()
