@@ -219,7 +219,7 @@ _COMMANDS: list[tuple[str, Command, str, list[str], list[Option], list[Option]]]
       _option("--text", "the text; stdlib: Python's own (default: the recipe's)",
               metavar="FOLDER"),
       _switch("--resume", "continue from the newest checkpoint in FOLDER"), _DEVICE], []),
-    ("pass-at-k", _pass_at_k, "let a model write programs, run them, and count what passes its tests",
+    ("pass-at-k", _pass_at_k, "let a model write programs, run them, and count which pass",
      ["pass-at-k --tasks tasks.jsonl", "pass-at-k --tasks tasks.jsonl --samples 20 --k 1 5 20",
       "pass-at-k --tasks tasks.jsonl --text ./training-text --out programs.jsonl"],
      [_option("--tasks", 'JSON lines of {"prompt", "tests", "family"}', required=True,

@@ -34,10 +34,10 @@ def pass_at_k(options: argparse.Namespace) -> Iterator[str]:
 def _write(found: Score, path: str) -> None:
     """Write a line per program."""
     rows = (
-        {**asdict(one.task), "temperature": kind, "program": one.task.prompt + sample.text,
+        {**asdict(one.task), "kind": kind, "program": one.task.prompt + sample.text,
          **asdict(sample.outcome)}
         for one in found.tasks
-        for kind, samples in (("greedy", [one.greedy]), ("sampled", one.samples))
+        for kind, samples in (("greedy", [one.greedy]), ("sample", one.samples))
         for sample in samples if sample
     )  # fmt: skip
     try:

@@ -50,7 +50,7 @@ class Estimate(NamedTuple):
 
     def __str__(self) -> str:
         """Return it in percent."""
-        return f"{self.value:5.1%} [{self.low:5.1%}, {self.high:6.1%}]"
+        return f"{self.value:6.1%} ({self.low:.1%} to {self.high:.1%})"
 
 
 def interval(values: Sequence[float]) -> Estimate:

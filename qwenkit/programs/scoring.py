@@ -92,12 +92,12 @@ class Score:
             columns["greedy"] = self.greedy
         columns |= {f"pass@{k}": partial(self.pass_at, k) for k in self.ks}
         width = max(len(name) for name in [*families, "family"])
-        lines = [f"{'family':<{width}}  tasks" + "".join(f"  {name:<22}" for name in columns)]
+        lines = [f"{'family':<{width}}  tasks" + "".join(f"  {name:>24}" for name in columns)]
         for family in [*families, None] if len(families) > 1 else [None]:
-            figures = "".join(f"  {figure(family)!s:<22}" for figure in columns.values())
+            figures = "".join(f"  {figure(family)!s:>24}" for figure in columns.values())
             lines.append(f"{family or _ALL:<{width}}  {len(self._of(family)):>5}{figures}")
         reasons = ", ".join(f"{reason} {count}" for reason, count in self.reasons().items())
-        return "\n".join([*(line.rstrip() for line in lines), f"programs: {reasons}"])
+        return "\n".join([*lines, f"programs: {reasons}"])
 
     __str__ = table
 
