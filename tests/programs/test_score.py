@@ -141,7 +141,7 @@ def test_the_table(write):
     figures = "100.0% (34.2% to 100.0%) 12.5% (0.7% to 73.6%) 50.0% (9.5% to 90.5%)"
     assert lines[1] == f"numbers 2 {figures}".split()
     assert [line[:3] for line in lines[2:4]] == [["strings", "1", "0.0%"], ["all", "3", "66.7%"]]
-    assert lines[-1] == "programs: passed 7, failed 6, syntax 1, time 1".split()
+    assert lines[-1] == "programs: passed 7, failed 6, time 1, syntax 1".split()
 
 
 def test_greedy_alone_and_samples_alone(write):
