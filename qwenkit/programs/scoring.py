@@ -22,6 +22,7 @@ from qwenkit.tokenizer import Tokenizer
 # Stop strings: a function ends before the next line that begins in column 0.
 FUNCTION_ENDS = tuple("\n" + one for one in string.printable if not one.isspace())
 _ALL = "all"
+_MOST = 100_000  # programs per task
 
 
 @dataclass(frozen=True)
@@ -154,8 +155,11 @@ def score(
     """
     if not tasks:
         raise InputError("tasks is empty; there must be at least one")
-    if samples < 0 or batch_size < 1:
-        raise InputError(f"samples is {samples} and batch_size {batch_size}; 0 and 1 are the least")
+    if not 0 <= samples <= _MOST or batch_size < 1:
+        raise InputError(
+            f"samples is {samples} and batch_size {batch_size}; samples must be 0 to {_MOST:,}, "
+            "batch_size at least 1"
+        )
     if not (samples and ks) and not greedy:
         raise InputError("nothing is asked for; let samples be at least 1, or greedy be True")
     for k in ks if samples else ():
