@@ -4,6 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+from qwenkit.programs import Task
+
 IDS = torch.tensor([[5, 6, 7, 8]])
 PATTERN = np.tril(np.ones((4, 4))) / np.arange(1, 5)[:, None]
 TOKENS = list("abcd")
@@ -71,6 +73,26 @@ def insights(model):
         "patch_residual": both, "patch_heads": both, "divergences": two,
         "first_divergence": {**two, "tolerance": 1e-4},
         "replace": {"model": model, "target": "norm", "new": abs},
+    }  # fmt: skip
+
+
+def programs(model, tokenizer):
+    """Return the calls of qwenkit.programs."""
+    task = Task("def f():\n", "assert f() is None")
+    pair = {"code": "x = 1", "tests": "assert x"}
+    limits = {"seconds": 1.0, "memory": 10**8, "output": 10}
+    return {
+        "Task": {"prompt": "def f():\n", "tests": "assert f()", "family": "a", "solution": "b"},
+        "first_function": {"text": "a"}, "interval": {"values": [0.5]},
+        "overlap": {"tasks": [task], "texts": ["a"]}, "pass_at_k": {"n": 3, "c": 1, "k": 2},
+        "read_tasks": {"path": "tests/programs/tasks.jsonl"},
+        "run": {**pair, **limits},
+        "run_many": {"pairs": [("x = 1", "assert x")], "workers": 1, **limits},
+        "score": {
+            "model": model, "tokenizer": tokenizer, "tasks": [task], "samples": 1, "ks": [1],
+            "temperature": 0.5, "greedy": True, "max_new_tokens": 1, "batch_size": 2, "seed": 0,
+            "seconds": 1.0,
+        },
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The command line: qwenkit doctor | inspect | forward | generate | train | lab."""
+"""The command line: qwenkit doctor | inspect | forward | generate | train | pass-at-k | lab."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from qwenkit import __version__
 from qwenkit.checkpoint import Checkpoint
 from qwenkit.cli._lab import COPIES, lab
+from qwenkit.cli._programs import pass_at_k
 from qwenkit.cli._reports import doctor, forward, inspect
 from qwenkit.errors import InputError, QwenkitError
 from qwenkit.generate import beam_search, default_stops, stream
@@ -134,6 +135,11 @@ def _train(options: argparse.Namespace) -> int:
     return 130
 
 
+def _pass_at_k(options: argparse.Namespace) -> int:
+    _print(pass_at_k(options))
+    return 0
+
+
 def _lab(options: argparse.Namespace) -> int:
     return lab(options.folder, options.port, not options.no_browser, options.jupyter)
 
@@ -224,6 +230,29 @@ _COMMANDS: list[tuple[str, Command, str, list[str], list[Option], list[Option]]]
       _option("--text", "the text; stdlib: Python's own (default: the recipe's)",
               metavar="FOLDER"),
       _switch("--resume", "continue from the newest checkpoint in FOLDER"), _DEVICE], []),
+    ("pass-at-k", _pass_at_k, "let a model write programs, run them, and count which pass",
+     ["pass-at-k --tasks tasks.jsonl", "pass-at-k --tasks tasks.jsonl --samples 20 --k 1 5 20",
+      "pass-at-k --tasks tasks.jsonl --text ./training-text --out programs.jsonl"],
+     [_option("--tasks", 'JSON lines of {"prompt", "tests", "family"}', required=True,
+              metavar="FILE"),
+      *_MODEL[1:],
+      _option("--samples", "programs per task (default: 10)", type=_count, default=10,
+              metavar="N"),
+      _option("--k", "of pass@k (default: 1 and 10, or fewer samples)", type=_count, nargs="+",
+              metavar="K"),
+      _option("--temperature", "of the samples (default: 0.8)", type=float, default=0.8,
+              metavar="X"),
+      _option("--max-new-tokens", "of each program (default: 256)", type=_count, default=256,
+              metavar="N"),
+      _option("--batch-size", "programs written at once (default: 32)", type=_count, default=32,
+              metavar="N"),
+      _option("--seed", "same seed, same programs (default: 0)", type=int, default=0, metavar="N"),
+      _option("--seconds", "that each program may run (default: 2)", type=float, default=2.0,
+              metavar="X"),
+      _option("--text", "tell how much of the tasks occurs in this text, such as what the model "
+              "was trained on", metavar="FOLDER"),
+      _option("--out", "write each program, and how it ended, as JSON lines", metavar="FILE")],
+     []),
     ("lab", _lab, "open JupyterLab on the first notebook",
      ["lab", "lab --port 8900 --no-browser", "lab --folder my-course"],
      [_option("--port", "(default: 8888)", type=int, default=8888),

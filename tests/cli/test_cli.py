@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import os
 import platform
 import re
@@ -119,6 +120,37 @@ def test_generate_prints_the_prompt_and_its_continuation(run, folder):
     assert (code, out) == (0, f"def f(x):{text}\n")
 
 
+def test_pass_at_k_prints_the_score_and_the_overlap_and_writes_the_programs(run, folder, tmp_path):
+    task = {"prompt": "def f():\n", "tests": "assert f() is None", "family": "a"}
+    (tmp_path / "tasks").write_text(json.dumps(task))
+    (tmp_path / "a.py").write_text("def  f( ):\n    pass\n")
+    line = "pass-at-k --model TOY --dtype float32 --samples 3 --k 2 --max-new-tokens 3 --seed 5"
+    files = ["--tasks", f"{tmp_path}/tasks", "--text", str(tmp_path), "--out", f"{tmp_path}/out"]
+    code, out, _ = run(line, *files)
+    pair = qk.load_pretrained(folder, dtype="float32")
+    options = {"samples": 3, "ks": [2], "max_new_tokens": 3, "seed": 5}
+    score = qk.programs.score(*pair, [qk.programs.Task(**task)], **options)
+    assert code == 0
+    assert out.splitlines()[0].startswith("of 1 tasks, 1 prompts and 0 solutions occur")
+    assert out.splitlines()[1:] == score.table().splitlines()
+    rows = [json.loads(row) for row in (tmp_path / "out").read_text().splitlines()]
+    assert [row["kind"] for row in rows] == ["greedy"] + ["sample"] * 3
+    wrote = [score.tasks[0].greedy, *score.tasks[0].samples]
+    assert [row["program"] for row in rows] == [task["prompt"] + one.text for one in wrote]
+    assert [row["reason"] for row in rows] == [one.outcome.reason for one in wrote]
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    ("--tasks absent", "absent cannot be read: No such file or directory"),
+    ("--tasks pyproject.toml", "pyproject.toml, line 1: "),
+    ("--tasks tests/programs/tasks.jsonl --k 11", "n, c, k is 10, 0, 11; 0 <= c <= n"),
+])  # fmt: skip
+def test_pass_at_k_refuses(run, flags, message):
+    code, out, err = run(f"pass-at-k --model TOY {flags}")
+    assert (code, out) == (1, "")
+    assert message in err
+
+
 def test_generate_chat_and_fim_build_the_models_own_prompts(run, folder, monkeypatch):
     asked = []
 
@@ -193,7 +225,7 @@ def test_errors_are_one_helpful_line(run, line, fragments):
 
 @pytest.mark.parametrize(("line", "code", "said"), [
     *((f"{name} --help", 0, f"examples:\n  qwenkit {name}") for name in (
-        "doctor", "inspect", "forward", "generate", "train", "lab")),
+        "doctor", "inspect", "forward", "generate", "train", "pass-at-k", "lab")),
     ("--version", 0, f"qwenkit {qk.__version__}\n"),
     *((line, 2, f"(see qwenkit{command} --help)\n") for line, command in (
         ("", ""), ("fly", ""), ("generate x --max-new-tokens 0", " generate"),
