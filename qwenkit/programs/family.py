@@ -4,7 +4,6 @@ A slot is `$` and letters, as `$n` or `$total`: a parameter, a choice (a constan
 program's own name (`$self`), or a local variable. `[a|b]` in a wording stands for either.
 """
 
-import inspect
 import re
 import textwrap
 import zlib
@@ -60,6 +59,7 @@ class Family:
     reference: Callable[..., Any]
     inputs: Callable[..., tuple[Any, ...]] | None = None
     choices: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    raises: tuple[type[Exception], ...] = ()
     kind: str = "function"
     held_out: bool = False
     weight: float = 1.0
@@ -83,26 +83,19 @@ class Family:
         return tuple(found)
 
     @cached_property
-    def chosen_by_reference(self) -> tuple[str, ...]:
-        """Return the choices that the reference takes, after the inputs."""
-        return tuple(name for name in inspect.signature(self.reference).parameters
-                     if name in self.choices)  # fmt: skip
-
-    @cached_property
-    def chosen_by_inputs(self) -> tuple[str, ...]:
-        """Return the choices that the sampler of inputs takes."""
-        taken = inspect.signature(self.inputs).parameters if self.inputs else ()
-        return tuple(name for name in taken if name in self.choices)
+    def taken(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the choices that the reference takes, and those that the sampler takes."""
+        return _taken(self.reference, self.choices), _taken(self.inputs, self.choices)
 
     def sample(self, rng: Random, chosen: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return arguments for one call."""
         if self.inputs is not None:
-            return self.inputs(rng, **{name: chosen[name] for name in self.chosen_by_inputs})
+            return self.inputs(rng, **{name: chosen[name] for name in self.taken[1]})
         return tuple(KINDS[one.kind].sample(rng) for one in self.parameters)
 
     def expect(self, inputs: Sequence[Any], chosen: Mapping[str, Any]) -> Any:
         """Return what the reference gives."""
-        return self.reference(*inputs, **{name: chosen[name] for name in self.chosen_by_reference})
+        return self.reference(*inputs, **{name: chosen[name] for name in self.taken[0]})
 
 
 def family(
@@ -129,7 +122,8 @@ def family(
             one goes before the signature.
         reference: what the function does; it gets the arguments and those choices it names.
         inputs: a sampler of arguments from a `Random`; by default the kinds' own.
-        more: `choices` (slot -> values, of which a program takes one), `kind`, `held_out`, `weight`.
+        more: `choices` (slot -> values, of which a program takes one), `raises` (types of errors),
+            `kind`, `held_out`, `weight`.
     """
     before, _, returns = takes.partition("->")
     kind = "generator" if "yield" in bodies else "function"
@@ -144,6 +138,11 @@ def family(
         inputs=inputs,
         **{"kind": kind, **more},
     )
+
+
+def _taken(function: Callable[..., Any] | None, choices: Mapping[str, Any]) -> tuple[str, ...]:
+    code = getattr(function, "__code__", None)  # built-in functions have none
+    return tuple(name for name in choices if code and name in code.co_varnames[: code.co_argcount])
 
 
 def _parameter(text: str) -> Parameter:

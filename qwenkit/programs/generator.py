@@ -10,7 +10,7 @@ from typing import Any
 from qwenkit.errors import InputError
 from qwenkit.programs.families import FAMILIES
 from qwenkit.programs.family import Family, Phrasing
-from qwenkit.programs.program import Program, call, claim, outcome, refusal, shown
+from qwenkit.programs.program import Program, Text, call, claim, outcome, refusal, shown
 from qwenkit.programs.slots import KINDS, LOCALS, NAMES
 
 SPLITS = ("train", "phrasing", "family")
@@ -105,12 +105,15 @@ def draw(
     place = rng.randrange(40)
     for parameter in one.parameters:
         pool = NAMES.get(parameter.slot, [parameter.slot])
-        slots[parameter.slot] = pool[place % len(pool)]
+        ordered = [pool[(place + i) % len(pool)] for i in range(len(pool))] + [parameter.slot]
+        slots[parameter.slot] = next(one for one in ordered if one not in slots.values())
     slots["self"] = name = _named(rng, one, slots, form)
     tests, examples = _tested(rng, one, name, slots, chosen)
     imports, source = _filled(rng, template, slots)
     sentence = _SLOT.sub(lambda found: slots[found[1]], _either(rng, phrasing.text))
     head = _signature(rng, one, name, slots)
+    if "Iterator[" in head:
+        imports = "from collections.abc import Iterator\n" + (imports or "\n\n")
     prompt = imports + _documented(rng, form, head, sentence, examples)
     spaced = "\n" if one.kind == "class" else ""
     return Program(
@@ -147,22 +150,28 @@ def _signature(rng: Random, one: Family, name: str, slots: Mapping[str, str]) ->
 
 def _filled(rng: Random, template: str, slots: Mapping[str, str]) -> tuple[str, str]:
     """Return the imports and the body of a template, with names for its local variables."""
-    taken = set(_NAME.findall(template)) | set(slots.values())
+    lines = _with_locals(template, slots, rng.choice).splitlines(keepends=True)
+    if max(map(len, lines)) > WIDTH - 3:  # indented, and with its newline
+        lines = _with_locals(template, slots, lambda free: min(free, key=len)).splitlines(True)
+    count = next(i for i, line in enumerate(lines) if not line.startswith(("import ", "from ")))
+    imports = "".join(lines[:count]) + "\n\n" if count else ""
+    return imports, "".join(lines[count:])
+
+
+def _with_locals(
+    template: str, slots: Mapping[str, str], choose: Callable[[list[str]], str]
+) -> str:
+    taken = {*_NAME.findall(template), *slots.values()}
     names = dict(slots)
 
     def name(found: re.Match[str]) -> str:
         slot = found[1]
         if slot not in names:
-            free = [one for one in LOCALS[slot] if one not in taken]
-            names[slot] = rng.choice(free) if free else slot + "_"
+            names[slot] = choose([one for one in LOCALS[slot] if one not in taken] or [slot + "_"])
             taken.add(names[slot])
         return names[slot]
 
-    source = _SLOT.sub(name, template) + "\n"
-    lines = source.splitlines(keepends=True)
-    count = next(i for i, line in enumerate(lines) if not line.startswith(("import ", "from ")))
-    imports = "".join(lines[:count]) + "\n\n" if count else ""
-    return imports, "".join(lines[count:])
+    return _SLOT.sub(name, template) + "\n"
 
 
 def _documented(rng: Random, form: str, head: str, sentence: str, examples: list[str]) -> str:
@@ -179,7 +188,7 @@ def _documented(rng: Random, form: str, head: str, sentence: str, examples: list
     elif form == "line" and len(sentence) <= WIDTH - 10:
         return f'{head}    """{sentence}"""\n'
     quotes = '    """'
-    apart = rng.random() < 0.3 or len(lines[0]) > WIDTH - 7
+    apart = form == "block" or rng.random() < 0.3 or len(lines[0]) > WIDTH - 7
     text = "\n".join(lines) + "\n"
     inside = textwrap.indent(text, "    ")
     return head + (f"{quotes}\n{inside}" if apart else quotes + inside[4:]) + quotes + "\n"
@@ -196,15 +205,16 @@ def _tested(
         inputs = one.sample(rng, chosen)
         source = call(name, inputs)
         wrapped = f"list({source})" if one.kind == "generator" else source
-        test, value = outcome(wrapped, lambda inputs=inputs: one.expect(inputs, chosen))
+        test, value = outcome(wrapped, lambda inputs=inputs: one.expect(inputs, chosen), one.raises)
         found.setdefault(test, (shown(value), source, wrapped, value, inputs))
     first = {row[0]: test for test, row in found.items()}
     tests = list(dict.fromkeys([*first.values(), *found]))[:TESTS]
-    files = {test: "".join(v.written() for v in found[test][4] if hasattr(v, "written"))
-             for test in tests}
-    rows = [found[test] for test in tests[: rng.randint(1, 2)] if not files[test]]
-    examples = [text for row in rows if (text := _example(row[2], row[3]))]
-    return [files[test] + test for test in tests], examples
+    rows = [(test, *found[test]) for test in tests]
+    files = [next((one for one in row[5] if isinstance(one, Text)), None) for row in rows]
+    if any(files):
+        return [file.around(row[0]) for row, file in zip(rows, files, strict=True) if file], []
+    examples = [_example(row[3], row[4]) for row in rows[: rng.randint(1, 2)]]
+    return tests, list(filter(None, examples))
 
 
 def _example(source: str, value: Any) -> str:
@@ -223,7 +233,7 @@ def _script(one: Family, name: str, slots: Mapping[str, str], inputs: tuple[Any,
     made = call(name, first)
     try:
         instance = one.reference(*first)
-    except Exception as error:
+    except one.raises as error:
         return refusal(made, error)
     lines = [f"it = {made}"]
     for step, *arguments in steps:
@@ -236,6 +246,6 @@ def _script(one: Family, name: str, slots: Mapping[str, str], inputs: tuple[Any,
             lines.append(claim(source, member))
             continue
         source = call(source, tuple(arguments))
-        test, value = outcome(source, lambda: member(*arguments))  # noqa: B023
+        test, value = outcome(source, lambda: member(*arguments), one.raises)  # noqa: B023
         lines.append(source if value is None else test)
     return "\n".join(lines)

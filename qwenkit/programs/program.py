@@ -37,17 +37,20 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """An argument that is the path of a text file with these contents."""
+    """An argument that is the path of a text file: its contents before, and after where it changes."""
 
     contents: str
     path: str = "notes.txt"
+    then: str | None = None
 
     def __repr__(self) -> str:
         return repr(self.path)
 
-    def written(self) -> str:
-        """Return the statement that writes the file."""
-        return f'with open({self.path!r}, "w") as file:\n    file.write({self.contents!r})\n'
+    def around(self, test: str) -> str:
+        """Return a test that first writes the file, and last compares it with what it must be."""
+        write = f'with open({self.path!r}, "w") as file:\n    file.write({self.contents!r})\n'
+        check = f"\nwith open({self.path!r}) as file:\n    assert file.read() == {self.then!r}"
+        return write + test + ("" if self.then is None else check)
 
 
 def shown(value: Any) -> str:
@@ -81,10 +84,15 @@ def refusal(source: str, error: Exception) -> str:
     return f"try:\n    {source}\nexcept {kind}:\n    pass\nelse:\n    {missing}"
 
 
-def outcome(source: str, reference: Callable[[], Any]) -> tuple[str, Any]:
-    """Return a test that an expression does what the reference does, and the value or the error."""
+def outcome(
+    source: str, reference: Callable[[], Any], raises: tuple[type[Exception], ...]
+) -> tuple[str, Any]:
+    """Return a test that an expression does what the reference does, and the value or the error.
+
+    Only an error of the types in `raises` is an outcome; another is a fault of the reference.
+    """
     try:
         expected = reference()
-    except Exception as error:  # whatever the reference raises is what is wanted
+    except raises as error:
         return refusal(source, error), error
     return claim(source, expected), expected

@@ -1,10 +1,26 @@
 """The tables of all families, one file for each area."""
 
-from qwenkit.programs.families import arithmetic, conditions, dicts, lists, loops, sets, sorting
-from qwenkit.programs.families import strings, units
+from qwenkit.programs.families import (
+    arithmetic,
+    classes,
+    comprehensions,
+    conditions,
+    dicts,
+    exceptions,
+    files,
+    generators,
+    lists,
+    loops,
+    recursion,
+    sets,
+    shapes,
+    sorting,
+    strings,
+    units,
+)
 
-FAMILIES = [
-    one
-    for area in (arithmetic, units, conditions, loops, strings, lists, sorting, dicts, sets)
-    for one in area.FAMILIES
-]
+AREAS = (
+    arithmetic, units, conditions, loops, strings, lists, sorting, dicts, sets, comprehensions,
+    recursion, files, classes, shapes, generators, exceptions,
+)  # fmt: skip
+FAMILIES = [one for area in AREAS for one in area.FAMILIES]

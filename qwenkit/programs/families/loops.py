@@ -3,7 +3,8 @@
 from qwenkit.programs.family import family
 
 
-def _collatz(n: int) -> list[int]:
+def collatz(n: int) -> list[int]:
+    """Return the Collatz sequence from n to 1."""
     found = [n]
     while n != 1:
         n = 3 * n + 1 if n % 2 else n // 2
@@ -11,7 +12,8 @@ def _collatz(n: int) -> list[int]:
     return found
 
 
-def _fibonacci(n: int) -> list[int]:
+def fibonacci(n: int) -> list[int]:
+    """Return the first n Fibonacci numbers."""
     found = [0, 1]
     while len(found) < n:
         found.append(found[-1] + found[-2])
@@ -47,7 +49,7 @@ FAMILIES = [
             $x, $y = $y, $x + $y
         return $y
         """,
-        lambda n: _fibonacci(n + 1)[n],
+        lambda n: fibonacci(n + 1)[n],
     ),
     family(
         "fibonacci_list",
@@ -72,7 +74,7 @@ FAMILIES = [
             $result.append($result[-1] + $result[-2])
         return $result[:$n]
         """,
-        _fibonacci,
+        fibonacci,
     ),
     family(
         "collatz_steps",
@@ -100,7 +102,7 @@ FAMILIES = [
             $count += 1
         return $count
         """,
-        lambda n: len(_collatz(n)) - 1,
+        lambda n: len(collatz(n)) - 1,
         lambda rng: (rng.choice((1, 2, 3, 6, 7, rng.randint(1, 24))),),
     ),
     family(
@@ -130,7 +132,7 @@ FAMILIES = [
         $result.append(1)
         return $result
         """,
-        _collatz,
+        collatz,
         lambda rng: (rng.choice((1, 2, 3, 6, rng.randint(1, 16))),),
     ),
     family(
