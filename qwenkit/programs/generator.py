@@ -100,6 +100,8 @@ def draw(
     template = one.bodies[rng.randrange(len(one.bodies)) if body is None else body]
     forms = list(FORMS)[: 3 if documented else 5]
     form = rng.choices(forms, [FORMS[name] for name in forms])[0]
+    if form == "none" and one.kind == "class":
+        form = "line"  # nothing else says what its methods are
     chosen = {slot: rng.choice(values) for slot, values in one.choices.items()}
     slots = {slot: str(value) for slot, value in chosen.items()}
     place = rng.randrange(40)
@@ -115,7 +117,7 @@ def draw(
     if "Iterator[" in head:
         imports = "from collections.abc import Iterator\n" + (imports or "\n\n")
     prompt = imports + _documented(rng, form, head, sentence, examples)
-    spaced = "\n" if one.kind == "class" else ""
+    spaced = "\n" if one.kind == "class" and form != "comment" else ""
     return Program(
         one.name, phrasing.id, name, one.kind, prompt, spaced + textwrap.indent(source, "    "),
         tuple(tests),
@@ -199,7 +201,7 @@ def _tested(
 ) -> tuple[list[str], list[str]]:
     """Return tests of a program, and examples for its docstring."""
     if one.kind == "class":
-        return [_script(one, name, slots, one.sample(rng, chosen)) for _ in range(3)], []
+        return [_script(one, name, slots, chosen, one.sample(rng, chosen)) for _ in range(3)], []
     found = {}  # by outcome: tests that tell different results apart come first
     for _ in range(2 * TESTS):
         inputs = one.sample(rng, chosen)
@@ -227,12 +229,18 @@ def _example(source: str, value: Any) -> str:
     return f">>> {source}\n{value!r}" if len(source) + len(repr(value)) < 70 else ""
 
 
-def _script(one: Family, name: str, slots: Mapping[str, str], inputs: tuple[Any, ...]) -> str:
+def _script(
+    one: Family,
+    name: str,
+    slots: Mapping[str, str],
+    chosen: Mapping[str, Any],
+    inputs: tuple[Any, ...],
+) -> str:
     """Return statements that make an object, call its methods, and check what they give."""
     first, steps = inputs
     made = call(name, first)
     try:
-        instance = one.reference(*first)
+        instance = one.expect(first, chosen)
     except one.raises as error:
         return refusal(made, error)
     lines = [f"it = {made}"]

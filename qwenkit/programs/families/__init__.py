@@ -3,6 +3,7 @@
 from qwenkit.programs.families import (
     arithmetic,
     classes,
+    compositions,
     comprehensions,
     conditions,
     dicts,
@@ -22,5 +23,6 @@ from qwenkit.programs.families import (
 AREAS = (
     arithmetic, units, conditions, loops, strings, lists, sorting, dicts, sets, comprehensions,
     recursion, files, classes, shapes, generators, exceptions,
+    compositions,
 )  # fmt: skip
 FAMILIES = [one for area in AREAS for one in area.FAMILIES]

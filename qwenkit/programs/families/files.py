@@ -318,9 +318,9 @@ FAMILIES: list[Family] = [
         "parse_settings read_settings parse_pairs to_settings",
         "lines:lines -> dict[str, str]",
         """
-        Turn lines such as "name$sepAnna" into a dictionary of strings.
+        Turn lines of a name, "$sep" and a value into a dictionary of strings.
         = a dictionary of the names before and the values after "$sep" in each line
-        Parse lines of the form key$sep[value|text] into a dictionary.
+        Parse lines with a key, "$sep" and a value into a dictionary.
         Split each line at its first "$sep" and collect keys and values in a dictionary.
         """,
         """

@@ -345,8 +345,8 @@ FAMILIES = [
         An animal with a name; speak() returns the text "NAME says $sound".
         Has a name; speak() returns it followed by " says $sound".
         Store a name and let speak() return, for Rex, "Rex says $sound".
-        A pet made from its name, with a method speak that says "$sound" after the name.
-        """.replace('that says "$sound" after the name', 'that returns "NAME says $sound"'),
+        A pet made from its name, with a method speak that returns "NAME says $sound".
+        """,
         """
         def __init__(self, name):
             self.name = name
