@@ -4,7 +4,8 @@ Their names say the parts, as "count(filter(even))". Some are held out from trai
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from random import Random
 from typing import Any, NamedTuple
 
 from qwenkit.programs.families.parts import (
@@ -16,6 +17,7 @@ from qwenkit.programs.families.parts import (
     Condition,
 )
 from qwenkit.programs.family import Family, family
+from qwenkit.programs.slots import WORDS
 
 HELD_OUT = {
     "count(filter(odd))", "count(filter(above))", "sum(filter(multiple))", "sum(filter(negative))",
@@ -27,6 +29,29 @@ HELD_OUT = {
     "any(palindrome)", "count(filter(longer, split))", "list(map(upper, filter(shorter)))",
     "list(map(reverse, filter(starts)))", "join(map(reverse))", "join(filter(longer))",
 }  # fmt: skip
+
+NUMBER_NAMES = "{0}_of_{1} list_{0}_of_{1} {1}_{0} {0}_if_{1}"
+WORD_NAMES = "{0}_words_{1} {0}_{1} list_{0}_{1} {0}_if_{1}"
+NUMBERS = list(range(-9, 21))
+
+
+def lists(condition: Condition, pool: Sequence[Any]) -> Callable[..., tuple[list[Any]]]:
+    """Return a sampler of lists in which some values, or all, meet a condition."""
+
+    def inputs(rng: Random, k: Any = None) -> tuple[list[Any]]:
+        fitting = [one for one in pool if condition.holds(one, k)]
+        values = rng.choices(fitting if rng.random() < 0.25 else pool, k=rng.choice((0, 2, 3, 4, 5)))
+        if rng.random() < 0.4:
+            values.insert(rng.randint(0, len(values)), rng.choice(fitting))
+        return (values,)
+
+    return inputs
+
+
+def texts(condition: Condition) -> Callable[..., tuple[str]]:
+    """Return a sampler of texts in which some words meet a condition."""
+    words = lists(condition, WORDS)
+    return lambda rng, k=None: (" ".join(words(rng, k)[0]),)
 
 
 class Fold(NamedTuple):
@@ -267,6 +292,7 @@ def folded(fold: Fold, condition: Condition, xs: str, noun: str) -> Family:
         phrasings=fold.phrasings.format(**words).replace("$xs", f"${xs}"),
         bodies=fold.bodies.replace("TEST", condition.test).replace("$xs", f"${xs}"),
         reference=reference,
+        inputs=lists(condition, NUMBERS if noun == "number" else WORDS),
         choices=condition.choices,
     )
 
@@ -345,7 +371,7 @@ def kept_and_mapped(change: Change, condition: Condition, xs: str, noun: str) ->
         f"list(map({change.name}, filter({condition.name})))",
         f"{xs}:{kind} -> list[{element}]",
         0.25,
-        names="{0}_of_{1} list_{0}_of_{1} {1}_{0} {0}_if_{1}".format(
+        names=(WORD_NAMES if noun == "word" else NUMBER_NAMES).format(
             change.suffix, condition.suffix
         ),
         phrasings=f"""
@@ -364,6 +390,7 @@ def kept_and_mapped(change: Change, condition: Condition, xs: str, noun: str) ->
         return $result
         """,
         reference=reference,
+        inputs=lists(condition, NUMBERS if noun == "number" else WORDS),
         choices={**condition.choices, **change.choices},
     )
 
@@ -397,6 +424,7 @@ def kept_and_summed(change: Change, condition: Condition) -> Family:
         return $total
         """,
         reference=reference,
+        inputs=lists(condition, NUMBERS),
         choices={**condition.choices, **change.choices},
     )
 
@@ -432,6 +460,7 @@ def counted_in_text(condition: Condition) -> Family:
         return len([$x for $x in $text.split() if {condition.test}])
         """,
         reference=reference,
+        inputs=texts(condition),
         choices=condition.choices,
     )
 
@@ -497,6 +526,7 @@ def kept_and_joined(condition: Condition) -> Family:
         return " ".join($result)
         """,
         reference=reference,
+        inputs=texts(condition),
         choices=condition.choices,
     )
 
