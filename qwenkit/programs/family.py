@@ -1,7 +1,7 @@
 """A family of small programs: a table of names, wordings and bodies with slots.
 
-A slot is `$` and letters, as `$n` or `$total`: a parameter, a choice (a constant of the program), the
-program's own name (`$self`), or a local variable. `[a|b]` in a wording stands for either.
+A slot is `$` and letters, as `$n` or `$total`: a parameter, a choice (a constant of the program),
+the program's own name (`$self`), or a local variable. `[a|b]` in a wording stands for either.
 """
 
 import re
@@ -22,7 +22,7 @@ FRAMES = {
         "check": "[Check|Check|Test|Determine|Find out] [if|whether] {}.",
         "true": "[Return True|Returns True|True] if {}[|, otherwise False|, else False].",
     },
-    "=": {"return": "[Return|Return|Returns] {}.", "get": "[Get|Find|Give] {}."},
+    "=": {"return": "[Return|Return|Returns] {}.", "get": "[Get|Find] {}."},
     "#": {
         "return": "[Return|Return|Returns] {}.",
         "compute": "[Compute|Calculate|Find|Work out] {}.",
@@ -31,7 +31,7 @@ FRAMES = {
 
 
 class Parameter(NamedTuple):
-    """A parameter of a function: its slot, its kind (a key of `KINDS`), its default if it has one."""
+    """A parameter of a function: its slot, its kind (a key of `KINDS`), its default or ""."""
 
     slot: str
     kind: str

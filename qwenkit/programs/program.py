@@ -37,7 +37,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """An argument that is the path of a text file: its contents before, and after where it changes."""
+    """An argument that is the path of a text file, with its contents before and after the call."""
 
     contents: str
     path: str = "notes.txt"

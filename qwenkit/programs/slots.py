@@ -48,7 +48,7 @@ NAMES = {
         "matrix": "matrix grid m rows table matrix",
         "pairs": "pairs items pairs tuples data",
         "lists": "lists nested lists groups list_of_lists",
-        "score": "score points mark score grade n",
+        "score": "score points mark score n",
         "year": "year y year n",
         "default": "default fallback default other",
         "target": "target wanted x goal target value",

@@ -10,7 +10,11 @@ Calls = tuple[tuple[Any, ...], list[tuple[Any, ...]]]
 
 
 def calls(
-    rng: Random, first: tuple[Any, ...], *steps: tuple[Any, ...], last: tuple[Any, ...], most: int = 5
+    rng: Random,
+    first: tuple[Any, ...],
+    *steps: tuple[Any, ...],
+    last: tuple[Any, ...],
+    most: int = 5,
 ) -> Calls:
     """Return some of the steps at random, and the last one."""
     return first, [*(rng.choice(steps) for _ in range(rng.randint(1, most))), last]
@@ -393,7 +397,11 @@ FAMILIES = [
         """,
         Account,
         lambda rng: calls(
-            rng, (), ("deposit", rng.randint(1, 50)), ("deposit", 20), ("withdraw", 15),
+            rng,
+            (),
+            ("deposit", rng.randint(1, 50)),
+            ("deposit", 20),
+            ("withdraw", 15),
             last=("balance",),
         ),  # fmt: skip
         kind="class",
@@ -437,8 +445,13 @@ FAMILIES = [
         """,
         Cart,
         lambda rng: calls(
-            rng, (), ("add", "tea", rng.randint(1, 9)), ("add", "milk", 2), ("remove", "tea"),
-            ("add", rng.choice(WORDS), 4), last=("total",),
+            rng,
+            (),
+            ("add", "tea", rng.randint(1, 9)),
+            ("add", "milk", 2),
+            ("remove", "tea"),
+            ("add", rng.choice(WORDS), 4),
+            last=("total",),
         ),  # fmt: skip
         kind="class",
     ),
@@ -471,8 +484,13 @@ FAMILIES = [
         Scores,
         lambda rng: (
             ("Anna",),
-            [("name",), ("average",), *[("add", rng.randint(0, 9)) for _ in range(rng.randint(1, 4))],
-             ("average",), ("best",)],
+            [
+                ("name",),
+                ("average",),
+                *[("add", rng.randint(0, 9)) for _ in range(rng.randint(1, 4))],
+                ("average",),
+                ("best",),
+            ],
         ),  # fmt: skip
         kind="class",
     ),

@@ -15,6 +15,7 @@ from qwenkit.programs.families.parts import (
     WORD_CONDITIONS,
     Change,
     Condition,
+    changed,
 )
 from qwenkit.programs.family import Family, family
 from qwenkit.programs.slots import WORDS
@@ -40,7 +41,9 @@ def lists(condition: Condition, pool: Sequence[Any]) -> Callable[..., tuple[list
 
     def inputs(rng: Random, k: Any = None) -> tuple[list[Any]]:
         fitting = [one for one in pool if condition.holds(one, k)]
-        values = rng.choices(fitting if rng.random() < 0.25 else pool, k=rng.choice((0, 2, 3, 4, 5)))
+        values = rng.choices(
+            fitting if rng.random() < 0.25 else pool, k=rng.choice((0, 2, 3, 4, 5))
+        )
         if rng.random() < 0.4:
             values.insert(rng.randint(0, len(values)), rng.choice(fitting))
         return (values,)
@@ -268,6 +271,8 @@ ALL = Fold(
 
 
 def _made(name: str, takes: str, weight: float, **table: Any) -> Family:
+    if not takes.startswith("numbers"):  # words are named as such in a loop
+        table["bodies"] = table["bodies"].replace("$x", "$w")
     return family(name, takes=takes, held_out=name in HELD_OUT, weight=weight, **table)
 
 
@@ -310,7 +315,7 @@ def mapped(change: Change, xs: str, noun: str) -> Family:
         0.6,
         names="list_{0} all_{0} make_{0} {0}_of_all".format(change.suffix),
         phrasings=f"""
-        = a list of the {change.things} of the {noun}s in ${xs}
+        = a list of {changed(change, f"{noun}s in ${xs}")}
         {change.verb} every {noun} in [${xs}|a list]{change.after}.
         {change.verb} each {noun} of a list{change.after} and return the new list.
         Return a new list: {change.verb.lower()} each {noun} in ${xs}{change.after}.
@@ -342,10 +347,10 @@ def summed(change: Change) -> Family:
         0.6,
         names="sum_of_{0} sum_{0} add_{0} total_of_{0}".format(change.suffix),
         phrasings=f"""
-        # the sum of the {change.things} of the numbers in $numbers
-        # the sum of the {change.things} of a list of numbers
+        # the sum of {changed(change, "numbers in $numbers")}
+        # the sum of {changed(change, "elements of $numbers")}
         {change.verb} every number in $numbers{change.after} and add up the results.
-        Add up the {change.things} of all numbers in a list.
+        Add up {changed(change, "numbers in a list")}.
         """,
         bodies=f"""
         return sum({change.source} for $x in $numbers)
@@ -375,10 +380,10 @@ def kept_and_mapped(change: Change, condition: Condition, xs: str, noun: str) ->
             change.suffix, condition.suffix
         ),
         phrasings=f"""
-        = a list of the {change.things} of the {condition.things} in ${xs}
+        = a list of {changed(change, f"{condition.things} in ${xs}")}
         {change.verb} the {noun}s of a list that {condition.plural}{change.after}; drop the others.
         Keep the {noun}s that {condition.plural} and {_lower(change.verb)} each{change.after}.
-        = the {change.things} of those {noun}s in ${xs} that {condition.plural}
+        = {changed(change, f"{noun}s in ${xs} that {condition.plural}")}
         """,
         bodies=f"""
         return [{change.source} for $x in ${xs} if {condition.test}]
@@ -409,10 +414,10 @@ def kept_and_summed(change: Change, condition: Condition) -> Family:
             change.suffix, condition.suffix
         ),
         phrasings=f"""
-        # the sum of the {change.things} of the {condition.things} in $numbers
-        Add up the {change.things} of the {condition.things} in a list.
+        # the sum of {changed(change, f"{condition.things} in $numbers")}
+        Add up {changed(change, f"{condition.things} in a list")}.
         {change.verb} the numbers that {condition.plural}{change.after} and add up the results.
-        # the sum of the {change.things} of those numbers that {condition.plural}
+        # the sum of {changed(change, f"numbers that {condition.plural}")}
         """,
         bodies=f"""
         return sum({change.source} for $x in $numbers if {condition.test})
@@ -478,7 +483,7 @@ def rejoined(change: Change) -> Family:
         names="{0}_words words_{0} {0}_in_text each_word_{0}".format(change.suffix),
         phrasings=f"""
         {change.verb} every word of $text{change.after} and join the results with spaces.
-        = the {change.things} of the words in $text, joined by spaces
+        = {changed(change, "words in $text")}, joined by spaces
         Split a sentence into words, {_lower(change.verb)} each{change.after}, and join them again.
         {change.verb} each word in a string{change.after}, with single spaces between.
         """,

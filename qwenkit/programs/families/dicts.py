@@ -292,8 +292,10 @@ FAMILIES = [
             "odd": [$x for $x in $numbers if $x % 2 != 0],
         }
         """,
-        lambda numbers: {"even": [x for x in numbers if x % 2 == 0],
-                         "odd": [x for x in numbers if x % 2]},
+        lambda numbers: {
+            "even": [x for x in numbers if x % 2 == 0],
+            "odd": [x for x in numbers if x % 2],
+        },
     ),
     family(
         "dict_of_squares",
@@ -541,7 +543,8 @@ FAMILIES = [
         """,
         lambda d, key, default: d.get(key, default),
         lambda rng: (
-            {w: rng.randint(1, 9) for w in rng.sample("abcd", 2)}, rng.choice("abcd"),
+            {w: rng.randint(1, 9) for w in rng.sample("abcd", 2)},
+            rng.choice("abcd"),
             rng.choice((0, -1)),
         ),  # fmt: skip
     ),

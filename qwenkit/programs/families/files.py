@@ -262,9 +262,7 @@ FAMILIES: list[Family] = [
             $parts = [$line.strip().split(",") for $line in $file]
         return {$k: int($v) for $k, $v in $parts}
         """,
-        of_text(
-            lambda text: {k: int(v) for k, v in (row.split(",") for row in text.splitlines())}
-        ),
+        of_text(lambda text: {k: int(v) for k, v in (row.split(",") for row in text.splitlines())}),
         table,
     ),
     family(
@@ -309,7 +307,10 @@ FAMILIES: list[Family] = [
         """,
         lambda lines, sep: sum(one.startswith(sep) for one in lines),
         lambda rng, sep: (
-            [rng.choice((sep, sep + " ", "")) + rng.choice(WORDS) for _ in range(rng.randint(0, 4))],
+            [
+                rng.choice((sep, sep + " ", "")) + rng.choice(WORDS)
+                for _ in range(rng.randint(0, 4))
+            ],
         ),
         choices={"sep": ("#", "//", "--", ";")},
     ),
@@ -360,7 +361,8 @@ FAMILIES: list[Family] = [
         """,
         lambda path, lines: len(lines),
         lambda rng: (
-            Text("old\n", then=(file := text_file(rng)).contents), file.contents.splitlines(),
+            Text("old\n", then=(file := text_file(rng)).contents),
+            file.contents.splitlines(),
         ),  # fmt: skip
     ),
 ]

@@ -34,7 +34,8 @@ class Change(NamedTuple):
     Attributes:
         name: in the names of families, as "square".
         suffix: in the names of functions, as "squares".
-        things: before "of the numbers", as "squares".
+        things: before "of the numbers", as "squares"; or
+        each: after "the numbers, each", as "doubled".
         verb: before "every number", as "Square".
         after: what follows there, as "by $m".
         source: Python over $x.
@@ -45,6 +46,7 @@ class Change(NamedTuple):
     name: str
     suffix: str
     things: str
+    each: str
     verb: str
     after: str
     source: str
@@ -99,33 +101,44 @@ WORD_CONDITIONS = [
               "$x == $x[::-1]", lambda x, k: x == x[::-1]),
 ]  # fmt: skip
 NUMBER_CHANGES = [
-    Change("square", "squares", "squares", "Square", "", "$x * $x", lambda x, m: x * x),
-    Change("cube", "cubes", "cubes", "Cube", "", "$x ** 3", lambda x, m: x**3),
-    Change("double", "doubles", "doubles", "Double", "", "2 * $x", lambda x, m: 2 * x),
-    Change("absolute", "absolute_values", "absolute values", "Take the absolute value of", "",
+    Change("square", "squares", "squares", "", "Square", "", "$x * $x", lambda x, m: x * x),
+    Change("cube", "cubes", "cubes", "", "Cube", "", "$x ** 3", lambda x, m: x**3),
+    Change("double", "doubles", "", "doubled", "Double", "", "2 * $x", lambda x, m: 2 * x),
+    Change("absolute", "absolute_values", "absolute values", "", "Take the absolute value of", "",
            "abs($x)", lambda x, m: abs(x)),
-    Change("negate", "negatives", "negatives", "Change the sign of", "", "-$x",
+    Change("negate", "negatives", "", "with its sign changed", "Change the sign of", "", "-$x",
            lambda x, m: -x),
-    Change("last_digit", "last_digits", "last digits", "Take the last digit of", "",
+    Change("last_digit", "last_digits", "last digits", "", "Take the last digit of", "",
            "abs($x) % 10", lambda x, m: abs(x) % 10),
-    Change("times", "products_with_$m", "products with $m", "Multiply", " by $m", "$x * $m",
+    Change("times", "products_with_$m", "", "multiplied by $m", "Multiply", " by $m", "$x * $m",
            lambda x, m: x * m, {"m": (2, 3, 4, 5, 10)}),
-    Change("plus", "sums_with_$m", "sums with $m", "Increase", " by $m", "$x + $m",
+    Change("plus", "sums_with_$m", "", "increased by $m", "Increase", " by $m", "$x + $m",
            lambda x, m: x + m, {"m": (1, 2, 3, 5, 10)}),
 ]  # fmt: skip
 WORD_CHANGES = [
-    Change("upper", "upper", "uppercase forms", "Convert", " to uppercase", "$x.upper()",
+    Change("upper", "upper", "", "in upper case", "Convert", " to uppercase", "$x.upper()",
            lambda x, m: x.upper()),
-    Change("lower", "lower", "lowercase forms", "Convert", " to lowercase", "$x.lower()",
+    Change("lower", "lower", "", "in lower case", "Convert", " to lowercase", "$x.lower()",
            lambda x, m: x.lower()),
-    Change("reverse", "reversed", "reversed forms", "Reverse", "", "$x[::-1]",
+    Change("reverse", "reversed", "", "reversed", "Reverse", "", "$x[::-1]",
            lambda x, m: x[::-1]),
-    Change("first", "first_letters", "first letters", "Take the first letter of", "", "$x[0]",
+    Change("first", "first_letters", "first letters", "", "Take the first letter of", "", "$x[0]",
            lambda x, m: x[0]),
-    Change("last", "last_letters", "last letters", "Take the last letter of", "", "$x[-1]",
+    Change("last", "last_letters", "last letters", "", "Take the last letter of", "", "$x[-1]",
            lambda x, m: x[-1]),
-    Change("capitalize", "capitalized", "capitalized forms", "Capitalize", "", "$x.capitalize()",
+    Change("capitalize", "capitalized", "", "capitalized", "Capitalize", "", "$x.capitalize()",
            lambda x, m: x.capitalize()),
-    Change("twice", "doubled", "doubled forms", "Repeat", " twice", "$x * 2",
+    Change("twice", "doubled", "", "written twice", "Repeat", " twice", "$x * 2",
            lambda x, m: x * 2),
 ]  # fmt: skip
+
+
+def changed(change: Change, things: str) -> str:
+    """Return the words for changed things.
+
+    >>> changed(NUMBER_CHANGES[0], "odd numbers"), changed(NUMBER_CHANGES[2], "odd numbers")
+    ('the squares of the odd numbers', 'the odd numbers, each doubled')
+    """
+    if change.things:
+        return f"the {change.things} of the {things}"
+    return f"the {things}, each {change.each}"

@@ -176,7 +176,8 @@ FAMILIES = [
         """,
         lambda left, right: set(left) <= set(right),
         lambda rng: (
-            [rng.randint(0, 5) for _ in range(rng.randint(0, 3))], rng.sample(range(6), 4),
+            [rng.randint(0, 5) for _ in range(rng.randint(0, 3))],
+            rng.sample(range(6), 4),
         ),  # fmt: skip
     ),
     family(

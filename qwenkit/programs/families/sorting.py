@@ -342,7 +342,8 @@ FAMILIES = [
         lambda matrix: [row[i] for i, row in enumerate(matrix)],
         lambda rng: (
             [[rng.randint(0, 9) for _ in range(n)] for _ in range(n)]
-            if (n := rng.randint(1, 3)) else [],
+            if (n := rng.randint(1, 3))
+            else [],
         ),  # fmt: skip
     ),
     family(

@@ -641,8 +641,12 @@ FAMILIES = [
         lambda a, b: sorted(a) == sorted(b),
         lambda rng: rng.choice(
             (
-                ("listen", "silent"), ("tea", "eat"), ("stone", "notes"), ("night", "thing"),
-                ("aab", "abb"), (rng.choice(WORDS), rng.choice(WORDS)),
+                ("listen", "silent"),
+                ("tea", "eat"),
+                ("stone", "notes"),
+                ("night", "thing"),
+                ("aab", "abb"),
+                (rng.choice(WORDS), rng.choice(WORDS)),
             )
         ),  # fmt: skip
     ),
@@ -883,8 +887,14 @@ FAMILIES = [
         lambda text: set("abcdefghijklmnopqrstuvwxyz") <= set(text.lower()),
         lambda rng: (
             rng.choice(
-                ("Sphinx of black quartz, judge my vow", "Pack my box", "", "abc xyz",
-                 "jived fox nymph grabs quick waltz", "waltz bad nymph for quick jigs vex")
+                (
+                    "Sphinx of black quartz, judge my vow",
+                    "Pack my box",
+                    "",
+                    "abc xyz",
+                    "jived fox nymph grabs quick waltz",
+                    "waltz bad nymph for quick jigs vex",
+                )
             ),
         ),  # fmt: skip
     ),

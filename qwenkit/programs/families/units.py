@@ -50,12 +50,17 @@ Convert {scale} to {goal}.
 # the number of {goal} in the given {scale}
 Turn {scale} into {goal}.
 Given a number of {scale}, return how many {goal} that is.
-# how many {goal} the given {scale} are
+# how many {goal} there are in the given {scale}
 """
 
 
 def conversion(
-    name: str, before: str, after: str, formula: str, reference: Callable[[float], float], short: str
+    name: str,
+    before: str,
+    after: str,
+    formula: str,
+    reference: Callable[[float], float],
+    short: str,
 ) -> Family:
     """Return the family of a conversion."""
     scale = before if before[0].islower() else f"degrees {before}"
