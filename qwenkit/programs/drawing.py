@@ -12,6 +12,7 @@ from qwenkit.programs.program import Program, Text, call, claim, outcome, refusa
 from qwenkit.programs.slots import KINDS, LOCALS, NAMES
 
 TESTS = 5
+MARK = 3 * ">"  # before an example
 WIDTH = 88
 PREFIXES = ("get_", "find_", "compute_", "calculate_")
 PLAIN_NAMES = ("solve", "solution", "f", "func", "answer", "compute")
@@ -171,7 +172,7 @@ def _example(source: str, value: Any) -> str:
         return ""  # its digits depend on the order of the operations
     if isinstance(value, set):
         source, value = f"sorted({source})", sorted(value)
-    return f">>> {source}\n{value!r}" if len(source) + len(repr(value)) < 70 else ""
+    return f"{MARK} {source}\n{value!r}" if len(source) + len(repr(value)) < 70 else ""
 
 
 def _script(

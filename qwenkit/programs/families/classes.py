@@ -403,7 +403,7 @@ FAMILIES = [
             ("deposit", 20),
             ("withdraw", 15),
             last=("balance",),
-        ),  # fmt: skip
+        ),
         kind="class",
         raises=(ValueError,),
     ),
@@ -452,7 +452,7 @@ FAMILIES = [
             ("remove", "tea"),
             ("add", rng.choice(WORDS), 4),
             last=("total",),
-        ),  # fmt: skip
+        ),
         kind="class",
     ),
     family(
@@ -491,7 +491,7 @@ FAMILIES = [
                 ("average",),
                 ("best",),
             ],
-        ),  # fmt: skip
+        ),
         kind="class",
     ),
     family(

@@ -293,7 +293,7 @@ def folded(fold: Fold, condition: Condition, xs: str, noun: str) -> Family:
         fold.name.format(condition.name),
         f"{xs}:{kind} -> {element if fold.returns == 'list' else fold.returns}",
         0.5,
-        names=fold.names.format(*[condition.suffix] * 4),
+        names=_named(fold.names.replace("{}", "{0}"), condition),
         phrasings=fold.phrasings.format(**words).replace("$xs", f"${xs}"),
         bodies=fold.bodies.replace("TEST", condition.test).replace("$xs", f"${xs}"),
         reference=reference,
@@ -313,7 +313,7 @@ def mapped(change: Change, xs: str, noun: str) -> Family:
         f"list(map({change.name}))",
         f"{xs}:{kind} -> list[{element}]",
         0.6,
-        names="list_{0} all_{0} make_{0} {0}_of_all".format(change.suffix),
+        names=_named("list_{0} all_{0} make_{0} {0}_of_all", change),
         phrasings=f"""
         = a list of {changed(change, f"{noun}s in ${xs}")}
         {change.verb} every {noun} in [${xs}|a list]{change.after}.
@@ -345,7 +345,7 @@ def summed(change: Change) -> Family:
         f"sum(map({change.name}))",
         "numbers:ints -> int",
         0.6,
-        names="sum_of_{0} sum_{0} add_{0} total_of_{0}".format(change.suffix),
+        names=_named("sum_of_{0} sum_{0} add_{0} total_of_{0}", change),
         phrasings=f"""
         # the sum of {changed(change, "numbers in $numbers")}
         # the sum of {changed(change, "elements of $numbers")}
@@ -376,9 +376,7 @@ def kept_and_mapped(change: Change, condition: Condition, xs: str, noun: str) ->
         f"list(map({change.name}, filter({condition.name})))",
         f"{xs}:{kind} -> list[{element}]",
         0.25,
-        names=(WORD_NAMES if noun == "word" else NUMBER_NAMES).format(
-            change.suffix, condition.suffix
-        ),
+        names=_named(WORD_NAMES if noun == "word" else NUMBER_NAMES, change, condition),
         phrasings=f"""
         = a list of {changed(change, f"{condition.things} in ${xs}")}
         {change.verb} the {noun}s of a list that {condition.plural}{change.after}; drop the others.
@@ -410,8 +408,8 @@ def kept_and_summed(change: Change, condition: Condition) -> Family:
         f"sum(map({change.name}, filter({condition.name})))",
         "numbers:ints -> int",
         0.25,
-        names="sum_of_{0}_of_{1} sum_{1}_{0} add_{0}_of_{1} total_{0}_of_{1}".format(
-            change.suffix, condition.suffix
+        names=_named(
+            "sum_of_{0}_of_{1} sum_{1}_{0} add_{0}_of_{1} total_{0}_of_{1}", change, condition
         ),
         phrasings=f"""
         # the sum of {changed(change, f"{condition.things} in $numbers")}
@@ -444,9 +442,7 @@ def counted_in_text(condition: Condition) -> Family:
         f"count(filter({condition.name}, split))",
         "text:text -> int",
         0.5,
-        names="count_words_{0} words_{0} number_of_words_{0} how_many_words_{0}".format(
-            condition.suffix
-        ),
+        names=_named("count_words_{0} words_{0} number_of_words_{0} how_many_words_{0}", condition),
         phrasings=f"""
         # the number of words in $text that {condition.plural}
         = how many words of $text {condition.plural}
@@ -480,7 +476,7 @@ def rejoined(change: Change) -> Family:
         f"join(map({change.name}))",
         "text:text -> str",
         0.5,
-        names="{0}_words words_{0} {0}_in_text each_word_{0}".format(change.suffix),
+        names=_named("{0}_words words_{0} {0}_in_text each_word_{0}", change),
         phrasings=f"""
         {change.verb} every word of $text{change.after} and join the results with spaces.
         = {changed(change, "words in $text")}, joined by spaces
@@ -512,9 +508,7 @@ def kept_and_joined(condition: Condition) -> Family:
         f"join(filter({condition.name}))",
         "text:text -> str",
         0.5,
-        names="keep_words_{0} text_of_words_{0} only_words_{0} join_words_{0}".format(
-            condition.suffix
-        ),
+        names=_named("keep_words_{0} text_of_words_{0} only_words_{0} join_words_{0}", condition),
         phrasings=f"""
         = the words of $text that {condition.plural}, joined by spaces
         Keep only the {condition.things} of a sentence[, joined by spaces|].
@@ -534,6 +528,10 @@ def kept_and_joined(condition: Condition) -> Family:
         inputs=texts(condition),
         choices=condition.choices,
     )
+
+
+def _named(pattern: str, *parts: Condition | Change) -> str:
+    return pattern.format(*(one.suffix for one in parts))
 
 
 def _lower(verb: str) -> str:

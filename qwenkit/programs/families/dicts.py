@@ -546,7 +546,7 @@ FAMILIES = [
             {w: rng.randint(1, 9) for w in rng.sample("abcd", 2)},
             rng.choice("abcd"),
             rng.choice((0, -1)),
-        ),  # fmt: skip
+        ),
     ),
     family(
         "sort_by_value",

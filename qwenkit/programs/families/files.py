@@ -363,6 +363,6 @@ FAMILIES: list[Family] = [
         lambda rng: (
             Text("old\n", then=(file := text_file(rng)).contents),
             file.contents.splitlines(),
-        ),  # fmt: skip
+        ),
     ),
 ]

@@ -1,9 +1,9 @@
 """Functions that yield."""
 
-from itertools import islice
+from itertools import islice, pairwise
 
-from qwenkit.programs.families.loops import collatz, fibonacci
 from qwenkit.programs.families.arithmetic import is_prime
+from qwenkit.programs.families.loops import collatz, fibonacci
 from qwenkit.programs.family import family
 
 FAMILIES = [
@@ -184,7 +184,7 @@ FAMILIES = [
         for $x, $y in zip($items, $items[1:]):
             yield $x, $y
         """,
-        lambda items: list(zip(items, items[1:], strict=False)),
+        lambda items: list(pairwise(items)),
     ),
     family(
         "primes_generator",

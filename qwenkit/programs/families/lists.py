@@ -1,5 +1,6 @@
 """Lists: sums, extremes, order, parts."""
 
+import itertools
 import math
 import statistics
 
@@ -766,7 +767,7 @@ FAMILIES = [
             $result.append(($items[$i], $items[$i + 1]))
         return $result
         """,
-        lambda items: list(zip(items, items[1:], strict=False)),
+        lambda items: list(itertools.pairwise(items)),
     ),
     family(
         "differences",
@@ -786,7 +787,7 @@ FAMILIES = [
             $result.append($numbers[$i] - $numbers[$i - 1])
         return $result
         """,
-        lambda numbers: [b - a for a, b in zip(numbers, numbers[1:], strict=False)],
+        lambda numbers: [b - a for a, b in itertools.pairwise(numbers)],
     ),
     family(
         "running_sum",

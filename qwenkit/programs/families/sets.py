@@ -178,7 +178,7 @@ FAMILIES = [
         lambda rng: (
             [rng.randint(0, 5) for _ in range(rng.randint(0, 3))],
             rng.sample(range(6), 4),
-        ),  # fmt: skip
+        ),
     ),
     family(
         "have_common",

@@ -344,7 +344,7 @@ FAMILIES = [
             [[rng.randint(0, 9) for _ in range(n)] for _ in range(n)]
             if (n := rng.randint(1, 3))
             else [],
-        ),  # fmt: skip
+        ),
     ),
     family(
         "identity_matrix",

@@ -648,7 +648,7 @@ FAMILIES = [
                 ("aab", "abb"),
                 (rng.choice(WORDS), rng.choice(WORDS)),
             )
-        ),  # fmt: skip
+        ),
     ),
     family(
         "caesar",
@@ -896,7 +896,7 @@ FAMILIES = [
                     "waltz bad nymph for quick jigs vex",
                 )
             ),
-        ),  # fmt: skip
+        ),
     ),
     family(
         "unique_letters",
