@@ -29,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{texts} different programs in {options.count}")
         return 0
     for one in drawn:
-        print(f"# {one.family}, wording {one.phrasing}\n{one.code}\n\n" + "\n".join(one.tests), "\n")
+        print(
+            f"# {one.family}, wording {one.phrasing}\n{one.code}\n\n" + "\n".join(one.tests), "\n"
+        )
     return 0
 
 

@@ -7,7 +7,7 @@ the program's own name (`$self`), or a local variable. `[a|b]` in a wording stan
 import re
 import textwrap
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from random import Random
@@ -15,19 +15,30 @@ from typing import Any, NamedTuple
 
 from qwenkit.programs.slots import KINDS
 
-# How a line of the table becomes sentences: "?" a condition, "=" a thing, "#" a quantity.
+# How a line of the table becomes sentences, and how often each is drawn: "?" a condition, "=" a
+# thing, "#" a quantity, "" a sentence, "class" a sentence about a class.
 FRAMES = {
     "?": {
-        "whether": "[Return|Return|Returns] whether {}.",
-        "check": "[Check|Check|Test|Determine|Find out] [if|whether] {}.",
-        "true": "[Return True|Returns True|True] if {}[|, otherwise False|, else False].",
+        "whether": (4, "[Return|Return|Returns] whether {}."),
+        "check": (3, "[Check|Check|Test|Determine|Find out] [if|whether] {}."),
+        "true": (2, "[Return True|Returns True|True] if {}[|, otherwise False|, else False]."),
+        "function": (1, "[Function that checks|This function checks|Checks] [if|whether] {}."),
     },
-    "=": {"return": "[Return|Return|Returns] {}.", "get": "[Get|Find] {}."},
+    "=": {
+        "return": (4, "[Return|Return|Returns] {}."),
+        "get": (2, "[Get|Find] {}."),
+        "function": (1, "[Function that returns|This function returns|Write a function for] {}."),
+    },
     "#": {
-        "return": "[Return|Return|Returns] {}.",
-        "compute": "[Compute|Calculate|Find|Work out] {}.",
+        "return": (4, "[Return|Return|Returns] {}."),
+        "compute": (3, "[Compute|Calculate|Find|Work out] {}."),
+        "function": (1, "[Function that calculates|This function computes|Computes] {}."),
     },
+    "": {"say": (4, "{}"), "task": (1, "[Write a function to|Function to|A function to] {}")},
+    "class": {"say": (4, "{}"), "task": (1, "[Write a|Implement a] class: {}")},
 }
+# Sentences that begin so have no "task".
+NOT_TASKS = ("Given", "A", "An", "Return", "For", "From")
 
 
 class Parameter(NamedTuple):
@@ -43,6 +54,7 @@ class Phrasing(NamedTuple):
 
     id: str
     text: str
+    weight: int
     held_out: bool
 
 
@@ -66,21 +78,16 @@ class Family:
 
     @cached_property
     def phrasings(self) -> tuple[Phrasing, ...]:
-        """Return every wording; those of about a fifth of the lines are held out, never the first.
+        """Return every wording; those of one line are held out, never those of the first.
 
-        Which they are depends on the family's name and the line alone.
+        Which line it is depends on the family's name and its lines alone.
         """
-        marks = [zlib.crc32(f"{self.name}: {line}".encode()) for line in self.lines[1:]]
-        held = [mark % 6 == 0 or mark == min(marks) for mark in marks]
-        found = []
-        for number, (line, out) in enumerate(zip(self.lines, [False, *held], strict=True)):
-            frames = FRAMES.get(line[0], {"say": "{}"})
-            words = line[1:].strip() if line[0] in FRAMES else line
-            found += [
-                Phrasing(f"{number}-{name}", frame.format(words), out)
-                for name, frame in frames.items()
-            ]
-        return tuple(found)
+        held = min(self.lines[1:], key=lambda line: zlib.crc32(f"{self.name}: {line}".encode()))
+        return tuple(
+            Phrasing(f"{number}-{frame}", text, weight, line == held)
+            for number, line in enumerate(self.lines)
+            for frame, weight, text in _sentences(line, self.kind)
+        )
 
     @cached_property
     def taken(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -138,6 +145,21 @@ def family(
         inputs=inputs,
         **{"kind": kind, **more},
     )
+
+
+def _sentences(line: str, kind: str) -> Iterator[tuple[str, int, str]]:
+    """Yield the name, the weight and the text of each wording of a line."""
+    mark = line[0] if line[0] in FRAMES else "class" if kind == "class" else ""
+    words = line[1:].strip() if mark == line[0] else line
+    for name, (weight, frame) in FRAMES[mark].items():
+        if name == "task" and line.split()[0] in NOT_TASKS and kind != "class":
+            continue
+        yield name, weight, frame.format(_lowered(words) if name == "task" else words)
+
+
+def _lowered(text: str) -> str:
+    """Return text that goes on in a sentence; quotes and names keep their capital letters."""
+    return text if text[1:2].isupper() else text[0].lower() + text[1:]
 
 
 def _taken(function: Callable[..., Any] | None, choices: Mapping[str, Any]) -> tuple[str, ...]:

@@ -63,7 +63,8 @@ def _drawn(rng: Random, pool: list[tuple[Family, list[Phrasing]]], split: str) -
             known.clear()
         for _ in range(TRIES):
             one, phrasings = rng.choices(pool, cum_weights=weights)[0]
-            program = draw(rng, one, rng.choice(phrasings), documented=split != "train")
+            phrasing = rng.choices(phrasings, [phrase.weight for phrase in phrasings])[0]
+            program = draw(rng, one, phrasing, documented=split != "train")
             if program.code not in known:
                 break
         known.add(program.code)

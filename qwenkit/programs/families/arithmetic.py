@@ -109,7 +109,7 @@ FAMILIES = [
     ),
     family(
         "times_k",
-        "multiply_by_$k times_$k",
+        "multiply_by_$k times_$k ~product_with_$k by_$k",
         "n:int -> int",
         """
         = $n multiplied by $k
@@ -128,7 +128,7 @@ FAMILIES = [
     ),
     family(
         "plus_k",
-        "add_$k plus_$k increase_by_$k",
+        "add_$k plus_$k increase_by_$k raise_by_$k",
         "n:int -> int",
         """
         = $n plus $k

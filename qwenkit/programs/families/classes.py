@@ -317,6 +317,21 @@ FAMILIES = [
 
         def size(self):
             return len(self.items)
+        ---
+        def __init__(self):
+            self.items = []
+            self.count = 0
+
+        def push(self, item):
+            self.items.append(item)
+            self.count += 1
+
+        def pop(self):
+            self.count -= 1
+            return self.items.pop()
+
+        def size(self):
+            return self.count
         """,
         Stack,
         lambda rng: stack_calls(rng, "size"),
@@ -480,6 +495,19 @@ FAMILIES = [
 
         def best(self):
             return max(self.scores)
+        ---
+        def __init__(self, name):
+            self.name = name
+            self.scores = []
+
+        def add(self, score):
+            self.scores.append(score)
+
+        def average(self):
+            return sum(self.scores) / len(self.scores) if self.scores else 0
+
+        def best(self):
+            return sorted(self.scores)[-1]
         """,
         Scores,
         lambda rng: (
@@ -510,6 +538,18 @@ FAMILIES = [
 
         def $toggle(self):
             self.on = not self.on
+
+        def turn_off(self):
+            self.on = False
+        ---
+        def __init__(self):
+            self.on = False
+
+        def $toggle(self):
+            if self.on:
+                self.on = False
+            else:
+                self.on = True
 
         def turn_off(self):
             self.on = False

@@ -58,7 +58,7 @@ FAMILIES = [
     ),
     family(
         "is_divisible_by_k",
-        "is_divisible_by_$k divisible_by_$k is_multiple_of_$k",
+        "is_divisible_by_$k divisible_by_$k is_multiple_of_$k multiple_of_$k",
         "n:int -> bool",
         """
         ? $n is divisible by $k
@@ -100,7 +100,7 @@ FAMILIES = [
     ),
     family(
         "is_positive",
-        "is_positive positive check_positive",
+        "is_positive positive check_positive above_zero",
         "n:int -> bool",
         """
         ? $n is positive
@@ -658,7 +658,7 @@ FAMILIES = [
     ),
     family(
         "compare",
-        "compare compare_numbers comparison",
+        "compare compare_numbers comparison compare_two",
         "a:int b:int -> str",
         """
         Return "less", "equal" or "greater" for $a compared with $b.
@@ -721,7 +721,7 @@ FAMILIES = [
     ),
     family(
         "opposite_signs",
-        "opposite_signs have_opposite_signs different_signs",
+        "opposite_signs have_opposite_signs different_signs signs_differ",
         "a:int b:int -> bool",
         """
         ? one of $a and $b is positive and the other is negative

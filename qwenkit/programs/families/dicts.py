@@ -560,6 +560,10 @@ FAMILIES = [
         """,
         """
         return sorted($d.items(), key=lambda $x: $x[1], reverse=True)
+        ---
+        $result = list($d.items())
+        $result.sort(key=lambda $x: $x[1], reverse=True)
+        return $result
         """,
         lambda d: sorted(d.items(), key=lambda item: item[1], reverse=True),
     ),
@@ -628,7 +632,7 @@ FAMILIES = [
     ),
     family(
         "double_values",
-        "$wordname_values values_times_$k scale_values multiply_values_by_$k",
+        "multiply_values values_times_$k scale_values multiply_values_by_$k",
         "d:dict -> dict[str, int]",
         """
         = a dictionary with the values of $d multiplied by $k
@@ -645,7 +649,7 @@ FAMILIES = [
         return $result
         """,
         lambda d, k: {x: v * k for x, v in d.items()},
-        choices={"k": (2, 3, 5, 10), "wordname": ("multiply", "scale", "multiplied")},
+        choices={"k": (2, 3, 5, 10)},
     ),
     family(
         "total_price",

@@ -112,6 +112,12 @@ FAMILIES = [
             return int($text)
         except ValueError:
             return $default
+        ---
+        try:
+            $result = int($text)
+        except ValueError:
+            return $default
+        return $result
         """,
         lambda text, default=0: _int_or(text, default),
         lambda rng: (number_text(rng), -1)[: rng.randint(1, 2)],
@@ -131,6 +137,12 @@ FAMILIES = [
             return int($text)
         except ValueError:
             return None
+        ---
+        try:
+            $result = int($text)
+        except ValueError:
+            return None
+        return $result
         """,
         lambda text: _int_or(text, None),
         lambda rng: (number_text(rng),),

@@ -163,6 +163,9 @@ FAMILIES = [
         for $x in $numbers:
             $total += $x
             yield $total
+        ---
+        for $i in range(len($numbers)):
+            yield sum($numbers[: $i + 1])
         """,
         lambda numbers: [sum(numbers[: i + 1]) for i in range(len(numbers))],
     ),
@@ -247,6 +250,8 @@ FAMILIES = [
         """
         for $w in $text.split():
             yield $w.upper()
+        ---
+        yield from $text.upper().split()
         """,
         lambda text: text.upper().split(),
     ),

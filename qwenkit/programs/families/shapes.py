@@ -158,6 +158,19 @@ FAMILIES = [
 
         def is_square(self):
             return self.width == self.height
+        ---
+        def __init__(self, width, height):
+            self.width = width
+            self.height = height
+
+        def area(self):
+            return self.width * self.height
+
+        def perimeter(self):
+            return 2 * self.width + 2 * self.height
+
+        def is_square(self):
+            return self.width == self.height
         """,
         Rectangle,
         lambda rng: (pair(rng), [("area",), ("perimeter",), ("is_square",), ("width",)]),
@@ -177,6 +190,12 @@ FAMILIES = [
         def __init__(self, $width, $height):
             self.$width = $width
             self.$height = $height
+
+        def area(self):
+            return self.$width * self.$height
+        ---
+        def __init__(self, $width, $height):
+            self.$width, self.$height = $width, $height
 
         def area(self):
             return self.$width * self.$height
@@ -206,6 +225,16 @@ FAMILIES = [
 
         def circumference(self):
             return 2 * math.pi * self.radius
+        ---
+        from math import pi
+        def __init__(self, radius):
+            self.radius = radius
+
+        def area(self):
+            return pi * self.radius * self.radius
+
+        def circumference(self):
+            return 2 * pi * self.radius
         """,
         Circle,
         lambda rng: ((rng.randint(1, 20) / 2,), [("area",), ("circumference",), ("radius",)]),
@@ -301,6 +330,15 @@ FAMILIES = [
 
         def to_kelvin(self):
             return self.celsius + 273.15
+        ---
+        def __init__(self, celsius):
+            self.celsius = celsius
+
+        def to_fahrenheit(self):
+            return 1.8 * self.celsius + 32
+
+        def to_kelvin(self):
+            return self.celsius + 273.15
         """,
         Temperature,
         lambda rng: (
@@ -329,6 +367,16 @@ FAMILIES = [
 
         def __str__(self):
             return f"{self.name} ({self.age})"
+        ---
+        def __init__(self, name, age):
+            self.name = name
+            self.age = age
+
+        def birthday(self):
+            self.age = self.age + 1
+
+        def __str__(self):
+            return self.name + " (" + str(self.age) + ")"
         """,
         Person,
         lambda rng: (

@@ -183,6 +183,21 @@ FAMILIES = [
             else:
                 $result.append($right.pop(0))
         return $result + $left + $right
+        ---
+        if len($numbers) < 2:
+            return $numbers
+        $mid = len($numbers) // 2
+        $left, $right = $self($numbers[:$mid]), $self($numbers[$mid:])
+        $result = []
+        $i = $j = 0
+        while $i < len($left) and $j < len($right):
+            if $left[$i] <= $right[$j]:
+                $result.append($left[$i])
+                $i += 1
+            else:
+                $result.append($right[$j])
+                $j += 1
+        return $result + $left[$i:] + $right[$j:]
         """,
         sorted,
     ),
@@ -215,6 +230,10 @@ FAMILIES = [
         """,
         """
         return sorted($words, key=lambda $w: $w[-1])
+        ---
+        $result = list($words)
+        $result.sort(key=lambda $w: $w[-1])
+        return $result
         """,
         lambda words: sorted(words, key=lambda w: w[-1]),
     ),
@@ -230,6 +249,10 @@ FAMILIES = [
         """,
         """
         return sorted($pairs, key=lambda $x: $x[1])
+        ---
+        $result = list($pairs)
+        $result.sort(key=lambda $x: $x[1])
+        return $result
         """,
         lambda pairs: sorted(pairs, key=lambda pair: pair[1]),
     ),

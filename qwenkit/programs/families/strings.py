@@ -157,7 +157,7 @@ FAMILIES = [
     ),
     family(
         "is_vowel",
-        "is_vowel vowel check_vowel",
+        "is_vowel vowel check_vowel is_a_vowel",
         "letter:letter -> bool",
         """
         ? $letter is a vowel
@@ -759,7 +759,7 @@ FAMILIES = [
         return $text[: len($other)] == $other
         """,
         lambda text, other: text.startswith(other),
-        lambda rng: ((w := rng.choice(WORDS)) + " day", rng.choice((w[:2], w, "b", ""))),
+        lambda rng: ((w := rng.choice(WORDS)) + " day", rng.choice((w[:2], w, "b", "xy"))),
     ),
     family(
         "ends_with",
@@ -777,7 +777,7 @@ FAMILIES = [
         return $text[len($text) - len($other) :] == $other
         """,
         lambda text, other: text.endswith(other),
-        lambda rng: ("a " + (w := rng.choice(WORDS)), rng.choice((w[-2:], w, "b", ""))),
+        lambda rng: ("a " + (w := rng.choice(WORDS)), rng.choice((w[-2:], w, "q", "xy"))),
     ),
     family(
         "contains_word",

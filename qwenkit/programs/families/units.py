@@ -69,7 +69,7 @@ def conversion(
     local = after.lower()
     return family(
         name,
-        f"{name} convert_{name} {short} {before.lower()}_in_{after.lower()}",
+        f"{name} convert_{name} {short} {before.lower()}_in_{after.lower()} to_{after.lower()}",
         f"{before.lower()}:value -> float",
         (TEMPERATURES if scale != before else AMOUNTS).format(scale=scale, goal=goal),
         f"{imports}return {formula}\n---\n{imports}{local} = {formula}\nreturn {local}\n".replace(
