@@ -172,7 +172,8 @@ def _example(source: str, value: Any) -> str:
         return ""  # its digits depend on the order of the operations
     if isinstance(value, set):
         source, value = f"sorted({source})", sorted(value)
-    return f"{MARK} {source}\n{value!r}" if len(source) + len(repr(value)) < 70 else ""
+    text = f"{MARK} {source}\n{value!r}"
+    return text if len(text) < 75 and "\\" not in text else ""
 
 
 def _script(

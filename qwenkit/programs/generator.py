@@ -33,12 +33,15 @@ def generate(
     Raises:
         InputError: where the split has no such family or phrasing.
     """
-    pool = [(one, kept) for one in families_of(split) if families is None or one.name in families
-            if (kept := _phrasings(one, split, phrasings))]  # fmt: skip
-    missing = set(families or ()) - {one.name for one, _ in pool}
-    if missing or not pool:
-        names = ", ".join(sorted(missing)) or "no family"
-        raise InputError(f"{names}: not in the split {split!r} with these phrasings")
+    members = {one.name: one for one in families_of(split)}
+    for name in families or ():
+        if name not in members:
+            raise InputError(f"{name}: no such family in the split {split!r}")
+    chosen = [one for name, one in members.items() if families is None or name in families]
+    pool = [(one, kept) for one in chosen if (kept := _phrasings(one, split, phrasings))]
+    if not pool:
+        names = ", ".join(phrasings or ["at all"])
+        raise InputError(f"no phrasing {names} in the split {split!r} of these families")
     return _drawn(Random(seed), pool, split)
 
 

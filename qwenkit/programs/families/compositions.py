@@ -41,10 +41,9 @@ def lists(condition: Condition, pool: Sequence[Any]) -> Callable[..., tuple[list
 
     def inputs(rng: Random, k: Any = None) -> tuple[list[Any]]:
         fitting = [one for one in pool if condition.holds(one, k)]
-        values = rng.choices(
-            fitting if rng.random() < 0.25 else pool, k=rng.choice((0, 2, 3, 4, 5))
-        )
-        if rng.random() < 0.4:
+        others = [one for one in pool if one not in fitting]
+        values = rng.choices(rng.choice((fitting, others, pool)), k=rng.choice((0, 2, 3, 4, 5)))
+        if rng.random() < 0.3:
             values.insert(rng.randint(0, len(values)), rng.choice(fitting))
         return (values,)
 

@@ -590,6 +590,7 @@ FAMILIES = [
         Return "Fizz" for multiples of 3, "Buzz" for 5, "FizzBuzz" for both, else str($n).
         = the word for $n in the game FizzBuzz[, or the number as text|]
         Play FizzBuzz for one number and return the word as a string.
+        Say what comes for $n in FizzBuzz: a word, or the number as text.
         """,
         """
         if $n % 15 == 0:

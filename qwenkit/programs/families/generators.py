@@ -333,6 +333,7 @@ FAMILIES = [
         Generate numbers from $start to below $stop in steps of $step.
         A generator like range: from $start up to $stop (not included) by $step.
         Yield the numbers from $start in steps of $step; stop before $stop.
+        Count from $start by $step and yield each number below $stop.
         """,
         """
         while $start < $stop:
@@ -356,6 +357,7 @@ FAMILIES = [
         Generate at most $n elements from the beginning of a list.
         A generator of the first $n items in $items.
         Go through $items and stop after $n elements.
+        Yield no more than $n elements of a list, from its beginning.
         """,
         """
         for $i, $x in enumerate($items):
