@@ -91,7 +91,7 @@ __all__ = [
     "unmerge_lora",
 ]
 _deprecated.install()
-_LATE = ("checks", "interpret", "plot", "train", "widgets")
+_LATE = ("checks", "interpret", "plot", "programs", "train", "widgets")
 
 
 def __getattr__(name: str) -> Any:

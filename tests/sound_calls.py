@@ -95,6 +95,12 @@ def generations(model, tokenizer):
     }  # fmt: skip
 
 
+def programs():
+    """Return the calls of qwenkit.programs."""
+    some = {"families": ["is_even"], "phrasings": ["0-whether"]}
+    return {"generate": {"seed": 0, "split": "train", **some}, "families_of": {"split": "family"}}
+
+
 def widgets(model, tokenizer):
     """Return the calls of qwenkit.widgets."""
     text = {"model": model, "tokenizer": tokenizer, "prompt": "def f"}

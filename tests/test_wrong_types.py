@@ -17,9 +17,20 @@ from qwenkit.errors import QwenkitError
 pytestmark = pytest.mark.usefixtures("one_thread")
 WRONG = (None, "x", -1, 0, 10**30, float("nan"), [], {})
 AREAS = {
-    name: import_module(f"qwenkit.{name}") for name in ("plot", "interpret", "generate", "widgets")
+    name: import_module(f"qwenkit.{name}")
+    for name in ("plot", "interpret", "generate", "programs", "widgets")
 }
-TYPES = {"Attribution", "Divergence", "Patching", "Replaced", "Beam", "Step", "TokenScore"}
+TYPES = {
+    "Attribution",
+    "Divergence",
+    "Patching",
+    "Replaced",
+    "Beam",
+    "Step",
+    "TokenScore",
+    "Family",
+    "Program",
+}
 LONG_BY_NATURE = [("reference_generate", "max_new_tokens", 10**30)]  # up to that many tokens
 NAMES = [
     (area, name) for area, module in AREAS.items() for name in module.__all__
@@ -40,6 +51,7 @@ def calls(tmp_path_factory):
     return {
         "plot": plots, "interpret": sound_calls.insights(model),
         "generate": sound_calls.generations(model, tokenizer),
+        "programs": sound_calls.programs(),
         "widgets": sound_calls.widgets(model, tokenizer),
     }  # fmt: skip
 

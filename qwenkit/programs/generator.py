@@ -11,7 +11,7 @@ from qwenkit.programs.family import Family, Phrasing
 from qwenkit.programs.program import Program
 
 SPLITS = ("train", "phrasing", "family")
-REMEMBERED = 100_000  # programs among which none is drawn twice, where the families have enough
+REMEMBERED = 100_000  # programs among which none comes twice, as long as there are others
 TRIES = 20
 
 
