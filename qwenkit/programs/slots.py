@@ -55,6 +55,8 @@ NAMES = {
         "limit": "limit n maximum limit top",
         "width": "width w a width",
         "height": "height h b height",
+        "bill": "bill amount total bill",
+        "percent": "percent rate pct",
         "nested": "nested items lst data nested",
         "celsius": "celsius c temperature degrees celsius",
         "fahrenheit": "fahrenheit f temperature degrees fahrenheit",

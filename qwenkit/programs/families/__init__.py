@@ -7,11 +7,13 @@ from qwenkit.programs.families import (
     comprehensions,
     conditions,
     dicts,
+    everyday,
     exceptions,
     files,
     generators,
     lists,
     loops,
+    puzzles,
     recursion,
     sets,
     shapes,
@@ -23,6 +25,6 @@ from qwenkit.programs.families import (
 AREAS = (
     arithmetic, units, conditions, loops, strings, lists, sorting, dicts, sets, comprehensions,
     recursion, files, classes, shapes, generators, exceptions,
-    compositions,
+    everyday, puzzles, compositions,
 )  # fmt: skip
 FAMILIES = [one for area in AREAS for one in area.FAMILIES]
