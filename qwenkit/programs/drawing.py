@@ -3,7 +3,7 @@
 import re
 import textwrap
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from random import Random
 from typing import Any
 
@@ -44,15 +44,16 @@ def draw(
     chosen = {slot: rng.choice(values) for slot, values in one.choices.items()}
     slots = {slot: str(value) for slot, value in chosen.items()}
     place = rng.randrange(40)
+    taken = _written(template)
     for parameter in one.parameters:
         pool = NAMES.get(parameter.slot, [parameter.slot])
         ordered = [pool[(place + i) % len(pool)] for i in range(len(pool))] + [parameter.slot]
-        slots[parameter.slot] = next(one for one in ordered if one not in slots.values())
+        slots[parameter.slot] = next(one for one in ordered if one not in taken | {*slots.values()})
     slots["self"] = name = _named(rng, one, slots, form)
     tests, examples = _tested(rng, one, name, slots, chosen)
     imports, source = _filled(rng, template, slots)
     sentence = _SLOT.sub(lambda found: slots[found[1]], _either(rng, phrasing.text))
-    head = _signature(rng, one, name, slots)
+    head = _signature(one, name, slots, rng.random() < 0.3)
     if "Iterator[" in head:
         imports = "from collections.abc import Iterator\n" + (imports or "\n\n")
     prompt = imports + _documented(rng, form, head, sentence, examples)
@@ -77,17 +78,17 @@ def _named(rng: Random, one: Family, slots: Mapping[str, str], form: str) -> str
     return _SLOT.sub(lambda found: slots[found[1]], name)
 
 
-def _signature(rng: Random, one: Family, name: str, slots: Mapping[str, str]) -> str:
+def _signature(one: Family, name: str, slots: Mapping[str, str], annotated: bool) -> str:
     if one.kind == "class":
         return f"class {name}:\n"
-    annotated = rng.random() < 0.3
-    shown = []
+    parts = []
     for slot, kind, default in one.parameters:
         typed = f": {KINDS[kind].annotation}" if annotated else ""
         equals = f" = {default}" if annotated else f"={default}"
-        shown.append(slots[slot] + typed + (equals if default else ""))
+        parts.append(slots[slot] + typed + (equals if default else ""))
     returns = f" -> {one.returns}" if annotated and one.returns else ""
-    return f"def {name}({', '.join(shown)}){returns}:\n"
+    head = f"def {name}({', '.join(parts)}){returns}:\n"
+    return head if len(head) <= WIDTH else _signature(one, name, slots, annotated=False)
 
 
 def _filled(rng: Random, template: str, slots: Mapping[str, str]) -> tuple[str, str]:
@@ -100,10 +101,16 @@ def _filled(rng: Random, template: str, slots: Mapping[str, str]) -> tuple[str, 
     return imports, "".join(lines[count:])
 
 
+@cache
+def _written(template: str) -> set[str]:
+    """Return the names that a template has in every program."""
+    return set(_NAME.findall(_SLOT.sub("", template)))
+
+
 def _with_locals(
     template: str, slots: Mapping[str, str], choose: Callable[[list[str]], str]
 ) -> str:
-    taken = {*_NAME.findall(template), *slots.values()}
+    taken = _written(template) | {*slots.values()}
     names = dict(slots)
 
     def name(found: re.Match[str]) -> str:

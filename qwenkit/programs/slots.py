@@ -90,7 +90,7 @@ LOCALS = {
         "x": "x x item number value element num",
         "y": "y y b other second",
         "i": "i i index j pos",
-        "j": "j j k other",
+        "j": "j j k",
         "ch": "ch char c letter ch",
         "w": "word w word item part",
         "k": "key k key name",

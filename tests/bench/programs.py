@@ -20,8 +20,10 @@ def main() -> None:
         rate = COUNT / (time.process_time() - start)
         texts = len({one.code for one in programs})
         size = sum(len(one.code) for one in programs) / COUNT
-        print(f"{split:9} {len(families_of(split)):4} families, {rate:6.0f} programs a second of CPU, "
-              f"{texts} different of {COUNT}, {size:.0f} characters each")  # fmt: skip
+        print(
+            f"{split:9} {len(families_of(split)):4} families, {rate:6.0f} a second of CPU, ", end=""
+        )
+        print(f"{texts} different of {COUNT}, {size:.0f} characters each")
 
 
 if __name__ == "__main__":

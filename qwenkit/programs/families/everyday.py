@@ -53,7 +53,7 @@ FAMILIES = [
     ),
     family(
         "compound_interest",
-        "~compound_amount ~compound_interest_balance grow_savings ~future_value",
+        "~compound_amount ~final_balance grow_savings ~future_value",
         "principal:size rate:int years:int -> float",
         """
         # the amount that $principal grows to in $years years at $rate percent a year

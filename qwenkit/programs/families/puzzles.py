@@ -1,6 +1,5 @@
 """Exercises with text and lists that ask for a second thought."""
 
-import os
 from collections import Counter
 
 from qwenkit.programs.family import family
@@ -163,7 +162,7 @@ FAMILIES = [
             $i += 1
         return $a[:$i]
         """,
-        lambda a, b: os.path.commonprefix([a, b]),
+        lambda a, b: _common(a, b),
         lambda rng: (
             (w := rng.choice(WORDS)),
             rng.choice((w[:2] + "x", w + "s", rng.choice(WORDS))),
@@ -598,3 +597,7 @@ FAMILIES = [
         lambda rng: ([rng.randint(0, 2) for _ in range(rng.randint(0, 5))],),
     ),
 ]
+
+
+def _common(a: str, b: str) -> str:
+    return a[0] + _common(a[1:], b[1:]) if a and b and a[0] == b[0] else ""
