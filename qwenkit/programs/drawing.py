@@ -15,12 +15,13 @@ TESTS = 5
 MARK = 3 * ">"  # before an example
 WIDTH = 88
 PREFIXES = ("get_", "find_", "compute_", "calculate_")
-PLAIN_NAMES = ("solve", "solution", "f", "func", "answer", "compute")
+PLAIN_NAMES = ("solve", "solution", "f", "func", "task")
 # A docstring's form -> how often it is drawn.
 FORMS = {"line": 50, "block": 12, "examples": 24, "comment": 5, "none": 7}
 BUILTINS: dict[str, Callable[[Any], Any]] = {"len": len, "str": str, "repr": repr, "bool": bool}
 _SLOT = re.compile(r"\$([a-z]+)")
 _EITHER = re.compile(r"\[([^\[\]]*\|[^\[\]]*)\]")
+_TWICE = re.compile(r"\b([a-z]+) \1\b")
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -53,6 +54,7 @@ def draw(
     tests, examples = _tested(rng, one, name, slots, chosen)
     imports, source = _filled(rng, template, slots)
     sentence = _SLOT.sub(lambda found: slots[found[1]], _either(rng, phrasing.text))
+    sentence = _TWICE.sub(r"\1", sentence)  # "the number number", where that is its name
     head = _signature(one, name, slots, rng.random() < 0.3)
     if "Iterator[" in head:
         imports = "from collections.abc import Iterator\n" + (imports or "\n\n")

@@ -27,7 +27,10 @@ FRAMES = {
     "=": {
         "return": (4, "[Return|Return|Returns] {}."),
         "get": (2, "[Get|Find] {}."),
-        "function": (1, "[Function that returns|This function returns|Write a function for] {}."),
+        "function": (
+            1,
+            "[Function that returns|This function returns|Write a function that returns] {}.",
+        ),
     },
     "#": {
         "return": (4, "[Return|Return|Returns] {}."),

@@ -40,7 +40,7 @@ NAMES = {
         "words": "words strings words word_list names items",
         "letter": "letter char ch c character letter",
         "lines": "lines rows lines texts lines strings",
-        "path": "path filename file_name path name file_path",
+        "path": "path filename file_name path file_path",
         "d": "d data mapping d dictionary table dct",
         "e": "e other extra d2 other second dct2",
         "key": "key k key name key",

@@ -97,7 +97,7 @@ FOLDS = [
     Fold(
         "list(filter({}))",
         "filter_{} keep_{} only_{} select_{}",
-        "list",
+        "list[ELEMENT]",
         """
         = a list of the {things} in $xs
         = the {nouns} in $xs that {plural}
@@ -120,7 +120,7 @@ FOLDS = [
     Fold(
         "first(filter({}))",
         "first_{} find_first_{} first_of_{} get_first_{}",
-        "",
+        "ELEMENT | None",
         """
         = the first {noun} in $xs that {singular}, or None
         = the first of the {things} in $xs, or None if there are none
@@ -282,7 +282,7 @@ def folded(fold: Fold, condition: Condition, xs: str, noun: str) -> Family:
         "noun": noun, "nouns": f"{noun}s",
     }  # fmt: skip
     kind = "ints" if noun == "number" else "words"
-    element = "list[int]" if noun == "number" else "list[str]"
+    element = "int" if noun == "number" else "str"
 
     def reference(values: list[Any], k: Any = None) -> Any:
         kept = [x for x in values if condition.holds(x, k)]
@@ -290,7 +290,7 @@ def folded(fold: Fold, condition: Condition, xs: str, noun: str) -> Family:
 
     return _made(
         fold.name.format(condition.name),
-        f"{xs}:{kind} -> {element if fold.returns == 'list' else fold.returns}",
+        f"{xs}:{kind} -> {fold.returns.replace('ELEMENT', element)}",
         0.5,
         names=_named(fold.names.replace("{}", "{0}"), condition),
         phrasings=fold.phrasings.format(**words).replace("$xs", f"${xs}"),

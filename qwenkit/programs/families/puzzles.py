@@ -558,7 +558,7 @@ FAMILIES = [
         Add up the elements of two equally large matrices, place by place.
         """,
         """
-        return [[$x + $y for $x, $y in zip($i, $j)] for $i, $j in zip($left, $right)]
+        return [[$x + $y for $x, $y in zip(r, s)] for r, s in zip($left, $right)]
         ---
         $result = []
         for $i in range(len($left)):

@@ -367,7 +367,7 @@ FAMILIES = [
         "text:text -> str",
         """
         = $text in upper case with an exclamation mark at the end
-        Shout: [convert to|return in] uppercase and add "!".
+        Write $text in capital letters and add "!".
         Convert $text to uppercase and append "!".
         = $text as if it were shouted: in capital letters, followed by "!"
         """,
