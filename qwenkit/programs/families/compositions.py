@@ -45,6 +45,8 @@ def lists(condition: Condition, pool: Sequence[Any]) -> Callable[..., tuple[list
         values = rng.choices(rng.choice((fitting, others, pool)), k=rng.choice((0, 2, 3, 4, 5)))
         if rng.random() < 0.3:
             values.insert(rng.randint(0, len(values)), rng.choice(fitting))
+        if k in pool and rng.random() < 0.3:  # tells > from >=
+            values.append(k)
         return (values,)
 
     return inputs
