@@ -2,6 +2,7 @@
 
 from qwenkit.programs.families import (
     arithmetic,
+    cases,
     classes,
     compositions,
     comprehensions,
@@ -11,10 +12,13 @@ from qwenkit.programs.families import (
     exceptions,
     files,
     generators,
+    letters,
     lists,
     loops,
     puzzles,
     recursion,
+    sentences,
+    sequences,
     sets,
     shapes,
     sorting,
@@ -23,8 +27,8 @@ from qwenkit.programs.families import (
 )
 
 AREAS = (
-    arithmetic, units, conditions, loops, strings, lists, sorting, dicts, sets, comprehensions,
-    recursion, files, classes, shapes, generators, exceptions,
-    everyday, puzzles, compositions,
+    arithmetic, units, everyday, conditions, cases, loops, strings, letters, sentences, lists,
+    sequences, sorting, dicts, sets, comprehensions, recursion, files, classes, shapes, generators,
+    exceptions, puzzles, compositions,
 )  # fmt: skip
 FAMILIES = [one for area in AREAS for one in area.FAMILIES]
