@@ -55,6 +55,8 @@ def draw(
     imports, source = _filled(rng, template, slots)
     sentence = _SLOT.sub(lambda found: slots[found[1]], _either(rng, phrasing.text))
     sentence = _TWICE.sub(r"\1", sentence)  # "the number number", where that is its name
+    if rng.random() < 0.06 and not sentence.endswith("..."):
+        sentence = sentence.removesuffix(".")  # as beginners do
     head = _signature(one, name, slots, rng.random() < 0.3)
     if "Iterator[" in head:
         imports = "from collections.abc import Iterator\n" + (imports or "\n\n")

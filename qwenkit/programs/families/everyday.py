@@ -132,7 +132,7 @@ FAMILIES = [
         Return the percentage by which $new is more than $old (negative if less).
         """,
         """
-        return ($new - $old) / $old * 100
+        return ($new - $old) * 100 / $old
         ---
         difference = $new - $old
         return 100 * difference / $old

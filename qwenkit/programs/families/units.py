@@ -204,7 +204,7 @@ FAMILIES = [conversion(*row) for row in TABLE] + [
         Given a part and a whole, return the percentage.
         """,
         """
-        return $part / $whole * 100
+        return $part * 100 / $whole
         ---
         return 100 * $part / $whole
         """,
