@@ -44,19 +44,11 @@ def draw(
         form = "line"  # nothing else says what its methods are
     chosen = {slot: rng.choice(values) for slot, values in one.choices.items()}
     slots = {slot: str(value) for slot, value in chosen.items()}
-    place = rng.randrange(40)
-    taken = _written(template)
-    for parameter in one.parameters:
-        pool = NAMES.get(parameter.slot, [parameter.slot])
-        ordered = [pool[(place + i) % len(pool)] for i in range(len(pool))] + [parameter.slot]
-        slots[parameter.slot] = next(one for one in ordered if one not in taken | {*slots.values()})
+    _name_parameters(one, template, rng.randrange(40), slots)
     slots["self"] = name = _named(rng, one, slots, form)
     tests, examples = _tested(rng, one, name, slots, chosen)
     imports, source = _filled(rng, template, slots)
-    sentence = _SLOT.sub(lambda found: slots[found[1]], _either(rng, phrasing.text))
-    sentence = _TWICE.sub(r"\1", sentence)  # "the number number", where that is its name
-    if rng.random() < 0.06 and not sentence.endswith("..."):
-        sentence = sentence.removesuffix(".")  # as beginners do
+    sentence = _sentence(rng, phrasing.text, slots)
     head = _signature(one, name, slots, rng.random() < 0.3)
     if "Iterator[" in head:
         imports = "from collections.abc import Iterator\n" + (imports or "\n\n")
@@ -68,8 +60,22 @@ def draw(
     )  # fmt: skip
 
 
-def _either(rng: Random, text: str) -> str:
-    return _EITHER.sub(lambda found: rng.choice(found[1].split("|")), text)
+def _name_parameters(one: Family, template: str, place: int, slots: dict[str, str]) -> None:
+    """Add a name for each parameter, from the same place in the pools of all."""
+    for slot, _, _ in one.parameters:
+        pool = NAMES.get(slot, [slot])
+        ordered = [pool[(place + i) % len(pool)] for i in range(len(pool))] + [slot]
+        taken = _written(template) | {*slots.values()}
+        slots[slot] = next(name for name in ordered if name not in taken)
+
+
+def _sentence(rng: Random, text: str, slots: Mapping[str, str]) -> str:
+    text = _EITHER.sub(lambda found: rng.choice(found[1].split("|")), text)
+    text = _SLOT.sub(lambda found: slots[found[1]], text)
+    text = _TWICE.sub(r"\1", text)  # "the number number", where that is its name
+    if rng.random() < 0.06 and text[-2].isalnum():
+        return text.removesuffix(".")  # as beginners do
+    return text
 
 
 def _named(rng: Random, one: Family, slots: Mapping[str, str], form: str) -> str:
