@@ -83,6 +83,10 @@ def programs(model, tokenizer):
     limits = {"seconds": 1.0, "memory": 10**8, "output": 10}
     return {
         "Task": {"prompt": "def f():\n", "tests": "assert f()", "family": "a", "solution": "b"},
+        "families_of": {"split": "family"},
+        "generate": {
+            "seed": 0, "split": "train", "families": ["is_even"], "phrasings": ["0-whether"],
+        },
         "first_function": {"text": "a"}, "interval": {"values": [0.5]},
         "overlap": {"tasks": [task], "texts": ["a"]}, "pass_at_k": {"n": 3, "c": 1, "k": 2},
         "read_tasks": {"path": "tests/programs/tasks.jsonl"},

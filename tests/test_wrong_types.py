@@ -21,7 +21,8 @@ AREAS = {
     for name in ("plot", "interpret", "generate", "programs", "widgets")
 }
 TYPES = {"Attribution", "Divergence", "Patching", "Replaced", "Beam", "Step", "TokenScore"} | {
-    "FUNCTION_ENDS", "Estimate", "Outcome", "Overlap", "Sample", "Score", "TaskScore",
+    "FUNCTION_ENDS", "Estimate", "Family", "Outcome", "Overlap", "Program", "Sample", "Score",
+    "TaskScore",
 }  # fmt: skip
 LONG_BY_NATURE = [("reference_generate", "max_new_tokens", 10**30)]  # up to that many tokens
 NAMES = [

@@ -1,8 +1,11 @@
-"""Programs: run what a model writes, in a process of its own with limits, and score it."""
+"""Small programs: made from families by a seed; run in a process with limits; scored by tests."""
 
 from qwenkit.arguments import check_public
 from qwenkit.programs.contamination import Overlap, overlap
+from qwenkit.programs.family import Family
+from qwenkit.programs.generator import families_of, generate
 from qwenkit.programs.passing import Estimate, interval, pass_at_k
+from qwenkit.programs.program import Program
 from qwenkit.programs.running import Outcome, run, run_many
 from qwenkit.programs.scoring import (
     FUNCTION_ENDS,
@@ -15,8 +18,9 @@ from qwenkit.programs.scoring import (
 from qwenkit.programs.tasks import Task, read_tasks
 
 __all__ = [
-    "FUNCTION_ENDS", "Estimate", "Outcome", "Overlap", "Sample", "Score", "Task", "TaskScore",
-    "first_function", "interval", "overlap", "pass_at_k", "read_tasks", "run", "run_many", "score",
+    "FUNCTION_ENDS", "Estimate", "Family", "Outcome", "Overlap", "Program", "Sample", "Score",
+    "Task", "TaskScore", "families_of", "first_function", "generate", "interval", "overlap",
+    "pass_at_k", "read_tasks", "run", "run_many", "score",
 ]  # fmt: skip
 
 check_public(globals(), __all__)
