@@ -19,7 +19,8 @@ from qwenkit._deprecated import renamed
 from qwenkit.errors import warn
 
 # Numba's own threads may only be started by one thread at a time, unless its layer allows more.
-_one_at_a_time = threading.Lock()
+# Reentrant: a Ctrl-C just before it is released must not lock out this thread's next call.
+_one_at_a_time = threading.RLock()
 # The process whose threads they are: a fork of it has none, and would be ended for using them.
 _started: set[int] = set()
 
