@@ -83,8 +83,7 @@ def write_checkpoint(
             raise OSError(str(error)) from None
         write_tensors(save.path / file, plain, **layout.metadata.get(file, common))
     # What was loaded keeps its dtype and its total, even where they were wrong.
-    dtypes = {name: STORED.get(layout.dtypes.get(name, "")) for name in ordered}
-    as_loaded = dtypes == {name: tensor.dtype for name, tensor in ordered.items()}
+    as_loaded = all(STORED.get(layout.dtypes.get(n, "")) == t.dtype for n, t in ordered.items())
     config = config if as_loaded else replace(config, dtype=stored)
     write_json(save.path / "config.json", config.to_file())
     if list(shards) != [SINGLE]:

@@ -10,12 +10,13 @@ from qwenkit.config._rules import make_floats, wrong, wrong_float, wrong_int
 _LEAST, _MOST = 1e-30, 1e30  # of each number
 
 
+@dataclass(frozen=True)
 class _Scaling:
     """What the three have in common."""
 
     rope_type: ClassVar[str]
-    factor: float
     _floats: ClassVar[tuple[str, ...]] = ("factor",)
+    factor: float
 
     def __post_init__(self) -> None:
         """Make the numbers floats: torch has no integers beyond 64 bits."""
@@ -23,7 +24,7 @@ class _Scaling:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of `rope_scaling` in config.json."""
-        given = {n: value for n, value in asdict(self).items() if value is not None}  # type: ignore[call-overload]
+        given = {n: value for n, value in asdict(self).items() if value is not None}
         return {"rope_type": self.rope_type, **given}
 
     def problems(self) -> list[str]:
@@ -32,7 +33,7 @@ class _Scaling:
 
     def _wrong_numbers(self) -> list[str]:
         """Beyond these limits a logarithm or a quotient would be 0 or infinite."""
-        optional = {one.name for one in fields(self) if one.default is None}  # type: ignore[arg-type]
+        optional = {one.name for one in fields(self) if one.default is None}
         values = {name: getattr(self, name) for name in self._floats}
         given = {n: value for n, value in values.items() if value is not None or n not in optional}
         found = [wrong_float(f"rope_scaling.{name}", value) for name, value in given.items()]
@@ -58,7 +59,6 @@ class LinearScaling(_Scaling):
     """
 
     rope_type: ClassVar[str] = "linear"
-    factor: float
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,6 @@ class DynamicScaling(_Scaling):
     """
 
     rope_type: ClassVar[str] = "dynamic"
-    factor: float
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,6 @@ class YarnScaling(_Scaling):
     _floats: ClassVar[tuple[str, ...]] = (
         "factor", "beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim",
     )  # fmt: skip
-    factor: float
     original_max_position_embeddings: int
     attention_factor: float | None = None
     beta_fast: float = 32.0
