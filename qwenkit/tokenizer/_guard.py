@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from qwenkit.errors import TokenizerError
+from qwenkit.errors import TokenizerError, shown
 
 _GROWTH = 64  # times; Qwen's at most doubles a text (a byte may take a character of two)
 _LARGEST = 2**24  # an id; beyond it the vocabulary has mostly gaps
@@ -61,7 +61,7 @@ def check_parts(name: str, data: Mapping[str, Any]) -> None:
             f"{name}: dropout is {model['dropout']!r:.80}; ids would be random. Set it to null"
         )
     if isinstance(model, dict):
-        _check_prefix(name, model.get("continuing_subword_prefix"), model.get("merges"))
+        _check_merges(name, model.get("merges"), model.get("continuing_subword_prefix"))
     for key in ("normalizer", "pre_tokenizer", "decoder", "post_processor"):
         try:
             growth = _growth(data.get(key))
@@ -74,16 +74,18 @@ def check_parts(name: str, data: Mapping[str, Any]) -> None:
             )
 
 
-def _check_prefix(name: str, prefix: object, merges: object) -> None:
-    """Refuse a prefix that the library would cut off without a look: its panic ends the process."""
-    if not isinstance(prefix, str) or not prefix or not isinstance(merges, list):
-        return
-    for pair in merges:
-        parts = pair.split(" ") if isinstance(pair, str) else pair
-        if isinstance(parts, list) and parts and not str(parts[-1]).startswith(prefix):
+def _check_merges(name: str, merges: object, prefix: object) -> None:
+    """Refuse merges over which the library takes all memory, or panics and ends the process."""
+    for pair in merges if isinstance(merges, list) else ():
+        if isinstance(pair, list) and len(pair) != 2:
+            raise TokenizerError(f"{name}: a merge is {shown(pair, 80)}; it must have two tokens")
+        if not (prefix and isinstance(prefix, str)):
+            continue
+        second = pair[1] if isinstance(pair, list) else str(pair).split(" ")[-1]
+        if not str(second).startswith(prefix):  # the library cuts it off without a look
             raise TokenizerError(
-                f"{name}: continuing_subword_prefix is {prefix!r:.80}, with which {parts[-1]!r:.80}"
-                " in its merges does not begin; Qwen's is null or empty"
+                f"{name}: continuing_subword_prefix is {prefix!r:.80}, with which {second!r:.80} "
+                "in its merges does not begin; Qwen's is null or empty"
             )
 
 

@@ -57,6 +57,8 @@ HOSTILE = {
     "bytes of bytes": ("pre_tokenizer", sequence("pretokenizers", [BYTES] * 30)),
     "the text twice": ("post_processor", TWICE),
     "deep": ("normalizer", sequence("normalizers", [sequence("normalizers", [])] * 3)),
+    "a merge of millions": ("model", {
+        "type": "BPE", "vocab": {"a": 0}, "merges": [["a"] * 3_000_000]}),
     "a prefix of no token": ("model", {
         "type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]],
         "continuing_subword_prefix": "long"}),
