@@ -1,20 +1,25 @@
-"""One pass over the text: the plain stream, examples of infilling and copying, and windows of both.
+"""One pass over the text: the plain stream, examples of several kinds, and windows of both.
 
 An example is a list of ids with a flag for each: whether the loss counts it.
 """
 
 import re
 from collections.abc import Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
 from qwenkit.errors import InputError
+from qwenkit.programs.checking import passes
+from qwenkit.programs.generator import generate
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.train.documents import Document
 from qwenkit.train.settings import Mix
 
 SHORTEST = 8  # characters or tokens: nothing shorter is worth an example
+FILLED = 0.25  # proportion of the programs that become infilling examples
+_AT_ONCE = 1000  # programs that are tokenized together
 _WORD_EDGE = re.compile(r"\b")
 _IN_BRACKETS = re.compile(r"(?<=[(\[{])[^()\[\]{}\n]+(?=[)\]}])")  # innermost ones, in a line
 _FIM = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
@@ -57,6 +62,7 @@ def make_epoch(
                 parts += _split(chunk, rng)
     examples = _fim_examples(_encode(parts, tokenizer), tokenizer, context)
     examples += _repeats(int(mix.repeats * len(plain)), tokenizer, context, rng)
+    examples += _programs(int(mix.programs * len(plain)), tokenizer, context, rng)
     return Epoch(plain, [examples[i] for i in rng.permutation(len(examples))])
 
 
@@ -137,8 +143,37 @@ def _repeats(
     return examples
 
 
+def _programs(
+    tokens: int, tokenizer: Tokenizer, context: int, rng: np.random.Generator
+) -> list[_Example]:
+    """Draw programs that pass their tests; in an infilling example the gap is in the body."""
+    drawn = filter(passes, generate(int(rng.integers(2**32)))) if tokens else iter(())
+    end = np.array([tokenizer.document_end], dtype=np.int32)
+    examples: list[_Example] = []
+    while tokens > 0:
+        whole: list[str] = []
+        parts: list[str] = []  # prefix, suffix, middle; prefix, suffix, middle; ...
+        for program in islice(drawn, _AT_ONCE):
+            if rng.random() < FILLED and len(program.body) >= 2 * SHORTEST:
+                prefix, suffix, middle = _split(program.body, rng)
+                parts += program.prompt + prefix, suffix, middle
+            else:
+                whole.append(program.code)
+        ended = [np.concatenate([ids, end]) for ids in _encode(whole, tokenizer)]
+        made = [(ids, np.ones(len(ids), dtype=bool)) for ids in ended if len(ids) <= context]
+        made += _fim_examples(_encode(parts, tokenizer), tokenizer, context)
+        if not made:
+            raise InputError(f"context is {context}; generated programs are longer")
+        examples += made
+        tokens -= sum(len(ids) for ids, _ in made)
+    return examples
+
+
 def pack(epoch: Epoch, length: int, rng: np.random.Generator) -> _Example:
-    """Fill windows: plain text first, cut at a random start, then a proportion of the examples.
+    """Fill windows with a proportion of the examples and with plain text, cut at a random start.
+
+    In every second window, drawn at random, the examples come first: a model is asked to write a
+    program where nothing precedes it.
 
     Returns:
         (N, length) ids and whether the loss counts each. What does not fill a window is left out:
@@ -161,8 +196,10 @@ def pack(epoch: Epoch, length: int, rng: np.random.Generator) -> _Example:
         if start + room > len(plain):
             break
         chosen = epoch.examples[first:used]
-        windows.append(np.concatenate([plain[start : start + room], *(ids for ids, _ in chosen)]))
-        flags.append(np.concatenate([np.ones(room, dtype=bool), *(flag for _, flag in chosen)]))
+        text = (plain[start : start + room], np.ones(room, dtype=bool))
+        parts = [*chosen, text] if chosen and rng.random() < 0.5 else [text, *chosen]
+        windows.append(np.concatenate([ids for ids, _ in parts]))
+        flags.append(np.concatenate([flag for _, flag in parts]))
         start += room
     if not windows:
         return np.zeros((0, length), np.int32), np.zeros((0, length), bool)

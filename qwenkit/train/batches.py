@@ -41,6 +41,8 @@ class Batches:
         batch_size: B, windows in a batch.
         seed: of the order, and of what the mix draws.
         mix: how much of the text becomes examples.
+        short_epochs: in so many epochs at the beginning T is half the context, and B twice the
+            batch size.
 
     Raises:
         InputError: too little text for one batch in every epoch, sizes below 1, or a seed below 0.
@@ -53,13 +55,14 @@ class Batches:
     batch_size: int
     seed: int = 0
     mix: Mix = field(default_factory=Mix)
+    short_epochs: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("context", "batch_size", "seed"):
+        for name in ("context", "batch_size", "seed", "short_epochs"):
             value = getattr(self, name)
             require(isinstance(value, (int, np.integer)), name, value, "an integer")
         at_least(1, context=self.context, batch_size=self.batch_size)
-        at_least(0, seed=self.seed)
+        at_least(0, seed=self.seed, short_epochs=self.short_epochs)
         # A token has at least one byte, and a character at most four. Examples of copying have the
         # context's length, so that too large a one would fill the memory before it is refused.
         if self.documents and self.context > sum(4 * len(one.text) + 1 for one in self.documents):
@@ -72,13 +75,13 @@ class Batches:
 
     def __next__(self) -> Batch:
         """Return the next batch."""
-        if self.index + self.batch_size > len(self._order):
+        if self.index + self._size > len(self._order):
             self._open(self.epoch + 1)
-        chosen = self._order[self.index : self.index + self.batch_size]
+        chosen = self._order[self.index : self.index + self._size]
         windows = torch.from_numpy(self._ids[chosen]).long()  # (B, T + 1)
         counted = torch.from_numpy(self._counted[chosen])
         labels = windows.masked_fill(~counted, IGNORE)
-        self.index += self.batch_size
+        self.index += self._size
         return Batch(windows[:, :-1], labels[:, 1:])
 
     @property
@@ -100,10 +103,10 @@ class Batches:
             )
         if position["epoch"] != self.epoch:
             self._open(position["epoch"])
-        if position["index"] > len(self._order) or position["index"] % self.batch_size:
+        if position["index"] > len(self._order) or position["index"] % self._size:
             raise InputError(
                 f"position {position['index']} does not start a batch in the epoch's "
-                f"{len(self._order)} windows, {self.batch_size} in a batch; "
+                f"{len(self._order)} windows, {self._size} in a batch; "
                 "the text and its settings must be those the training began with"
             )
         self.index = position["index"]
@@ -117,30 +120,30 @@ class Batches:
                 sums.update(part.encode("utf-8", "surrogateescape") + b"\0")
         sums.update(self.tokenizer.backend.to_str().encode("utf-8"))
         sizes = {"context": self.context, "batch_size": self.batch_size, "seed": self.seed}
+        sizes["short_epochs"] = self.short_epochs
         return {"sha256": sums.hexdigest(), **sizes, "mix": asdict(self.mix)}
 
     def __len__(self) -> int:
         """Return the number of batches in the present epoch."""
-        return len(self._order) // self.batch_size
+        return len(self._order) // self._size
 
     def _open(self, epoch: int) -> None:
         rng = np.random.default_rng([self.seed, epoch])
-        made = make_epoch(self.documents, self.tokenizer, self.mix, self.context, rng)
+        context, size = self.context, self.batch_size
+        if epoch < self.short_epochs:
+            context, size = max(context // 2, 1), 2 * size
+        made = make_epoch(self.documents, self.tokenizer, self.mix, context, rng)
         # Epochs are cut at different positions and differ by a window: count what any of them has,
         # so that a text that is too short is refused now and not after hours.
-        windows = max(len(made.plain) - self.context, 0) // (self.context + 1)
-        if windows < self.batch_size:
-            raise _too_little(windows, self.context, self.batch_size)
-        ids, counted = pack(made, self.context + 1, rng)
+        windows = max(len(made.plain) - context, 0) // (context + 1)
+        if windows < size:
+            raise _too_little(windows, context, size)
+        ids, counted = pack(made, context + 1, rng)
         order = rng.permutation(len(ids))
         # Last and in one statement: an interruption before it leaves the old epoch whole.
-        self._ids, self._counted, self._order, self.epoch, self.index = (
-            ids,
-            counted,
-            order,
-            epoch,
-            0,
-        )
+        self._ids, self._counted, self._order, self._size, self.epoch, self.index = (
+            ids, counted, order, size, epoch, 0,
+        )  # fmt: skip
 
 
 def _too_little(windows: int, context: int, batch_size: int) -> InputError:

@@ -214,7 +214,10 @@ def _state(trainer: Trainer) -> dict[str, Any]:
 def _differences(state: dict[str, Any], trainer: Trainer) -> list[str]:
     """Say how the saved training differs from the present one."""
     before = {part: state[part] for part in ("settings", "text")}
-    before["settings"] = {"master_weights": False, **before["settings"]}  # older ones lack it
+    before["settings"] = {"master_weights": False, **before["settings"]}  # older ones lack these
+    before["text"] = {"short_epochs": 0, **before["text"]}
+    if isinstance(mix := before["text"].get("mix"), dict):
+        mix.setdefault("programs", 0.0)
     return [
         f"{name} of the {part} was {shown(before[part].get(name), 60)} and is {shown(value, 60)}"
         for part, present in _identity(trainer).items()

@@ -20,6 +20,7 @@ from qwenkit.errors import CheckpointError, ConfigError, MemoryForecastError, So
 from qwenkit.files import expanded, format_bytes, replacing
 from qwenkit.model import QwenForCausalLM
 from qwenkit.pretrained import accelerate, forecast, trusted_device
+from qwenkit.programs.generator import generate
 from qwenkit.progress import stage
 from qwenkit.tokenizer import Tokenizer, learn_merges, write_tokenizer
 from qwenkit.train._stored import writing
@@ -79,11 +80,25 @@ def train(
 
 def _begin(out: Path, path: Path, recipe: Recipe, documents: list[Document]) -> None:
     """Learn a tokenizer, and write it and the recipe into the training's folder."""
-    merges = learn_merges((one.text for one in documents), recipe.data.vocab_size)
+    texts = [one.text for one in documents]
+    if recipe.data.programs:  # as many of them as the model will read
+        with stage("Writing programs"):
+            texts += _programs(recipe.data.programs * sum(map(len, texts)), recipe.training.seed)
+    merges = learn_merges(texts, recipe.data.vocab_size)
     with writing(out):
         write_tokenizer(out / "tokenizer", merges)
         with replacing(out / "recipe.toml") as temporary:  # the recipe may be there already
             shutil.copyfile(path, temporary)
+
+
+def _programs(characters: float, seed: int) -> list[str]:
+    """Return generated programs that have so many characters together."""
+    drawn = generate(seed)
+    texts: list[str] = []
+    while characters > 0:
+        texts.append(next(drawn).code)
+        characters -= len(texts[-1])
+    return texts
 
 
 def _new_trainer(
@@ -94,8 +109,11 @@ def _new_trainer(
     where = trusted_device(device, training.autocast)  # the dtype of its products
     model = accelerate(_new_model(recipe, tokenizer).to(where))
     sizes = {"context": data.context, "batch_size": data.batch_size}
-    with stage("Tokenizing the text"):
-        batches = Batches(kept, tokenizer, **sizes, seed=training.seed, mix=data.mix())
+    with stage("Tokenizing the text" + " and writing programs" * bool(data.programs)):
+        batches = Batches(
+            kept, tokenizer, **sizes, seed=training.seed, mix=data.mix(),
+            short_epochs=data.short_epochs,
+        )  # fmt: skip
 
     def held_out(model: QwenForCausalLM) -> Evaluation:
         found = evaluate(model, tokenizer, held, **sizes).values()

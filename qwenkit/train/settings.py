@@ -10,11 +10,11 @@ from qwenkit.device import DTYPES
 from qwenkit.errors import ConfigError, InputError, few, printable
 from qwenkit.files import expanded
 from qwenkit.tokenizer.bpe import SMALLEST
-from qwenkit.train._checks import at_least, check_types, one_of, require
+from qwenkit.train._checks import at_least, check_types, is_number, one_of, require
 from qwenkit.train.schedules import KINDS, Schedule
 
 # More than this is a typing mistake that would fill the memory before anything else could fail.
-_MOST_BATCHES, _MOST_TOKENS = 10_000, 1_000_000
+_MOST_BATCHES, _MOST_TOKENS, MOST_PROGRAMS = 10_000, 1_000_000, 100
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,17 @@ class Mix:
         repeats: tokens of copying examples per token of text: random tokens, then the same again.
             Only the second half counts in the loss, because the first cannot be predicted. They
             teach the model to look back for what came before (Olsson et al. 2022).
+        programs: tokens of generated programs (`qwenkit.programs.generate`) per token of text,
+            others in each epoch; a quarter of the programs become infilling examples.
     """
 
     fim: float = 0.0
     repeats: float = 0.0
+    programs: float = 0.0
 
     def __post_init__(self) -> None:
+        fits = is_number(self.programs) and 0.0 <= self.programs <= MOST_PROGRAMS
+        require(fits, "programs", self.programs, f"a number from 0 to {MOST_PROGRAMS}")
         for name, value in (("fim", self.fim), ("repeats", self.repeats)):
             fits = type(value) in (int, float) and 0.0 <= value <= 1.0
             require(fits, name, value, "a fraction from 0 to 1")
@@ -127,6 +132,9 @@ class DataSettings:
         held_out: patterns of files to evaluate on and never to train on.
         fim: see `Mix`.
         repeats: see `Mix`.
+        programs: see `Mix`.
+        short_epochs: in so many epochs at the beginning windows have half the context, and a batch
+            twice as many of them: attention costs less there.
     """
 
     context: int = 256
@@ -139,9 +147,12 @@ class DataSettings:
     held_out: tuple[str, ...] = ()
     fim: float = 0.0
     repeats: float = 0.0
+    programs: float = 0.0
+    short_epochs: int = 0
 
     def __post_init__(self) -> None:
         check_types(self, "data.")
+        at_least(0, short_epochs=self.short_epochs)
         at_least(1, context=self.context, batch_size=self.batch_size)
         at_least(SMALLEST, vocab_size=self.vocab_size)
         rule = f"at most {_MOST_TOKENS:,} (Qwen2.5 has 151,665)"
@@ -152,7 +163,7 @@ class DataSettings:
 
     def mix(self) -> Mix:
         """Return the mix of text and examples."""
-        return Mix(self.fim, self.repeats)
+        return Mix(self.fim, self.repeats, self.programs)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def test_the_real_recipe_is_read():
     assert "site-packages/*" in data.leave_out
     assert "bisect.py" in data.held_out
     assert (data.context, data.batch_size, data.vocab_size) == (512, 16, 2048)
-    assert data.mix() == Mix(data.fim, data.repeats)
+    assert data.mix() == Mix(data.fim, data.repeats, data.programs)
     assert rates.kind == training.schedule == "cosine"
     assert (rates.peak, rates.steps) == (training.learning_rate, training.steps)
     assert (training.autocast, training.dtype, training.seed) == ("bfloat16", "bfloat16", 1)
@@ -49,7 +49,9 @@ def test_what_is_not_given_has_a_default_and_a_missing_recipe_is_named(tmp_path)
 
 
 def test_every_key_is_read(tmp_path):
-    data = DataSettings(64, 2, 300, "texts", ("numpy",), ("*.c",), ("x",), ("y", "z"), 0.5, 0.25)
+    data = DataSettings(
+        64, 2, 300, "texts", ("numpy",), ("*.c",), ("x",), ("y", "z"), 0.5, 0.25, 2.5, 1
+    )
     values = 9, 1e-4, "linear", 3, 0.5, 0.0, 0.9, 0.0, 4, 0.1, 7, "bfloat16", 2, 3, 4, 5, "float16"
     training = TrainingSettings(*values, master_weights=True)
     defaults = {**vars(DataSettings()), **vars(TrainingSettings(1))}
