@@ -21,11 +21,10 @@ from qwenkit.lora.adapter import CONFIG as ADAPTER
 from qwenkit.lora.adapter import named_layers
 from qwenkit.model import QwenForCausalLM
 from qwenkit.train.loop import Trainer
-from qwenkit.train.optimizer import stepped
+from qwenkit.train.optimizer import remembered, stepped
 
 _BASE = "base.json"  # which frozen weights an adapter belongs to
 _MASTER = "master"  # the float32 copy of a half-precision weight
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW remembers of each parameter
 
 
 def save_weights(folder: Path, model: QwenForCausalLM) -> None:
@@ -93,8 +92,9 @@ def check_optimizer(trainer: Trainer, tensors: dict[str, Tensor], step: int) -> 
         master = stepped(trainer.optimizer, parameter)
         like = (master.shape, master.dtype)
         if parameter.requires_grad and step:  # a training saved before its first step has none
-            expected |= {f"{moment}.{name}": like for moment in _MOMENTS}
-            expected[f"step.{name}"] = (torch.Size(), torch.float32)
+            for moment in remembered(trainer.optimizer, master):
+                count = (torch.Size(), torch.float32)
+                expected[f"{moment}.{name}"] = count if moment == "step" else like
         if master is not parameter:
             expected[f"{_MASTER}.{name}"] = like
     found = {name: (value.shape, value.dtype) for name, value in tensors.items()}
@@ -115,10 +115,11 @@ def load_optimizer(trainer: Trainer, tensors: dict[str, Tensor]) -> None:
         if f"{_MASTER}.{name}" in tensors:
             with torch.no_grad():
                 master.copy_(tensors[f"{_MASTER}.{name}"])
-        if f"step.{name}" in tensors:
+        names = remembered(trainer.optimizer, master)
+        if f"{names[0]}.{name}" in tensors:
             trainer.optimizer.state[master] = {
                 moment: tensors[f"{moment}.{name}"].to(parameter.device, copy=True)
-                for moment in _MOMENTS
+                for moment in names
             }
 
 

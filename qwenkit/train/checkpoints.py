@@ -214,7 +214,8 @@ def _state(trainer: Trainer) -> dict[str, Any]:
 def _differences(state: dict[str, Any], trainer: Trainer) -> list[str]:
     """Say how the saved training differs from the present one."""
     before = {part: state[part] for part in ("settings", "text")}
-    before["settings"] = {"master_weights": False, **before["settings"]}  # older ones lack these
+    older = {"master_weights": False, "optimizer": "adamw"}  # before these could be chosen
+    before["settings"] = {**older, **before["settings"]}
     before["text"] = {"short_epochs": 0, **before["text"]}
     if isinstance(mix := before["text"].get("mix"), dict):
         mix.setdefault("programs", 0.0)

@@ -98,6 +98,7 @@ class Trainer:
             weight_decay=self.settings.weight_decay,
             betas=(0.9, self.settings.beta2),
             master_weights=self.settings.master_weights,
+            muon=self.settings.optimizer == "muon",
         )
         self.step = self.tokens = 0
         self.stopping: str | None = None

@@ -1,4 +1,4 @@
-"""AdamW with the usual groups: matrices decay, biases and norms do not."""
+"""AdamW, alone or with Muon, with the usual groups: matrices decay, biases and norms do not."""
 
 from typing import Any
 
@@ -58,6 +58,35 @@ class MasterAdamW(torch.optim.AdamW):
         super().zero_grad(set_to_none)
 
 
+class MuonAdamW(torch.optim.AdamW):
+    """Muon for the matrices between the embedding and the logits, AdamW for all other weights.
+
+    Muon makes the singular values of a matrix's averaged gradient nearly equal, so that a step
+    moves it in all directions alike and not only in the few that dominate. A model learns as much
+    from fewer tokens (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural
+    networks"). Its steps are scaled to the size of AdamW's (Liu et al. 2025, "Muon is Scalable for
+    LLM Training", section 2.2), and so both share one learning rate.
+    """
+
+    def __init__(
+        self, groups: list[dict[str, Any]], matrices: list[Tensor], **options: Any
+    ) -> None:
+        rate, decay = options["lr"], options["weight_decay"]
+        self._muon = torch.optim.Muon(
+            matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
+        )
+        super().__init__([*groups, *self._muon.param_groups], **options)
+        self.matrices = frozenset(matrices)
+        # A hook, since a step() that called AdamW's would run everybody's hooks twice.
+        self.register_step_pre_hook(lambda *_: self._step_matrices())
+
+    def _step_matrices(self) -> None:
+        # Both read one state and one list of groups, which loading a state replaces.
+        self._muon.state, self._muon.param_groups = self.state, self.param_groups[-1:]
+        self._muon.step()  # type: ignore[no-untyped-call]
+        self._muon.zero_grad()  # AdamW leaves out what has no gradient
+
+
 def make_optimizer(
     model: nn.Module,
     *,
@@ -65,6 +94,7 @@ def make_optimizer(
     weight_decay: float = 0.1,
     betas: tuple[float, float] = (0.9, 0.95),
     master_weights: bool = False,
+    muon: bool = False,
 ) -> torch.optim.AdamW:
     """Return torch's AdamW over the parameters that require a gradient.
 
@@ -77,10 +107,11 @@ def make_optimizer(
         weight_decay: strength of the pull.
         betas: decay rates of the means of the gradient and of its square.
         master_weights: train float32 copies of bfloat16 and float16 weights (`MasterAdamW`).
+        muon: train the matrices between the embedding and the logits by Muon (`MuonAdamW`).
 
     Raises:
-        InputError: nothing to train, a value out of range, or half-precision weights without
-            `master_weights`.
+        InputError: nothing to train, a value out of range, half-precision weights without
+            `master_weights`, or with Muon.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trained:
@@ -99,10 +130,17 @@ def make_optimizer(
             "is learned; load the model in float32, or set master_weights=True to train float32 "
             f"copies of the {dtype} weights"
         )
+    if half and muon:
+        raise InputError(
+            "Muon trains float32 weights; load the model in float32, or train it with muon=False"
+        )
     masters: dict[Tensor, Tensor] = {
         weight: weight.detach().float().requires_grad_() for weight in half
     }
     stepped_ones = [masters.get(parameter, parameter) for parameter in trained]
+    matrices = _hidden_matrices(model) if muon else []
+    by_muon = set(matrices)
+    stepped_ones = [parameter for parameter in stepped_ones if parameter not in by_muon]
     groups = [
         {"params": [p for p in stepped_ones if p.dim() >= 2], "weight_decay": float(weight_decay)},
         {"params": [p for p in stepped_ones if p.dim() < 2], "weight_decay": 0.0},
@@ -113,6 +151,8 @@ def make_optimizer(
     options: dict[str, Any] = {"lr": float(learning_rate), "betas": rates, "eps": 1e-8}
     if masters:
         return MasterAdamW(groups, masters, fused=True, **options)
+    if matrices:
+        return MuonAdamW(groups, matrices, fused=True, weight_decay=float(weight_decay), **options)
     return torch.optim.AdamW(groups, fused=True, **options)
 
 
@@ -123,6 +163,23 @@ def stepped(optimizer: torch.optim.Optimizer, weight: Tensor) -> Tensor:
     return weight
 
 
+def _hidden_matrices(model: nn.Module) -> list[Tensor]:
+    """Return the trained matrices that neither read token ids nor write logits."""
+    return [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and parameter.dim() == 2
+        and not name.endswith(("embed_tokens.weight", "lm_head.weight"))
+    ]  # fmt: skip
+
+
+def remembered(optimizer: torch.optim.Optimizer, weight: Tensor) -> tuple[str, ...]:
+    """Return the names of what the optimizer remembers of a weight."""
+    if isinstance(optimizer, MuonAdamW) and weight in optimizer.matrices:
+        return ("momentum_buffer",)
+    return ("step", "exp_avg", "exp_avg_sq")
+
+
 def steps_taken(optimizer: torch.optim.Optimizer) -> int:
     """Return how many steps an AdamW has taken."""
-    return max((int(state["step"]) for state in optimizer.state.values()), default=0)
+    return max((int(state.get("step", 0)) for state in optimizer.state.values()), default=0)

@@ -69,6 +69,7 @@ class TrainingSettings:
         dtype: of the finished model's weights; the training itself is in float32.
         master_weights: train float32 copies of the weights of a model that was loaded in bfloat16
             or float16; without them its training is refused, as most small steps round away.
+        optimizer: "adamw", or "muon": Muon for the matrices of the layers, AdamW for the rest.
     """
 
     steps: int
@@ -89,6 +90,7 @@ class TrainingSettings:
     log_every: int = 10
     dtype: str = "float32"
     master_weights: bool = False
+    optimizer: str = "adamw"
 
     def __post_init__(self) -> None:
         check_types(self, "training.")
@@ -106,6 +108,7 @@ class TrainingSettings:
         one_of(KINDS, schedule=self.schedule)
         one_of(("float32", "bfloat16"), autocast=self.autocast)
         one_of(DTYPES, dtype=self.dtype)
+        one_of(("adamw", "muon"), optimizer=self.optimizer)
         if self.patience and not self.evaluate_every:
             raise InputError("patience counts evaluations; set evaluate_every too")
         self.rates()

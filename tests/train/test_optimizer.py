@@ -6,6 +6,7 @@ from small import small_model
 
 from qwenkit.errors import InputError
 from qwenkit.train import make_optimizer
+from qwenkit.train.optimizer import remembered
 
 
 def groups(model, **options):
@@ -61,3 +62,41 @@ def test_options_reach_adamw_and_decay_pulls_matrices_towards_zero_where_no_grad
     for group in optimizer.param_groups:
         assert (group["lr"], group["betas"], group["eps"]) == (0.1, (0.8, 0.7), 1e-8)
         assert not group["amsgrad"]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_muon_takes_the_layers_matrices_and_adamw_the_rest_as_both_do_alone(tied):
+    model, other = (small_model(tie_word_embeddings=tied) for _ in range(2))
+    optimizer = make_optimizer(model, learning_rate=1e-2, weight_decay=0.2, muon=True)
+    hidden = [n for n, p in other.named_parameters() if p.dim() == 2 and ".layers." in n]
+    theirs = dict(other.named_parameters())
+    alone = (
+        torch.optim.Muon([theirs[n] for n in hidden], lr=1e-2, weight_decay=0.2,
+                         adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW([p for n, p in theirs.items() if n not in hidden and p.dim() > 1],
+                          lr=1e-2, weight_decay=0.2, betas=(0.9, 0.95), fused=True),
+        torch.optim.AdamW([p for p in theirs.values() if p.dim() < 2], lr=1e-2, weight_decay=0.0,
+                          betas=(0.9, 0.95), fused=True),
+    )  # fmt: skip
+    for step in range(4):
+        rate = 1e-2 / (step + 1)  # a schedule reaches both
+        for group in (*optimizer.param_groups, *(g for one in alone for g in one.param_groups)):
+            group["lr"] = rate
+        for one in (model, other):
+            one(torch.arange(8)[None] + step).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        for one in alone:
+            one.step()
+            one.zero_grad()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter, theirs[name], rtol=1e-5, atol=1e-6)
+    stored = {id(p): set(state) for p, state in optimizer.state.items()}
+    for name, parameter in model.named_parameters():
+        assert stored[id(parameter)] == set(remembered(optimizer, parameter))
+        assert (remembered(optimizer, parameter) == ("momentum_buffer",)) == (name in hidden)
+
+
+def test_muon_trains_float32_weights_alone():
+    with pytest.raises(InputError, match="Muon trains float32 weights; load the model in float32"):
+        make_optimizer(small_model().bfloat16(), muon=True, master_weights=True)

@@ -53,7 +53,7 @@ def test_every_key_is_read(tmp_path):
         64, 2, 300, "texts", ("numpy",), ("*.c",), ("x",), ("y", "z"), 0.5, 0.25, 2.5, 1
     )
     values = 9, 1e-4, "linear", 3, 0.5, 0.0, 0.9, 0.0, 4, 0.1, 7, "bfloat16", 2, 3, 4, 5, "float16"
-    training = TrainingSettings(*values, master_weights=True)
+    training = TrainingSettings(*values, master_weights=True, optimizer="muon")
     defaults = {**vars(DataSettings()), **vars(TrainingSettings(1))}
     lines = ["[model]", "hidden_size = 8"]
     for table, settings in (("data", data), ("training", training)):
