@@ -89,6 +89,7 @@ def programs(model, tokenizer):
         },
         "first_function": {"text": "a"}, "interval": {"values": [0.5]},
         "overlap": {"tasks": [task], "texts": ["a"]}, "pass_at_k": {"n": 3, "c": 1, "k": 2},
+        "generate_tasks": {"count": 1, "split": "family", "seed": 1, "families": None},
         "read_tasks": {"path": "tests/programs/tasks.jsonl"},
         "run": {**pair, **limits},
         "run_many": {"pairs": [("x = 1", "assert x")], "workers": 1, **limits},

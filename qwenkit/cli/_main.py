@@ -21,6 +21,7 @@ from qwenkit.errors import InputError, QwenkitError
 from qwenkit.generate import beam_search, default_stops, stream
 from qwenkit.model import QwenForCausalLM
 from qwenkit.pretrained import load_pretrained, resolve
+from qwenkit.programs.generator import SPLITS
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.train import train
 
@@ -231,10 +232,15 @@ _COMMANDS: list[tuple[str, Command, str, list[str], list[Option], list[Option]]]
               metavar="FOLDER"),
       _switch("--resume", "continue from the newest checkpoint in FOLDER"), _DEVICE], []),
     ("pass-at-k", _pass_at_k, "let a model write programs, run them, and count which pass",
-     ["pass-at-k --tasks tasks.jsonl", "pass-at-k --tasks tasks.jsonl --samples 20 --k 1 5 20",
+     ["pass-at-k --split phrasing", "pass-at-k --tasks tasks.jsonl --samples 20 --k 1 5 20",
       "pass-at-k --tasks tasks.jsonl --text ./training-text --out programs.jsonl"],
-     [_option("--tasks", 'JSON lines of {"prompt", "tests", "family"}', required=True,
-              metavar="FILE"),
+     [_option("--tasks", 'JSON lines of {"prompt", "tests", "family"}', metavar="FILE"),
+      _option("--split", "instead of --tasks: generated ones, of what tiny-coder was trained on "
+              "(train), of the same families in other words (phrasing), or of other families "
+              "(family)", choices=SPLITS),
+      _option("--families", "only these families of the split", nargs="+", metavar="NAME"),
+      _option("--count", "how many to generate (default: 300)", type=_count, default=300,
+              metavar="N"),
       *_MODEL[1:],
       _option("--samples", "programs per task (default: 10)", type=_count, default=10,
               metavar="N"),

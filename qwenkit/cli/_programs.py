@@ -10,13 +10,18 @@ from dataclasses import asdict
 from qwenkit.errors import InputError
 from qwenkit.files import expanded, replacing
 from qwenkit.pretrained import load_pretrained
-from qwenkit.programs import Score, overlap, read_tasks, score
+from qwenkit.programs import Score, generate_tasks, overlap, read_tasks, score
 from qwenkit.train import read_documents
 
 
 def pass_at_k(options: argparse.Namespace) -> Iterator[str]:
     """Yield how much of the tasks is in a text, if one is named, and the model's score."""
-    tasks = read_tasks(options.tasks)
+    if bool(options.tasks) == bool(options.split):
+        raise InputError("name either --tasks FILE or --split, so that there is one set of tasks")
+    if options.split:
+        tasks = generate_tasks(options.count, options.split, options.seed, options.families)
+    else:
+        tasks = read_tasks(options.tasks)
     if options.text:
         yield str(overlap(tasks, (one.text for one in read_documents(options.text))))
     ks = options.k or sorted({1, min(10, options.samples)})

@@ -15,12 +15,12 @@ from qwenkit.programs.scoring import (
     first_function,
     score,
 )
-from qwenkit.programs.tasks import Task, read_tasks
+from qwenkit.programs.tasks import Task, generate_tasks, read_tasks
 
 __all__ = [
     "FUNCTION_ENDS", "Estimate", "Family", "Outcome", "Overlap", "Program", "Sample", "Score",
-    "Task", "TaskScore", "families_of", "first_function", "generate", "interval", "overlap",
-    "pass_at_k", "read_tasks", "run", "run_many", "score",
+    "Task", "TaskScore", "families_of", "first_function", "generate", "generate_tasks",
+    "interval", "overlap", "pass_at_k", "read_tasks", "run", "run_many", "score",
 ]  # fmt: skip
 
 check_public(globals(), __all__)

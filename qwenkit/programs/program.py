@@ -80,8 +80,9 @@ def claim(source: str, expected: Any) -> str:
 def refusal(source: str, error: Exception) -> str:
     """Return statements that hold where an expression raises an error of this type."""
     kind = type(error).__name__
-    missing = f'raise AssertionError("expected {kind}")'
-    return f"try:\n    {source}\nexcept {kind}:\n    pass\nelse:\n    {missing}"
+    return (
+        f'try:\n    {source}\nexcept {kind}:\n    pass\nelse:\n    assert False, "expected {kind}"'
+    )
 
 
 def outcome(

@@ -21,7 +21,7 @@ from qwenkit.tokenizer import Tokenizer
 
 # Stop strings: a function ends before the next line that begins in column 0.
 FUNCTION_ENDS = tuple("\n" + one for one in string.printable if not one.isspace())
-_ALL = "all"
+_ALL, _ROWS = "all", 40
 _MOST = 100_000  # programs per task
 
 
@@ -86,15 +86,19 @@ class Score:
         return dict(Counter(one.outcome.reason for one in greedy + samples).most_common())
 
     def table(self) -> str:
-        """Return a line per family, and one for all: tasks, and each figure with its interval."""
+        """Return a line per family, and one for all: tasks, and each figure with its interval.
+
+        Of more than 40 families there is only the line for all.
+        """
         families = sorted({one.task.family for one in self.tasks})
         columns: dict[str, Callable[..., Estimate]] = {}
         if self.tasks[0].greedy:
             columns["greedy"] = self.greedy
         columns |= {f"pass@{k}": partial(self.pass_at, k) for k in self.ks}
-        width = max(len(name) for name in [*families, "family"])
+        shown = families if 1 < len(families) <= _ROWS else []
+        width = max(len(name) for name in [*shown, "family"])
         lines = [f"{'family':<{width}}  tasks" + "".join(f"  {name:>24}" for name in columns)]
-        for family in [*families, None] if len(families) > 1 else [None]:
+        for family in [*shown, None]:
             figures = "".join(f"  {figure(family)!s:>24}" for figure in columns.values())
             lines.append(f"{family or _ALL:<{width}}  {len(self._of(family)):>5}{figures}")
         reasons = ", ".join(f"{reason} {count}" for reason, count in self.reasons().items())

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 
 from qwenkit.errors import InputError, SourceError, shown
 from qwenkit.files import expanded
 from qwenkit.programs._job import compiled
+from qwenkit.programs.generator import generate
+
+_MOST = 1_000_000  # tasks
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,29 @@ class Task:
         if not self.prompt:
             raise InputError("prompt is ''; it must be the beginning of a function")
         compiled(self.tests)
+
+
+def generate_tasks(
+    count: int, split: str = "phrasing", seed: int = 0, families: Collection[str] | None = None
+) -> list[Task]:
+    """Return tasks from generated programs; their solutions are the programs' bodies.
+
+    Args:
+        count: how many.
+        split: see `generate`; what a model was trained on is "train".
+        seed: an integer.
+        families: see `generate`.
+
+    Raises:
+        InputError: a count out of range, or as `generate`.
+
+    >>> generate_tasks(1, families=["is_even"])[0].family
+    'is_even'
+    """
+    if not 1 <= count <= _MOST:
+        raise InputError(f"count is {count}; it must be 1 to {_MOST:,}")
+    drawn = islice(generate(seed, split, families), count)
+    return [Task(one.prompt, "\n".join(one.tests), one.family, one.body) for one in drawn]
 
 
 def read_tasks(path: str | Path) -> list[Task]:

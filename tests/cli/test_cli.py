@@ -140,9 +140,21 @@ def test_pass_at_k_prints_the_score_and_the_overlap_and_writes_the_programs(run,
     assert [row["reason"] for row in rows] == [one.outcome.reason for one in wrote]
 
 
+def test_pass_at_k_generates_tasks(run, folder):
+    flags = "--split phrasing --families is_even --count 2 --samples 1 --max-new-tokens 3 --seed 5"
+    code, out, _ = run(f"pass-at-k --model TOY --dtype float32 {flags}")
+    tasks = qk.programs.generate_tasks(2, "phrasing", 5, ["is_even"])
+    pair = qk.load_pretrained(folder, dtype="float32")
+    score = qk.programs.score(*pair, tasks, samples=1, ks=[1], max_new_tokens=3, seed=5)
+    assert (code, out) == (0, f"{score.table()}\n")
+
+
 @pytest.mark.parametrize(("flags", "message"), [
     ("--tasks absent", "absent cannot be read: No such file or directory"),
     ("--tasks pyproject.toml", "pyproject.toml, line 1: "),
+    ("--tasks absent --split family", "name either --tasks FILE or --split"),
+    ("", "name either --tasks FILE or --split"),
+    ("--split family --families is_even", "is_even: no such family in the split 'family'"),
     ("--tasks tests/programs/tasks.jsonl --k 11", "n, c, k is 10, 0, 11; 0 <= c <= n"),
 ])  # fmt: skip
 def test_pass_at_k_refuses(run, flags, message):

@@ -13,8 +13,13 @@ import qwenkit as qk
 from qwenkit.errors import InputError, SourceError
 from qwenkit.programs import (
     FUNCTION_ENDS,
+    Outcome,
+    Sample,
+    Score,
     Task,
+    TaskScore,
     first_function,
+    generate_tasks,
     interval,
     overlap,
     pass_at_k,
@@ -255,3 +260,37 @@ def test_overlap_counts_tasks():
         "of 2 tasks, 2 prompts and 0 solutions occur in the text as a whole; of their 8-token "
         "n-grams 25.0% do, of one task's at most 50.0%"
     )
+
+
+@pytest.mark.parametrize("split", ["train", "phrasing", "family"])
+def test_the_solutions_of_generated_tasks_pass_and_empty_ones_do_not(split):
+    tasks = generate_tasks(40, split, seed=5)
+    assert len({task.family for task in tasks}) > 12
+    ended = run_many([(task.prompt + task.solution, task.tests) for task in tasks])
+    assert [one.reason for one in ended] == ["passed"] * 40
+    empty = run_many([(task.prompt + "    pass\n", task.tests) for task in tasks])
+    assert not any(one.passed for one in empty)
+
+
+def test_tasks_of_programs_that_refuse_their_input():
+    refusals = [task for task in generate_tasks(3000, "train") if "except" in task.tests][:20]
+    assert len(refusals) == 20
+    right = run_many([(task.prompt + task.solution, task.tests) for task in refusals])
+    assert all(one.passed for one in right)
+
+
+def test_generated_tasks_are_those_of_the_seed_and_of_the_families_asked_for():
+    assert generate_tasks(3, seed=1) == generate_tasks(3, seed=1) != generate_tasks(3, seed=2)
+    assert {task.family for task in generate_tasks(5, families=["is_even"])} == {"is_even"}
+    with pytest.raises(InputError, match="count is 0; it must be 1 to"):
+        generate_tasks(0)
+
+
+def test_a_table_of_many_families_has_one_line():
+    def table(number):
+        tasks = [Task("def f():\n", "assert f() == 1", family=f"family {i}") for i in range(number)]
+        passed = Sample("", Outcome("passed"))
+        return Score(tuple(TaskScore(task, passed, ()) for task in tasks), ()).table().split("\n")
+
+    assert len(table(40)) == 40 + 3
+    assert [line.split()[0] for line in table(41)] == ["family", "all", "programs:"]

@@ -40,7 +40,7 @@ def stateful(folder):
 @pytest.mark.parametrize(("stop", "settings"), [
     (5, {"evaluate_every": 2}), (4, {"evaluate_every": 3}),  # an epoch ends with step 4
     (8, {"accumulate": 2, "label_smoothing": 0.1, "clip": 0.0, "save_every": 3}),
-    (7, {"autocast": "bfloat16", "schedule": "linear"}),
+    (7, {"autocast": "bfloat16", "schedule": "linear"}), (6, {"optimizer": "muon"}),
 ], ids=str)  # fmt: skip
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, stop, settings):
     drawn = []
