@@ -35,7 +35,7 @@ help:
 	@echo "make notebooks  only the notebooks, with nbval (with QWENKIT_MODEL: only that every cell runs)"
 	@echo "make fuzz       edits of every kind of file, N=10000 of each (ARGS=\"--seed 1 tokenizer\")"
 	@echo "make bench      times next to transformers'; needs QWENKIT_MODEL"
-	@echo "make tiny-coder train the embedded model again into runs/ (an hour and a half; ARGS=--resume resumes)"
+	@echo "make tiny-coder train the embedded model again into runs/ (three hours; ARGS=--resume resumes)"
 	@echo "make clean      remove caches and build products (not .venv)"
 	@echo "make wheel      the package with its model and notebooks, in dist/"
 	@echo "The first of them sets up .venv; PYTHON=python3.12 names the Python it is made with."

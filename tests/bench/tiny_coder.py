@@ -16,7 +16,6 @@ import re
 import statistics
 import subprocess
 import sys
-import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,33 +27,17 @@ from qwenkit import interpret
 from qwenkit.pretrained import EMBEDDED
 from qwenkit.train import Document, Evaluation, Recipe, evaluate, read_metrics, read_text
 from timing import seconds
+from tiny_programs import GAP, completions, load, programs
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 STRIDE = 128  # all but a file's first tokens see at least context - 128 tokens before them
 LONG_LINE = 20  # characters; shorter lines, such as "return None", occur everywhere
-# Ten functions that the standard library does not have; written before the model was trained.
-PROMPTS = (
-    'def total_price(items, tax_rate):\n    """Return the price of all items with tax."""\n',
-    "def count_words(text):\n    counts = {}\n    for word in text.split():\n",
-    "class Stack:\n    def __init__(self):\n        self.items = []\n\n    def push(self, item):\n",
-    "def read_lines(path):\n    with open(path) as file:\n",
-    "def is_even(number):\n    if number % 2 ==",
-    "def largest(values):\n    best = None\n    for value in values:\n        if best is None or",
-    'def celsius_to_fahrenheit(degrees):\n    """Convert degrees."""\n    return',
-    "class Rectangle:\n    def __init__(self, width, height):\n        self.width =",
-    "def parse_port(text):\n    try:\n        port = int(text)\n    except ValueError:\n",
-    "def greet(name, greeting='Hello'):\n    print('%s, %s!' % (",
-)
-# A completion ends with its function, where a new line at the margin begins something else: the
-# stop strings of HumanEval (Chen et al. 2021, section 2.1), by which code models are judged.
-STOP_STRINGS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(")
 FIM = (  # before, after: an argument list, a return, a condition, an import
     ("def area(", "):\n    return width * height\n"),
     ("def double(value):\n    result = value * 2\n    return ", "\n\n\ndef triple(value):\n"),
     ("    def close(self):\n        if self._file is not ", ":\n            self._file.close()\n"),
     ("import ", "\n\ndef exists(path):\n    return os.path.exists(path)\n"),
 )
-GAP = re.compile(r"(?:\(|return )([^()\n]{3,40})(?=\)|\n)")
 GAPS_A_FILE = 10
 
 
@@ -62,12 +45,6 @@ GAPS_A_FILE = 10
 def texts(folder: Path) -> tuple[list[Document], list[Document]]:
     """Return what the model was trained on and what was held out, from the running Python."""
     return read_text(data(folder))
-
-
-@functools.cache
-def load(folder: Path) -> tuple[qk.QwenForCausalLM, qk.Tokenizer]:
-    """Return the model in float32 on the CPU, where the figures are taken."""
-    return qk.load_pretrained(folder, device="cpu", dtype="float32")
 
 
 def data(folder: Path) -> qk.train.DataSettings:
@@ -105,23 +82,6 @@ def copying_without(folder: Path) -> list[float]:
 
     layer = best_heads(folder)["induction"][1]
     return [float(effect) for effect in interpret.head_effects(model, ids, surprise)[layer]]
-
-
-def completions(folder: Path, max_new_tokens: int = 64) -> list[tuple[str, str]]:
-    """Return (prompt, what the model adds) for the ten prompts; the most likely token each time."""
-    settings = {"max_new_tokens": max_new_tokens, "stop_strings": STOP_STRINGS}
-    return list(zip(PROMPTS, qk.complete_batch(*load(folder), PROMPTS, **settings), strict=True))
-
-
-def compiles(text: str) -> bool:
-    """Tell whether a text, cut after its last complete line, is valid Python."""
-    try:
-        with warnings.catch_warnings():  # an odd escape in a string is not an error
-            warnings.simplefilter("ignore", SyntaxWarning)
-            compile(text[: text.rfind("\n") + 1], "completion", "exec")
-    except SyntaxError:
-        return False
-    return True
 
 
 def fillings(folder: Path) -> list[tuple[str, str, str]]:
@@ -228,9 +188,11 @@ def figures(folder: Path) -> str:
     best, done, gap = best_heads(folder), completions(folder), infilling(folder)
     head = "- best {0} head: layer {2}, head {3}, score {1:.2f}".format
     heads = "\n".join(head(name, *found) for name, found in best.items())
-    good = sum(compiles(prompt + added) for prompt, added in done)
-    verdict = {True: "Compiles:", False: "Does not compile:"}
-    shown = "\n".join(f"{verdict[compiles(a + b)]}\n\n{_python(f'{a}▶{b}')}" for a, b in done)
+    good = sum(one.right for one in done)
+    verdict = {True: "Right:", False: "Wrong:"}
+    shown = "\n".join(
+        f"{verdict[one.right]}\n\n{_python(f'{one.prompt}▶{one.text}')}" for one in done
+    )
     filled = "\n".join(_python(f"{before}▶{x}◀{after}") for before, x, after in fillings(folder))
     torch_version = torch.__version__.split("+")[0]
     return f"""\
@@ -251,11 +213,15 @@ after the earlier occurrence, on random tokens twice in a row. {_missed(copying_
 
 ### Ten completions, unedited
 
-The prompt, then ▶ and what the model adds: the most likely token each time, 64 at most, and no \
-further than the function or class goes, as code models are usually judged. Cut after the last \
-complete line, {good} of {len(done)} compile.
+The prompt, then ▶ and what the model adds: the most likely token each time, until it gives the \
+stop token. {good} of {len(done)} are right: they end by themselves, and pass the tests in \
+tests/bench/tiny_programs.py.
 
 {shown}
+### Programs for tasks it has not seen
+
+{programs(folder)}
+
 ### Filling in
 
 {len(gaps(folder))} gaps in the held-out files, argument lists and returns: with what follows in \
