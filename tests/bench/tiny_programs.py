@@ -15,10 +15,20 @@ from pathlib import Path
 
 import qwenkit as qk
 from qwenkit.pretrained import EMBEDDED
-from qwenkit.programs import Score, generate, generate_tasks, overlap, run, score
+from qwenkit.programs import (
+    Score,
+    Task,
+    generate,
+    generate_tasks,
+    overlap,
+    read_tasks,
+    run,
+    score,
+)
 
 SEED = 2026  # of the tasks; the training's programs come from other seeds
 COUNT = {"phrasing": 400, "family": 200}
+COURSE = Path(__file__).parents[1] / "programs" / "course.jsonl"
 SEEN = 100_000  # programs of the training's kind in which the tasks are looked for
 BODIES = 300
 GAP = re.compile(r"(?:\(|return )([^()\n]{3,40})(?=\)|\n)")
@@ -74,9 +84,16 @@ def load(folder: Path) -> tuple[qk.QwenForCausalLM, qk.Tokenizer]:
     return qk.load_pretrained(folder, device="cpu", dtype="float32")
 
 
+def tasks_of(split: str, count: int | None = None) -> list[Task]:
+    """Return the tasks of a split of the generator, or the hand-written ones of a first course."""
+    if split == "course":
+        return read_tasks(COURSE)[:count]
+    return generate_tasks(count or COUNT[split], split, SEED)
+
+
 def scored(folder: Path, split: str, samples: int = 10, count: int | None = None) -> Score:
     """Return pass@k of tasks that were not in the training."""
-    tasks = generate_tasks(count or COUNT[split], split, SEED)
+    tasks = tasks_of(split, count)
     ks = (1, 10) if samples >= 10 else ()
     return score(*load(folder), tasks, samples=samples, ks=ks, seed=SEED, max_new_tokens=160)
 
@@ -89,7 +106,9 @@ def completions(folder: Path) -> list[Completion]:
     for prompt, tests in zip(PROMPTS, TESTS, strict=True):
         ids = tokenizer(prompt)
         stops = {tokenizer.document_end}
-        new = [step.token for step in qk.generate(model, ids, max_new_tokens=160, stop_ids=stops)]
+        new = [
+            step.token_id for step in qk.generate(model, ids, max_new_tokens=160, stop_ids=stops)
+        ]
         ended = new[-1] in stops
         text = tokenizer.decode(new[:-1] if ended else new)
         found.append(Completion(prompt, text, ended, run(prompt + text, tests).passed))
@@ -117,13 +136,16 @@ def filled_exactly(folder: Path, count: int = BODIES) -> float:
 
 def known(split: str) -> str:
     """Return how many of the tasks occur among programs of the training's kind."""
-    tasks = generate_tasks(COUNT[split], split, SEED)
-    return str(overlap(tasks, (one.code for one in islice(generate(1), SEEN))))
+    return str(overlap(tasks_of(split), (one.code for one in islice(generate(1), SEEN))))
 
 
 def programs(folder: Path) -> str:
     """Return the figures as Markdown."""
-    tasks = {"phrasing": "known families, other words", "family": "other families"}
+    tasks = {
+        "phrasing": "known families, other words",
+        "family": "other families",
+        "course": "a first course, written by hand",
+    }
     rows = []
     for split, what in tasks.items():
         found = scored(folder, split)
