@@ -12,6 +12,7 @@ import tiny_coder
 import tiny_programs
 from baselines import ByteNgram, xz_bits
 from qwenkit.pretrained import EMBEDDED
+from qwenkit.programs import families_of
 from qwenkit.train import Recipe, read_metrics
 
 README = (EMBEDDED / "README.md").read_text(encoding="utf-8")
@@ -91,6 +92,12 @@ def test_it_has_a_previous_token_head_and_an_induction_head():
     best = tiny_coder.best_heads(EMBEDDED)
     assert best["previous token"][0] >= 0.5
     assert best["induction"][0] >= 0.4
+
+
+def test_its_page_counts_the_families_it_learned_from():
+    trained, held_out = (len(families_of(split)) for split in ("train", "family"))
+    assert f"from {trained} families," in README
+    assert re.search(rf"held out, and {held_out}\s+families", README)
 
 
 def test_its_ten_completions_are_in_the_readme_and_eight_are_right():
