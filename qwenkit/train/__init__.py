@@ -5,11 +5,19 @@ from qwenkit.train.callbacks import EarlyStop, KeepModel, ProgressBar
 from qwenkit.train.checkpoints import SaveTraining, checkpoints, load_training, save_training
 from qwenkit.train.documents import Document, hold_out, read_documents, read_package
 from qwenkit.train.evaluation import Evaluation, evaluate, token_losses
+from qwenkit.train.grpo import group_advantages, grpo_loss, kl_estimate
 from qwenkit.train.initial import init_weights
 from qwenkit.train.loop import Callback, Metrics, Trainer
 from qwenkit.train.losses import IGNORE, bits_per_byte, next_token_loss, perplexity
 from qwenkit.train.metrics import CsvLog, read_metrics
 from qwenkit.train.optimizer import make_optimizer
+from qwenkit.train.policy import (
+    completion_batch,
+    reference_log_probs,
+    sequence_log_probs,
+    token_log_probs,
+)
+from qwenkit.train.preference import DpoLoss, Preference, dpo_loss, preference_loss
 from qwenkit.train.run import read_text, train
 from qwenkit.train.schedules import Schedule
 from qwenkit.train.settings import DataSettings, Mix, Recipe, TrainingSettings

@@ -107,7 +107,9 @@ def grpo_loss(
     clipped = ratio.clamp(1 - low, 1 + high) * advantages[:, None]
     loss = -torch.min(gain, clipped)  # (B, T)
     if reference_log_probs is not None and beta:
-        loss = loss + beta * kl_estimate(log_probs, reference_log_probs)
+        # The tokens were sampled by the old policy. Times the ratio, it is the policy's own KL
+        # divergence, and the gradient that of it (DeepSeek-V3.2 2025, section 3.1; TRL's default).
+        loss = loss + beta * ratio * kl_estimate(log_probs, reference_log_probs)
     sums = (loss * mask).sum(dim=1)  # (B,)
     if normalization == "grpo":
         # Length bias: divided by its own length, a long wrong completion is punished less for each

@@ -73,7 +73,7 @@ def token_log_probs(
     labels = batch.labels.to(model.device)
     counted = labels != IGNORE
     hidden = model.model(batch.input_ids.to(model.device))  # (B, T, C)
-    logits = model.head(hidden[counted]).float() / temperature  # (N, V) of the N that count alone
+    logits = model.head(hidden[counted][None])[0].float() / temperature  # (N, V) where one counts
     found = -F.cross_entropy(logits, labels[counted], reduction="none")  # (N,)
     return torch.zeros(labels.shape, device=found.device).masked_scatter(counted, found)
 
