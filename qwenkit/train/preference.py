@@ -118,6 +118,9 @@ def preference_loss(
     """
     prompts, chosen, rejected = ([pair[part] for pair in pairs] for part in range(3))
     batch = completion_batch(prompts * 2, chosen + rejected)
-    policy = sequence_log_probs(model, batch).chunk(2)  # of the chosen ones, of the rejected ones
-    start = reference_log_probs(model, batch, reference).sum(dim=1).chunk(2)
-    return dpo_loss(*policy, *start, beta=beta, label_smoothing=label_smoothing)
+    policy = sequence_log_probs(model, batch)  # (2 · pairs) the chosen ones, then the rejected
+    start = reference_log_probs(model, batch, reference).sum(dim=1)
+    count = len(pairs)
+    return dpo_loss(
+        policy[:count], policy[count:], start[:count], start[count:], beta, label_smoothing
+    )

@@ -72,7 +72,10 @@ def test_grpo(tmp_path, their_tokenizer, normalization, beta, temperature, clip,
     options = {"processing_class": their_tokenizer, "args": config, "train_dataset": rows}
     trainer = trl.GRPOTrainer(theirs, lambda **_: [0.0], **options)
     trainer.beta = beta  # had it been set before, TRL would look for the reference's files
-    (prompts, prompt_mask), (ids, mask) = padded(PROMPTS, left=True), padded(COMPLETIONS, left=False)
+    (prompts, prompt_mask), (ids, mask) = (
+        padded(PROMPTS, left=True),
+        padded(COMPLETIONS, left=False),
+    )
     whole, both = torch.cat([prompts, ids], dim=1), torch.cat([prompt_mask, mask], dim=1)
     with torch.no_grad():
         scores, *_ = trainer._get_per_token_logps_and_entropies(theirs, whole, both, ids.shape[1])
