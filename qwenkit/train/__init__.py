@@ -20,7 +20,7 @@ from qwenkit.train.policy import (
     token_log_probs,
 )
 from qwenkit.train.preference import DpoLoss, Preference, dpo_loss, preference_loss
-from qwenkit.train.rollouts import Rollouts, tests_pass
+from qwenkit.train.rollouts import Rollouts, passes_tests
 from qwenkit.train.run import read_text, train
 from qwenkit.train.schedules import Schedule
 from qwenkit.train.settings import DataSettings, Mix, Recipe, TrainingSettings
@@ -33,6 +33,6 @@ __all__ = [
     "dpo_loss", "evaluate", "group_advantages", "grpo_loss", "hold_out", "init_weights",
     "kl_estimate", "load_training", "make_optimizer", "next_token_loss", "perplexity",
     "preference_loss", "read_documents", "read_metrics", "read_package", "read_text",
-    "reference_log_probs", "save_training", "sequence_log_probs", "tests_pass", "token_log_probs",
+    "reference_log_probs", "save_training", "sequence_log_probs", "passes_tests", "token_log_probs",
     "token_losses", "train",
 ]  # fmt: skip

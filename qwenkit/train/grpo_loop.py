@@ -27,7 +27,7 @@ from qwenkit.train.grpo_settings import GrpoMetrics, GrpoSettings
 from qwenkit.train.losses import IGNORE
 from qwenkit.train.optimizer import make_optimizer
 from qwenkit.train.policy import completion_batch, reference_log_probs, token_log_probs
-from qwenkit.train.rollouts import Reward, Rollouts, roll_out, tests_pass
+from qwenkit.train.rollouts import Reward, Rollouts, roll_out, passes_tests
 
 
 @dataclass
@@ -80,7 +80,7 @@ class GrpoTrainer:
         tokenizer: Tokenizer,
         tasks: Sequence[Task],
         settings: GrpoSettings,
-        reward: Reward = tests_pass,
+        reward: Reward = passes_tests,
     ) -> None:
         if len(tasks) < settings.prompts:
             raise InputError(

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from qwenkit.arguments import fits
 from qwenkit.errors import InputError, shown
 from qwenkit.generate.batch import Completion, completions
 from qwenkit.model import QwenForCausalLM
@@ -35,7 +36,7 @@ class Rollouts:
     rewards: Float[Tensor, "P G"]
 
 
-def tests_pass(task: Task, texts: Sequence[str]) -> list[float]:
+def passes_tests(task: Task, texts: Sequence[str]) -> list[float]:
     """Return 1 for each text that makes a program which passes its task's tests, else 0.
 
     A program ends before the next line that begins in column 0, as in `qwenkit.programs.score`.
@@ -73,11 +74,12 @@ def roll_out(
     rewards = []
     for place, task in enumerate(tasks):
         group = written[place * group_size : (place + 1) * group_size]
-        found = [*reward(task, [one.text for one in group])]
-        if len(found) != group_size or not all(math.isfinite(one) for one in found):
+        found = reward(task, [one.text for one in group])
+        sound = fits(found, Sequence[float]) and len(found) == group_size
+        if not sound or not all(map(math.isfinite, found)):
             raise InputError(
                 f"the reward function returned {shown(found, 60)}; it must return a finite number "
                 f"for each of the {group_size} texts"
             )
-        rewards.append(found)
+        rewards.append([float(one) for one in found])
     return Rollouts(tasks, written, torch.tensor(rewards, dtype=torch.float32))
