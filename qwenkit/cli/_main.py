@@ -164,7 +164,7 @@ def _prompt(options: argparse.Namespace) -> str:
 
 def _print(lines: Iterable[str]) -> None:
     for line in lines:
-        print(line)
+        print(line, flush=True)  # a line may take minutes, and a pipe would hold it back
 
 
 def _count(text: str) -> int:
