@@ -27,7 +27,7 @@ from qwenkit.train.grpo_settings import GrpoMetrics, GrpoSettings
 from qwenkit.train.losses import IGNORE
 from qwenkit.train.optimizer import make_optimizer
 from qwenkit.train.policy import completion_batch, reference_log_probs, token_log_probs
-from qwenkit.train.rollouts import Reward, Rollouts, roll_out, passes_tests
+from qwenkit.train.rollouts import Reward, Rollouts, passes_tests, roll_out
 
 
 @dataclass

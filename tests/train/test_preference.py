@@ -1,4 +1,4 @@
-"""Log-probabilities of completions, and DPO's loss by hand; equality with TRL is in its own file."""
+"""Log-probabilities of completions, and DPO's loss by hand; TRL has a file of its own."""
 
 import math
 
