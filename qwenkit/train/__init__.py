@@ -31,8 +31,8 @@ __all__ = [
     "Metrics", "Mix", "Preference", "ProgressBar", "Recipe", "Rollouts", "SaveTraining",
     "Schedule", "Trainer", "TrainingSettings", "bits_per_byte", "checkpoints", "completion_batch",
     "dpo_loss", "evaluate", "group_advantages", "grpo_loss", "hold_out", "init_weights",
-    "kl_estimate", "load_training", "make_optimizer", "next_token_loss", "passes_tests", "perplexity",
-    "preference_loss", "read_documents", "read_metrics", "read_package", "read_text",
+    "kl_estimate", "load_training", "make_optimizer", "next_token_loss", "passes_tests",
+    "perplexity", "preference_loss", "read_documents", "read_metrics", "read_package", "read_text",
     "reference_log_probs", "save_training", "sequence_log_probs", "token_log_probs",
     "token_losses", "train",
 ]  # fmt: skip
