@@ -1,6 +1,5 @@
 """Programs in their own process: how each ends, and what none may do."""
 
-import os
 import signal
 import subprocess
 import sys
