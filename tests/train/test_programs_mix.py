@@ -80,3 +80,16 @@ def test_a_training_is_not_resumed_with_programs_of_other_families(tokenizer, co
     after = [Batches(code, tokenizer, **sizes, mix=mix).describe() for mix in (plain, programs)]
     assert before[0] == after[0]
     assert {n for n in before[1] if before[1][n] != after[1][n]} == {"sha256"}
+
+
+@pytest.mark.parametrize("value", [-0.1, 10.1, float("nan"), float("inf"), "0.5", True, None])
+def test_the_amount_of_programs_is_a_number_that_memory_can_hold(value):
+    with pytest.raises(InputError, match=f"programs is {value!r}; it must be a number from 0 to 1"):
+        Mix(programs=value)
+    assert Mix(programs=10).programs == 10
+
+
+@pytest.mark.parametrize("value", [-1, 0.5, None])
+def test_short_epochs_are_counted(tokenizer, code, value):
+    with pytest.raises(InputError, match=f"short_epochs is {value!r}; it must be"):
+        Batches(code, tokenizer, context=32, batch_size=4, short_epochs=value)
