@@ -52,7 +52,7 @@ def cut(learner: Callable[[str], str]) -> Verdict:
         "nothing follows": "    total = 0\n    return total\n",
         "a print follows at once": "    return x\nprint(f(2))\nprint(f(3))\n",
         "a blank line within the function":
-            "    total = 0\n\n    for x in items:\n        total += x\n    return total\n\nmain()\n",
+            "    total = 0\n\n    for x in y:\n        total += x\n    return total\n\nmain()\n",
         "an if with two returns":
             "    if x:\n        return 1\n    return 2\n\nclass A:\n    pass\n",
         "a nested function":
@@ -313,7 +313,7 @@ _TASKS = [
 _TEXTS = {
     _ONE: ("    return 1\n\nprint(undefined)\n", "    return 1\n", "    return 2 - 1\n",
         "    one = 1\n    return one\n"),
-    _TWICE: ("    return x + 2\n", "    return x *\n", "    return 2 * x\n\nassert twice(1) == 3\n",
+    _TWICE: ("    return 2 * x\n\nassert twice(1) == 3\n", "    return x *\n", "    return x + 2\n",
         "    return y\n"),
     _SIGN: ("    return x\n", "    return 1\n", "    return sgn(x)\n", "    return -x\n"),
 }  # fmt: skip
@@ -362,9 +362,8 @@ def _evaluate(
 
 
 def _pooled(write: Write, run: Run, tasks: list[Task], n: int, k: int) -> float:
-    counts: list[int] = []
-    _evaluate(lambda n, c, k: counts.append(c) or 0.0)(write, run, tasks, n, k)
-    return right_pass_at_k(n * len(tasks), sum(counts), k)
+    share = _evaluate(lambda n, c, k: c / n)(write, run, tasks, n, k)
+    return right_pass_at_k(n * len(tasks), round(share * n * len(tasks)), k)
 
 
 _EVALUATE_MISTAKES = (
