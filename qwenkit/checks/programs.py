@@ -70,10 +70,10 @@ def cut(learner: Callable[[str], str]) -> Verdict:
 def evaluate(learner: Callable[[Write, Run, list[Task], int, int], float]) -> Verdict:
     """Check `learner(write, run, tasks, n, k)`, the mean pass@k: exercise 15.4."""
     cases = [
-        Case("three tasks, four programs each, k = 2", (_written, _run, _TASKS, 4, 2)),
+        Case("four tasks, four programs each, k = 2", (_written, _run, _TASKS, 4, 2)),
         Case("k = 1", (_written, _run, _TASKS, 4, 1)),
         Case("one task", (_written, _run, _TASKS[1:2], 4, 3)),
-        Case("a task that never passes", (_written, _run, _TASKS[2:], 4, 2)),
+        Case("a task that never passes", (_written, _run, _TASKS[2:3], 4, 2)),
     ]
     praise = "prompt, completion, cut, run, count: that is a whole evaluation."
     return judge("15.4", learner, _evaluate(), cases, _EVALUATE_MISTAKES, praise, _EXACT)
@@ -305,10 +305,12 @@ _CUT_MISTAKES = (
 _ONE = 'def one():\n    """Return 1."""\n'
 _TWICE = 'def twice(x):\n    """Return two times x."""\n'
 _SIGN = 'def sign(x):\n    """Return 1, 0 or -1."""\n'
+_ZERO = 'def zero():\n    """Return 0."""\n'
 _TASKS = [
     Task(_ONE, "assert one() == 1"),
     Task(_TWICE, "assert twice(4) == 8\nassert twice(3) == 6"),
     Task(_SIGN, "assert sign(-5) == -1\nassert sign(0) == 0\nassert sign(7) == 1"),
+    Task(_ZERO, "assert zero() == 0"),
 ]
 _TEXTS = {
     _ONE: ("    return 1\n\nprint(undefined)\n", "    return 1\n", "    return 2 - 1\n",
@@ -316,6 +318,7 @@ _TEXTS = {
     _TWICE: ("    return 2 * x\n\nassert twice(1) == 3\n", "    return x *\n", "    return x + 2\n",
         "    return y\n"),
     _SIGN: ("    return x\n", "    return 1\n", "    return sgn(x)\n", "    return -x\n"),
+    _ZERO: ("    return 1\n", "    return 0\n", "    return None\n", "    return 2 - 2\n"),
 }  # fmt: skip
 
 
