@@ -1,4 +1,4 @@
-"""The command line: qwenkit doctor | inspect | forward | generate | train | pass-at-k | lab."""
+"""The command line: qwenkit doctor, inspect, forward, generate, train, pass-at-k, grpo and lab."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from qwenkit import __version__
 from qwenkit.checkpoint import Checkpoint
+from qwenkit.cli._grpo import grpo
 from qwenkit.cli._lab import COPIES, lab
 from qwenkit.cli._programs import pass_at_k
 from qwenkit.cli._reports import doctor, forward, inspect
@@ -141,6 +142,11 @@ def _pass_at_k(options: argparse.Namespace) -> int:
     return 0
 
 
+def _grpo(options: argparse.Namespace) -> int:
+    _print(grpo(options))
+    return 0
+
+
 def _lab(options: argparse.Namespace) -> int:
     return lab(options.folder, options.port, not options.no_browser, options.jupyter)
 
@@ -158,7 +164,7 @@ def _prompt(options: argparse.Namespace) -> str:
 
 def _print(lines: Iterable[str]) -> None:
     for line in lines:
-        print(line)
+        print(line, flush=True)  # a line may take minutes, and a pipe would hold it back
 
 
 def _count(text: str) -> int:
@@ -258,6 +264,33 @@ _COMMANDS: list[tuple[str, Command, str, list[str], list[Option], list[Option]]]
       _option("--text", "tell how much of the tasks occurs in this text, such as what the model "
               "was trained on", metavar="FOLDER"),
       _option("--out", "write each program, and how it ended, as JSON lines", metavar="FILE")],
+     []),
+    ("grpo", _grpo, "let a model learn to write programs of some families from their tests",
+     ["grpo --families caesar --out runs/caesar",
+      "grpo --families caesar --model Qwen/Qwen2.5-Coder-0.5B --lora 16 --out runs/caesar"],
+     [_option("--families", "of `python -m qwenkit.programs`", nargs="+", required=True,
+              metavar="NAME"),
+      _option("--out", "where model and metrics go", required=True, metavar="FOLDER"),
+      *_MODEL[1:3],
+      _option("--lora", "train LoRA of this rank (default: all weights)", type=_count,
+              metavar="RANK"),
+      _option("--steps", "batches of programs to learn from (default: 40)", type=_count,
+              default=40, metavar="N"),
+      _option("--learning-rate", "(default: 1e-4)", type=float, default=1e-4, metavar="X"),
+      _option("--prompts", "tasks in a step (default: 8)", type=_count, default=8, metavar="P"),
+      _option("--group-size", "programs for each task (default: 8)", type=_count, default=8,
+              metavar="G"),
+      _option("--temperature", "of the programs (default: 1)", type=float, default=1.0,
+              metavar="X"),
+      _option("--max-new-tokens", "of each program (default: 128)", type=_count, default=128,
+              metavar="N"),
+      _option("--beta", "weight of the distance from the model at the start (default: 0)",
+              type=float, default=0.0, metavar="X"),
+      _option("--batch-size", "programs in one forward pass of learning (default: 16)",
+              type=_count, default=16, metavar="N"),
+      _option("--count", "tasks to measure by (default: 60)", type=_count, default=60,
+              metavar="N"),
+      _option("--seed", "same seed, same run (default: 0)", type=int, default=0, metavar="N")],
      []),
     ("lab", _lab, "open JupyterLab on the first notebook",
      ["lab", "lab --port 8900 --no-browser", "lab --folder my-course"],

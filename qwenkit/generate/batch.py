@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,6 +34,22 @@ class _Row:
     generator: torch.Generator
     new: list[int] = field(default_factory=list)
     done: bool = False
+
+
+class Completion(NamedTuple):
+    """What a model wrote.
+
+    Attributes:
+        prompt: ids of what it continues.
+        ids: the new tokens; the last one is the stop token, or completes the stop string.
+        text: of them, without stop token or stop string.
+        ended: whether it ended by itself; False: it was cut off at max_new_tokens.
+    """
+
+    prompt: list[int]
+    ids: list[int]
+    text: str
+    ended: bool
 
 
 def generate_batch(
@@ -84,6 +100,22 @@ def complete_batch(
     Raises:
         InputError: an argument out of its range.
     """
+    found = completions(
+        model, tokenizer, prompts, stop_strings=stop_strings, stop_ids=stop_ids, **options
+    )
+    return [one.text for one in found]
+
+
+def completions(
+    model: QwenForCausalLM,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    *,
+    stop_strings: Sequence[str] = (),
+    stop_ids: Collection[int] | None = None,
+    **options: Any,
+) -> list[Completion]:
+    """Return what `complete_batch` does, with the ids; arguments as there."""
     stop_ids = default_stops(model, tokenizer) if stop_ids is None else stop_ids
     config = GenerationConfig(stop_ids=stop_ids, **options)
     if isinstance(prompts, str) or not isinstance(prompts, Sequence):
@@ -97,7 +129,10 @@ def complete_batch(
             if token not in stops:
                 texts[place] += writers[place].add(token)
                 row.done |= writers[place].stopped
-    return [text + writer.end() for text, writer in zip(texts, writers, strict=True)]
+    return [
+        Completion(row.prompt, row.new, text + writer.end(), row.done)
+        for row, text, writer in zip(rows, texts, writers, strict=True)
+    ]
 
 
 def _rows(

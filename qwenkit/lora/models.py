@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from torch import nn
 
@@ -173,6 +174,26 @@ def remove_lora(model: QwenForCausalLM) -> None:
         plain = kind(part.in_features, part.out_features, part.bias is not None, device="meta")
         plain.weight, plain.bias = part.weight, part.bias
         model.set_submodule(name, plain.train(part.training))
+
+
+@contextmanager
+def lora_off(model: QwenForCausalLM) -> Iterator[None]:
+    """Let the model be, within a `with` block, the one that it was before LoRA.
+
+    Raises:
+        InputError: the model has no LoRA, or it is merged.
+    """
+    parts = _layers(model)
+    if any(part.merged for part in parts):
+        raise InputError("LoRA is merged into the weights; unmerge_lora(model) first")
+    scalings = [part.scaling for part in parts]
+    try:
+        for part in parts:
+            part.scaling = 0.0
+        yield
+    finally:
+        for part, scaling in zip(parts, scalings, strict=True):
+            part.scaling = scaling
 
 
 def _layers(model: nn.Module) -> list[LoRALinear]:

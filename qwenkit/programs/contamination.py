@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -60,13 +61,22 @@ def overlap(tasks: Sequence[Task], texts: Iterable[str]) -> Overlap:
     wanted = set[str]().union(*grams)
     seen: set[str] = set()
     whole: tuple[set[int], set[int]] = (set(), set())
+    # By the first n-gram, since a text is searched only for what may be in it. None: shorter.
+    parts: dict[str | None, list[tuple[set[int], int, str]]] = defaultdict(list)
+    for some, found in zip((prompts, solutions), whole, strict=True):
+        for i, part in enumerate(some):
+            if part:
+                joined = f" {' '.join(part)} "
+                parts[next(_grams(part), None)].append((found, i, joined))
     for text in texts:
         tokens = _tokens(text)
         here = wanted.intersection(_grams(tokens))
         seen |= here
-        joined = f" {' '.join(tokens)} "
-        for parts, found in zip((prompts, solutions), whole, strict=True):
-            found |= {i for i, part in enumerate(parts) if _occurs(part, joined, here)}
+        whole_text = f" {' '.join(tokens)} "
+        for first in (*here, None):
+            for found, i, joined in parts.get(first, ()):
+                if joined in whole_text:
+                    found.add(i)
     shares = tuple(len(one & seen) / len(one) if one else 0.0 for one in grams)
     return Overlap(len(tasks), tuple(sorted(whole[0])), tuple(sorted(whole[1])), shares)
 
@@ -77,10 +87,3 @@ def _tokens(text: str) -> list[str]:
 
 def _grams(tokens: Sequence[str]) -> Iterator[str]:
     return (" ".join(tokens[i : i + _N]) for i in range(len(tokens) - _N + 1))
-
-
-def _occurs(part: Sequence[str], joined: str, here: set[str]) -> bool:
-    """Tell whether a part occurs in a text, given as joined tokens, with n-grams `here`."""
-    first = next(_grams(part), None)
-    maybe = first in here if first else bool(part)
-    return maybe and f" {' '.join(part)} " in joined

@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 from qwenkit.programs.family import Family, Phrasing
+from qwenkit.programs.methods import with_docstrings
 from qwenkit.programs.program import Program, Text, call, claim, outcome, refusal, shown
 from qwenkit.programs.slots import KINDS, LOCALS, NAMES
 
@@ -18,6 +19,8 @@ PREFIXES = ("get_", "find_", "compute_", "calculate_")
 PLAIN_NAMES = ("solve", "solution", "f", "func", "task")
 # A docstring's form -> how often it is drawn.
 FORMS = {"line": 50, "block": 12, "examples": 24, "comment": 5, "none": 7}
+EXPLAINED = 0.3  # of the classes have docstrings in their methods
+BARE = 0.2  # of the classes have no docstring: beginners' seldom do
 BUILTINS: dict[str, Callable[[Any], Any]] = {"len": len, "str": str, "repr": repr, "bool": bool}
 _SLOT = re.compile(r"\$([a-z]+)")
 _EITHER = re.compile(r"\[([^\[\]]*\|[^\[\]]*)\]")
@@ -40,20 +43,22 @@ def draw(
     template = one.bodies[rng.randrange(len(one.bodies)) if body is None else body]
     forms = list(FORMS)[: 3 if documented else 5]
     form = rng.choices(forms, [FORMS[name] for name in forms])[0]
-    if form == "none" and one.kind == "class":
-        form = "line"  # nothing else says what its methods are
+    if one.kind == "class" and not documented and rng.random() < BARE:
+        form = "none"
     chosen = {slot: rng.choice(values) for slot, values in one.choices.items()}
     slots = {slot: str(value) for slot, value in chosen.items()}
     _name_parameters(one, template, rng.randrange(40), slots)
     slots["self"] = name = _named(rng, one, slots, form)
     tests, examples = _tested(rng, one, name, slots, chosen)
     imports, source = _filled(rng, template, slots)
+    if one.kind == "class" and rng.random() < EXPLAINED:
+        source = with_docstrings(rng, source)
     sentence = _sentence(rng, phrasing.text, slots)
     head = _signature(one, name, slots, rng.random() < 0.3)
     if "Iterator[" in head:
         imports = "from collections.abc import Iterator\n" + (imports or "\n\n")
     prompt = imports + _documented(rng, form, head, sentence, examples)
-    spaced = "\n" if one.kind == "class" and form != "comment" else ""
+    spaced = "\n" if one.kind == "class" and form not in ("comment", "none") else ""
     return Program(
         one.name, phrasing.id, name, one.kind, prompt, spaced + textwrap.indent(source, "    "),
         tuple(tests),

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -11,6 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from qwenkit.errors import InputError
+from qwenkit.programs.generator import generate
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.train._checks import at_least, require
 from qwenkit.train._epoch import make_epoch, pack
@@ -119,6 +121,8 @@ class Batches:
                 # A file's name may hold bytes that are not UTF-8; Python keeps them as surrogates.
                 sums.update(part.encode("utf-8", "surrogateescape") + b"\0")
         sums.update(self.tokenizer.backend.to_str().encode("utf-8"))
+        if self.mix.programs:  # other families would give other programs
+            sums.update("".join(one.code for one in islice(generate(0), 1000)).encode("utf-8"))
         sizes = {"context": self.context, "batch_size": self.batch_size, "seed": self.seed}
         sizes["short_epochs"] = self.short_epochs
         return {"sha256": sums.hexdigest(), **sizes, "mix": asdict(self.mix)}

@@ -14,7 +14,7 @@ from qwenkit.train._checks import at_least, check_types, is_number, one_of, requ
 from qwenkit.train.schedules import KINDS, Schedule
 
 # More than this is a typing mistake that would fill the memory before anything else could fail.
-_MOST_BATCHES, _MOST_TOKENS, MOST_PROGRAMS = 10_000, 1_000_000, 100
+_MOST_BATCHES, _MOST_TOKENS, _MOST_PROGRAMS = 10_000, 1_000_000, 10
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Mix:
     programs: float = 0.0
 
     def __post_init__(self) -> None:
-        fits = is_number(self.programs) and 0.0 <= self.programs <= MOST_PROGRAMS
-        require(fits, "programs", self.programs, f"a number from 0 to {MOST_PROGRAMS}")
+        fits = is_number(self.programs) and 0.0 <= self.programs <= _MOST_PROGRAMS
+        require(fits, "programs", self.programs, f"a number from 0 to {_MOST_PROGRAMS}")
         for name, value in (("fim", self.fim), ("repeats", self.repeats)):
             fits = type(value) in (int, float) and 0.0 <= value <= 1.0
             require(fits, name, value, "a fraction from 0 to 1")

@@ -198,14 +198,15 @@ def test_what_score_refuses(pair, options, message):
     assert message in str(caught.value)
 
 
-def test_the_tasks_of_this_folder_pass_by_their_solutions_and_fail_without():
-    tasks = read_tasks(TASKS)
-    assert len(tasks) == 12
-    assert {one.family for one in tasks} == {"numbers", "strings", "lists", "dicts"}
-    solved = run_many([(one.prompt + one.solution, one.tests) for one in tasks])
-    assert [one.passed for one in solved] == [True] * 12
-    empty = run_many([(one.prompt, one.tests) for one in tasks])
-    assert not any(one.passed for one in empty)
+@pytest.mark.parametrize(("name", "count"), [("tasks", 12), ("course", 92)])
+def test_the_tasks_of_this_folder_pass_by_their_solutions_and_fail_without(name, count):
+    tasks = read_tasks(TASKS.with_stem(name))
+    assert len(tasks) == count
+    assert len({task.prompt for task in tasks}) == count
+    outcomes = run_many([(task.prompt + task.solution, task.tests) for task in tasks])
+    assert [one.reason for one in outcomes] == ["passed"] * count
+    outcomes = run_many([(task.prompt + "    pass\n", task.tests) for task in tasks])
+    assert not any(one.passed for one in outcomes)
 
 
 ROW = {"prompt": "def f():\n", "tests": "assert f()"}

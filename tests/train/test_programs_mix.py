@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from qwenkit.errors import InputError
+from qwenkit.programs import generator
 from qwenkit.programs.checking import passes
 from qwenkit.programs.generator import generate
 from qwenkit.train import Batches, Document, Mix
@@ -69,3 +70,26 @@ def test_short_epochs_have_windows_of_half_the_context(tokenizer, code):
         assert next(batches).input_ids.equal(next(other).input_ids)
     with pytest.raises(InputError, match="position 4 does not start a batch"):
         batches.seek({"epoch": 0, "index": 4})
+
+
+def test_a_training_is_not_resumed_with_programs_of_other_families(tokenizer, code, monkeypatch):
+    sizes = {"context": 64, "batch_size": 4}
+    plain, programs = Mix(), Mix(programs=0.5)
+    before = [Batches(code, tokenizer, **sizes, mix=mix).describe() for mix in (plain, programs)]
+    monkeypatch.setattr(generator, "FAMILIES", generator.FAMILIES[:200])
+    after = [Batches(code, tokenizer, **sizes, mix=mix).describe() for mix in (plain, programs)]
+    assert before[0] == after[0]
+    assert {n for n in before[1] if before[1][n] != after[1][n]} == {"sha256"}
+
+
+@pytest.mark.parametrize("value", [-0.1, 10.1, float("nan"), float("inf"), "0.5", True, None])
+def test_the_amount_of_programs_is_a_number_that_memory_can_hold(value):
+    with pytest.raises(InputError, match=f"programs is {value!r}; it must be a number from 0 to 1"):
+        Mix(programs=value)
+    assert Mix(programs=10).programs == 10
+
+
+@pytest.mark.parametrize("value", [-1, 0.5, None])
+def test_short_epochs_are_counted(tokenizer, code, value):
+    with pytest.raises(InputError, match=f"short_epochs is {value!r}; it must be"):
+        Batches(code, tokenizer, context=32, batch_size=4, short_epochs=value)

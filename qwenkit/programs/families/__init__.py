@@ -7,6 +7,7 @@ from qwenkit.programs.families import (
     compositions,
     comprehensions,
     conditions,
+    course,
     dicts,
     everyday,
     exceptions,
@@ -29,6 +30,6 @@ from qwenkit.programs.families import (
 AREAS = (
     arithmetic, units, everyday, conditions, cases, loops, strings, letters, sentences, lists,
     sequences, sorting, dicts, sets, comprehensions, recursion, files, classes, shapes, generators,
-    exceptions, puzzles, compositions,
+    exceptions, puzzles, course, compositions,
 )  # fmt: skip
 FAMILIES = [one for area in AREAS for one in area.FAMILIES]
