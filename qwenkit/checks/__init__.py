@@ -15,6 +15,7 @@ from qwenkit.checks import (
     mlp,
     model,
     norm,
+    programs,
     rope,
     sampling,
     start,
@@ -40,6 +41,7 @@ __all__ = [
     "mlp",
     "model",
     "norm",
+    "programs",
     "progress",
     "rope",
     "sampling",
@@ -50,7 +52,7 @@ __all__ = [
 
 _TOPICS = (
     start, checkpoint, tokens, norm, rope, attention, gqa, mlp, layer, model, cache, sampling,
-    training, lora, inside,
+    training, lora, inside, programs,
 )  # fmt: skip
 EXERCISES = {name: title for topic in _TOPICS for name, title in topic.EXERCISES.items()}
 
