@@ -1,5 +1,9 @@
-"""Training: the text, the loss, the schedule, the loop, and checkpoints to resume from."""
+"""Training: the text, the loss, the schedule, the loop, and checkpoints to resume from.
 
+And learning from what a model writes itself: from preferences (DPO) and from rewards (GRPO).
+"""
+
+from qwenkit.arguments import check_public
 from qwenkit.train.batches import Batch, Batches
 from qwenkit.train.callbacks import EarlyStop, KeepModel, ProgressBar
 from qwenkit.train.checkpoints import SaveTraining, checkpoints, load_training, save_training
@@ -31,8 +35,15 @@ __all__ = [
     "Metrics", "Mix", "Preference", "ProgressBar", "Recipe", "Rollouts", "SaveTraining",
     "Schedule", "Trainer", "TrainingSettings", "bits_per_byte", "checkpoints", "completion_batch",
     "dpo_loss", "evaluate", "group_advantages", "grpo_loss", "hold_out", "init_weights",
-    "kl_estimate", "load_training", "make_optimizer", "next_token_loss", "perplexity",
-    "preference_loss", "read_documents", "read_metrics", "read_package", "read_text",
-    "reference_log_probs", "save_training", "sequence_log_probs", "passes_tests", "token_log_probs",
+    "kl_estimate", "load_training", "make_optimizer", "next_token_loss", "passes_tests",
+    "perplexity", "preference_loss", "read_documents", "read_metrics", "read_package", "read_text",
+    "reference_log_probs", "save_training", "sequence_log_probs", "token_log_probs",
     "token_losses", "train",
 ]  # fmt: skip
+
+_OF_POLICIES = (
+    "completion_batch", "dpo_loss", "group_advantages", "grpo_loss", "kl_estimate",
+    "passes_tests", "preference_loss", "reference_log_probs", "sequence_log_probs",
+    "token_log_probs",
+)  # fmt: skip
+check_public(globals(), _OF_POLICIES)

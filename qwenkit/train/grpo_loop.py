@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from qwenkit.arguments import checked
 from qwenkit.device import training_problem
 from qwenkit.errors import InputError, TrainingError, warn
 from qwenkit.generate import row_seed
@@ -27,7 +28,7 @@ from qwenkit.train.grpo_settings import GrpoMetrics, GrpoSettings
 from qwenkit.train.losses import IGNORE
 from qwenkit.train.optimizer import make_optimizer
 from qwenkit.train.policy import completion_batch, reference_log_probs, token_log_probs
-from qwenkit.train.rollouts import Reward, Rollouts, roll_out, passes_tests
+from qwenkit.train.rollouts import Reward, Rollouts, passes_tests, roll_out
 
 
 @dataclass
@@ -74,6 +75,7 @@ class GrpoTrainer:
         InputError: nothing to train, or fewer tasks than a step draws.
     """
 
+    @checked
     def __init__(
         self,
         model: QwenForCausalLM,
