@@ -15,6 +15,7 @@ from qwenkit.checks import (
     mlp,
     model,
     norm,
+    rewards,
     rope,
     sampling,
     start,
@@ -41,6 +42,7 @@ __all__ = [
     "model",
     "norm",
     "progress",
+    "rewards",
     "rope",
     "sampling",
     "start",
@@ -50,7 +52,7 @@ __all__ = [
 
 _TOPICS = (
     start, checkpoint, tokens, norm, rope, attention, gqa, mlp, layer, model, cache, sampling,
-    training, lora, inside,
+    training, lora, inside, rewards,
 )  # fmt: skip
 EXERCISES = {name: title for topic in _TOPICS for name, title in topic.EXERCISES.items()}
 
