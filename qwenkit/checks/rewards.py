@@ -43,7 +43,7 @@ def advantages(learner: Callable[..., Any]) -> Verdict:
     cases = [
         Case("one group", (torch.tensor([[1.0, 0.0, 0.0, 1.0, 0.0]]),)),
         Case("two groups", (torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]]),)),
-        Case("groups of unequal difficulty", (normal(3, 4) + torch.tensor([[0.0], [5.0], [-2.0]]),)),
+        Case("three groups", (normal(3, 4) + torch.tensor([[0.0], [5.0], [-2.0]]),)),
         Case("a group of equal rewards", (torch.tensor([[1.0, 1.0], [0.5, 0.0]]),)),
     ]
     praise = "each completion is compared with its own group alone."
