@@ -14,34 +14,33 @@ def _percents(first):
     cells = read(FOLDER / "16_learning_from_tests.ipynb").cells
     cell = next(cell for cell in cells if cell.cell_type == "code" and first in cell.source)
     text = "".join(output.get("text", "") for output in cell.outputs)
-    rows = re.findall(r"^(\w[\w ]*?) {2,}.*%$", text, re.MULTILINE)
     lines = [line for line in text.splitlines() if line.endswith("%")]
-    return {name: [int(one) for one in re.findall(r"(\d+) %", line)]
-            for name, line in zip(rows, lines, strict=True)}  # fmt: skip
+    names = [re.match(r"[\w -]*?(?= {2,})", line).group() for line in lines]
+    values = [[int(one) for one in re.findall(r"(\d+) %", line)] for line in lines]
+    return dict(zip(names, values, strict=True))
 
 
 @pytest.mark.parametrize("claim", [
-    "right[1] >= start[1] + 25",  # the family is learned
-    "right[2] >= start[2] - 8",  # and the other families are kept
-    "weak[0] >= start[0] + 15",  # the weak test is satisfied
-    "weak[1] <= weak[0] - 25",  # and all tests are not
-    "weak[1] <= right[1] - 25",
+    "learned[0] >= start[0] + 25",  # the family is learned
+    "learned[1] >= start[1] - 8",  # and the other families are kept
+    "fast[0] >= start[0] + 20",
+    "fast[1] <= learned[1] - 5",  # the rate is too large for the other families
+    "collapsed[0] <= 10",
+    "collapsed[1] <= start[1] - 5",
 ])  # fmt: skip
-def test_weak_tests_are_satisfied_and_the_others_not(claim):
-    rows = _percents("edge_case")
-    start, weak, right = rows["nothing yet"], rows["the weak test"], rows["all tests"]
-    assert eval(claim, {"start": start, "weak": weak, "right": right})
-
-
-@pytest.mark.parametrize("claim", [
-    "without[0] <= 10",  # collapsed
-    "without[1] <= start[2] - 15",
-    "baseline[0] >= start[1] + 25",
-    "baseline[1] <= right[2] - 5",  # the rate is too large for the other families
-])  # fmt: skip
-def test_without_a_baseline_the_policy_collapses(claim):
-    rows, others = _percents("minus"), _percents("edge_case")
+def test_the_family_is_learned_and_without_a_baseline_the_policy_collapses(claim):
+    rows = _percents("def minus")
     assert eval(claim, {
-        "without": rows["no baseline"], "baseline": rows["baseline"],
-        "start": others["nothing yet"], "right": others["all tests"],
+        "start": rows["at the start"], "learned": rows["rate 5e-5"], "fast": rows["rate 2e-4"],
+        "collapsed": rows["no baseline"],
     })  # fmt: skip
+
+
+@pytest.mark.parametrize("claim", [
+    "weak[1] >= weak[0] + 40",  # the reward rises
+    "weak[2] <= 5",  # and the programs are wrong
+    "strong[1] <= 5",
+])  # fmt: skip
+def test_a_weak_test_is_passed_by_luck(claim):
+    rows = _percents("alternates(1234)")
+    assert eval(claim, {"weak": rows["one example"], "strong": rows["four tests"]})
