@@ -5,6 +5,7 @@ import numpy as np
 import torch
 
 from qwenkit.programs import Task
+from qwenkit.train import GrpoSettings, completion_batch
 
 IDS = torch.tensor([[5, 6, 7, 8]])
 PATTERN = np.tril(np.ones((4, 4))) / np.arange(1, 5)[:, None]
@@ -97,6 +98,39 @@ def programs(model, tokenizer):
             "model": model, "tokenizer": tokenizer, "tasks": [task], "samples": 1, "ks": [1],
             "temperature": 0.5, "greedy": True, "max_new_tokens": 1, "batch_size": 2, "seed": 0,
             "seconds": 1.0,
+        },
+    }  # fmt: skip
+
+
+def policies(model, tokenizer):
+    """Return the calls of those parts of qwenkit.train that learn from preferences and rewards."""
+    of_batch = {"model": model, "batch": completion_batch([[1, 2]], [[3]])}
+    logs, one = torch.zeros(1, 2), torch.zeros(1)
+    task, smooth = Task("def f():\n", "assert f() is None"), {"beta": 0.1, "label_smoothing": 0.1}
+    settings = GrpoSettings(steps=1, prompts=1, group_size=2, max_new_tokens=1)
+    return {
+        "completion_batch": {"prompts": [[1]], "completions": [[2]]},
+        "token_log_probs": {**of_batch, "temperature": 1.0}, "sequence_log_probs": of_batch,
+        "reference_log_probs": {**of_batch, "reference": model, "temperature": 1.0},
+        "dpo_loss": {
+            "policy_chosen": one, "policy_rejected": one, "reference_chosen": one,
+            "reference_rejected": one, **smooth,
+        },
+        "preference_loss": {
+            "model": model, "pairs": [([1], [2], [3])], "reference": model, **smooth,
+        },
+        "group_advantages": {"rewards": torch.ones(1, 2), "scale": True},
+        "kl_estimate": {"log_probs": logs, "reference": logs},
+        "grpo_loss": {
+            "log_probs": logs, "old_log_probs": logs, "advantages": one, "mask": logs + 1,
+            "clip": (0.2, 0.2), "beta": 0.1, "reference_log_probs": logs,
+            "normalization": "dr_grpo", "max_length": 2,
+        },
+        "passes_tests": {"task": task, "texts": ["    pass"]},
+        "GrpoSettings": vars(settings),
+        "GrpoTrainer": {
+            "model": model, "tokenizer": tokenizer, "tasks": [task], "settings": settings,
+            "reward": max,
         },
     }  # fmt: skip
 

@@ -29,6 +29,12 @@ NAMES = [
     (area, name) for area, module in AREAS.items() for name in module.__all__
     if name not in TYPES | {"fill"}
 ]  # fmt: skip
+AREAS["train"] = qk.train
+NAMES += [("train", name) for name in (
+    "GrpoSettings", "GrpoTrainer", "completion_batch", "dpo_loss", "group_advantages",
+    "grpo_loss", "kl_estimate", "passes_tests", "preference_loss", "reference_log_probs",
+    "sequence_log_probs", "token_log_probs",
+)]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +52,7 @@ def calls(tmp_path_factory):
         "generate": sound_calls.generations(model, tokenizer),
         "programs": sound_calls.programs(model, tokenizer),
         "widgets": sound_calls.widgets(model, tokenizer),
+        "train": sound_calls.policies(model.requires_grad_(True), tokenizer),
     }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from qwenkit.checks import (
     model,
     norm,
     programs,
+    rewards,
     rope,
     sampling,
     start,
@@ -43,6 +44,7 @@ __all__ = [
     "norm",
     "programs",
     "progress",
+    "rewards",
     "rope",
     "sampling",
     "start",
@@ -52,7 +54,7 @@ __all__ = [
 
 _TOPICS = (
     start, checkpoint, tokens, norm, rope, attention, gqa, mlp, layer, model, cache, sampling,
-    training, lora, inside, programs,
+    training, lora, inside, programs, rewards,
 )  # fmt: skip
 EXERCISES = {name: title for topic in _TOPICS for name, title in topic.EXERCISES.items()}
 

@@ -1,5 +1,9 @@
-"""Training: the text, the loss, the schedule, the loop, and checkpoints to resume from."""
+"""Training: the text, the loss, the schedule, the loop, and checkpoints to resume from.
 
+And learning from what a model writes itself: from preferences (DPO) and from rewards (GRPO).
+"""
+
+from qwenkit.arguments import check_public
 from qwenkit.train.batches import Batch, Batches
 from qwenkit.train.callbacks import EarlyStop, KeepModel, ProgressBar
 from qwenkit.train.checkpoints import SaveTraining, checkpoints, load_training, save_training
@@ -36,3 +40,10 @@ __all__ = [
     "reference_log_probs", "save_training", "sequence_log_probs", "token_log_probs",
     "token_losses", "train",
 ]  # fmt: skip
+
+_OF_POLICIES = (
+    "completion_batch", "dpo_loss", "group_advantages", "grpo_loss", "kl_estimate",
+    "passes_tests", "preference_loss", "reference_log_probs", "sequence_log_probs",
+    "token_log_probs",
+)  # fmt: skip
+check_public(globals(), _OF_POLICIES)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qwenkit.errors import InputError
-from qwenkit.train._checks import at_least, one_of, require
+from qwenkit.train._checks import at_least, is_number, one_of, require
 
 NORMALIZATIONS = ("dr_grpo", "grpo")
 
@@ -98,18 +98,18 @@ def grpo_loss(
         InputError: shapes that differ, a number out of range, or a missing argument.
     """
     _check(log_probs, old_log_probs, advantages, mask, reference_log_probs, beta)
-    low, high = clip
-    require(0 <= low < 1 and 0 <= high, "clip", clip, "two numbers from 0, the first below 1")
+    fits = len(clip) == 2 and all(map(is_number, clip)) and 0 <= clip[0] < 1 and clip[1] >= 0
+    require(fits, "clip", clip, "two numbers from 0 on, the first below 1")
     one_of(NORMALIZATIONS, normalization=normalization)
     mask = mask.to(log_probs.dtype)
     ratio = (log_probs - old_log_probs).exp()  # (B, T)
     gain = ratio * advantages[:, None]
-    clipped = ratio.clamp(1 - low, 1 + high) * advantages[:, None]
+    clipped = ratio.clamp(1 - clip[0], 1.0 + clip[1]) * advantages[:, None]
     loss = -torch.min(gain, clipped)  # (B, T)
     if reference_log_probs is not None and beta:
         # The tokens were sampled by the old policy. Times the ratio, it is the policy's own KL
         # divergence, and the gradient that of it (DeepSeek-V3.2 2025, section 3.1; TRL's default).
-        loss = loss + beta * ratio * kl_estimate(log_probs, reference_log_probs)
+        loss = loss + float(beta) * ratio * kl_estimate(log_probs, reference_log_probs)
     sums = (loss * mask).sum(dim=1)  # (B,)
     if normalization == "grpo":
         # Length bias: divided by its own length, a long wrong completion is punished less for each
@@ -119,7 +119,7 @@ def grpo_loss(
     if max_length is None:
         raise InputError('"dr_grpo" divides by max_length; give it, or take "grpo"')
     at_least(1, max_length=max_length)
-    return sums.mean() / max_length
+    return sums.mean() / float(max_length)
 
 
 def _check(
@@ -142,6 +142,6 @@ def _check(
     for name, (tensor, want) in expected.items():
         if tuple(tensor.shape) != want:
             raise InputError(f"{name} has shape {tuple(tensor.shape)}; it must be {want}")
-    require(0 <= beta < float("inf"), "beta", beta, "at least 0")
+    require(is_number(beta) and beta >= 0, "beta", beta, "a number of at least 0")
     if beta and reference is None:
         raise InputError("beta weighs the distance from a reference; give reference_log_probs")

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from qwenkit.arguments import checked
 from qwenkit.device import training_problem
 from qwenkit.errors import InputError, TrainingError, warn
 from qwenkit.generate import row_seed
@@ -74,6 +75,7 @@ class GrpoTrainer:
         InputError: nothing to train, or fewer tasks than a step draws.
     """
 
+    @checked
     def __init__(
         self,
         model: QwenForCausalLM,

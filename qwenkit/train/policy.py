@@ -12,7 +12,7 @@ from torch import Tensor
 from qwenkit.errors import InputError
 from qwenkit.lora import lora_off
 from qwenkit.model import QwenForCausalLM
-from qwenkit.train._checks import require
+from qwenkit.train._checks import is_number, require
 from qwenkit.train.batches import Batch
 from qwenkit.train.losses import IGNORE
 
@@ -69,11 +69,13 @@ def token_log_probs(
     Raises:
         InputError: a temperature that is not above 0.
     """
-    require(0 < temperature < torch.inf, "temperature", temperature, "above 0")
+    fits = is_number(temperature) and temperature > 0
+    require(fits, "temperature", temperature, "a number above 0")
     labels = batch.labels.to(model.device)
     counted = labels != IGNORE
     hidden = model.model(batch.input_ids.to(model.device))  # (B, T, C)
-    logits = model.head(hidden[counted][None])[0].float() / temperature  # (N, V) where one counts
+    logits = model.head(hidden[counted][None])[0].float()  # (N, V) where one counts
+    logits = logits / float(temperature)
     found = -F.cross_entropy(logits, labels[counted], reduction="none")  # (N,)
     return torch.zeros(labels.shape, device=found.device).masked_scatter(counted, found)
 

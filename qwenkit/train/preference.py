@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qwenkit.errors import InputError
 from qwenkit.model import QwenForCausalLM
-from qwenkit.train._checks import require
+from qwenkit.train._checks import is_number, require
 from qwenkit.train.policy import completion_batch, reference_log_probs, sequence_log_probs
 
 
@@ -86,8 +86,9 @@ def dpo_loss(
             f"the log-probabilities are {', '.join(map(str, shapes))}; all must be (B,), one for "
             "each pair"
         )
-    require(0 < beta < float("inf"), "beta", beta, "above 0")
+    require(is_number(beta) and beta > 0, "beta", beta, "a number above 0")
     require(0 <= label_smoothing < 0.5, "label_smoothing", label_smoothing, "from 0 to below 0.5")
+    beta = float(beta)
     chosen = beta * (policy_chosen - reference_chosen)
     rejected = beta * (policy_rejected - reference_rejected)
     right, wrong = F.logsigmoid(chosen - rejected), F.logsigmoid(rejected - chosen)

@@ -95,14 +95,14 @@ ZEROS = [torch.zeros(2)] * 4
     (lambda m: completion_batch([[1]], [[2], [3]]), "as many"),
     (lambda m: completion_batch([[1], []], [[2], [3]]), "prompt 1 is empty"),
     (lambda m: completion_batch([[1], [4]], [[2], []]), "completion 1 is empty"),
-    (lambda m: token_log_probs(m, BATCH, 0.0), "temperature is 0.0; it must be above 0"),
+    (lambda m: token_log_probs(m, BATCH, 0.0), "temperature is 0.0; it must be a number above 0"),
     (lambda m: token_log_probs(m, BATCH, math.nan), "temperature is nan"),
     (lambda m: reference_log_probs(m, BATCH), "no LoRA"),
     (lambda m: preference_loss(m, PAIRS), "no LoRA"),
     (lambda m: preference_loss(m, [], m), "at least one"),
     (lambda m: dpo_loss(*ZEROS[:3], torch.zeros(3)), r"all must be \(B,\)"),
     (lambda m: dpo_loss(*[torch.zeros(2, 2)] * 4), r"all must be \(B,\)"),
-    (lambda m: dpo_loss(*ZEROS, beta=0.0), "beta is 0.0; it must be above 0"),
+    (lambda m: dpo_loss(*ZEROS, beta=0.0), "beta is 0.0; it must be a number above 0"),
     (lambda m: dpo_loss(*ZEROS, label_smoothing=0.5), "below 0.5"),
 ])  # fmt: skip
 def test_refused(call, says):
