@@ -25,6 +25,7 @@ def _percents(first):
     "learned[1] >= start[1] - 8",  # and the other families are kept
     "fast[0] >= start[0] + 20",
     "fast[1] <= learned[1] - 5",  # the rate is too large for the other families
+    "small[0] >= start[0] + 20",  # at a small rate the missing baseline does not show
     "collapsed[0] <= 10",
     "collapsed[1] <= start[1] - 5",
 ])  # fmt: skip
@@ -32,7 +33,7 @@ def test_the_family_is_learned_and_without_a_baseline_the_policy_collapses(claim
     rows = _percents("def minus")
     assert eval(claim, {
         "start": rows["at the start"], "learned": rows["rate 5e-5"], "fast": rows["rate 2e-4"],
-        "collapsed": rows["no baseline"],
+        "small": rows["no baseline 5e-5"], "collapsed": rows["no baseline"],
     })  # fmt: skip
 
 
