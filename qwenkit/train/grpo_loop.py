@@ -167,7 +167,7 @@ class GrpoTrainer:
         for epoch in range(self.settings.epochs):
             self.optimizer.zero_grad(set_to_none=True)
             loss = sum(map(self._gradient, parts))
-            norm = clip_gradients(self.optimizer, self.settings.max_norm)
+            norm = clip_gradients(self.optimizer, self.settings.max_norm).item()
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise TrainingError(
                     f"step {self.step + 1}: the loss is {loss} and the gradient's norm {norm}; "

@@ -182,7 +182,7 @@ class Trainer:
         batches = [next(self.batches) for _ in range(self.settings.accumulate)]
         counted = sum(int((batch.labels != IGNORE).sum()) for batch in batches)
         loss = self._gradients(batches, counted)
-        norm = clip_gradients(self.optimizer, self.settings.clip)
+        norm = clip_gradients(self.optimizer, self.settings.clip).item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
                 f"step {self.step + 1}: the loss is {loss} and the gradient's norm {norm}; "

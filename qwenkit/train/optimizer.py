@@ -174,10 +174,10 @@ def _hidden_matrices(model: nn.Module) -> list[Tensor]:
     ]  # fmt: skip
 
 
-def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> float:
+def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> Tensor:
     """Scale gradients down to a norm of at most `max_norm` (0: never); return what it was."""
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return torch.nn.utils.clip_grad_norm_(trained, max_norm or math.inf).item()
+    return torch.nn.utils.clip_grad_norm_(trained, max_norm or math.inf)
 
 
 def remembered(optimizer: torch.optim.Optimizer, weight: Tensor) -> tuple[str, ...]:
