@@ -1,6 +1,7 @@
 """Shared set-up: shape annotations of the model are checked in every test."""
 
 import os
+import signal
 
 import jaxtyping
 
@@ -12,6 +13,14 @@ jaxtyping.install_import_hook("qwenkit.model", "beartype.beartype")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+
+@pytest.fixture
+def ctrl_c():
+    """Let SIGINT raise KeyboardInterrupt, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")

@@ -11,23 +11,36 @@ from pathlib import Path
 import torch
 
 from qwenkit.errors import CheckpointError, InputError
-from qwenkit.files import expanded
+from qwenkit.files import expanded, replacing
 from qwenkit.lora import add_lora, save_adapter
+from qwenkit.lora.layers import TARGETS
 from qwenkit.model import QwenForCausalLM
 from qwenkit.pretrained import load_pretrained, save_pretrained
 from qwenkit.programs import Task, families_of, generate_tasks, score
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.train import GrpoMetrics, GrpoSettings, GrpoTrainer
 
+DEFAULTS = GrpoSettings(steps=40)
+# The settings that are options: placeholder, help.
+SETTINGS = {
+    "steps": ("N", "batches of programs to learn from"),
+    "learning_rate": ("X", "of AdamW"),
+    "prompts": ("P", "tasks in a step"),
+    "group_size": ("G", "programs for each task"),
+    "temperature": ("X", "of the programs"),
+    "max_new_tokens": ("N", "of each program"),
+    "beta": ("X", "weight of the distance from the model at the start"),
+    "batch_size": ("N", "programs in one forward pass of learning"),
+    "seed": ("N", "same seed, same run"),
+}
 _TASKS = 400  # to learn from
-_MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_MATRICES = tuple(name for name in TARGETS if name != "lm_head")
 
 
 def grpo(options: argparse.Namespace) -> Iterator[str]:
     """Learn some families from tests; yield how many tasks pass before and after, and each step."""
     out = _new_folder(options.out)
-    settings = GrpoSettings(**{one.name: getattr(options, one.name) for one in fields(GrpoSettings)
-                               if hasattr(options, one.name)})  # fmt: skip
+    settings = GrpoSettings(**{name: getattr(options, name) for name in SETTINGS})
     learned, held_out, others = _tasks(options.families, options.count, options.seed)
     model, tokenizer = load_pretrained(options.model, device=options.device, dtype="float32")
     torch.manual_seed(options.seed)
@@ -77,7 +90,10 @@ def _tasks(
     drawn = generate_tasks(8 * count, measure, seed + 1, families)
     held_out = [task for task in drawn if task.prompt not in seen][:count]
     if not learned or not held_out:
-        raise InputError(f"{', '.join(families)}: too few different tasks to hold some out")
+        raise InputError(
+            f"{', '.join(families)}: too few different tasks to hold some out; name more "
+            "families, or others"
+        )
     others = sorted(known.difference(families))
     return learned, held_out, generate_tasks(count, "phrasing", seed + 2, others)
 
@@ -109,7 +125,14 @@ def _save(
         save_adapter(model, out / "model")
     else:
         save_pretrained(model, out / "model", tokenizer)
-    with (out / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [one.name for one in fields(GrpoMetrics)])
-        writer.writeheader()
-        writer.writerows(asdict(one) for one in steps)
+    path = out / "metrics.csv"
+    try:
+        with (
+            replacing(path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, [one.name for one in fields(GrpoMetrics)])
+            writer.writeheader()
+            writer.writerows(asdict(one) for one in steps)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written: {error.strerror}") from None

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from qwenkit import __version__
 from qwenkit.checkpoint import Checkpoint
-from qwenkit.cli._grpo import grpo
+from qwenkit.cli._grpo import DEFAULTS, SETTINGS, grpo
 from qwenkit.cli._lab import COPIES, lab
 from qwenkit.cli._programs import pass_at_k
 from qwenkit.cli._reports import doctor, forward, inspect
@@ -274,23 +274,11 @@ _COMMANDS: list[tuple[str, Command, str, list[str], list[Option], list[Option]]]
       *_MODEL[1:3],
       _option("--lora", "train LoRA of this rank (default: all weights)", type=_count,
               metavar="RANK"),
-      _option("--steps", "batches of programs to learn from (default: 40)", type=_count,
-              default=40, metavar="N"),
-      _option("--learning-rate", "(default: 1e-4)", type=float, default=1e-4, metavar="X"),
-      _option("--prompts", "tasks in a step (default: 8)", type=_count, default=8, metavar="P"),
-      _option("--group-size", "programs for each task (default: 8)", type=_count, default=8,
-              metavar="G"),
-      _option("--temperature", "of the programs (default: 1)", type=float, default=1.0,
-              metavar="X"),
-      _option("--max-new-tokens", "of each program (default: 128)", type=_count, default=128,
-              metavar="N"),
-      _option("--beta", "weight of the distance from the model at the start (default: 0)",
-              type=float, default=0.0, metavar="X"),
-      _option("--batch-size", "programs in one forward pass of learning (default: 16)",
-              type=_count, default=16, metavar="N"),
+      *(_option(f"--{name.replace('_', '-')}", f"{text} (default: {getattr(DEFAULTS, name):g})",
+                type=type(getattr(DEFAULTS, name)), default=getattr(DEFAULTS, name), metavar=letter)
+        for name, (letter, text) in SETTINGS.items()),
       _option("--count", "tasks to measure by (default: 60)", type=_count, default=60,
-              metavar="N"),
-      _option("--seed", "same seed, same run (default: 0)", type=int, default=0, metavar="N")],
+              metavar="N")],
      []),
     ("lab", _lab, "open JupyterLab on the first notebook",
      ["lab", "lab --port 8900 --no-browser", "lab --folder my-course"],

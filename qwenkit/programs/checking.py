@@ -14,21 +14,19 @@ class _Files(dict[str, str]):
 
     def open(self, path: str, mode: str = "r") -> io.StringIO:
         """Open a file to read ("r") or write ("w")."""
-        if mode == "r":
-            return io.StringIO(self[path])
-        written = _Written()
-        written.done = lambda text: self.update({path: text})
-        return written
+        return io.StringIO(self[path]) if mode == "r" else _Written(self, path)
 
 
 class _Written(io.StringIO):
-    """A file that hands over its text when it is closed."""
+    """A file that is among the others once it is closed."""
 
-    done: Any
+    def __init__(self, files: _Files, path: str) -> None:
+        super().__init__()
+        self._files, self._path = files, path
 
     def close(self) -> None:
         if not self.closed:
-            self.done(self.getvalue())
+            self._files[self._path] = self.getvalue()
         super().close()
 
 

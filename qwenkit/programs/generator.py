@@ -36,7 +36,10 @@ def generate(
     members = {one.name: one for one in families_of(split)}
     for name in families or ():
         if name not in members:
-            raise InputError(f"{name}: no such family in the split {split!r}")
+            raise InputError(
+                f"{name}: no such family in the split {split!r}; "
+                f"families_of({split!r}) lists those it has"
+            )
     chosen = [one for name, one in members.items() if families is None or name in families]
     pool = [(one, kept) for one in chosen if (kept := _phrasings(one, split, phrasings))]
     if not pool:

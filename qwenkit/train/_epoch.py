@@ -147,7 +147,9 @@ def _programs(
     tokens: int, tokenizer: Tokenizer, context: int, rng: np.random.Generator
 ) -> list[_Example]:
     """Draw programs that pass their tests; in an infilling example the gap is in the body."""
-    drawn = filter(passes, generate(int(rng.integers(2**32)))) if tokens else iter(())
+    if not tokens:
+        return []
+    drawn = filter(passes, generate(int(rng.integers(2**32))))
     end = np.array([tokenizer.document_end], dtype=np.int32)
     examples: list[_Example] = []
     while tokens > 0:

@@ -123,9 +123,9 @@ class Batches:
         sums.update(self.tokenizer.backend.to_str().encode("utf-8"))
         if self.mix.programs:  # other families would give other programs
             sums.update("".join(one.code for one in islice(generate(0), 1000)).encode("utf-8"))
-        sizes = {"context": self.context, "batch_size": self.batch_size, "seed": self.seed}
-        sizes["short_epochs"] = self.short_epochs
-        return {"sha256": sums.hexdigest(), **sizes, "mix": asdict(self.mix)}
+        names = ("context", "batch_size", "seed", "short_epochs")
+        settings = {name: getattr(self, name) for name in names}
+        return {"sha256": sums.hexdigest(), **settings, "mix": asdict(self.mix)}
 
     def __len__(self) -> int:
         """Return the number of batches in the present epoch."""

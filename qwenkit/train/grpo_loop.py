@@ -9,7 +9,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 from random import Random
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -26,7 +25,7 @@ from qwenkit.train.batches import Batch
 from qwenkit.train.grpo import group_advantages, grpo_loss, kl_estimate
 from qwenkit.train.grpo_settings import GrpoMetrics, GrpoSettings
 from qwenkit.train.losses import IGNORE
-from qwenkit.train.optimizer import make_optimizer
+from qwenkit.train.optimizer import clip_gradients, make_optimizer
 from qwenkit.train.policy import completion_batch, reference_log_probs, token_log_probs
 from qwenkit.train.rollouts import Reward, Rollouts, passes_tests, roll_out
 
@@ -170,9 +169,7 @@ class GrpoTrainer:
         for epoch in range(self.settings.epochs):
             self.optimizer.zero_grad(set_to_none=True)
             loss = sum(map(self._gradient, parts))
-            trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-            limit = self.settings.max_norm or math.inf
-            norm = torch.nn.utils.clip_grad_norm_(trained, limit).item()
+            norm = clip_gradients(self.optimizer, self.settings.max_norm).item()
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise TrainingError(
                     f"step {self.step + 1}: the loss is {loss} and the gradient's norm {norm}; "

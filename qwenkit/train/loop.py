@@ -17,7 +17,7 @@ from qwenkit.train._signals import interrupts_held
 from qwenkit.train.batches import Batch, Batches
 from qwenkit.train.evaluation import Evaluation
 from qwenkit.train.losses import IGNORE, next_token_loss
-from qwenkit.train.optimizer import MasterAdamW, make_optimizer, steps_taken
+from qwenkit.train.optimizer import MasterAdamW, clip_gradients, make_optimizer, steps_taken
 from qwenkit.train.settings import TrainingSettings
 
 
@@ -182,8 +182,7 @@ class Trainer:
         batches = [next(self.batches) for _ in range(self.settings.accumulate)]
         counted = sum(int((batch.labels != IGNORE).sum()) for batch in batches)
         loss = self._gradients(batches, counted)
-        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(trained, self.settings.clip or math.inf).item()
+        norm = clip_gradients(self.optimizer, self.settings.clip).item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
                 f"step {self.step + 1}: the loss is {loss} and the gradient's norm {norm}; "

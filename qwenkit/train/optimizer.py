@@ -1,5 +1,6 @@
 """AdamW, alone or with Muon, with the usual groups: matrices decay, biases and norms do not."""
 
+import math
 from typing import Any
 
 import torch
@@ -171,6 +172,12 @@ def _hidden_matrices(model: nn.Module) -> list[Tensor]:
         if parameter.requires_grad and parameter.dim() == 2
         and not name.endswith(("embed_tokens.weight", "lm_head.weight"))
     ]  # fmt: skip
+
+
+def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> Tensor:
+    """Scale gradients down to a norm of at most `max_norm` (0: never); return what it was."""
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return torch.nn.utils.clip_grad_norm_(trained, max_norm or math.inf)
 
 
 def remembered(optimizer: torch.optim.Optimizer, weight: Tensor) -> tuple[str, ...]:

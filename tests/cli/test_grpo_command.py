@@ -46,6 +46,36 @@ def test_it_measures_learns_and_saves(capsys, folder, tmp_path, lora):
             assert saved.state_dict()[name].equal(value)
 
 
+def test_what_is_saved_is_what_was_learned(capsys, folder, tmp_path, monkeypatch):
+    trainers = []
+
+    class Rewarded(_grpo.GrpoTrainer):
+        def __init__(self, *args):
+            super().__init__(*args, reward=lambda task, texts: [*range(len(texts))])
+            trainers.append(self)
+
+    monkeypatch.setattr(_grpo, "GrpoTrainer", Rewarded)
+    out = tmp_path / "out"
+    assert grpo(capsys, f"--families is_even --model {folder} {SMALL} --out {out}")[0] == 0
+    start, saved = (qk.load_pretrained(one, dtype="float32")[0] for one in (folder, out / "model"))
+    changed = 0
+    for name, value in saved.state_dict().items():
+        assert value.equal(trainers[0].model.state_dict()[name]), name
+        changed += not value.equal(start.state_dict()[name])
+    assert changed > 5
+
+
+def test_metrics_that_cannot_be_written_are_named(capsys, folder, tmp_path, monkeypatch):
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_grpo, "replacing", full)
+    out = tmp_path / "out"
+    code, _, err = grpo(capsys, f"--families is_even --model {folder} {SMALL} --out {out}")
+    assert code == 1
+    assert f"{out / 'metrics.csv'} cannot be written: No space left on device" in err
+
+
 def test_ctrl_c_keeps_what_was_learned(capsys, folder, tmp_path, monkeypatch):
     class Stopped(_grpo.GrpoTrainer):
         def train_step(self):
@@ -65,6 +95,7 @@ def test_ctrl_c_keeps_what_was_learned(capsys, folder, tmp_path, monkeypatch):
     ("--families is_even --out pyproject.toml", "pyproject.toml is there already; choose another"),
     ("--families no_such --out new", "no_such: no such family in the split 'family'"),
     ("--families is_even --out new --learning-rate 0", "learning_rate is 0.0; it must be above 0"),
+    ("--families is_even --out new --steps 0", "steps is 0; it must be at least 1"),
 ])  # fmt: skip
 def test_it_refuses_before_anything_is_loaded(capsys, flags, message):
     code, out, err = grpo(capsys, flags)

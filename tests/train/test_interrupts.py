@@ -16,14 +16,6 @@ from qwenkit.train import loop as loop_file
 TRAIN = str(Path(loop_file.__file__).parent)
 
 
-@pytest.fixture
-def ctrl_c():
-    """Let SIGINT raise KeyboardInterrupt, also where the tests run in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def with_dropout():
     """Return a trainer whose next batch begins an epoch, and whose LoRA draws random numbers."""
     torch.manual_seed(3)
