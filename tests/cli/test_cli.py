@@ -154,6 +154,8 @@ def test_pass_at_k_generates_tasks(run, folder):
     ("--tasks pyproject.toml", "pyproject.toml, line 1: "),
     ("--tasks absent --split family", "name either --tasks FILE or --split"),
     ("", "name either --tasks FILE or --split"),
+    ("--tasks absent --count 3", "--families and --count go with --split"),
+    ("--tasks absent --families is_even", "--families and --count go with --split"),
     ("--split family --families is_even", "is_even: no such family in the split 'family'"),
     ("--tasks tests/programs/tasks.jsonl --k 11", "n, c, k is 10, 0, 11; 0 <= c <= n"),
 ])  # fmt: skip
