@@ -330,6 +330,8 @@ def test_lab_copies_the_notebooks_out_and_keeps_what_a_reader_changed(lab_comman
     assert len(names) == 15
     assert all((folder / n).read_bytes() == (lab.CLONE / n).read_bytes() for n in names)
     assert (folder / "pictures" / "architecture.png").is_file()
+    assert (folder / "glossary.md").is_file()
+    assert (folder / "README.md").is_file()
     assert "Kept" not in out
     assert {f"--ServerApp.root_dir={folder}",
             "--LabApp.default_url=/lab/tree/00_start_here.ipynb"} <= set(called)  # fmt: skip
