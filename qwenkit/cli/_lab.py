@@ -64,7 +64,8 @@ def _copied_to(folder: Path) -> Path:
         )
     copied, kept = 0, []
     try:
-        for file in sorted([*source.glob("*.ipynb"), *source.glob("pictures/*.png")]):
+        patterns = ("*.ipynb", "*.md", "pictures/*.png")
+        for file in sorted(found for pattern in patterns for found in source.glob(pattern)):
             target = folder / file.relative_to(source)
             if not os.path.lexists(target):
                 target.parent.mkdir(parents=True, exist_ok=True)

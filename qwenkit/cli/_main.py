@@ -245,8 +245,7 @@ _COMMANDS: list[tuple[str, Command, str, list[str], list[Option], list[Option]]]
               "(train), of the same families in other words (phrasing), or of other families "
               "(family)", choices=SPLITS),
       _option("--families", "only these families of the split", nargs="+", metavar="NAME"),
-      _option("--count", "how many to generate (default: 300)", type=_count, default=300,
-              metavar="N"),
+      _option("--count", "how many to generate (default: 300)", type=_count, metavar="N"),
       *_MODEL[1:],
       _option("--samples", "programs per task (default: 10)", type=_count, default=10,
               metavar="N"),

@@ -18,8 +18,11 @@ def pass_at_k(options: argparse.Namespace) -> Iterator[str]:
     """Yield how much of the tasks is in a text, if one is named, and the model's score."""
     if bool(options.tasks) == bool(options.split):
         raise InputError("name either --tasks FILE or --split, so that there is one set of tasks")
+    if options.tasks and (options.families or options.count):
+        raise InputError("--families and --count go with --split; a file's tasks are all taken")
     if options.split:
-        tasks = generate_tasks(options.count, options.split, options.seed, options.families)
+        count = options.count or 300
+        tasks = generate_tasks(count, options.split, options.seed, options.families)
     else:
         tasks = read_tasks(options.tasks)
     if options.text:

@@ -19,7 +19,8 @@ from qwenkit.train.settings import Mix
 
 SHORTEST = 8  # characters or tokens: nothing shorter is worth an example
 FILLED = 0.25  # proportion of the programs that become infilling examples
-_AT_ONCE = 1000  # programs that are tokenized together
+_AT_ONCE = 1000  # programs that are tokenized together, at most
+_A_TENTH = 640  # tokens per program and tenth: a program has about 64, so 10% too many at most
 _WORD_EDGE = re.compile(r"\b")
 _IN_BRACKETS = re.compile(r"(?<=[(\[{])[^()\[\]{}\n]+(?=[)\]}])")  # innermost ones, in a line
 _FIM = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
@@ -151,11 +152,14 @@ def _programs(
         return []
     drawn = filter(passes, generate(int(rng.integers(2**32))))
     end = np.array([tokenizer.document_end], dtype=np.int32)
+    at_once = min(_AT_ONCE, tokens // _A_TENTH + 1)
     examples: list[_Example] = []
+    tried = 0
     while tokens > 0:
+        tried += at_once
         whole: list[str] = []
         parts: list[str] = []  # prefix, suffix, middle; prefix, suffix, middle; ...
-        for program in islice(drawn, _AT_ONCE):
+        for program in islice(drawn, at_once):
             if rng.random() < FILLED and len(program.body) >= 2 * SHORTEST:
                 prefix, suffix, middle = _split(program.body, rng)
                 parts += program.prompt + prefix, suffix, middle
@@ -164,9 +168,9 @@ def _programs(
         ended = [np.concatenate([ids, end]) for ids in _encode(whole, tokenizer)]
         made = [(ids, np.ones(len(ids), dtype=bool)) for ids in ended if len(ids) <= context]
         made += _fim_examples(_encode(parts, tokenizer), tokenizer, context)
-        if not made:
-            raise InputError(f"context is {context}; generated programs are longer")
         examples += made
+        if not examples and tried >= _AT_ONCE:
+            raise InputError(f"context is {context}; generated programs are longer")
         tokens -= sum(len(ids) for ids, _ in made)
     return examples
 

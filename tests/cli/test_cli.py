@@ -154,6 +154,8 @@ def test_pass_at_k_generates_tasks(run, folder):
     ("--tasks pyproject.toml", "pyproject.toml, line 1: "),
     ("--tasks absent --split family", "name either --tasks FILE or --split"),
     ("", "name either --tasks FILE or --split"),
+    ("--tasks absent --count 3", "--families and --count go with --split"),
+    ("--tasks absent --families is_even", "--families and --count go with --split"),
     ("--split family --families is_even", "is_even: no such family in the split 'family'"),
     ("--tasks tests/programs/tasks.jsonl --k 11", "n, c, k is 10, 0, 11; 0 <= c <= n"),
 ])  # fmt: skip
@@ -328,6 +330,8 @@ def test_lab_copies_the_notebooks_out_and_keeps_what_a_reader_changed(lab_comman
     assert len(names) == 15
     assert all((folder / n).read_bytes() == (lab.CLONE / n).read_bytes() for n in names)
     assert (folder / "pictures" / "architecture.png").is_file()
+    assert (folder / "glossary.md").is_file()
+    assert (folder / "README.md").is_file()
     assert "Kept" not in out
     assert {f"--ServerApp.root_dir={folder}",
             "--LabApp.default_url=/lab/tree/00_start_here.ipynb"} <= set(called)  # fmt: skip
