@@ -47,7 +47,7 @@ CASES = {
         "in_half",
         [
             "abs(losses['right'] - loss()) < 1e-3",
-            "all(losses[n] < loss() + 0.5 for n in ('eps beside the root', 'mean subtracted'))",
+            "all(losses[n] < loss() + 0.5 for n in ('eps outside the root', 'mean subtracted'))",
             "all(losses[n] > loss() + 1 for n in ('no weight', '1 + weight', 'no root'))",
             "all(losses[n] > loss() + 1 for n in ('sum, not mean', 'no division'))",
             "losses['mean over the tokens'] > loss() + 1",
@@ -153,7 +153,7 @@ CASES = {
         "lost = ",
         [
             "abs(alone[least]) < 0.1",
-            "max(early) < max(alone)",  # unlike tiny-coder, as the text says
+            "max(rise([(1, head)]) for head in range(H)) < max(alone.values())",
             "same > 0.8",
             "sure_of[1] < 0.75 * sure_of[0]",
             "_same(model, plain[f'layers.{N // 2}.resid_post']) < 0.35",  # about one in five
