@@ -20,7 +20,7 @@ from qwenkit.train.settings import Mix
 SHORTEST = 8  # characters or tokens: nothing shorter is worth an example
 FILLED = 0.25  # proportion of the programs that become infilling examples
 _AT_ONCE = 1000  # programs that are tokenized together, at most
-_A_TENTH = 640  # tokens per program and tenth: a program has about 64, so 10% too many at most
+_CHUNK = 640  # tokens wanted per program of a chunk; a program has about 64, so a tenth too many
 _WORD_EDGE = re.compile(r"\b")
 _IN_BRACKETS = re.compile(r"(?<=[(\[{])[^()\[\]{}\n]+(?=[)\]}])")  # innermost ones, in a line
 _FIM = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
@@ -152,7 +152,7 @@ def _programs(
         return []
     drawn = filter(passes, generate(int(rng.integers(2**32))))
     end = np.array([tokenizer.document_end], dtype=np.int32)
-    at_once = min(_AT_ONCE, tokens // _A_TENTH + 1)
+    at_once = min(_AT_ONCE, tokens // _CHUNK + 1)
     examples: list[_Example] = []
     tried = 0
     while tokens > 0:
