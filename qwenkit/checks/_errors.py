@@ -15,6 +15,8 @@ _MEANINGS = (
         "bytes as the JSON has."),
     ("not JSON", r"JSONDecodeError", "What you parse does not start as JSON. Where does the JSON "
         "begin and end?"),
+    ("too few or too many bytes", r"unpack requires a buffer|buffer size must be", "The format "
+        "needs another number of bytes than it gets."),
     ("arguments", r"TypeError: .*(positional argument|unexpected keyword)", "A function is "
         "called with other arguments than it takes: keep the first line of the stub, and count "
         "the arguments of your own calls."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 import torch
@@ -130,6 +131,7 @@ def _toy(counts: tuple[int, ...]) -> tuple[QwenForCausalLM, list[Batch]]:
 def _run(function: Callable[..., Any]) -> Callable[..., Any]:
     """Turn a learner's function into a function of the counts: its loss and its gradient."""
 
+    @wraps(function)
     def run(*counts: int) -> dict[str, Any] | None:
         model, parts = _toy(counts)
         loss = function(model, parts)
