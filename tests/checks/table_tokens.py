@@ -176,6 +176,7 @@ WRONG = {
         ("not joined", lambda word, merges: _course((*word,), merges, pair="".join), "a tuple"),
         ("last merge missing", lambda word, merges: _in_a_loop(word, merges[:-1])),
         ("one string", lambda word, merges: word),
+        ("all joined", lambda word, merges: [word]),
         ("one string", lambda word, merges: " ".join(_in_a_loop(word, merges))),
         ("kind", lambda word, merges: _in_a_loop(word, merges)[:-1] or ["?"]),
     ],
