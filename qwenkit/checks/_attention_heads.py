@@ -47,10 +47,11 @@ JOIN_MISTAKES = (
     Mistake("view", "`view` cannot merge axes that are not next to each other in memory, and after "
         "a transpose they are not. `reshape` and `flatten` copy where they must.",
         lambda z, weight: z.transpose(1, 2).view(len(z), z.shape[2], -1) @ weight.T),
-    Mistake("C taken for H·D", "right where C is H·D. That does not hold for every model: the "
+    *(Mistake("C taken for H·D", "right where C is H·D. That does not hold for every model: the "
         "joined heads have H·D values, one per column of `weight`.",
-        lambda z, weight:
-            z.transpose(1, 2).reshape(len(z), z.shape[2], len(weight)) @ weight.T),
+        lambda z, weight, tokens=tokens:
+            z.transpose(1, 2).reshape(len(z), tokens or z.shape[2], len(weight)) @ weight.T)
+        for tokens in (None, -1)),
     Mistake("wrong axes swapped", "you swap the last two axes, T and D. Tokens must come before "
         "heads, and the D values of a head must stay together: swap H and T.",
         lambda z, weight: z.transpose(2, 3).reshape(len(z), z.shape[2], -1) @ weight.T),

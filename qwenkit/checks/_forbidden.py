@@ -24,7 +24,7 @@ class _Watch(TorchFunctionMode):
     ) -> Any:
         name = getattr(function, "__name__", "")
         if name in self.names:
-            raise Forbidden(f"this exercise is to be solved without `{name}`")
+            raise Forbidden
         return function(*args, **(kwargs or {}))
 
 

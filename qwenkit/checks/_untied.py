@@ -72,6 +72,9 @@ UNTIED_MISTAKES = (
     Mistake("a name that is not there", "you look up a name that is not in a tied file. It has no "
         "`lm_head.weight`, and its embedding is `model.embed_tokens.weight`.",
         lambda tensors: _upcast(tensors) | {HEAD: tensors[HEAD].float()}),
+    Mistake("a name that is not there", "the embedding's name in the file is "
+        "`model.embed_tokens.weight`.",
+        lambda tensors: _upcast(tensors) if HEAD in tensors else tensors["embed_tokens.weight"]),
     Mistake("a head of ones or zeros", "your head gives every token the same score. A tied model's "
         "head is a matrix that is there already.",
         _with_head(lambda embedding: {HEAD: torch.zeros_like(embedding)})),

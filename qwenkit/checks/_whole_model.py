@@ -43,6 +43,7 @@ class _Built:
 
     def __init__(self, kind: type) -> None:
         self.kind = kind
+        self.__wrapped__ = getattr(kind, "forward", None)  # is it still a stub?
 
     @torch.no_grad()
     def __call__(self, config: QwenConfig, tensors: Tensors, ids: Tensor) -> Any:
@@ -55,7 +56,7 @@ class _Built:
             return built(ids)
         except RuntimeError as error:
             if str(config.max_position_embeddings) in str(error):
-                raise TablesNotCut(str(error)) from error
+                raise TablesNotCut from error
             raise
 
 
@@ -73,11 +74,11 @@ def _compare_names(state: Tensors, tensors: Tensors) -> None:
         return
     message = f"{len(problems)} tensors do not fit: {'; '.join(problems)}"
     if missing == {name for name in tensors if ".layers." in name}:
-        raise LayersNotRegistered(message)
+        raise LayersNotRegistered
     if unknown == {HEAD} and not missing:
-        raise HeadAlthoughTied(message)
+        raise HeadAlthoughTied
     if missing == {HEAD} and not unknown:
-        raise NoHeadAlthoughUntied(message)
+        raise NoHeadAlthoughUntied
     raise ValueError(message)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 
+import torch
 from torch import Tensor
 
 from qwenkit.checks._forbidden import Forbidden, uses_forbidden, without
@@ -91,7 +92,7 @@ class _FieldsOnly(QwenConfig):
 
     def kv_bytes_per_token(self, dtype: str | None = None) -> int:
         """Refuse: the exercise is to write it."""
-        raise Forbidden("this exercise is to be solved without `kv_bytes_per_token`")
+        raise Forbidden
 
 
 def _fields_only(c: QwenConfig) -> QwenConfig:
@@ -106,6 +107,10 @@ _MHA = QwenConfig(1000, 96, 200, 5, 4, 4, 16)
 _CYCLES = (
     "the order is k0, k1, k0, k1, ...: all kv heads, again and again. Query heads 0 and 1 share kv "
     "head 0, so k0 must come twice in a row. Put a new axis after KV, and merge the two."
+)
+_EXPAND = (
+    "`expand` repeats only an axis of size 1, and `view` cannot merge what it repeats. Insert a "
+    "new axis after KV, expand it, and merge with `reshape` or `flatten`."
 )
 _FIXED = "you always make the same number of copies. Use the argument `groups`."
 _TOKENS = (
@@ -133,9 +138,11 @@ _REPEAT_MISTAKES = (
     Mistake("axis after the tokens", "your new axis is after the tokens, so heads and tokens are "
         "merged. Put it between KV and S.",
         lambda x, groups: x[:, :, :, None].expand(-1, -1, -1, groups, -1).flatten(1, 2)),
-    Mistake("expand", "`expand` repeats only an axis of size 1, and `view` cannot merge what it "
-        "repeats. Insert a new axis after KV, expand it, and merge with `reshape` or `flatten`.",
+    Mistake("expand", _EXPAND,
         lambda x, groups: x.expand(-1, x.shape[1] * groups, -1, -1)),
+    Mistake("expand", _EXPAND,
+        lambda x, groups:
+            x[:, :, None].expand(-1, -1, groups, -1, -1).view(len(x), -1, *x.shape[2:])),
     *(Mistake("a fixed number of copies", _FIXED,
         lambda x, groups, number=number: repeat_kv(x, number)) for number in (2, 4, 7)),
     Mistake("multiplied", "you multiply the values by `groups`. Copy the heads instead.",
@@ -207,6 +214,8 @@ _READ_MISTAKES = (
         lambda p, v: p @ v[:, :, None]),
     Mistake("KV fixed", "you always split into two kv heads. Take KV from the shape of v.",
         lambda p, v: (_by_group(p, 2) @ v[:, :, None]).flatten(1, 2)),
+    Mistake("KV fixed", "you always split into two kv heads. Take KV from the shape of v.",
+        lambda p, v: torch.einsum("bkgts,bksd->bkgtd", _by_group(p, 2), v).flatten(1, 2)),
     Mistake("group and tokens merged", "you merge groups with T. Merge KV with groups: together "
         "they are the H heads.",
         lambda p, v: (_by_group(p, v.shape[1]) @ v[:, :, None]).flatten(2, 3)),

@@ -196,9 +196,10 @@ WRONG = {
         ("tokens last", lambda z, w: F.linear(z.transpose(1, 2).flatten(2), w).mT),
         ("heads not joined", lambda z, w: z @ w.T),
         ("heads not joined", lambda z, w: z.flatten(1, 2) @ w.T),
-        ("heads not joined", lambda z, w: z[:, 0] @ w.T),
         ("view", lambda z, w: z.transpose(1, 2).view(len(z), z.shape[2], -1) @ w.T),
         ("C taken for H·D", lambda z, w: z.transpose(1, 2).reshape(len(z), -1, len(w)) @ w.T),
+        ("C taken for H·D", lambda z, w:
+            z.transpose(1, 2).reshape(len(z), z.shape[2], len(w)) @ w.T),
         ("wrong axes swapped", lambda z, w: z.transpose(2, 3).reshape(len(z), z.shape[2], -1)
             @ w.T),
         ("batch and heads swapped", lambda z, w: z.transpose(0, 1).reshape(len(z), z.shape[2], -1)

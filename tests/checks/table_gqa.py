@@ -157,13 +157,14 @@ WRONG = {
         ("not grouped", lambda p, v: p @ v),
         ("not split", lambda p, v: p @ v[:, :, None]),
         ("KV fixed", lambda p, v: (p.unflatten(1, (2, -1)) @ v[:, :, None]).flatten(1, 2)),
+        ("KV fixed", lambda p, v:
+            torch.einsum("bkgts,bksd->bkgtd", p.unflatten(1, (2, -1)), v).flatten(1, 2)),
         ("group and tokens merged", lambda p, v: (_cut(p, v) @ v[:, :, None]).flatten(2, 3)),
         ("softmax again", lambda p, v: _read_einsum(p.softmax(-1), v)),
         ("joined already", lambda p, v: _read_einsum(p, v).transpose(1, 2).flatten(2)),
         ("divided by KV", lambda p, v:
             torch.stack([p[:, h] @ v[:, h // v.shape[1]] for h in range(p.shape[1])], 1)),
         ("float32 comes back", lambda p, v: _read_einsum(p.float(), v.float())),
-        ("not grouped", lambda p, v: p @ v.squeeze()),
         ("error", lambda p, v: (p.unflatten(1, (2, 4)) @ v[:, :, None]).flatten(1, 2)),
     ],
 }  # fmt: skip
