@@ -145,7 +145,7 @@ NOT_A_NUMBER = (
     "every weight is not a number (NaN). A common cause is a mask multiplied by minus infinity: 0 "
     "times infinity is NaN. Use `masked_fill`."
 )
-NOT_DIVIDED = "the powers are right, but your rows do not sum to 1. Divide each row by its sum."
+NOT_DIVIDED = "your rows do not sum to 1. Divide the exponentials of each row by their sum."
 DIVIDED_AGAIN = (
     "right for small scores. If a score of the future is far larger than the others, all the past "
     "rounds to 0, and 0 / 0 is not a number. Mask before softmax."

@@ -186,8 +186,8 @@ _MISTAKES = (
     Mistake("tables not cut", "your tables of cos and sin are as long as the longest text. They "
         "need one row per token of `ids`.",
         _where(lambda c: True, TablesNotCut)),
-    Mistake("layers not registered", "your layers are in a plain list, so PyTorch does not see "
-        "their parameters. Put them into `nn.ModuleList`.",
+    Mistake("layers not registered", "PyTorch sees no parameter of a layer. A plain list hides "
+        "them: put the layers into `nn.ModuleList`.",
         _where(lambda c: True, LayersNotRegistered)),
     Mistake("a head although tied", "a tied file has no `lm_head.weight`, but your model does. "
         "Create `lm_head` only where the config does not tie it.",
