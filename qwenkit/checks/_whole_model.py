@@ -72,14 +72,13 @@ def _compare_names(state: Tensors, tensors: Tensors) -> None:
     ]
     if not problems:
         return
-    message = f"{len(problems)} tensors do not fit: {'; '.join(problems)}"
     if missing == {name for name in tensors if ".layers." in name}:
         raise LayersNotRegistered
     if unknown == {HEAD} and not missing:
         raise HeadAlthoughTied
     if missing == {HEAD} and not unknown:
         raise NoHeadAlthoughUntied
-    raise ValueError(message)
+    raise ValueError(f"the model and the file differ ({len(problems)}): {'; '.join(problems)}")
 
 
 def random_weights(config: QwenConfig) -> Tensors:

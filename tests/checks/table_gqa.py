@@ -70,7 +70,6 @@ WRONG = {
         ("counted from 1", lambda h, heads, kv: 1 + h * kv // heads),
         ("backwards", lambda h, heads, kv: (heads - 1 - h) // (heads // kv)),
         ("one each", lambda h, heads, kv: list(range(heads))[h]),
-        ("not an integer", lambda h, heads, kv: h // (heads / kv)),
         ("a fixed group size", lambda h, heads, kv: h // 4),
         ("always 0", lambda h, heads, kv: h // heads * kv),
         ("group size", lambda h, heads, kv: heads // kv),
