@@ -79,7 +79,7 @@ def _file(folder: str, tensors: int, note: bool) -> Path:
 
 
 def _grouped_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make one error of all ways to fail on bytes that are not JSON, and one of a huge length."""
+    """Make one error of all ways to fail on a huge length."""
     if not callable(function):
         return function
 
@@ -87,10 +87,8 @@ def _grouped_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     def grouped(path: Path) -> Any:
         try:
             return function(path)
-        except ValueError as error:
-            raise ValueError(str(error)) from None
-        except (MemoryError, OverflowError) as error:
-            raise MemoryError(str(error)) from None
+        except (MemoryError, OverflowError):
+            raise MemoryError from None
 
     return grouped
 
@@ -113,6 +111,9 @@ _HEADER_MISTAKES = (
     Mistake("wrong offset", "this is not JSON. The JSON starts after eight bytes and is N bytes "
         "long.",
         lambda path: json.loads(_header_bytes(path, skip=0))),
+    Mistake("wrong offset", "you parse the JSON and all that follows it in the file. The JSON is N "
+        "bytes long: read only these.",
+        lambda path: json.loads(path.read_bytes()[8:])),
     Mistake("still bytes", "these are the bytes of the header. json.loads turns them into a "
         "dictionary.",
         _header_bytes),

@@ -57,7 +57,7 @@ WRONG = {
         ("scores first", lambda b, t, c: (c.vocab_size, b, t)),
         ("one number", lambda b, t, c: c.vocab_size * t * b),
         ("not from the config", lambda b, t, c: (b, t, 2048)),
-        ("kind", lambda b, t, c: b),
+        ("values: unchanged", lambda b, t, c: b, "argument 1 unchanged"),
         ("values", lambda b, t, c: (b, t, c.intermediate_size)),
     ],
     "most_likely_next": [
