@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from qwenkit.checks._forbidden import uses_forbidden
 from qwenkit.checks._judge import Mistake
 from qwenkit.checks._kv import Count, kv_values, wrong_counts
 from qwenkit.config import QwenConfig
@@ -70,9 +69,6 @@ def bytes_of(count: Count) -> Callable[[QwenConfig, int, int], int]:
 
 _UNITS = (1e3, 1e6, 1e9, 2**10, 2**20, 2**30)  # kB, MB, GB
 BYTE_MISTAKES = (
-    Mistake("kv_bytes_per_token", "you use `kv_bytes_per_token`. The exercise is to do without it: "
-        "multiply fields of the config.",
-        uses_forbidden),
     *wrong_counts(bytes_of),
     Mistake("one head", "you count one kv head per layer. How many are there?",
         bytes_of(lambda c: kv_values(c) // c.num_key_value_heads)),

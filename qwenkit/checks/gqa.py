@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
 
 import torch
 from torch import Tensor
 
-from qwenkit.checks._forbidden import Forbidden, uses_forbidden, without
 from qwenkit.checks._gqa_counts import BYTE_MISTAKES, HEAD_MISTAKES, bytes_of, kv_head_of
 from qwenkit.checks._judge import LOOSE, Case, Mistake, Verdict, judge
 from qwenkit.checks._kv import kv_values
@@ -46,21 +44,22 @@ def repeat(learner: Callable[..., Tensor]) -> Verdict:
         Case("bfloat16", (plain.bfloat16(), 2)),
     ]
     praise = "each kv head is repeated consecutively, in line with the query heads trained on it."
-    allowed = without(learner, "repeat_interleave")
-    return judge("06.2", allowed, repeat_kv, cases, _REPEAT_MISTAKES, praise)
+    forbidden = ("repeat_interleave", "repeat_kv")
+    return judge("06.2", learner, repeat_kv, cases, _REPEAT_MISTAKES, praise, forbidden=forbidden)
 
 
 def cache_bytes(learner: Callable[..., int]) -> Verdict:
     """Check `learner(config, tokens, size)`, bytes of a KV cache: exercise 06.3."""
-    seven_b, wide, mha = (_fields_only(c) for c in (SEVEN_B, WIDE_HEADS, _MHA))
     cases = [
-        Case("7B, 100 tokens, 2 bytes", (seven_b, 100, 2)),
-        Case("7B, one token, 4 bytes", (seven_b, 1, 4)),
-        Case("head_dim is not C / H", (wide, 10, 2)),
-        Case("as many kv heads as query heads", (mha, 7, 2)),
+        Case("7B, 100 tokens, 2 bytes", (SEVEN_B, 100, 2)),
+        Case("7B, one token, 4 bytes", (SEVEN_B, 1, 4)),
+        Case("head_dim is not C / H", (WIDE_HEADS, 10, 2)),
+        Case("as many kv heads as query heads", (_MHA, 7, 2)),
     ]
     praise = "keys and values, every layer, KV heads of D values: that is all a cache holds."
-    return judge("06.3", learner, bytes_of(kv_values), cases, BYTE_MISTAKES, praise)
+    forbidden = ("kv_bytes_per_token",)
+    count = bytes_of(kv_values)
+    return judge("06.3", learner, count, cases, BYTE_MISTAKES, praise, forbidden=forbidden)
 
 
 def read_values(learner: Callable[..., Tensor]) -> Verdict:
@@ -83,20 +82,8 @@ def read_values(learner: Callable[..., Tensor]) -> Verdict:
         in_bfloat16(weights, v),
     ]
     praise = "every query head reads the values of its group."
-    allowed = without(learner, "repeat_interleave", "repeat", "tile")
-    return judge("06.4", allowed, _read_values, cases, _READ_MISTAKES, praise, LOOSE)
-
-
-class _FieldsOnly(QwenConfig):
-    """A config without its own answer to exercise 06.3."""
-
-    def kv_bytes_per_token(self, dtype: str | None = None) -> int:
-        """Refuse: the exercise is to write it."""
-        raise Forbidden
-
-
-def _fields_only(c: QwenConfig) -> QwenConfig:
-    return _FieldsOnly(**{field.name: getattr(c, field.name) for field in fields(c)})
+    forbidden = ("repeat_interleave", "repeat_kv", "repeat", "tile")
+    return judge("06.4", learner, _read_values, cases, _READ_MISTAKES, praise, LOOSE, forbidden)
 
 
 _MHA = QwenConfig(1000, 96, 200, 5, 4, 4, 16)
@@ -125,9 +112,6 @@ def _cut_into_heads(x: Tensor, groups: int, dim: int) -> Tensor:
 
 
 _REPEAT_MISTAKES = (
-    Mistake("repeat_interleave", "you use `repeat_interleave`. The exercise is to do without it: a "
-        "new axis, `expand`, and a merge.",
-        uses_forbidden),
     Mistake("cycles", _CYCLES, lambda x, groups: x.repeat(1, groups, 1, 1)),
     Mistake("not merged", "the copies are right, but they have an axis of their own: (B, KV, "
         "groups, S, D). Merge it with the axis of the kv heads.",
@@ -203,9 +187,6 @@ def _order_lost(pattern: Tensor, v: Tensor) -> Tensor:
 
 
 _READ_MISTAKES = (
-    Mistake("repeated", "you copy the values (`repeat`, `repeat_interleave` or `repeat_kv`). The "
-        "exercise is to do without: split H into (KV, groups) instead.",
-        uses_forbidden),
     Mistake("not grouped", "right if every query head has its own kv head, or all share one. "
         "Otherwise H and KV differ: split H into (KV, groups).",
         lambda p, v: p @ v),

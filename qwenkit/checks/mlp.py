@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qwenkit.checks._forbidden import uses_forbidden, without
 from qwenkit.checks._judge import LOOSE, Case, Mistake, Verdict, judge
 from qwenkit.checks._samples import in_bfloat16, normal
 
@@ -33,7 +32,8 @@ def silu(learner: Callable[..., Any]) -> Verdict:
         Case("a single number", (torch.tensor(-1.0),)),
     ]
     praise = "close to x on the right, close to 0 on the left, and no number breaks it."
-    return judge("07.1", without(learner, "silu"), F.silu, cases, _SILU_MISTAKES, praise, LOOSE)
+    forbidden = ("silu", "SiLU")
+    return judge("07.1", learner, F.silu, cases, _SILU_MISTAKES, praise, LOOSE, forbidden)
 
 
 def mlp(learner: Callable[..., Any]) -> Verdict:
@@ -75,9 +75,6 @@ _ONE_NUMBER = (
     "which take a whole tensor."
 )
 _SILU_MISTAKES = (
-    Mistake("F.silu", "you use PyTorch's SiLU. The exercise is to do without it: write x times the "
-        "sigmoid of x.",
-        uses_forbidden),
     Mistake("missing parentheses", _PARENTHESES, lambda x: x / 1 + torch.exp(-x)),
     Mistake("missing parentheses", _PARENTHESES, lambda x: x * (1 / 1 + torch.exp(-x))),
     Mistake("one number only", _ONE_NUMBER, lambda x: x / (1 + math.exp(-x))),
