@@ -17,6 +17,7 @@ from qwenkit.checks._attention_scores import (
     ZERO_BEFORE_SOFTMAX,
     dot_products,
     masked_scores,
+    scaled_for,
     scaled_scores,
 )
 from qwenkit.checks._judge import Mistake
@@ -109,6 +110,10 @@ def _seen_up_to(ahead: Callable[[int, int], int]) -> Callable[[Tensor, Tensor, T
     return attend
 
 
+def _always(number: int) -> Callable[[int, int], int]:
+    return lambda new, total: number
+
+
 def _rows_divided(powers: Tensor) -> Tensor:
     return powers / powers.sum(dim=-1, keepdim=True)
 
@@ -138,7 +143,7 @@ ATTEND_MISTAKES = (
         _seen_up_to(lambda new, total: new)),
     *(Mistake("a fixed offset", "you always move the triangle by the same number. Compute the "
         "number of cached tokens from the shapes of q and k.",
-        _seen_up_to(lambda new, total, number=number: number)) for number in (1, 2, 3, 4, 5)),
+        _seen_up_to(_always(number))) for number in (1, 2, 3, 4, 5)),
     Mistake("no mask", "right for one new token, which may attend to everything. With several, the "
         "first one sees the last one.",
         lambda q, k, v: scaled_scores(q, k).softmax(dim=-1) @ v),
@@ -160,7 +165,7 @@ ATTEND_MISTAKES = (
     Mistake("no scale", "the scores are not divided by the square root of D.",
         _with_scores(dot_products)),
     *(Mistake("a fixed D", FIXED_D,
-        _with_scores(lambda q, k, size=size: dot_products(q, k) / math.sqrt(size)))
+        _with_scores(scaled_for(size)))
         for size in FIXED_SIZES),
     Mistake("divided by the number of heads", HEAD_COUNT,
         _with_scores(lambda q, k: dot_products(q, k) / math.sqrt(q.shape[1]))),

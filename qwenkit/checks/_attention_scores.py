@@ -30,6 +30,11 @@ def _divided_by(by: Callable[[Tensor, Tensor], float]) -> Callable[[Tensor, Tens
     return lambda q, k: dot_products(q, k) / by(q, k)
 
 
+def scaled_for(size: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return scores that are divided as for heads of one size."""
+    return lambda q, k: dot_products(q, k) / math.sqrt(size)
+
+
 FIXED_D = (
     "you divide by a fixed number, the square root of the D of one model or example. Take D from "
     "the last axis of q."
@@ -62,7 +67,7 @@ SCORE_MISTAKES = (
     Mistake("divided by the batch size", "you divide by the square root of the batch size. D is "
         "the last axis of q.",
         _divided_by(lambda q, k: math.sqrt(len(q)))),
-    *(Mistake("a fixed D", FIXED_D, _divided_by(lambda q, k, size=size: math.sqrt(size)))
+    *(Mistake("a fixed D", FIXED_D, scaled_for(size))
         for size in FIXED_SIZES),
     Mistake("query and key swapped", "your rows are keys and your columns are queries. Row t "
         "should hold the scores of query t.",

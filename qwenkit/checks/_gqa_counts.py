@@ -67,6 +67,14 @@ def bytes_of(count: Count) -> Callable[[QwenConfig, int, int], int]:
     return lambda c, tokens, size: count(c) * tokens * size
 
 
+def _always(count: int) -> Count:
+    return lambda c: count
+
+
+def _with_head_dim(size: int) -> Count:
+    return lambda c: kv_values(c) // c.head_dim * size
+
+
 _UNITS = (1e3, 1e6, 1e9, 2**10, 2**20, 2**30)  # kB, MB, GB
 BYTE_MISTAKES = (
     *wrong_counts(bytes_of),
@@ -81,9 +89,9 @@ BYTE_MISTAKES = (
         lambda c, tokens, size: 2 * kv_values(c) * tokens * size),
     *(Mistake("the notebook's model", "you use the numbers of the notebook's model. Take them from "
         "`c`.",
-        bytes_of(lambda c, count=count: count)) for count in (2 * 6 * 2 * 32, 2 * 24 * 2 * 64)),
+        bytes_of(_always(count))) for count in (2 * 6 * 2 * 32, 2 * 24 * 2 * 64)),
     *(Mistake("a fixed D", "your D is that of the notebook's model. Take `head_dim` from `c`.",
-        bytes_of(lambda c, size=size: kv_values(c) // c.head_dim * size)) for size in (32, 64)),
+        bytes_of(_with_head_dim(size))) for size in (32, 64)),
     Mistake("no head_dim", "you count one value per head. A key is a vector of D values.",
         bytes_of(lambda c: kv_values(c) // c.head_dim)),
     Mistake("groups", "you multiply by the size of a group, H / KV. How many kv heads are there?",

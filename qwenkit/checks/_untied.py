@@ -30,6 +30,10 @@ def _with_head(head: Callable[[Tensor], Tensors]) -> Callable[[Mapping[str, Tens
     return untied
 
 
+def _named(name: str) -> Callable[[Tensor], Tensors]:
+    return lambda embedding: {name: embedding}
+
+
 UNTIED_MISTAKES = (
     Mistake("not upcast", "the head is there, but all tensors keep their dtype. Return float32: "
         "bfloat16 would round every step of the comparison.",
@@ -53,7 +57,7 @@ UNTIED_MISTAKES = (
         lambda tensors: _upcast({**tensors, HEAD: tensors[EMBEDDING]})),
     *(Mistake("another name", "the head's name is wrong: it is outside `model`, and its tensor is "
         "a weight.",
-        _with_head(lambda embedding, name=name: {name: embedding}))
+        _with_head(_named(name)))
         for name in ("model.lm_head.weight", "lm_head", "head.weight", "lm_head.bias")),
     *(Mistake("another dtype", "your tensors have another dtype. Return float32.",
         lambda tensors, dtype=dtype:
