@@ -1,5 +1,6 @@
 """Answers to the exercises of notebook 10."""
 
+import itertools
 from itertools import takewhile
 
 import numpy as np
@@ -106,6 +107,7 @@ RIGHT = {
         lambda real, new: (positions(new, real.shape[1] - new, real),
             attention_mask(new, real.shape[1] - new, real=real)[:, 0]),
         _offsets_in_loops, _offsets_by_padding,
+        lambda real, new: (real.sum(1, keepdim=True) - new + torch.arange(new), _mask(real, new)),
     ],
 }  # fmt: skip
 
@@ -114,6 +116,20 @@ RIGHT = {
 def _from(part):
     """Return a step that forgets some of the cached tokens."""
     return lambda q, k, v, *cache: _step()(q, k, v, *(x[:, :, part] for x in cache))
+
+
+def _weighted(q, k, v, weights=lambda scores: scores.softmax(-1)):
+    d = q.shape[-1]
+    scores = q @ k.mT / d**0.5
+    given = (scores, d) if weights.__code__.co_argcount == 2 else (scores,)
+    return weights(*given).to(q.dtype) @ v
+
+
+def _by_scores(weights):
+    """Return a z that weights values by some function of the scores (and D), heads repeated."""
+    return lambda q, *kv: _weighted(
+        q, *(x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in kv), weights
+    )
 
 
 def _room_of(count, down=lambda free, each: free // each):
@@ -130,6 +146,11 @@ def _substring(old, new):
         n for n in range(len(old) + 1) for i in range(len(old) - n + 1)
         for j in range(len(new) - n + 1) if old[i : i + n] == new[j : j + n]
     )  # fmt: skip
+
+
+def _head_of_equal(old, new):
+    pairs = zip(old, new, strict=True)
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], list(pairs))))
 
 
 def _equal(old, new):
@@ -174,6 +195,23 @@ WRONG = {
         ("keys and values swapped", lambda *given: [_step_fused(*given)[i] for i in (0, 2, 1)]),
         ("keys instead of values", _step(lambda q, k, v: _read(q, k, k))),
         ("no scale", _step(lambda q, k, v: _fused(q, k, v, scale=1.0))),
+        ("divided by D", _step(lambda q, k, v: _fused(q, k, v, scale=1 / q.shape[-1]))),
+        ("multiplied by the square root",
+            _step(lambda q, k, v: _fused(q, k, v, scale=q.shape[-1] ** 0.5))),
+        ("square root of the length",
+            _step(lambda q, k, v: _fused(q, k, v, scale=k.shape[2] ** -0.5))),
+        ("values instead of keys", _step(lambda q, k, v: _read(q, v, v))),
+        ("no softmax", _step(_by_scores(lambda scores: scores))),
+        ("softmax over the queries", _step(_by_scores(lambda scores: scores.softmax(-2)))),
+        ("softmax over the heads", _step(_by_scores(lambda scores: scores.softmax(1)))),
+        ("scaled after softmax", _step(_by_scores(lambda scores, d:
+            (scores * d**0.5).softmax(-1) / d**0.5))),
+        ("heads not repeated", _step(lambda q, k, v: _weighted(q, k, v))),
+        ("only keys appended", lambda *given: (*_step_fused(*given)[:2], given[4])),
+        ("key and value mixed", lambda q, k, v, *cache: _step_fused(q, v, k, *cache)),
+        ("z comes last", lambda *given: [_step_fused(*given)[i] for i in (1, 2, 0)]),
+        ("kind", lambda *given: _step_fused(*given)[1:]),
+        ("shape", lambda *given: (_step_fused(*given)[0].squeeze(2), *_step_fused(*given)[1:])),
         ("error", _step(keep=lambda old, new, q: torch.cat([old, new], dim=1))),
         ("kind", lambda *given: _step_fused(*given)[0]),
     ],
@@ -192,6 +230,24 @@ WRONG = {
         ("rounded up", _room_of(_kv, lambda free, each: (free + each - 1) // each)),
         ("rounded up", _room_of(_kv, lambda free, each: int(free / each + 0.5))),
         ("bytes", lambda c, free, n, size: n * c.kv_bytes_per_token(KINDS[size])),
+        ("brackets missing", lambda c, free, n, size:
+            free // n * 2 * c.num_hidden_layers * c.num_key_value_heads * c.head_dim * size),
+        ("brackets missing", lambda c, free, n, size:
+            free / n * size * c.num_hidden_layers * _kv(c)),
+        ("KV heads forgotten", _room_of(lambda c: 2 * c.head_dim)),
+        ("head_dim forgotten", _room_of(lambda c: 2 * c.num_key_value_heads)),
+        ("counted twice", _room_of(lambda c: 2 * _kv(c))),
+        ("bits", _room_of(lambda c: 8 * _kv(c))),
+        ("fixed sizes", lambda c, free, n, size: free // (n * 2 * 24 * 2 * 64 * size)),
+        ("fixed 2 bytes", lambda c, free, n, size: _room_of(_kv)(c, free, n, 2)),
+        ("at least one", lambda *given: max(_room_of(_kv)(*given), 1)),
+        ("the remainder", _room_of(_kv, lambda free, each: free % each)),
+        ("upside down", _room_of(_kv, lambda free, each: each // free)),
+        ("upside down", _room_of(_kv, lambda free, each: each / free)),
+        ("kind", lambda *given: torch.tensor(_room_of(_kv)(*given))),
+        ("kind", lambda *given: str(_room_of(_kv)(*given))),
+        ("error", lambda c, free, n, size: free // (n * c.layers * _kv(c) * size)),
+        ("values", _room_of(lambda c: _kv(c) + 1)),
     ],
     "kept": [
         ("nothing left to feed", _prefix),
@@ -207,7 +263,28 @@ WRONG = {
         ("what is fed", lambda old, new: len(new[_capped_prefix(old, new) :])),
         ("all or nothing", lambda old, new: len(old) * (old == new[: len(old)] and old != new)),
         ("the tokens themselves", lambda old, new: _head(old, new[:-1])),
+        ("past the end", lambda old, new:
+            next(i for i in itertools.count() if old[i] != new[i])),
+        ("past the end", lambda old, new:
+            next((i for i in range(len(old)) if old[i] != new[i]), len(old))),
+        ("past the end", lambda old, new:
+            next((i for i in range(len(new)) if old[i] != new[i]), len(new))),
+        ("past the end", lambda old, new:
+            next((i for i in range(len(new) - 1) if old[i] != new[i]), len(new) - 1)),
+        ("no return at the end", lambda old, new:
+            next((i for i, pair in enumerate(zip(old, new, strict=False)) if len({*pair}) > 1),
+                None)),
+        ("lists of one length only", lambda old, new: _head_of_equal(old, new)),
+        ("lists of one length only", lambda old, new: min(_head_of_equal(old, new), len(new) - 1)),
+        ("the old text shortened", lambda old, new: _prefix(old[:-1], new)),
+        ("the old text shortened", lambda old, new: _prefix(old[:-1], new[:-1])),
+        ("not compared", lambda old, new: min(len(old), len(new))),
+        ("not compared", lambda old, new: min(len(old), len(new) - 1)),
+        ("not compared", lambda old, new: len(new) - 1),
+        ("not compared", lambda old, new: len(old)),
+        ("nothing kept", lambda old, new: 0),
         ("values", lambda old, new: len(new) // 2),
+        ("kind", lambda old, new: torch.tensor(_capped_prefix(old, new))),
     ],
     "offsets": [
         ("padding ignored", lambda real, new: (_slots(real, new), _causal(real, new))),
@@ -220,7 +297,29 @@ WRONG = {
         ("sees the future", _other(mask=lambda real, new: torch.stack([real] * new, dim=1))),
         ("not itself", _other(mask=lambda r, new: _mask(r, new).tril(r.shape[1] - new - 1))),
         ("inverted", _other(mask=lambda real, new: _mask(real, new).logical_not())),
-        ("shape", _other(mask=lambda real, new: _mask(real, new)[:, None])),
-        ("dtype", _other(mask=lambda real, new: _mask(real, new).long())),
+        ("columns compared with positions", _other(mask=lambda real, new: real[:, None]
+            & (torch.arange(real.shape[1]) <= _offsets_by_padding(real, new)[0][:, :, None]))),
+        ("columns compared with positions", _other(mask=lambda real, new:
+            torch.arange(real.shape[1]) <= _offsets_by_padding(real, new)[0][:, :, None])),
+        ("only later tokens", _other(mask=lambda real, new:
+            real[:, None] & (torch.arange(real.shape[1]) >= _slots(real, new)[..., None]))),
+        ("padding instead of tokens",
+            _other(mask=lambda real, new: _causal(real, new) & ~real[:, None])),
+        ("the first text's padding", lambda real, new:
+            _offsets_by_padding(real[:1].expand(len(real), -1), new)),
+        ("the first text's padding", _other(mask=lambda real, new: _causal(real, new) & real[0])),
+        ("positions of the first columns",
+            _other(lambda real, new: torch.cumsum(real, 1)[:, :new] - 1)),
+        ("scores instead of True", _other(mask=lambda real, new:
+            torch.where(_mask(real, new), 0.0, float("-inf")))),
+        ("0 and 1", _other(mask=lambda real, new: _mask(real, new).int().long())),
+        ("0 and 1", _other(mask=lambda real, new: 1.0 * _mask(real, new))),
+        ("positions as floats",
+            _other(lambda real, new: (real.float().cumsum(1) - 1)[:, -new:])),
+        ("mask first", lambda real, new: _offsets_by_padding(real, new)[::-1]),
+        ("a mask with heads", _other(mask=lambda real, new: _mask(real, new).unsqueeze(1))),
+        ("kind", lambda real, new: _mask(real, new)),
+        ("shape", _other(mask=lambda real, new: _mask(real, new)[0])),
+        ("error", _other(mask=lambda real, new: _causal(real, new) & real[:, :new])),
     ],
 }  # fmt: skip

@@ -41,11 +41,16 @@ def _each_row(choose):
 
 
 def _walk(row, number):
-    total, place = 0.0, -1
-    while total <= number and place < len(row) - 1:
-        place += 1
-        total += row[place]
-    return place
+    total, token = 0.0, 0
+    for place, share in enumerate(row):
+        if share > 0 and total <= number:
+            token = place
+        total += share
+    return token
+
+
+def _clamped_walk(row, number):
+    return min(bisect.bisect_right(list(itertools.accumulate(row)), number), len(row) - 1)
 
 
 def _draw_scaled(probs, numbers):
@@ -58,11 +63,19 @@ def _searched(sums, u, right=True, last=True):
     return found.clamp(max=sums.shape[1] - 1) if last else found
 
 
+def _last_possible(probs):
+    return len(probs[0]) - 1 - (probs.flip(1) > 0).int().argmax(1)
+
+
 def _sorted_walk(row, number):
     return _walk(sorted(row, reverse=True), number)
 
 
 # top_p(logits, p)
+def _all_at_1(keep):
+    return lambda logits, p: logits if p == 1 else keep(logits, p)
+
+
 def _in_a_loop(logits, p, shares=lambda x: x.softmax(-1)):
     found, total = torch.full_like(logits, NEVER), 0.0
     values = shares(logits).tolist()
@@ -89,6 +102,21 @@ def _sorted_filter(logits, rule, descending=True):
     return found
 
 
+def _descending(logits):
+    """Return the ids in sorted order, and the sum before each."""
+    shares, order = logits.softmax(-1).sort(descending=True)
+    return order, shares.cumsum(0) - shares
+
+
+def _kept(logits, p):
+    return keep_top_p(logits, p).isfinite()
+
+
+def _threshold(logits, p):
+    """Keep all logits as large as the last one needed."""
+    return logits.masked_fill(logits < logits[_kept(logits, p)].min(), NEVER)
+
+
 def _unsorted_order(x, p):
     ordered = x.sort(descending=True).values
     kept = _sorted_filter(ordered, lambda total, share: total - share < p).isfinite()
@@ -112,20 +140,31 @@ def _seen_logits(change):
     return penalized
 
 
+def _sided(logits, by):
+    return torch.where(logits > 0, logits / by, logits * by)
+
+
+def _counted(logits, seen, by):
+    found = logits.clone()
+    for token in seen.unique():
+        found[token] = _sided(logits[token], by * (seen == token).sum())
+    return found
+
+
 RIGHT = {
     "temperature": [
         lambda x, t: F.softmax(x / t, dim=-1), lambda x, t: (x / t).log_softmax(-1).exp(),
         lambda x, t: torch.softmax(x * (1 / t), x.dim() - 1), largest_subtracted, _in_lists,
         lambda x, t: divide_by_temperature(x, t).softmax(-1),
+        lambda x, t: _share(x.softmax(-1) ** (1 / t)),
     ],
     "draw": [
-        _each_row(_walk), _draw_scaled, _each_row(lambda row, u:
-            min(bisect.bisect_right(list(itertools.accumulate(row)), u), len(row) - 1)),
+        _each_row(_walk), _draw_scaled,
+        lambda probs, u: torch.minimum(_searched(probs.cumsum(1), u), _last_possible(probs)),
     ],
     "top_p": [
-        keep_top_p, _in_a_loop,
-        _top_p_from_below, lambda x, p: keep_top_k(x,
-            1 + int((x.softmax(-1).sort(descending=True).values.cumsum(0) < p).sum())),
+        keep_top_p, _all_at_1(_in_a_loop), _top_p_from_below,
+        lambda x, p: _in_a_loop(x, 2 if p == 1 else p),
     ],
     "penalty": [
         penalize, _seen_logits(lambda x, by: x / by if x > 0 else x * by),
@@ -140,6 +179,23 @@ WRONG = {
         ("temperature forgotten", lambda x, t: _share(x.softmax(-1) / t)),
         ("temperature after softmax", lambda x, t: F.softmax(x, -1) * (1 / t)),
         ("softmax of a softmax", lambda x, t: F.softmax(F.softmax(x, -1) / t, -1)),
+        ("temperature forgotten", lambda x, t: _share(x.exp())),
+        ("multiplied", lambda x, t: _share(x.softmax(-1) ** t)),
+        ("multiplied", lambda x, t: _share((x * t).exp())),
+        ("wrong sign", lambda x, t: F.softmax(-x / t, -1)),
+        ("wrong sign", lambda x, t: _share(torch.exp(-x / t))),
+        ("power not normalized", lambda x, t: x.softmax(-1).pow(1 / t)),
+        ("not divided by the sum", lambda x, t: torch.exp(x / t - (x / t).amax(-1, True))),
+        ("not divided by the sum", lambda x, t: torch.exp(x / t)),
+        ("divided by the mean",
+            lambda x, t: (y := F.softmax(x / t, -1)) / y.mean(-1, keepdim=True)),
+        ("keepdim forgotten", lambda x, t:
+            (y := (x / t - (x / t).amax(-1, True)).exp()) / y.sum(-1)),
+        ("keepdim forgotten", lambda x, t: (y := (x / t).exp()) / y.sum(-1)),
+        ("keepdim forgotten", lambda x, t: _share((x / t - (x / t).amax(-1)).exp())),
+        ("keepdim forgotten", lambda x, t:
+            (y := (x / t - (x / t).max(-1).values).exp()) / y.sum(-1)),
+        ("too large to exponentiate", lambda x, t: _share(torch.exp(x / t - x.max()))),
         ("too large to exponentiate", lambda x, t: _share(torch.exp(x / t))),
         ("too large to exponentiate", lambda x, t: _share(torch.e ** (x / t))),
         ("too large to exponentiate", lambda x, t: _share(torch.exp(x / t - x.amax(-1, True)))),
@@ -157,6 +213,21 @@ WRONG = {
     ],
     "draw": [
         ("no fallback", lambda probs, u: _searched(probs.cumsum(1), u, last=False)),
+        ("clamped to the last id", lambda probs, u: _searched(probs.cumsum(1), u)),
+        ("clamped to the last id", _each_row(_clamped_walk)),
+        ("falls back to the first",
+            lambda probs, u: (u[:, None] < probs.cumsum(1)).long().argmax(1)),
+        ("falls back to the first", _each_row(lambda row, u:
+            next((i for i in range(len(row)) if u < sum(row[: i + 1])), 0))),
+        ("numbers along the row",
+            lambda probs, u: (probs.cumsum(1) <= u).sum(1).clamp(max=len(probs[0]) - 1)),
+        ("what is still to come", lambda probs, u: (u[:, None] < probs.cumsum(1)).sum(1)),
+        ("a column", lambda probs, u: _draw_scaled(probs, u).unsqueeze(1)),
+        ("not int64", lambda probs, u: 1.0 * _draw_scaled(probs, u)),
+        ("not int64", lambda probs, u: _draw_scaled(probs, u).int()),
+        ("first row only", lambda probs, u: _draw_scaled(probs, u)[:1]),
+        ("first row only", lambda probs, u: _draw_scaled(probs, u)[0]),
+        ("number reversed", _each_row(lambda row, u: _walk(row, 1 - u))),
         ("border", lambda probs, u: _searched(probs.cumsum(1), u, right=False)),
         ("greedy", lambda probs, u: probs.topk(1).indices[:, 0]),
         ("no running sum",
@@ -176,8 +247,7 @@ WRONG = {
         ("from the end", _each_row(lambda row, u: len(row) - 1 - _walk(row[::-1], u))),
         ("the probability, not the token", _each_row(lambda row, u: row[_walk(row, u)])),
         ("kind", lambda probs, u: [_walk(row, float(u[0])) for row in probs.tolist()]),
-        ("shape", lambda probs, u: _draw_scaled(probs, u)[:, None]),
-        ("dtype", lambda probs, u: _draw_scaled(probs, u).int()),
+        ("shape", lambda probs, u: F.one_hot(_draw_scaled(probs, u))),
         ("values", lambda probs, u: torch.full((len(probs),), 7)),
         ("error", lambda probs, u: probs.index(u)),
     ],
@@ -186,6 +256,27 @@ WRONG = {
         ("crossing token dropped",
             lambda x, p: _sorted_filter(x, lambda total, share: (total <= p) | (total == share))),
         ("order lost", _unsorted_order),
+        ("order lost", lambda x, p:
+            x.masked_fill(_descending(x)[1][x.argsort(descending=True)] >= p, NEVER)),
+        ("all at p = 1", _in_a_loop),
+        ("all at p = 1", lambda x, p: x.masked_fill(torch.zeros_like(x, dtype=torch.bool)
+            .scatter(0, _descending(x)[0], _descending(x)[1] >= p), NEVER)),
+        ("exact sum", lambda x, p: _sorted_filter(x, lambda total, share: total - share <= p)),
+        ("equal logits", _threshold),
+        ("1 − p", lambda x, p: _sorted_filter(x, lambda total, share: total - share < 1 - p)),
+        ("only the most likely", lambda x, p: torch.where(x == x.max(), x, NEVER)),
+        ("powers not normalized", lambda x, p: _in_a_loop(x, p, shares=torch.exp)),
+        ("log-probabilities", lambda x, p: keep_top_p(x, p).log_softmax(-1)),
+        ("log-probabilities", lambda x, p: torch.where(_kept(x, p), x.log_softmax(-1), NEVER)),
+        ("not minus infinity", lambda x, p: torch.where(_kept(x, p), x, -1e9)),
+        ("not minus infinity",
+            lambda x, p: torch.where(_kept(x, p), x, torch.finfo(x.dtype).min)),
+        ("a mask", lambda x, p: keep_top_p(x, p) > NEVER),
+        ("a mask", lambda x, p: ~_kept(x, p)),
+        ("only the kept ones", lambda x, p: x[_kept(x, p)]),
+        ("only the kept ones", lambda x, p: x.sort(descending=True).values[: _kept(x, p).sum()]),
+        ("ids", lambda x, p: x.argsort(descending=True)[: _kept(x, p).sum()]),
+        ("changes its input", lambda x, p: x.copy_(keep_top_p(x, p))),
         ("not sorted",
             lambda x, p: x.masked_fill(x.softmax(-1).cumsum(0) - x.softmax(-1) >= p, NEVER)),
         ("sorted logits returned", lambda x, p: _in_a_loop(x.msort().flip(0), p)),
@@ -218,6 +309,19 @@ WRONG = {
         ("subtracted", _seen_logits(lambda x, by: x - by)),
         ("subtracted", lambda x, seen, by: x.index_add(0, seen, torch.full(seen.shape, -by))),
         ("forbidden", lambda x, seen, by: x.index_fill(0, seen, NEVER)),
+        ("subtracted in proportion", _seen_logits(lambda x, by: x - abs(x) * (by - 1))),
+        ("logarithm subtracted", _seen_logits(lambda x, by: x - math.log(by))),
+        ("divided as often as seen", _counted),
+        ("penalty below 1 ignored", lambda x, seen, by: penalize(x, seen, by) if by > 1 else x),
+        ("positions, not ids",
+            lambda x, seen, by: torch.cat([_sided(x[: len(seen)], by), x[len(seen) :]])),
+        ("last one only", lambda x, seen, by: penalize(x, seen[-1:], by)),
+        ("others lost",
+            lambda x, seen, by: torch.zeros_like(x).index_copy(0, seen, _sided(x[seen], by))),
+        ("probabilities", lambda x, seen, by: F.softmax(penalize(x, seen, by), -1)),
+        ("probabilities", lambda x, seen, by: penalize(F.softmax(x, -1), seen, by)),
+        ("changes its input", lambda x, seen, by: x.index_copy_(0, seen, _sided(x[seen], by))),
+        ("kind", lambda x, seen, by: penalize(x, seen, by).tolist()),
         ("after softmax", lambda x, seen, by: _seen_logits(torch.mul)(x.log_softmax(-1), seen, by)),
         ("only the seen ones returned", lambda x, seen, by: penalize(x, seen, by)[seen]),
         ("shape", lambda x, seen, by: penalize(x, seen, by)[None]),
