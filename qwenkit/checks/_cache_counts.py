@@ -112,7 +112,7 @@ def _no_return_at_the_end(old: list[int], new: list[int]) -> int | None:
 
 
 def _of_one_length(old: list[int], new: list[int]) -> int:
-    return _shared(list(old), [one for one, _ in zip(new, old, strict=True)])
+    return _shared(list(old), [one for _, one in zip(old, new, strict=True)])
 
 
 def _capped(count: Callable[[list[int], list[int]], int]) -> Callable[..., int]:

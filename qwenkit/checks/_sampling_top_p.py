@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -50,6 +51,7 @@ def _in_sorted_order(logits: Tensor, p: float) -> Tensor:
 def any_of_equals(keep: Filter) -> Filter:
     """Return the filter; of logits that are all equal, any may be kept: the kept come first."""
 
+    @wraps(keep)
     def settled(logits: Tensor, p: float) -> Any:
         found = keep(logits, p)
         equal = isinstance(found, Tensor) and bool((logits == logits[0]).all())
