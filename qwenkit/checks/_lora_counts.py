@@ -197,7 +197,8 @@ RANK_MISTAKES = (
     Mistake("not divided", "you compare the sums of squares with the share. Divide them by the sum "
         "of all squares first.",
         lambda s, share: int(((s**2).cumsum(dim=0) < share).sum()) + 1),
-    Mistake("divided by the largest", "you divide by the largest square. Divide by the sum of all.",
+    Mistake("divided by the largest", "you always return 1, as if you divided by the largest "
+        "square. Divide by the sum of all.",
         lambda s, share: int(((s**2).cumsum(dim=0) / s[0] ** 2 < share).sum()) + 1),
     Mistake("1 − share", "you stop at 1 − share. The squares must make up the share.",
         lambda s, share: enough_by(1)(s, 1 - share)),

@@ -94,16 +94,15 @@ def merged_weight(learner: Callable[..., Any]) -> Verdict:
 
 def enough_rank(learner: Callable[..., Any]) -> Verdict:
     """Check `enough_rank(values, share)`: singular values, largest first -> an integer: 13.4."""
-    four = torch.tensor([3.0, 2.0, 1.0, 1.0])
+    four, six = torch.tensor([3.0, 2.0, 1.0, 1.0]), torch.tensor([4.0, 2.0, 2.0, 2.0, 2.0, 0.0])
     cases = [
         Case("3, 2, 1 and 1, a share of 0.8", (four, 0.8)),
         Case("the first is enough", (torch.tensor([3.0, 1.0, 1.0]), 0.5)),
         Case("a share that is reached exactly", (torch.tensor([2.0, 2.0, 2.0, 2.0]), 0.75)),
-        Case(
-            "six values, one reaches it exactly",
-            (torch.tensor([4.0, 2.0, 2.0, 2.0, 2.0, 0.0]), 0.5),
-        ),
-        Case("all of it", (torch.tensor([4.0, 2.0, 2.0, 2.0, 2.0, 0.0]), 1.0)),
+        Case("six values, the first reaches it exactly", (six, 0.5)),
+        Case("all of it", (six, 1.0)),
+        Case("small values", (torch.full((4,), 0.25), 0.6)),
+        Case("a small share", (torch.full((4,), 2.0), 0.2)),
         Case("all of it, by two of three values", (torch.tensor([2.0, 2.0, 0.0]), 1.0)),
         Case("an update of rank 1", (torch.tensor([5.0, 0.0, 0.0]), 0.99)),
         Case("nearly all of it", (torch.tensor([4.0, 2.0, 1.0, 0.5, 0.25]), 0.99)),
