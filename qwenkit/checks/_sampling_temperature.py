@@ -69,6 +69,10 @@ TEMPERATURE_MISTAKES = (
         "large.",
         lambda logits, temperature:
             _by_hand(logits / temperature - logits.amax(-1, keepdim=True), 1.0)),
+    Mistake("too large to exponentiate", "right for most logits. You subtract the largest logit of "
+        "the whole tensor, from logits that are already divided. Divide first, then subtract the "
+        "largest of each row.",
+        lambda logits, temperature: _by_hand(logits / temperature - logits.max(), 1.0)),
     Mistake("one shift for all rows", "you subtract the largest logit of the whole tensor. In a "
         "row far below it, all powers become 0, and 0 / 0 is not a number. Each row has its own "
         "largest logit.",
