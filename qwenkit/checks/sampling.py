@@ -38,6 +38,7 @@ def temperature(learner: Callable[..., Tensor]) -> Verdict:
         Case("two rows", (rows, 0.7)),
         Case("as many rows as tokens", (normal(4, 4, seed=2), 1.5)),
         Case("logits in the thousands", (1000 + 30 * normal(6, seed=3), 0.5)),
+        Case("logits in the thousands, temperature 1", (1000 + 3 * normal(6, seed=8), 1.0)),
         Case("logits far below zero", (normal(6, seed=4) - 5000, 2.0)),
         Case("one token is ruled out", (torch.tensor([1.0, _NEVER, 2.0]), 0.5)),
         Case("two rows far apart", (rows + torch.tensor([[0.0], [900.0]]), 0.5)),
