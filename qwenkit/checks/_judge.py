@@ -6,21 +6,31 @@ function's answers, the idea is recognized, no matter how the code is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dis
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from types import CodeType
 from typing import Any, ParamSpec
 
-import numpy as np
-from torch import Tensor
-
+from qwenkit.checks._differs import difference, kind
+from qwenkit.checks._general import general
 from qwenkit.checks._progress import record
-from qwenkit.checks._same import Raised, answer, copied, same
+from qwenkit.checks._same import Raised, answer, copied, only_floats, same
 
 P = ParamSpec("P")
 TOLERANCE = 1e-5  # of the largest value, in float32
 LOOSE = 1e-4  # for bfloat16, where the order of roundings shows; no mistake is that small
 _EMPTY = "Still empty: write your answer in the cell above, run that cell, then this one."
+_NO_RETURN = (
+    "it computes something but returns None. End the function with `return` and the result; "
+    "printing a value does not return it."
+)
+_NOT_INTEGERS = (
+    "the value is right, but it is a float. A count is an int: divide with `//`, or convert the "
+    "result with `int()`."
+)
 
 
 @dataclass(frozen=True)
@@ -48,8 +58,10 @@ class Verdict:
         exercise: "04.2" is the second exercise of notebook 04.
         outcome: "right", "not yet" or "empty".
         message: what the learner reads.
-        mistake: the name of the recognized mistake, or the general kind of error: "error", "kind",
-            "shape", "dtype", "changes its input", "values". None if the answer is right.
+        mistake: the name of the recognized mistake; "forbidden", "changes its input", "no return";
+            or the general kind of error: "error", "kind", "shape", "dtype" or "values", with a
+            diagnosis that any exercise may get after a colon ("values: times a constant"). None if
+            the answer is right.
     """
 
     exercise: str
@@ -83,6 +95,7 @@ def judge(
     mistakes: Sequence[Mistake],
     praise: str,
     tolerance: float = TOLERANCE,
+    forbidden: Sequence[str] = (),
 ) -> Verdict:
     """Run a learner's function on every case and say what it computes.
 
@@ -94,24 +107,56 @@ def judge(
         mistakes: known wrong ideas; if two match, the first one is named.
         praise: a sentence on what the learner can do now; it follows "Right: ".
         tolerance: relative to the largest value, in float32.
+        forbidden: names of functions that the exercise asks the learner to do without.
     """
+
+    def not_yet(name: str, message: str) -> Verdict:
+        return Verdict(exercise, "not yet", f"Not yet: {message}", name)
+
     if not callable(learner):
-        message = f"Not yet: the check needs the function itself, but got {_kind(learner)}. "
-        message += "Pass its name without parentheses."
-        return Verdict(exercise, "not yet", message, "kind")
+        message = f"the check needs the function itself, but got {kind(learner)}. "
+        return not_yet("kind", message + "Pass its name without parentheses.")
     got = [answer(learner, case.arguments) for case in cases]
     if all(one is None or one is ... for one in got):
-        return Verdict(exercise, "empty", _EMPTY)
+        if ... in got or _is_stub(learner):
+            return Verdict(exercise, "empty", _EMPTY)
+        return not_yet("no return", _NO_RETURN)
     wanted = [answer(right, case.arguments) for case in cases]
     if all(same(one, other, tolerance) for one, other in zip(got, wanted, strict=True)):
-        if any(_changes(learner, case) for case in cases):
-            return Verdict(exercise, "not yet", _CHANGED, "changes its input")
+        used = [name for name in forbidden if name in _names(learner)]
+        if used:
+            message = f"the answer is right, but it uses `{used[0]}`, which this exercise forbids."
+            return not_yet("forbidden", f"{message} Write that step yourself.")
+        if any(only_floats(one, other) for one, other in zip(got, wanted, strict=True)):
+            return not_yet("kind: a float", _NOT_INTEGERS)
+        changed = next(filter(None, (_changed(learner, case) for case in cases)), None)
+        if changed is not None:
+            return not_yet("changes its input", changed)
         return Verdict(exercise, "right", f"Right: {praise}")
-    known = _recognized(got, wanted, cases, mistakes, tolerance)
-    if known is not None:
-        return Verdict(exercise, "not yet", f"Not yet: {known.hint}", known.name)
-    name, message = _unrecognized(got, wanted, cases, tolerance)
-    return Verdict(exercise, "not yet", f"Not yet: {message}.", name)
+    return not_yet(*_diagnosis(learner, got, wanted, cases, mistakes, tolerance))
+
+
+def _diagnosis(
+    learner: Callable[..., Any],
+    got: list[Any],
+    wanted: list[Any],
+    cases: Sequence[Case],
+    mistakes: Sequence[Mistake],
+    tolerance: float,
+) -> tuple[str, str]:
+    """Return the name of what went wrong, and what to say: the best known explanation first."""
+    pairs = zip(got, wanted, strict=True)
+    wrong = [i for i, (one, other) in enumerate(pairs) if not same(one, other, tolerance)]
+    fully, partly = _recognized(got, wanted, cases, mistakes, tolerance)
+    if fully is not None:
+        return fully.name, fully.hint
+    inputs = [cases[i].arguments for i in wrong]
+    found = general([got[i] for i in wrong], [wanted[i] for i in wrong], inputs, tolerance)
+    if found is None and partly is not None:
+        return partly.name, partly.hint
+    first = wrong[0]
+    name, fact, advice = found or difference(got[first], wanted[first], inputs[0], tolerance)
+    return name, f"{fact}{_where(wrong, cases)}. {advice}".rstrip()
 
 
 def _recognized(
@@ -120,9 +165,14 @@ def _recognized(
     cases: Sequence[Case],
     mistakes: Sequence[Mistake],
     tolerance: float,
-) -> Mistake | None:
-    """Find the mistake that gives these answers: in every case, or else wherever it shows."""
+) -> tuple[Mistake | None, Mistake | None]:
+    """Find the mistake that gives these answers in every case, and one that does wherever it shows.
+
+    The latter must show in at least half of the wrong cases: else it explains too little. One that
+    shows only by errors must raise the same ones, messages included.
+    """
     partly = None
+    wrong = sum(not same(one, other, tolerance) for one, other in zip(got, wanted, strict=True))
     for mistake in mistakes:
         theirs = [answer(mistake.function, case.arguments) for case in cases]
         agree = [same(one, other, tolerance) for one, other in zip(got, theirs, strict=True)]
@@ -132,83 +182,58 @@ def _recognized(
             for fits, seen, one in zip(agree, shows, theirs, strict=True)
             if seen and not isinstance(one, Raised)
         ]
-        if all(agree) and any(shows):
-            return mistake
-        if partly is None and telling and all(telling):
+        exact = [
+            one == other for one, other in zip(got, theirs, strict=True) if isinstance(one, Raised)
+        ]
+        if all(agree) and any(shows) and (telling or all(exact)):
+            return mistake, None
+        explained = sum(fits and seen for fits, seen in zip(agree, shows, strict=True))
+        if partly is None and telling and all(telling) and 2 * explained >= wrong:
             partly = mistake  # something else is wrong too, where this mistake does not show
-    return partly
+    return None, partly
 
 
-def _unrecognized(
-    got: list[Any], wanted: list[Any], cases: Sequence[Case], tolerance: float
-) -> tuple[str, str]:
-    """Return the kind of error, and how the first wrong answer differs from the expected one."""
-    pairs = zip(got, wanted, strict=True)
-    wrong = [i for i, (one, other) in enumerate(pairs) if not same(one, other, tolerance)]
-    name, message = _difference(got[wrong[0]], wanted[wrong[0]], tolerance)
-    label, right = cases[wrong[0]].label, len(cases) - len(wrong)
-    if right:
-        return name, f"{message} ({label}; {right} of {len(cases)} cases are right)"
-    return name, message if len(cases) == 1 else f"{message} ({label})"
+def _where(wrong: list[int], cases: Sequence[Case]) -> str:
+    """Say which input gave the first wrong answer."""
+    if len(cases) == 1:
+        return ""
+    right = len(cases) - len(wrong)
+    of_all = f"; {right} of {len(cases)} cases are right" if right else ""
+    return f" ({cases[wrong[0]].label}{of_all})"
 
 
-_CHANGED = (
-    "Not yet: the answer is right, but the function changes its input. The caller still needs that "
-    "tensor: create a new one instead of writing into it."
-)
-
-
-def _changes(learner: Callable[..., Any], case: Case) -> bool:
-    """Say whether a function writes into its arguments."""
+def _changed(learner: Callable[..., Any], case: Case) -> str | None:
+    """Return what to say if a function writes into an argument."""
     given = copied(case.arguments)
     learner(*given)
-    return not same(list(given), list(case.arguments), 0.0)
+    for one, other in zip(given, case.arguments, strict=True):
+        if not same(one, other, 0.0):
+            thing = type(one).__name__.replace("Tensor", "tensor")
+            message = f"the answer is right, but the function changes its input, a {thing}. The "
+            return message + f"caller still needs that {thing}: create a new one instead."
+    return None
 
 
-def _difference(got: Any, wanted: Any, tolerance: float) -> tuple[str, str]:
-    """Return the kind of error, and how an answer differs from the expected one."""
-    if isinstance(got, Raised):
-        return "error", f"it raises {got.kind}: {got.message}"
-    if isinstance(wanted, Raised):
-        return "error", f"it should raise {wanted.kind} here, but returns {_kind(got)}"
-    if got is None:
-        return "kind", "it returns None; every path through the function must return a value"
-    ours, theirs = _shape(got), _shape(wanted)
-    if _kind(got) != _kind(wanted):
-        return "kind", f"it returns {_kind(got)}; expected {_kind(wanted)}"
-    if ours != theirs:
-        return "shape", f"the shape is {ours}; expected {theirs}"
-    if isinstance(got, tuple | list):
-        for number, (one, other) in enumerate(zip(got, wanted, strict=True), start=1):
-            if not same(one, other, tolerance):
-                name, message = _difference(one, other, tolerance)
-                return name, f"value {number} of {len(got)}: {message}"
-    if isinstance(got, Tensor | np.ndarray) and got.dtype != wanted.dtype:
-        message = f"the dtype is {_dtype(got)}; expected {_dtype(wanted)}"
-        return "dtype", f"{message} (the dtype of the input, or the one that was asked for)"
-    if isinstance(got, Tensor) and got.is_floating_point() and got.numel():
-        off = (got.detach().float() - wanted.detach().float()).abs().nan_to_num(nan=float("inf"))
-        worst = tuple(int(i) for i in np.unravel_index(int(off.argmax()), off.shape))
-        message = f"at {list(worst)} it has {float(got[worst]):.4g}"
-        message += f", expected {float(wanted[worst]):.4g}"
-        return "values", f"the shape is right, the values are not: {message}"
-    if isinstance(got, int | float | str):
-        return "values", f"it returns {got!r}; expected {wanted!r}"
-    return "values", "the values differ from the expected ones"
+# --- the code of a function ---
 
 
-def _kind(value: Any) -> str:
-    if isinstance(value, tuple | list) and value:
-        return f"{len(value)} values ({', '.join(type(one).__name__ for one in value)})"
-    name = type(value).__name__
-    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+def _codes(learner: Callable[..., Any]) -> Iterator[CodeType]:
+    """Yield the code of a function and of those inside it; nothing where there is no such code."""
+    code = getattr(inspect.unwrap(learner), "__code__", None)
+    found = [code] if code is not None else []
+    while found:
+        code = found.pop()
+        yield code
+        found += [one for one in code.co_consts if isinstance(one, CodeType)]
 
 
-def _shape(value: Any) -> Any:
-    if isinstance(value, tuple | list):
-        return [_shape(one) for one in value]
-    return tuple(value.shape) if isinstance(value, Tensor | np.ndarray) else ()
+def _names(learner: Callable[..., Any]) -> set[str]:
+    """Return the names of all that a function looks up outside of itself, methods included."""
+    return {name for code in _codes(learner) for name in code.co_names}
 
 
-def _dtype(value: Any) -> str:
-    return str(value.dtype).removeprefix("torch.")
+def _is_stub(learner: Callable[..., Any]) -> bool:
+    """Say whether a function reads none of its arguments and no other name: nothing is computed."""
+    steps = [one.opname for code in _codes(learner) for one in dis.get_instructions(code)]
+    reads = any(step.startswith(("LOAD_FAST", "LOAD_DEREF", "LOAD_CLOSURE")) for step in steps)
+    return not reads and _names(learner) <= {"NotImplementedError"}

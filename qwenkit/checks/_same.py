@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,20 +16,35 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Raised:
-    """The answer of a function that raised an error; two errors of one type are the same answer."""
+    """The answer of a function that raised an error; two errors of one type are the same answer.
+
+    Attributes:
+        kind: the type of the error.
+        message: its first line.
+        line: the line of the function, as it is written, in which the error came up.
+    """
 
     kind: str
     message: str = ""
+    line: str = field(default="", compare=False)
 
 
 def answer(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
     """Call a function with copies of its arguments; an error is an answer too."""
     try:
         return function(*copied(arguments))
-    except NotImplementedError:
-        return None  # a stub
     except Exception as error:
-        return Raised(type(error).__name__, str(error).strip().split("\n")[0][:160])
+        if isinstance(error, NotImplementedError) and "not implemented for" not in str(error):
+            return ...  # a stub; PyTorch raises it for a dtype that an operation lacks
+        first = str(error).strip().split("\n")[0][:160]
+        return Raised(type(error).__name__, first, _line(function, error))
+
+
+def _line(function: Callable[..., Any], error: Exception) -> str:
+    """Return the line of a function that led to an error, or "" if it is not known."""
+    file = getattr(getattr(inspect.unwrap(function), "__code__", None), "co_filename", None)
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if one.filename == file]
+    return (frames[-1].line or "") if frames else ""
 
 
 def copied(value: Any) -> Any:
@@ -65,6 +82,7 @@ def same(one: Any, other: Any, tolerance: float) -> bool:
     """
     if isinstance(one, Raised) or isinstance(other, Raised):
         return isinstance(one, Raised) and isinstance(other, Raised) and one.kind == other.kind
+    one, other = _plain(one), _plain(other)
     if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
         return one.dtype == other.dtype and same(_tensor(one), _tensor(other), tolerance)
     if isinstance(one, Tensor) and isinstance(other, Tensor):
@@ -98,6 +116,18 @@ def close(one: Tensor, other: Tensor, tolerance: float) -> bool:
     finite = second.isfinite()
     scale = float(second[finite].abs().max()) if finite.any() else 1.0
     return torch.allclose(first, second, rtol=0, atol=tolerance * max(scale, 1e-6), equal_nan=True)
+
+
+def only_floats(got: Any, wanted: Any) -> bool:
+    """Say whether an answer, or a value in it, is a float where an int is expected."""
+    if isinstance(got, tuple | list) and isinstance(wanted, tuple | list):
+        return any(only_floats(one, other) for one, other in zip(got, wanted, strict=True))
+    return isinstance(got, float) and isinstance(wanted, int)
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of NumPy as one of Python."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _tensor(array: np.ndarray) -> Tensor:

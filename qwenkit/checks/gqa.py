@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
+from qwenkit.checks._gqa_counts import BYTE_MISTAKES, HEAD_MISTAKES, bytes_of, kv_head_of
 from qwenkit.checks._judge import LOOSE, Case, Mistake, Verdict, judge
-from qwenkit.checks._kv import Count, kv_values, wrong_counts
+from qwenkit.checks._kv import kv_values
 from qwenkit.checks._samples import SEVEN_B, WIDE_HEADS, in_bfloat16, normal, not_contiguous
 from qwenkit.config import QwenConfig
 from qwenkit.model import repeat_kv
@@ -26,7 +28,7 @@ def kv_head(learner: Callable[..., int]) -> Verdict:
     asked += [(2, 4, 4), (3, 4, 1)]
     cases = [Case(f"head {h} of {heads}, {kv} kv heads", (h, heads, kv)) for h, heads, kv in asked]
     praise = "H / KV consecutive query heads share one kv head."
-    return judge("06.1", learner, _kv_head, cases, _HEAD_MISTAKES, praise)
+    return judge("06.1", learner, kv_head_of, cases, HEAD_MISTAKES, praise)
 
 
 def repeat(learner: Callable[..., Tensor]) -> Verdict:
@@ -42,7 +44,8 @@ def repeat(learner: Callable[..., Tensor]) -> Verdict:
         Case("bfloat16", (plain.bfloat16(), 2)),
     ]
     praise = "each kv head is repeated consecutively, in line with the query heads trained on it."
-    return judge("06.2", learner, repeat_kv, cases, _REPEAT_MISTAKES, praise)
+    forbidden = ("repeat_interleave", "repeat_kv")
+    return judge("06.2", learner, repeat_kv, cases, _REPEAT_MISTAKES, praise, forbidden=forbidden)
 
 
 def cache_bytes(learner: Callable[..., int]) -> Verdict:
@@ -51,10 +54,12 @@ def cache_bytes(learner: Callable[..., int]) -> Verdict:
         Case("7B, 100 tokens, 2 bytes", (SEVEN_B, 100, 2)),
         Case("7B, one token, 4 bytes", (SEVEN_B, 1, 4)),
         Case("head_dim is not C / H", (WIDE_HEADS, 10, 2)),
-        Case("as many kv heads as query heads", (QwenConfig(1000, 96, 200, 5, 4, 4, 16), 7, 2)),
+        Case("as many kv heads as query heads", (_MHA, 7, 2)),
     ]
     praise = "keys and values, every layer, KV heads of D values: that is all a cache holds."
-    return judge("06.3", learner, _bytes_of(kv_values), cases, _BYTE_MISTAKES, praise)
+    forbidden = ("kv_bytes_per_token",)
+    count = bytes_of(kv_values)
+    return judge("06.3", learner, count, cases, BYTE_MISTAKES, praise, forbidden=forbidden)
 
 
 def read_values(learner: Callable[..., Tensor]) -> Verdict:
@@ -76,53 +81,25 @@ def read_values(learner: Callable[..., Tensor]) -> Verdict:
         not_contiguous(weights, v),
         in_bfloat16(weights, v),
     ]
-    praise = "every query head reads the values of its group, and no value is copied."
-    return judge("06.4", learner, _read_values, cases, _READ_MISTAKES, praise, LOOSE)
+    praise = "every query head reads the values of its group."
+    forbidden = ("repeat_interleave", "repeat_kv", "repeat", "tile")
+    return judge("06.4", learner, _read_values, cases, _READ_MISTAKES, praise, LOOSE, forbidden)
 
 
-# --- 06.1 ---
-
-
-def _kv_head(head: int, heads: int, kv_heads: int) -> int:
-    return head // (heads // kv_heads)
-
-
-_HEAD_MISTAKES = (
-    Mistake("cycles", "you assign the kv heads in turn: 0, 1, 0, 1, ... That is the order of "
-        "`repeat`. In Qwen consecutive heads share: the first H / KV query heads all use kv head "
-        "0.",
-        lambda h, heads, kv: h % kv),
-    Mistake("divided by KV", "you divide by the number of kv heads. How many query heads share "
-        "one?",
-        lambda h, heads, kv: h // kv),
-    Mistake("position in the group", "that is the position of the head within its group. Which "
-        "group is it in?",
-        lambda h, heads, kv: h % (heads // kv)),
-    Mistake("first of the group", "that is the first query head of the group. Groups are counted "
-        "0, 1, 2, ...",
-        lambda h, heads, kv: h - h % (heads // kv)),
-    Mistake("not an integer", "you get fractions. All heads of a group get the same integer: `//` "
-        "rounds down.",
-        lambda h, heads, kv: h * kv / heads),
-    Mistake("rounded", "you round to the nearest integer, so the second half of a group gets the "
-        "next kv head. The whole group shares one.",
-        lambda h, heads, kv: round(h * kv / heads)),
-    Mistake("counted from 1", "you count from 1. The first kv head is number 0, as the first query "
-        "head is.",
-        lambda h, heads, kv: h // (heads // kv) + 1),
-    Mistake("backwards", "you count the kv heads from the end. Query head 0 uses kv head 0.",
-        lambda h, heads, kv: kv - 1 - h // (heads // kv)),
-    Mistake("one each", "you give each query head its own kv head. There are only KV of them.",
-        lambda h, heads, kv: h),
-)  # fmt: skip
+_MHA = QwenConfig(1000, 96, 200, 5, 4, 4, 16)
 
 
 # --- 06.2 ---
 
 _CYCLES = (
     "the order is k0, k1, k0, k1, ...: all kv heads, again and again. Query heads 0 and 1 share kv "
-    "head 0, so k0 must come twice in a row. Where does the new axis belong: before or after KV?"
+    "head 0, so k0 must come twice in a row. Put a new axis after KV, and merge the two."
 )
+_EXPAND = (
+    "`expand` repeats only an axis of size 1, and `view` cannot merge what it repeats. Insert a "
+    "new axis after KV, expand it, and merge with `reshape` or `flatten`."
+)
+_FIXED = "you always make the same number of copies. Use the argument `groups`."
 _TOKENS = (
     "you repeat the tokens: there are now groups × S of them. You need more heads, not a longer "
     "text."
@@ -139,6 +116,26 @@ _REPEAT_MISTAKES = (
     Mistake("not merged", "the copies are right, but they have an axis of their own: (B, KV, "
         "groups, S, D). Merge it with the axis of the kv heads.",
         lambda x, groups: x[:, :, None].expand(-1, -1, groups, -1, -1)),
+    Mistake("axis before KV, not merged", "the copies have an axis of their own, and it is before "
+        "the kv heads: (B, groups, KV, S, D). Put it after KV, then merge the two.",
+        lambda x, groups: x[:, None].expand(-1, groups, -1, -1, -1)),
+    Mistake("axis after the tokens", "your new axis is after the tokens, so heads and tokens are "
+        "merged. Put it between KV and S.",
+        lambda x, groups: x[:, :, :, None].expand(-1, -1, -1, groups, -1).flatten(1, 2)),
+    Mistake("expand", _EXPAND,
+        lambda x, groups: x.expand(-1, x.shape[1] * groups, -1, -1)),
+    Mistake("expand", _EXPAND,
+        lambda x, groups:
+            x[:, :, None].expand(-1, -1, groups, -1, -1).view(len(x), -1, *x.shape[2:])),
+    *(Mistake("a fixed number of copies", _FIXED,
+        lambda x, groups, number=number: repeat_kv(x, number)) for number in (2, 4, 7)),
+    Mistake("multiplied", "you multiply the values by `groups`. Copy the heads instead.",
+        lambda x, groups: x * groups),
+    Mistake("a list", "you return a list of copies. Stack them along a new axis after KV, and "
+        "merge the two.",
+        lambda x, groups: [x] * groups),
+    Mistake("one text only", "you return one text: its batch axis has the size 1. Keep B as it is.",
+        lambda x, groups: repeat_kv(x, groups).reshape(1, -1, *x.shape[2:])),
     Mistake("tokens repeated, cut into heads", "the shape is right, but each *token* is repeated, "
         "and the result is then cut into heads. A head must stay in one piece.",
         lambda x, groups: _cut_into_heads(x, groups, dim=2)),
@@ -152,6 +149,9 @@ _REPEAT_MISTAKES = (
     Mistake("batch repeated", "you repeat along the first axis, the batch. Which axis of (B, KV, "
         "S, D) holds the heads?",
         lambda x, groups: x.repeat_interleave(groups, dim=0)),
+    Mistake("batch repeated", "you repeat the texts of the batch. Which axis of (B, KV, S, D) "
+        "holds the heads?",
+        lambda x, groups: x.repeat(groups, 1, 1, 1)),
     Mistake("flat", "you return one long vector: without `dim`, `repeat_interleave` flattens its "
         "input.",
         lambda x, groups: x.repeat_interleave(groups)),
@@ -162,25 +162,6 @@ _REPEAT_MISTAKES = (
     Mistake("divided", "you divide by the number of copies. Each query head needs the whole key, "
         "not a part of it.",
         lambda x, groups: repeat_kv(x, groups) / groups),
-)  # fmt: skip
-
-
-# --- 06.3 ---
-
-
-def _bytes_of(count: Count) -> Callable[[QwenConfig, int, int], int]:
-    """Return the bytes of a cache that keeps `count(config)` values per token."""
-    return lambda c, tokens, size: count(c) * tokens * size
-
-
-_BYTE_MISTAKES = (
-    *wrong_counts(_bytes_of),
-    Mistake("one head", "you count one kv head per layer. How many are there?",
-        _bytes_of(lambda c: kv_values(c) // c.num_key_value_heads)),
-    Mistake("values, not bytes", "you count values. How many bytes does each one take?",
-        lambda c, tokens, size: kv_values(c) * tokens),
-    Mistake("one token", "that is the size of one token. The cache keeps all of them.",
-        lambda c, tokens, size: kv_values(c) * size),
 )  # fmt: skip
 
 
@@ -206,6 +187,31 @@ def _order_lost(pattern: Tensor, v: Tensor) -> Tensor:
 
 
 _READ_MISTAKES = (
+    Mistake("not grouped", "right if every query head has its own kv head, or all share one. "
+        "Otherwise H and KV differ: split H into (KV, groups).",
+        lambda p, v: p @ v),
+    Mistake("not split", "every query head reads every kv head: v has a new axis, but the pattern "
+        "does not. Split H into (KV, groups).",
+        lambda p, v: p @ v[:, :, None]),
+    Mistake("KV fixed", "you always split into two kv heads. Take KV from the shape of v.",
+        lambda p, v: (_by_group(p, 2) @ v[:, :, None]).flatten(1, 2)),
+    Mistake("KV fixed", "you always split into two kv heads. Take KV from the shape of v.",
+        lambda p, v: torch.einsum("bkgts,bksd->bkgtd", _by_group(p, 2), v).flatten(1, 2)),
+    Mistake("group and tokens merged", "you merge groups with T. Merge KV with groups: together "
+        "they are the H heads.",
+        lambda p, v: (_by_group(p, v.shape[1]) @ v[:, :, None]).flatten(2, 3)),
+    Mistake("softmax again", "you apply softmax to the pattern. Its rows are attention weights "
+        "already.",
+        lambda p, v: _read_values(p.softmax(dim=-1), v)),
+    Mistake("joined already", "the heads are joined already, (B, T, H·D). Return them one by one: "
+        "(B, H, T, D).",
+        lambda p, v: _read_values(p, v).transpose(1, 2).flatten(2)),
+    Mistake("divided by KV", "you divide the number of the head by KV. How many query heads share "
+        "one kv head?",
+        lambda p, v: p @ v[:, [h // v.shape[1] for h in range(p.shape[1])]]),
+    Mistake("float32 comes back", "the result is right, but it comes back in float32. Return the "
+        "dtype of the input.",
+        lambda p, v: _read_values(p.float(), v.float())),
     Mistake("cycles", "your query heads use k0, k1, k0, k1 in turn, in the order of `repeat`. "
         "Split H into (KV, groups), kv head first: the heads of a group are consecutive.",
         lambda p, v: p @ v.repeat(1, p.shape[1] // v.shape[1], 1, 1)),

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qwenkit.checks._judge import LOOSE, Case, Mistake, Verdict, judge
+from qwenkit.checks._layer_wiring import LAYER_MISTAKES, wired_layer
 from qwenkit.checks._samples import Part, norm_of, normal, run_all
 
 EXERCISES = {
@@ -30,7 +31,7 @@ def decoder_layer(learner: Callable[..., Tensor]) -> Verdict:
         Case("bfloat16", (wide.bfloat16(), *_parts(6))),
     ]
     praise = "two branches read a normalized copy, and the stream itself is only added to."
-    return judge("08.1", learner, _layer, cases, _LAYER_MISTAKES, praise, LOOSE)
+    return judge("08.1", learner, wired_layer, cases, LAYER_MISTAKES, praise, LOOSE)
 
 
 def lens(learner: Callable[..., Tensor]) -> Verdict:
@@ -83,77 +84,7 @@ def _parts(width: int, seed: int = 0) -> tuple[Part, Part, Part, Part]:
 
 
 def _layer_of(seed: int) -> Part:
-    return lambda x: _layer(x, *_parts(4, seed))
-
-
-# --- 08.1 ---
-
-
-def _layer(x: Tensor, norm1: Part, attention: Part, norm2: Part, mlp: Part) -> Tensor:
-    x = x + attention(norm1(x))
-    return x + mlp(norm2(x))
-
-
-def _itself(x: Tensor) -> Tensor:
-    return x
-
-
-def _stream_normed(x: Tensor, norm1: Part, attention: Part, norm2: Part, mlp: Part) -> Tensor:
-    normed = norm2(x + attention(norm1(x)))
-    return normed + mlp(normed)
-
-
-_KEPT = (
-    "the copy that a norm made continues as the stream. The part may read the copy; to what must "
-    "its result be added?"
-)
-_LAYER_MISTAKES = (
-    Mistake("no addition", "what was in the stream is gone: the result of each part replaces it. A "
-        "part only adds; what must come before the plus?",
-        lambda x, norm1, attention, norm2, mlp: mlp(norm2(attention(norm1(x))))),
-    Mistake("no addition around attention", "the result of attention replaces the stream, and what "
-        "the token itself brought is gone. Add it instead.",
-        lambda x, norm1, attention, norm2, mlp: (y := attention(norm1(x))) + mlp(norm2(y))),
-    Mistake("no addition around the MLP", "you return only the output of the MLP. The layer passes "
-        "on a stream: what is missing from it?",
-        lambda x, norm1, attention, norm2, mlp: mlp(norm2(x + attention(norm1(x))))),
-    Mistake("attention lost", "the second addition starts from the stream as it entered, so "
-        "attention's part is lost. Which stream does the first addition return?",
-        lambda x, norm1, attention, norm2, mlp: x + mlp(norm2(x + attention(norm1(x))))),
-    Mistake("parallel", "your MLP reads the stream as it was before attention. Here the parts run "
-        "one after the other: the MLP should see what attention has just written.",
-        lambda x, norm1, attention, norm2, mlp: x + attention(norm1(x)) + mlp(norm2(x))),
-    Mistake("post-norm", "you normalize the sums, and so the stream itself (that is post-norm). In "
-        "Qwen the norms are on the branches, before each part.",
-        lambda x, norm1, attention, norm2, mlp: norm2((y := norm1(x + attention(x))) + mlp(y))),
-    Mistake("norm on the results", "the parts read the raw stream, and you normalize what they "
-        "return. Is the norm before a part or after it?",
-        lambda x, norm1, attention, norm2, mlp: (y := x + norm1(attention(x))) + norm2(mlp(y))),
-    Mistake("added to the norm's copy", _KEPT,
-        lambda x, norm1, attention, norm2, mlp:
-            _stream_normed(norm1(x), _itself, attention, norm2, mlp)),
-    Mistake("added to the norm's copy", _KEPT,
-        lambda x, norm1, attention, norm2, mlp: _layer(norm1(x), _itself, attention, norm2, mlp)),
-    Mistake("added to the norm's copy", _KEPT, _stream_normed),
-    Mistake("norms swapped", "each part uses the other's norm. The two have different weights, and "
-        "the first belongs to attention.",
-        lambda x, norm1, attention, norm2, mlp: _layer(x, norm2, attention, norm1, mlp)),
-    Mistake("one norm for both", "both parts use the same norm. There are two, each with its own "
-        "weight.",
-        lambda x, norm1, attention, norm2, mlp: _layer(x, norm1, attention, norm1, mlp)),
-    Mistake("MLP first", "the MLP comes first. A token should attend to the others before the MLP "
-        "processes the result.",
-        lambda x, norm1, attention, norm2, mlp: _layer(x, norm2, mlp, norm1, attention)),
-    Mistake("no norms", "the parts read the raw stream, no matter how large it has become. What "
-        "comes before each part?",
-        lambda x, norm1, attention, norm2, mlp: _layer(x, _itself, attention, _itself, mlp)),
-    Mistake("no second norm", "the MLP reads the raw stream. Each part has its norm, and you do "
-        "not use the second one.",
-        lambda x, norm1, attention, norm2, mlp: _layer(x, norm1, attention, _itself, mlp)),
-    Mistake("stream added twice", "the stream is in your sum twice. After the first addition it "
-        "already contains x.",
-        lambda x, norm1, attention, norm2, mlp: x + _layer(x, norm1, attention, norm2, mlp)),
-)  # fmt: skip
+    return lambda x: wired_layer(x, *_parts(4, seed))
 
 
 # --- 08.2 ---
@@ -189,6 +120,33 @@ _LENS_MISTAKES = (
     Mistake("probabilities", "these are probabilities. Logits come straight from the head, before "
         "any softmax.",
         lambda streams, norm, head: _lens(streams, norm, head).softmax(dim=-1)),
+    Mistake("probabilities", "these are logarithms of probabilities. Logits come straight from the "
+        "head.",
+        lambda streams, norm, head: _lens(streams, norm, head).log_softmax(dim=-1)),
+    Mistake("no head", "the head is missing: these are normalized streams of C values.",
+        lambda streams, norm, head: norm(streams[:, -1])),
+    Mistake("a list", "you return a list. Return one tensor, (N + 1, V): stack the rows.",
+        lambda streams, norm, head: list(_lens(streams, norm, head))),
+    Mistake("axis kept", "the axis of the tokens is still there, with size 1. Index it with a "
+        "number, not with a slice.",
+        lambda streams, norm, head: head(norm(streams[:, -1:]))),
+    Mistake("token before the last", "you read the token before the last one. Which position "
+        "predicts what comes after the text?",
+        lambda streams, norm, head: head(norm(streams[:, -2]))),
+    Mistake("last layer left out", "one row is missing: the stream after the last layer counts, "
+        "too.",
+        lambda streams, norm, head: _lens(streams[:-1], norm, head)),
+    Mistake("averaged over tokens", "you average over the tokens. Only the last one predicts what "
+        "comes after the text.",
+        lambda streams, norm, head: head(norm(streams.mean(dim=1)))),
+    Mistake("averaged over tokens", "you average over the tokens. Only the last one predicts what "
+        "comes after the text.",
+        lambda streams, norm, head: head(norm(streams)).mean(dim=1)),
+    Mistake("first stream only", "you read only the embedding. The lens reads all streams.",
+        lambda streams, norm, head: head(norm(streams[0, -1]))),
+    Mistake("first stream only", "you took the embedding, at every position. Which axis counts the "
+        "layers, and which the tokens?",
+        lambda streams, norm, head: head(norm(streams[0]))),
     Mistake("token ids", "these are the ids of the most likely tokens. Return the logits: the "
         "caller can then choose.",
         lambda streams, norm, head: _lens(streams, norm, head).argmax(dim=-1)),
@@ -205,6 +163,10 @@ def _skip(x: Tensor, layers: Sequence[Part], number: int) -> Tensor:
     return run_all(x, [layer for place, layer in enumerate(layers) if place != number])
 
 
+def _added(layer: Part) -> Part:
+    return lambda x: x + layer(x)
+
+
 def _zeroed(x: Tensor, layers: Sequence[Part], number: int) -> Tensor:
     x = torch.zeros_like(run_all(x, layers[:number]))
     return run_all(x, layers[number + 1 :])
@@ -215,11 +177,49 @@ def _not_passed_on(x: Tensor, layers: Sequence[Part], number: int) -> Tensor:
     return run_all(x, chosen[-1:])
 
 
+def _after_one(x: Tensor, layers: Sequence[Part], number: int) -> Tensor:
+    """Return at the end of the first turn of the loop."""
+    return x if number == 0 else layers[0](x)
+
+
+def _after_first(x: Tensor, layers: Sequence[Part], number: int) -> Tensor | None:
+    """Return as soon as one layer has run."""
+    rest = [layer for place, layer in enumerate(layers) if place != number]
+    return rest[0](x) if rest else None
+
+
+def _first_equal_gone(x: Tensor, layers: Sequence[Part], number: int) -> Tensor:
+    rest = list(layers)
+    rest.remove(layers[number])
+    return run_all(x, rest)
+
+
+_RETURNS = "you return inside the loop, after its first layer. Return once, after the loop."
 _FROM_1 = "you leave out the layer before. The first layer has number 0."
 _SKIP_MISTAKES = (
     Mistake("counted from 1", _FROM_1, lambda x, layers, number: _skip(x, layers, number - 1)),
     Mistake("counted from 1", _FROM_1,
         lambda x, layers, number: _skip(x, layers, (number - 1) % len(layers))),
+    Mistake("counted from 1", "your slices end one layer too early. Layer `number` is left out if "
+        "the first slice ends at `number`, and the second starts at `number + 1`.",
+        lambda x, layers, number: run_all(x, [*layers[: number - 1], *layers[number:]])),
+    Mistake("one too late", "you leave out the layer after. The first layer has number 0.",
+        lambda x, layers, number: _skip(x, layers, number + 1)),
+    Mistake("two left out", "you leave out two layers: the next one, too.",
+        lambda x, layers, number: run_all(x, [*layers[:number], *layers[number + 2 :]])),
+    Mistake("return inside the loop", _RETURNS, _after_one),
+    Mistake("return inside the loop", _RETURNS, _after_first),
+    Mistake("result not kept", "x comes back unchanged: no layer's result is kept. Assign it: x = "
+        "layer(x).",
+        lambda x, layers, number: x),
+    Mistake("added once more", "you add each layer's result to x. A layer returns the whole "
+        "stream: x is already in it.",
+        lambda x, layers, number: _skip(x, [_added(layer) for layer in layers], number)),
+    Mistake("layers in reverse", "the layers run from the last to the first. Keep their order.",
+        lambda x, layers, number: _skip(x, layers[::-1], len(layers) - 1 - number)),
+    Mistake("first copy left out", "`remove` takes out the first equal entry. One layer is in the "
+        "list twice: leave out the one at that index.",
+        _first_equal_gone),
     Mistake("stops there", "you stop at the layer that is left out. The stream continues: what "
         "comes after it?",
         lambda x, layers, number: run_all(x, layers[:number])),

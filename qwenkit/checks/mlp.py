@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +32,8 @@ def silu(learner: Callable[..., Any]) -> Verdict:
         Case("a single number", (torch.tensor(-1.0),)),
     ]
     praise = "close to x on the right, close to 0 on the left, and no number breaks it."
-    return judge("07.1", learner, F.silu, cases, _SILU_MISTAKES, praise, LOOSE)
+    forbidden = ("silu", "SiLU")
+    return judge("07.1", learner, F.silu, cases, _SILU_MISTAKES, praise, LOOSE, forbidden)
 
 
 def mlp(learner: Callable[..., Any]) -> Verdict:
@@ -64,7 +66,28 @@ def unit_writes(learner: Callable[..., Any]) -> Verdict:
 
 # --- 07.1 ---
 
+_PARENTHESES = (
+    "the parentheses are missing: a division comes before an addition. Write the whole sum below "
+    "the fraction line in parentheses."
+)
+_ONE_NUMBER = (
+    "`math.exp` takes one number, and so does a `sigmoid` that uses it. Use PyTorch's functions, "
+    "which take a whole tensor."
+)
 _SILU_MISTAKES = (
+    Mistake("missing parentheses", _PARENTHESES, lambda x: x / 1 + torch.exp(-x)),
+    Mistake("missing parentheses", _PARENTHESES, lambda x: x * (1 / 1 + torch.exp(-x))),
+    Mistake("one number only", _ONE_NUMBER, lambda x: x / (1 + math.exp(-x))),
+    Mistake("float32 comes back", "the values are right, but they come back in float32. Return the "
+        "dtype of the input.",
+        lambda x: F.silu(x.float())),
+    Mistake("minus", "you subtract below the fraction line. The sigmoid is 1 / (1 + exp(-x)).",
+        lambda x: x / (1 - torch.exp(-x))),
+    Mistake("softmax", "you use softmax, which compares the numbers of a row. The sigmoid looks at "
+        "each number alone.",
+        lambda x: x * x.softmax(dim=-1)),
+    Mistake("softmax", "that is softmax. SiLU is x times the sigmoid of x.",
+        lambda x: x.softmax(dim=-1)),
     Mistake("sigmoid", "that is only the sigmoid, between 0 and 1. SiLU is x times the sigmoid of "
         "x.",
         torch.sigmoid),
@@ -86,6 +109,8 @@ _SILU_MISTAKES = (
     Mistake("wrong sign", "your gate is inverted: it opens for negative x. Look at the sign inside "
         "exp.",
         lambda x: x * torch.sigmoid(-x)),
+    Mistake("wrong sign", "that is the sigmoid of -x. SiLU is x times the sigmoid of x.",
+        lambda x: torch.sigmoid(-x)),
     Mistake("overflow", "right for small numbers; for x = 200, exp(x) is infinite, and infinity / "
         "infinity is not a number. Which form has only exp(-x)?",
         lambda x: x * x.exp() / (1 + x.exp())),
@@ -133,9 +158,21 @@ _FORMULAS: tuple[tuple[str, str, _Formula], ...] = (
         lambda gate, up: F.silu(gate * up)),
     ("SiLU of both", "you apply SiLU to up as well. What passes the gate should pass unchanged.",
         lambda gate, up: F.silu(gate) * F.silu(up)),
+    ("tanh", "the activation of your gate is tanh. Here it is SiLU.",
+        lambda gate, up: torch.tanh(gate) * up),
+    ("softmax", "the activation of your gate is softmax, so the units compete with one another. "
+        "Here it is SiLU.",
+        lambda gate, up: gate.softmax(dim=-1) * up),
+    ("wrong sign", "your gate is inverted: it opens where it should close. Look at the sign inside "
+        "exp.",
+        lambda gate, up: gate * torch.sigmoid(-gate) * up),
     ("added", "you add gate and up. A gate multiplies: where it is 0, nothing may pass.",
         lambda gate, up: F.silu(gate) + up),
 )  # fmt: skip
+_NOT_TRANSPOSED = (
+    "a weight is not transposed. If there are as many units as channels, this raises no error, but "
+    "it is wrong. A weight has one row per *output*; in which direction does x @ weight read it?"
+)
 _MLP_MISTAKES = [
     *(Mistake(name, hint, _of(formula)) for name, hint, formula in _FORMULAS),
     Mistake("no down", "these are the activations of the units. The projection back to the "
@@ -144,10 +181,23 @@ _MLP_MISTAKES = [
     Mistake("stream added", "x itself is in the result. The layer adds to the stream; the MLP "
         "returns only what is to be added.",
         lambda x, gate, up, down: x + _of(_swiglu)(x, gate, up, down)),
-    Mistake("not transposed", "if there are as many units as channels, this raises no error, but "
-        "it is wrong. A weight has one row per *output*; in which direction does x @ weight read "
-        "it?",
+    Mistake("not transposed", _NOT_TRANSPOSED,
         lambda x, gate, up, down: _swiglu(x @ gate, x @ up) @ down),
+    Mistake("not transposed", _NOT_TRANSPOSED,
+        lambda x, gate, up, down: _swiglu(x @ gate, x @ up) @ down.T),
+    Mistake("not transposed", _NOT_TRANSPOSED,
+        lambda x, gate, up, down: _swiglu(x @ gate.T, x @ up.T) @ down),
+    Mistake("SiLU at the end", "you apply SiLU to the result of down. It belongs to the gate.",
+        lambda x, gate, up, down: F.silu(_of(lambda g, u: g * u)(x, gate, up, down))),
+    Mistake("SiLU of x", "you apply SiLU to x, before gate. It belongs to the result of gate.",
+        lambda x, gate, up, down: F.linear((F.silu(x) @ gate.T) * (x @ up.T), down)),
+    Mistake("down before the product", "you project gate and up back to C channels, then multiply. "
+        "Multiply first; down comes last.",
+        lambda x, gate, up, down:
+            F.linear(F.silu(x @ gate.T), down) * F.linear(x @ up.T, down)),
+    Mistake("float32 comes back", "the result is right, but it comes back in float32. Return the "
+        "dtype of x.",
+        lambda *given: _of(_swiglu)(*(one.float() for one in given))),
 ]  # fmt: skip
 
 # --- 07.3 ---
@@ -168,6 +218,27 @@ _UNIT_MISTAKES = (
     Mistake("no activation", "that is the column alone. How large is the unit's activation at each "
         "token?",
         lambda act, down, unit: down[:, unit]),
+    Mistake("axes not lined up", "(B, T) times (C,) does not line up. Give the activations a last "
+        "axis of size 1: (B, T, 1).",
+        lambda act, down, unit: act[..., unit] * down[:, unit]),
+    Mistake("counted from 1", "you use the unit before. The first unit has number 0.",
+        lambda act, down, unit: _unit_writes(act, down, unit - 1)),
+    Mistake("column of another unit", "you always use the same column of down. Use column `unit`.",
+        lambda act, down, unit: act[..., unit, None] * down[:, 0]),
+    Mistake("negative dropped", "negative activations are dropped. An activation below 0 writes "
+        "the negative of the column.",
+        lambda act, down, unit: _unit_writes(act.relu(), down, unit)),
+    Mistake("SiLU again", "you apply SiLU to act. These are activations: SiLU is done.",
+        lambda act, down, unit: _unit_writes(F.silu(act), down, unit)),
+    Mistake("last token only", "you return the last token alone. A unit writes to each token: (B, "
+        "T, C).",
+        lambda act, down, unit: act[:, -1, unit, None] * down[:, unit]),
+    Mistake("summed over channels", "you sum over the channels. Each channel gets its own part: "
+        "(B, T, C).",
+        lambda act, down, unit: _unit_writes(act, down, unit).sum(dim=-1)),
+    Mistake("activation alone", "that is the activation alone. By which column of down is it "
+        "multiplied?",
+        lambda act, down, unit: act[..., unit]),
     Mistake("absolute", "the sign is lost. An activation below 0 writes the negative of the "
         "column.",
         lambda act, down, unit: act[..., unit, None].abs() * down[:, unit]),

@@ -99,6 +99,17 @@ _RMS_MISTAKES = (
     Mistake("absolute values", "that is the mean of the absolute values. The root comes last, "
         "after the mean, not right after the square.",
         lambda x: x.abs().mean(dim=-1, keepdim=True)),
+    Mistake("divided by tokens", "you divide by the number of tokens, len(x). The mean is over the "
+        "channels: the last dimension.",
+        lambda x: (x.pow(2).sum(dim=-1, keepdim=True) / len(x)).sqrt()),
+    Mistake("root of the mean", "you take the root of the mean and square nothing; of a negative "
+        "mean that is nan. Square first.",
+        lambda x: x.mean(dim=-1, keepdim=True).sqrt()),
+    Mistake("inverse", "that is 1 divided by the root mean square: rsqrt. The exercise asks for "
+        "the value itself: sqrt.",
+        lambda x: 1 / _rms(x)),
+    Mistake("normalized", "that is x divided by its root mean square. Return the divisor.",
+        lambda x: x / _rms(x)),
     Mistake("mean first", "you take the mean before the square: 3 and -3 then cancel. Square each "
         "value first.",
         lambda x: x.mean(dim=-1, keepdim=True).abs()),
@@ -155,6 +166,17 @@ _FORMULAS: tuple[tuple[str, str, _Formula], ...] = (
         _divided_by(lambda x2, eps: _mean(x2).sqrt() + eps)),
     ("eps as a minimum", "eps is used as a minimum. It should be added to the mean square, always.",
         _divided_by(lambda x2, eps: _mean(x2).clamp(min=eps).sqrt())),
+    ("eps as a minimum", "eps is used as a minimum of the root. It should be added to the mean "
+        "square, always.",
+        _divided_by(lambda x2, eps: _mean(x2).sqrt().clamp(min=eps))),
+    ("vector's length", "you divide by the vector's length, as F.normalize does: the root of the "
+        "sum. Root mean square needs the mean.",
+        _divided_by(lambda x2, eps: x2.sum(dim=-1, keepdim=True).sqrt().clamp(min=eps))),
+    ("keepdim forgotten", "the root mean square lost its last dimension, so it lines up with the "
+        "channels instead of the tokens: keepdim.",
+        _divided_by(lambda x2, eps: (x2.mean(dim=-1) + eps).sqrt())),
+    ("eps subtracted", "eps is subtracted; it should be added.",
+        _divided_by(lambda x2, eps: (_mean(x2) - eps).sqrt())),
     ("no eps", "where is eps? The root mean square of a vector of zeros is 0, and 0 / 0 is not a "
         "number.",
         _divided_by(lambda x2, eps: _mean(x2).sqrt())),
@@ -219,6 +241,12 @@ _FOLD_MISTAKES = (
     Mistake("multiplied out", "that is the matrix times one vector, which is a vector. Return a "
         "matrix that works for any normalized vector.",
         lambda weight, matrix: matrix @ weight),
+    Mistake("multiplied out", "that is a vector times the matrix. Return a matrix that works for "
+        "any normalized vector: multiply element by element, not with @.",
+        lambda weight, matrix: weight @ matrix),
+    Mistake("normalized, too", "you divide the weight by its own root mean square. The weight "
+        "stays as it is.",
+        lambda weight, matrix: matrix * (weight / _rms(weight))),
     Mistake("transposed", "the values are right, but rows and columns are swapped. The new matrix "
         "replaces the old one, so it has the same shape.",
         lambda weight, matrix: (matrix * weight).T),

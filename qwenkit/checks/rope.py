@@ -68,7 +68,9 @@ def rotate(learner: Callable[..., Tensor]) -> Verdict:
         case("large values", (1, 2, 3, 8), (3,), 1e4),
     ]
     praise = "each token is rotated by its own angle, in every head alike."
-    return judge("04.3", learner, apply_rope, cases, _ROTATION_MISTAKES, praise, LOOSE)
+    return judge(
+        "04.3", learner, apply_rope, cases, _ROTATION_MISTAKES, praise, LOOSE, ("apply_rope",)
+    )
 
 
 def rotate_new(learner: Callable[..., Two]) -> Verdict:
@@ -123,6 +125,18 @@ _FREQUENCY_MISTAKES = (
     Mistake("ends at 1/theta", "your last pair has the frequency 1/theta. What is 2i/D for the "
         "last pair? It is not 1.",
         lambda d, theta: _power(theta, torch.linspace(0, 1, d // 2))),
+    Mistake("turns, not radians", "you multiply by 2π. These are already radians per position: the "
+        "first pair has 1.",
+        lambda d, theta: 2 * math.pi * _frequencies(d, theta)),
+    Mistake("each twice", "each frequency is there twice. Return one per pair; the tables repeat "
+        "them.",
+        lambda d, theta: _frequencies(d, theta).repeat(2)),
+    Mistake("linear", "you divide by theta times the exponent. The exponent belongs to theta: a "
+        "power.",
+        lambda d, theta: 1 / (theta * torch.arange(0, d, 2) / d)),
+    Mistake("exponents", "these are the exponents. Theta to the power of minus each is a "
+        "frequency.",
+        lambda d, theta: torch.arange(0, d, 2) / d),
     Mistake("pairs from 1", "your first pair does not rotate by 1 radian. Pairs count from 0, and "
         "theta to the power of 0 is 1.",
         lambda d, theta: _power(theta, torch.arange(2, d + 2, 2) / d)),
@@ -172,6 +186,16 @@ _TABLE_MISTAKES = (
         lambda p, speeds, dtype: _both(p[:, None].to(dtype) * speeds.to(dtype), dtype)),
     Mistake("rounded angles", _ROUNDED,
         lambda p, speeds, dtype: _tables(p.to(dtype), speeds, dtype)),
+    Mistake("cos only", "both tables are the same. The second one is sin.",
+        lambda p, speeds, dtype: (_tables(p, speeds, dtype)[0],) * 2),
+    Mistake("angles", "these are the angles themselves, twice. Take cos and sin of them.",
+        lambda p, speeds, dtype: (torch.cat([p[:, None] * speeds] * 2, dim=-1).to(dtype),) * 2),
+    Mistake("divided", "you divide positions by frequencies. An angle is position × frequency.",
+        lambda p, speeds, dtype: _tables(p, 1 / speeds, dtype)),
+    Mistake("one tensor", "that is one tensor. Return two: cos, sin.",
+        lambda p, speeds, dtype: torch.stack(_tables(p, speeds, dtype))),
+    Mistake("rounded angles", _ROUNDED,
+        lambda p, speeds, dtype: _both((p[:, None] * speeds).to(dtype), dtype)),
     Mistake("not cast", "the values are right, but they stay float32 where bfloat16 is asked for. "
         "Convert the tables to `dtype` at the very end.",
         lambda p, speeds, dtype: _tables(p, speeds)),
@@ -228,6 +252,10 @@ _ROTATION_MISTAKES = (
     Mistake("halves not swapped", "each value is mixed with itself. In a rotation a takes some of "
         "b, and b some of a.",
         lambda x, cos, sin: _with(x, cos, sin, _halves(_halves(x, 1, 1), -1, 1))),
+    Mistake("only cos", "that is x · cos alone: the part with sin is missing.",
+        lambda x, cos, sin: x * cos[:, None]),
+    Mistake("only sin", "that is the part with sin alone: x · cos is missing.",
+        lambda x, cos, sin: _halves(x, -1, 1) * sin[:, None]),
     Mistake("one after the other", "you compute the new a and use it for the new b. Both need the "
         "old a.",
         _one_after_the_other),
@@ -284,6 +312,20 @@ _NEW_MISTAKES = (
     Mistake("k from 0", "q continues where the cache ends, but k starts at 0 again. They belong to "
         "the same tokens.",
         lambda q, k, past, speeds: (_after(q, past, speeds), _after(k, 0, speeds))),
+    Mistake("q from 0", "k continues where the cache ends, but q starts at 0. They belong to the "
+        "same tokens.",
+        lambda q, k, past, speeds: (_after(q, 0, speeds), _after(k, past, speeds))),
+    Mistake("q not rotated", "you return q unchanged. The scores compare rotated queries with "
+        "rotated keys.",
+        lambda q, k, past, speeds: (q, _after(k, past, speeds))),
+    Mistake("neither rotated", "you return q and k unchanged.",
+        lambda q, k, past, speeds: (q, k)),
+    Mistake("swapped", "k comes first. Return q, then k.",
+        lambda q, k, past, speeds: _rotate_new(q, k, past, speeds)[::-1]),
+    Mistake("only q", "that is q alone. Return both: q, k.",
+        lambda q, k, past, speeds: _after(q, past, speeds)),
+    Mistake("only k", "that is k alone. Return both: q, k.",
+        lambda q, k, past, speeds: _after(k, past, speeds)),
     Mistake("k not rotated", "you return k unchanged. The keys in the cache are rotated already; "
         "the new ones are not.",
         lambda q, k, past, speeds: (_after(q, past, speeds), k)),

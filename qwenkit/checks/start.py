@@ -50,6 +50,21 @@ def most_likely_next(
         Mistake("an id", "that is a tensor with an id, not a string. tokenizer.decode turns ids "
             "into text.",
             lambda text: logits(text)[-1].argmax()),
+        Mistake("all scores", "argmax runs over all positions at once, so it counts through the "
+            "whole table of scores. Take the scores of the last position first.",
+            lambda text: int(logits(text).argmax())),
+        Mistake("all scores", "argmax runs over the positions: for each token of the vocabulary it "
+            "names a position. Take the scores of the last position first.",
+            lambda text: logits(text).argmax(dim=0)),
+        Mistake("all scores", "argmax runs over the wrong dimension of (B, T, V). Take the scores "
+            "of the last position first.",
+            lambda text: logits(text)[None].argmax(dim=1)),
+        Mistake("an id", "that is a list with an id, not a string. tokenizer.decode turns ids "
+            "into text.",
+            lambda text: [logits(text)[-1].argmax().item()]),
+        Mistake("second to last position", "you read the position before the last, which predicts "
+            "the last token of the text. Use index -1.",
+            lambda text: tokenizer.decode([int(logits(text)[-2].argmax())])),
         Mistake("first position", "the first position has seen one token only. Use the last one, "
             "index -1.",
             lambda text: read(text, first)),

@@ -102,9 +102,13 @@ def _first_row_fixed(s):
     return _soft(s, allowed)
 
 
-def _attention(q, k, v, diagonal=0, scale=True, dim=-1):
-    s = _scores(q, k) if scale else _dot(q, k)
+def _attention(q, k, v, diagonal=0, scale=None, dim=-1):
+    s = _dot(q, k) * (q.shape[-1] ** -0.5 if scale is None else scale)
     return _soft(s, _square(s, diagonal), dim) @ v
+
+
+def _scaled(scale):
+    return lambda q, k, v: _attention(q, k, v, _past(q, k), scale(q, k))
 
 
 def _shifted(shift):
@@ -118,14 +122,25 @@ WRONG = {
         ("multiplied", lambda q, k: _dot(q, k) * q.shape[-1] ** 0.5),
         ("divided by the number of keys", lambda q, k: _dot(q, k) / k.shape[2] ** 0.5),
         ("divided by all heads", lambda q, k: _dot(q, k) / (k.shape[1] * k.shape[3]) ** 0.5),
+        ("divided by the number of heads", lambda q, k: _dot(q, k) / math.sqrt(q.shape[1])),
+        ("divided by the number of queries", lambda q, k: _dot(q, k) / math.sqrt(q.size(2))),
+        ("divided by the batch size", lambda q, k: _dot(q, k) / math.sqrt(len(q))),
+        ("a fixed D", lambda q, k: _dot(q, k) / math.sqrt(32)),
+        ("a fixed D", lambda q, k: _dot(q, k) / math.sqrt(4)),
+        ("divided by D", lambda q, k: _dot(q / q.shape[-1] ** 0.5, k / q.shape[-1] ** 0.5)),
         ("query and key swapped", lambda q, k: _scores(q, k).mT),
         ("dimensions, not tokens", lambda q, k: q.mT @ k * q.shape[-1] ** -0.5),
         ("reshaped", lambda q, k: q @ k.reshape(*q.shape[:2], q.shape[3], -1) / q.shape[-1] ** 0.5),
         ("each with itself", lambda q, k: torch.linalg.vecdot(q, k) / q.shape[-1] ** 0.5),
         ("cosine", lambda q, k: torch.cosine_similarity(q[:, :, :, None], k[:, :, None], dim=-1)),
         ("softmax already", lambda q, k: F.softmax(_scores(q, k), -1)),
-        ("error", lambda q, k: torch.matmul(q, k) / q.shape[-1] ** 0.5),
+        ("masked already", lambda q, k: _scores(q, k).masked_fill(~_square(_dot(q, k)), NEVER)),
+        ("not transposed", lambda q, k: torch.matmul(q, k) / q.shape[-1] ** 0.5),
+        ("all axes reversed", lambda q, k: q @ k.permute(3, 2, 1, 0) / q.shape[-1] ** 0.5),
+        ("heads and tokens swapped", lambda q, k: q @ k.transpose(1, 2) / q.shape[-1] ** 0.5),
+        ("float32 comes back", lambda q, k: _scores(q.float(), k.float())),
         ("shape", lambda q, k: _dot(q, k).sum(1) / q.shape[-1] ** 0.5),
+        ("first text only", lambda q, k: _scores(q, k)[0]),
         ("changes its input", lambda q, k: q.div_(q.shape[-1] ** 0.5) @ k.mT),
     ],
     "pattern": [
@@ -139,17 +154,36 @@ WRONG = {
         ("zero before softmax", lambda s: s.tril().softmax(-1)),
         ("boolean mask added", lambda s: torch.softmax(s + 1 * _square(s), -1)),
         ("mask after softmax", lambda s: s.softmax(-1) * _square(s)),
+        ("divided again", lambda s: (s.softmax(-1).tril() / s.softmax(-1).tril().sum(-1, True))),
+        ("weights of minus infinity", lambda s: s.softmax(-1).masked_fill(~_square(s), NEVER)),
+        ("plus infinity", lambda s: s.masked_fill(~_square(s), math.inf).softmax(-1)),
+        ("not a number", lambda s: (s + torch.ones_like(s).triu(1) * NEVER).softmax(-1)),
+        ("not a number", lambda s: (s + ~_square(s) * NEVER).softmax(-1)),
+        ("softmax twice", lambda s: _soft(s, _square(s)).softmax(-1)),
+        ("scaled again", lambda s: _soft(s / math.sqrt(s.shape[-1]), _square(s))),
+        ("log-softmax", lambda s: F.log_softmax(torch.where(_square(s), s, NEVER), -1)),
+        ("not divided by the sum", lambda s: torch.where(_square(s), s, NEVER).exp()),
+        ("not divided by the sum", lambda s: torch.exp(s) * _square(s)),
+        ("over texts", lambda s: _soft(s, _square(s), dim=0)),
+        ("the future only", lambda s: s.masked_fill(torch.ones_like(s).triu(1) == 0, NEVER)
+            .softmax(-1)),
+        ("not itself", lambda s: s.masked_fill(torch.ones_like(s).triu() == 1, NEVER).softmax(-1)),
+        ("zero before softmax", lambda s: (s * _square(s)).softmax(-1)),
         ("over queries", lambda s: _soft(s, _square(s), dim=2)),
         ("over heads", lambda s: _soft(s, _square(s), dim=-3)),
         ("over everything",
             lambda s: torch.where(_square(s), s, NEVER).flatten(2).softmax(2).reshape(s.shape)),
         ("no softmax", lambda s: torch.where(_square(s), s, NEVER).to(s.dtype)),
         ("not low enough", lambda s: torch.where(_square(s), s, -1e4).to(s.dtype).softmax(-1)),
+        ("not low enough", lambda s: s.masked_fill(~_square(s), -1).softmax(-1)),
+        ("not low enough", lambda s: s.masked_fill(~_square(s), -100).softmax(-1)),
         ("too large to exponentiate",
             lambda s: s.exp() * _square(s) / (s.exp() * _square(s)).sum(-1, keepdim=True)),
         ("too large to exponentiate", lambda s: s.exp().tril() / s.exp().tril().sum(-1, True)),
         ("float32 comes back", lambda s: _soft(s.float(), _square(s))),
         ("values", lambda s: _soft(s, _square(s)) / 2),
+        ("changes its input", lambda s: s.masked_fill_(~_square(s), NEVER).softmax(-1)),
+        ("error", lambda s: s.masked_fill(~torch.ones(1, 8, 40, 40).tril().bool(), NEVER)),
     ],
     "join": [
         ("heads not moved", lambda z, w: z.reshape(len(z), z.shape[2], -1) @ w.T),
@@ -160,7 +194,23 @@ WRONG = {
         ("heads added", lambda z, w: F.linear(z.sum(1), w[:, : z.shape[3]])),
         ("every head the same columns", lambda z, w: z.mean(1).repeat(1, 1, z.shape[1]) @ w.T),
         ("tokens last", lambda z, w: F.linear(z.transpose(1, 2).flatten(2), w).mT),
-        ("error", lambda z, w: z @ w.T),
+        ("heads not joined", lambda z, w: z @ w.T),
+        ("heads not joined", lambda z, w: z.flatten(1, 2) @ w.T),
+        ("view", lambda z, w: z.transpose(1, 2).view(len(z), z.shape[2], -1) @ w.T),
+        ("C taken for H·D", lambda z, w: z.transpose(1, 2).reshape(len(z), -1, len(w)) @ w.T),
+        ("C taken for H·D", lambda z, w:
+            z.transpose(1, 2).reshape(len(z), z.shape[2], len(w)) @ w.T),
+        ("wrong axes swapped", lambda z, w: z.transpose(2, 3).reshape(len(z), z.shape[2], -1)
+            @ w.T),
+        ("batch and heads swapped", lambda z, w: z.transpose(0, 1).reshape(len(z), z.shape[2], -1)
+            @ w.T),
+        ("weight not transposed",
+            lambda z, w: sum(one @ w.split(z.shape[3])[h] for h, one in enumerate(z.unbind(1)))),
+        ("one head only", lambda z, w: z[:, 0] @ w[:, : z.shape[3]].T),
+        ("one head only", lambda z, w: z[:, -1] @ w[:, -z.shape[3] :].T),
+        ("error", lambda z, w: z.transpose(1, 2).reshape(len(z), z.shape[2], 256) @ w.T),
+        ("float32 comes back",
+            lambda z, w: z.transpose(1, 2).flatten(2).float() @ w.float().T),
     ],
     "attend": [
         ("no offset", _attention),
@@ -169,12 +219,37 @@ WRONG = {
         ("not itself", _shifted(lambda past: past - 1)),
         ("no mask", F.scaled_dot_product_attention),
         ("no offset", lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True)),
+        ("no offset", lambda q, k, v:
+            F.scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1)),
+        ("offset by the new tokens", lambda q, k, v: _attention(q, k, v, q.shape[2])),
+        ("a fixed offset", lambda q, k, v: _attention(q, k, v, 3)),
+        ("no mask", lambda q, k, v: _attention(q, k, v, k.shape[2])),
+        ("query and key swapped",
+            lambda q, k, v: _soft(_scores(k, q), _square(_scores(k, q), _past(q, k))) @ v),
+        ("no values", lambda q, k, v: _soft(_scores(q, k), _square(_scores(q, k), _past(q, k)))),
+        ("divided again", lambda q, k, v:
+            (p := _scores(q, k).softmax(-1).tril(_past(q, k))) / p.sum(-1, keepdim=True) @ v),
+        ("over heads", lambda q, k, v: _attention(q, k, v, _past(q, k), dim=1)),
+        ("no softmax", lambda q, k, v: _scores(q, k).tril(_past(q, k)) @ v),
+        ("a fixed D", _scaled(lambda q, k: 32**-0.5)),
+        ("a fixed D", _scaled(lambda q, k: 4**-0.5)),
+        ("divided by the number of heads", _scaled(lambda q, k: q.shape[1] ** -0.5)),
+        ("divided by the number of keys", _scaled(lambda q, k: k.shape[2] ** -0.5)),
+        ("divided by D", _scaled(lambda q, k: 1 / q.shape[-1])),
+        ("too large to exponentiate", lambda q, k, v:
+            (p := _scores(q, k).exp().tril(_past(q, k))) / p.sum(-1, keepdim=True) @ v),
+        ("not low enough", lambda q, k, v: _scores(q, k).masked_fill(
+            ~_square(_dot(q, k), _past(q, k)), -100).softmax(-1) @ v),
+        ("last token only", lambda q, k, v: _attention(q[:, :, -1:], k, v, k.shape[2])),
+        ("float32 comes back", lambda q, k, v: _attend_in_loops(q.float(), k.float(), v.float())),
+        ("changes its input",
+            lambda q, k, v: _attend_in_loops(q.div_(q.shape[3] ** 0.5) * q.shape[3] ** 0.5, k, v)),
         ("cached tokens forgotten",
             lambda q, *kv: _attention(q, *(one[:, :, -q.shape[2] :] for one in kv))),
         ("mask after softmax", lambda q, k, v: _scores(q, k).softmax(-1).tril(_past(q, k)) @ v),
         ("zero before softmax", lambda q, k, v: _scores(q, k).tril(_past(q, k)).softmax(-1) @ v),
         ("over queries", lambda q, k, v: _attention(q, k, v, _past(q, k), dim=-2)),
-        ("no scale", lambda q, k, v: _attention(q, k, v, _past(q, k), scale=False)),
+        ("no scale", _scaled(lambda q, k: 1)),
         ("keys instead of values", lambda q, k, v: _attention(q, k, k, _past(q, k))),
         ("values", lambda q, k, v: _attention(q, k, v.flip(1), _past(q, k))),
     ],

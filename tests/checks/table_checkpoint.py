@@ -30,6 +30,11 @@ def _text(path):
     return path.read_bytes()[8 : 8 + _length(path)].decode()
 
 
+def _cut(path, size):
+    data = path.read_bytes()
+    return json.loads(data[8 : 8 + int.from_bytes(data[:size], "little")])
+
+
 # bfloat16
 def _padded(data):
     """Put two zero bytes below each pair."""
@@ -37,11 +42,11 @@ def _padded(data):
     return np.hstack([np.zeros_like(pairs), pairs]).reshape(-1).view("<f4")
 
 
-def _by_fields(data):
+def _by_fields(data, zero=True):
     bits = np.frombuffer(data, "<u2").astype(np.int64)
     sign, exponent, mantissa = bits >> 15, (bits >> 7) & 255, bits & 127
     value = (-1.0) ** sign * 2.0 ** (exponent - 127) * (1 + mantissa / 128)
-    return np.where(exponent > 0, value, 0).astype(np.float32)
+    return np.where((exponent > 0) | (not zero), value, 0).astype(np.float32)
 
 
 def _shifted(data, by=16, kind="<u2"):
@@ -58,6 +63,18 @@ def _formula(c, *, layer_norms=2, last_norm=1, bias=1, o_bias=0, kv=None, matric
     return tables * c.vocab_size * hidden + c.num_hidden_layers * layer + last_norm * hidden
 
 
+def _layers(c, of_one):
+    return c.num_hidden_layers * of_one
+
+
+def _query(c):
+    return c.num_attention_heads * c.head_dim
+
+
+def _key(c):
+    return c.num_key_value_heads * c.head_dim
+
+
 RIGHT = {
     "read_header": [_with_open, lambda path: json.loads(_text(path)), _by_powers],
     "decode": [
@@ -65,21 +82,28 @@ RIGHT = {
         lambda data: torch.frombuffer(bytearray(data), dtype=torch.bfloat16).float().numpy(),
     ],
     "count": [
-        _formula, lambda c: c.num_parameters,
-        lambda c: sum(prod(shape) for shape in c.tensor_shapes().values()),
+        _formula, lambda c: np.int64(_formula(c)),
     ],
 }  # fmt: skip
 WRONG = {
     "read_header": [
         ("big-endian", lambda path: _with_open(path, order="big")),
         ("wrong offset", lambda path: json.loads(path.read_bytes()[:2000])),
-        ("wrong offset", lambda path: json.loads(path.read_bytes()[8:])),
+        ("wrong offset", lambda path: json.loads(path.read_bytes()[8:]), "all that follows"),
         ("still bytes", lambda path: _text(path).encode()),
         ("still text", _text),
         ("no metadata", lambda path: {n: x for n, x in _with_open(path).items() if n[0] != "_"}),
         ("names only", lambda path: [*_with_open(path)]),
         ("only the length", _length),
         ("values", lambda path: {"__metadata__": {}}),
+        ("length too short", lambda path: _cut(path, 2)),
+        ("length too short", lambda path: _cut(path, 1)),
+        ("only metadata", lambda path: _with_open(path).get("__metadata__")),
+        ("error: too few or too many bytes",
+            lambda path: struct.unpack("<I", path.read_bytes()[:8]), "requires a buffer"),
+        ("error: not UTF-8", lambda path: path.read_bytes()[:9].replace(b"{", b"\xff").decode()),
+        ("error: bytes and text", lambda path: "" + path.read_bytes()),
+        ("no return", lambda path: print(len(_with_open(path)))),
         ("error", lambda path: _with_open(path)["layer.7"]),
     ],
     "decode": [
@@ -87,7 +111,9 @@ WRONG = {
         ("float16", lambda data: np.frombuffer(data, np.float16)),
         ("wrong byte order", lambda data: _shifted(data, kind=">u2").view(np.float32)),
         ("converted", lambda data: _shifted(data).astype("f4")),
-        ("converted", _shifted),
+        ("still integers", _shifted),
+        ("zero", lambda data: _by_fields(data, zero=False)),
+        ("sign lost", lambda data: np.abs(_padded(data))),
         ("converted", lambda data: _shifted(data, by=0).astype("f4")),
         ("not shifted", lambda data: _shifted(data, by=0).view(np.float32)),
         ("shifted by a byte", lambda data: _shifted(data, by=8).view(np.float32)),
@@ -112,6 +138,14 @@ WRONG = {
         ("one layer", lambda c: _formula(replace(c, num_hidden_layers=1))),
         ("no embedding", lambda c: _formula(c) - c.vocab_size * c.hidden_size),
         ("values", lambda c: 7),
+        ("no o", lambda c: _formula(c) - _layers(c, c.hidden_size * _query(c))),
+        ("k and v once", lambda c: _formula(c) - _layers(c, (c.hidden_size + 1) * _key(c))),
+        ("k and v once", lambda c: _formula(c) - _layers(c, c.hidden_size * _key(c))),
+        ("a bias in the MLP",
+            lambda c: _formula(c) + _layers(c, 2 * c.intermediate_size + c.hidden_size)),
+        ("forbidden", lambda c: c.num_parameters),
+        ("forbidden", lambda c: sum(prod(shape) for shape in c.tensor_shapes().values())),
+        ("kind: a float", lambda c: _formula(c) / 1),
         ("kind", lambda c: str(_formula(c))),
     ],
 }  # fmt: skip

@@ -5,6 +5,8 @@ from math import prod
 import numpy as np
 import torch
 
+from qwenkit.model import repeat_kv
+
 
 def _cut(p, v):
     return p.unflatten(1, (v.shape[1], -1))
@@ -42,7 +44,6 @@ RIGHT = {
         lambda x, groups: x.repeat(1, 1, groups, 1).reshape(len(x), -1, *x.shape[2:]),
     ],
     "cache_bytes": [
-        lambda c, tokens, size: c.kv_bytes_per_token() // 2 * size * tokens,
         lambda c, n, size: sum([2 * c.num_key_value_heads * c.head_dim * n * size]
             * c.num_hidden_layers),
         lambda c, n, size: n * c.num_hidden_layers * c.num_key_value_heads * c.head_dim * size * 2,
@@ -69,7 +70,13 @@ WRONG = {
         ("counted from 1", lambda h, heads, kv: 1 + h * kv // heads),
         ("backwards", lambda h, heads, kv: (heads - 1 - h) // (heads // kv)),
         ("one each", lambda h, heads, kv: list(range(heads))[h]),
-        ("values", lambda h, heads, kv: 0),
+        ("kind", lambda h, heads, kv: h // (heads / kv)),
+        ("a fixed group size", lambda h, heads, kv: h // 4),
+        ("always 0", lambda h, heads, kv: h // heads * kv),
+        ("group size", lambda h, heads, kv: heads // kv),
+        ("off by one", lambda h, heads, kv: (h + 1) // (heads // kv)),
+        ("off by one", lambda h, heads, kv: (h - 1) // (heads // kv)),
+        ("values", lambda h, heads, kv: (heads - h) // kv),
         ("error", lambda h, heads, kv: heads[h]),
     ],
     "repeat": [
@@ -77,17 +84,33 @@ WRONG = {
         ("cycles", lambda x, g: x[:, None].expand(-1, g, -1, -1, -1).flatten(1, 2)),
         ("not merged", lambda x, g: torch.stack([x] * g, dim=2)),
         ("tokens repeated, cut into heads",
-            lambda x, g: x.repeat_interleave(g, 2).reshape(len(x), -1, *x.shape[2:])),
+            lambda x, g: torch.stack([x] * g, dim=3).reshape(len(x), -1, *x.shape[2:])),
         ("dimensions repeated, cut into heads",
-            lambda x, g: x.repeat_interleave(g, 3).reshape(len(x), -1, *x.shape[2:])),
+            lambda x, g: torch.stack([x] * g, dim=4).reshape(len(x), -1, *x.shape[2:])),
         ("tokens repeated", lambda x, g: torch.stack([x] * g, dim=3).flatten(2, 3)),
         ("tokens repeated", lambda x, g: torch.cat([x] * g, dim=2)),
         ("batch repeated", lambda x, g: torch.stack([x] * g, dim=1).flatten(0, 1)),
         ("flat", lambda x, g: torch.stack([x] * g, dim=-1).flatten()),
-        ("heads reversed", lambda x, g: x.repeat_interleave(g, 1).flip(1)),
+        ("heads reversed", lambda x, g: torch.stack([x] * g, dim=2).flatten(1, 2).flip(1)),
         ("unchanged", lambda x, g: x.clone()),
-        ("divided", lambda x, g: x.repeat_interleave(g, 1) * (1 / g)),
-        ("error", lambda x, g: x.expand(-1, x.shape[1] * g, -1, -1)),
+        ("divided", lambda x, g: torch.stack([x / g] * g, dim=2).flatten(1, 2)),
+        ("expand", lambda x, g: x.expand(-1, x.shape[1] * g, -1, -1)),
+        ("forbidden", lambda x, g: x.repeat_interleave(g, dim=1)),
+        ("forbidden", lambda x, g: torch.repeat_interleave(x, g, 1)),
+        ("forbidden", lambda x, g: repeat_kv(x, g)),
+        ("cycles", lambda x, g: x.repeat(1, g, 1, 1)),
+        ("tokens repeated", lambda x, g: x[:, :, None].expand(-1, -1, g, -1, -1).flatten(2, 3)),
+        ("axis before KV, not merged", lambda x, g: x[:, None].expand(-1, g, -1, -1, -1)),
+        ("axis after the tokens", lambda x, g:
+            x[:, :, :, None].expand(-1, -1, -1, g, -1).flatten(1, 2)),
+        ("a fixed number of copies", lambda x, g: torch.stack([x] * 2, dim=2).flatten(1, 2)),
+        ("a fixed number of copies", lambda x, g: torch.stack([x] * 4, dim=2).flatten(1, 2)),
+        ("expand",
+            lambda x, g: x[:, :, None].expand(-1, -1, g, -1, -1).view(len(x), -1, *x.shape[2:])),
+        ("multiplied", lambda x, g: x * g),
+        ("a list", lambda x, g: [x] * g),
+        ("batch repeated", lambda x, g: x.repeat(g, 1, 1, 1)),
+        ("one text only", lambda x, g: torch.stack([x] * g, dim=2).reshape(1, -1, *x.shape[2:])),
     ],
     "cache_bytes": [
         ("query heads", lambda c, n, size: _bytes(c, n, size, heads=c.num_attention_heads)),
@@ -100,7 +123,21 @@ WRONG = {
         ("one layer", lambda c, n, size: _bytes(c, n, size, layers=1)),
         ("values, not bytes", lambda c, n, size: _bytes(c, n, 1)),
         ("one token", lambda c, n, size: _bytes(c, 1, size)),
+        ("size ignored", lambda c, n, size: c.kv_bytes_per_token() * n),
+        ("forbidden", lambda c, n, size: c.kv_bytes_per_token() // 2 * size * n),
+        ("size ignored", lambda c, n, size: _bytes(c, n, 2)),
+        ("doubled", lambda c, n, size: _bytes(c, n, size) * 2),
+        ("the notebook's model", lambda c, n, size: 2 * 6 * 2 * 32 * n * size),
+        ("a fixed D", lambda c, n, size: _bytes(c, n, size, dim=32)),
+        ("no head_dim", lambda c, n, size: _bytes(c, n, size, dim=1)),
+        ("groups", lambda c, n, size: _bytes(c, n, size, heads=c.num_key_value_groups)),
+        ("another unit", lambda c, n, size: _bytes(c, n, size) / 1024),
+        ("another unit", lambda c, n, size: _bytes(c, n, size) / 1e9),
+        ("another unit", lambda c, n, size: _bytes(c, n, size) * 8),
+        ("the longest text", lambda c, n, size: _bytes(c, c.max_position_embeddings, size)),
+        ("tokens squared", lambda c, n, size: _bytes(c, n, size) * n),
         ("values", lambda c, n, size: _bytes(c, n, size) + 1),
+        ("error", lambda c, n, size: c.num_layers * c.head_dim * n * size),
     ],
     "read_values": [
         ("cycles", lambda p, v: p @ torch.cat([v] * (p.shape[1] // v.shape[1]), dim=1)),
@@ -114,7 +151,20 @@ WRONG = {
         ("values averaged", lambda p, v: torch.einsum("bhts,bsd->bhtd", p, v.mean(1))),
         ("pattern transposed", lambda p, v: _read_as_rows(p.mT, v)),
         ("groups backwards", lambda p, v: _read_einsum(p, torch.flip(v, [1]))),
-        ("values", lambda p, v: _read_einsum(p, v) + 1),
-        ("error", lambda p, v: p @ v.squeeze()),
+        ("forbidden", lambda p, v: p @ v.repeat_interleave(p.shape[1] // v.shape[1], dim=1)),
+        ("forbidden", lambda p, v: p @ repeat_kv(v, p.shape[1] // v.shape[1])),
+        ("cycles", lambda p, v: p @ v.repeat(1, p.shape[1] // v.shape[1], 1, 1)),
+        ("not grouped", lambda p, v: p @ v),
+        ("not split", lambda p, v: p @ v[:, :, None]),
+        ("KV fixed", lambda p, v: (p.unflatten(1, (2, -1)) @ v[:, :, None]).flatten(1, 2)),
+        ("KV fixed", lambda p, v:
+            torch.einsum("bkgts,bksd->bkgtd", p.unflatten(1, (2, -1)), v).flatten(1, 2)),
+        ("group and tokens merged", lambda p, v: (_cut(p, v) @ v[:, :, None]).flatten(2, 3)),
+        ("softmax again", lambda p, v: _read_einsum(p.softmax(-1), v)),
+        ("joined already", lambda p, v: _read_einsum(p, v).transpose(1, 2).flatten(2)),
+        ("divided by KV", lambda p, v:
+            torch.stack([p[:, h] @ v[:, h // v.shape[1]] for h in range(p.shape[1])], 1)),
+        ("float32 comes back", lambda p, v: _read_einsum(p.float(), v.float())),
+        ("error", lambda p, v: (p.unflatten(1, (2, 4)) @ v[:, :, None]).flatten(1, 2)),
     ],
 }  # fmt: skip

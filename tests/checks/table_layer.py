@@ -63,6 +63,25 @@ def _pops_from_a_copy(x, layers, number):
     return _run(x, rest)
 
 
+def _returns_at_once(x, layers, number):
+    for place, layer in enumerate(layers):
+        if place != number:
+            x = layer(x)
+        return x
+
+
+def _returns_after_one(x, layers, number):
+    for place, layer in enumerate(layers):
+        if place != number:
+            return layer(x)
+
+
+def _removes(x, layers, number):
+    rest = list(layers)
+    rest.remove(layers[number])
+    return _run(x, rest)
+
+
 RIGHT = {
     "decoder_layer": [
         lambda x, norm1, attention, norm2, mlp: (y := x + attention(norm1(x))) + mlp(norm2(y)),
@@ -98,7 +117,16 @@ WRONG = {
             lambda x, n1, attend, n2, mlp: x + (y := x + attend(n1(x))) + mlp(n2(y))),
         ("changes its input",
             lambda x, n1, attend, n2, mlp: x.add_(attend(n1(x))).add_(mlp(n2(x)))),
-        ("values", lambda x, norm1, attention, *rest: _pre(x, norm1, attention)),
+        ("no first norm", _steps(_raw, _pre)),
+        ("no MLP", lambda x, norm1, attention, *rest: _pre(x, norm1, attention)),
+        ("no attention", lambda x, n1, attend, n2, mlp: x + mlp(n2(x))),
+        ("only one addition", lambda x, n1, attend, n2, mlp: x + mlp(n2(attend(n1(x))))),
+        ("MLP reads attention alone",
+            lambda x, n1, attend, n2, mlp: x + (a := attend(n1(x))) + mlp(n2(a))),
+        ("MLP first", lambda x, n1, attend, n2, mlp: _by_a_loop(x, n1, mlp, n2, attend)),
+        ("norm at the end", lambda x, n1, attend, n2, mlp: n2(_by_a_loop(x, n1, attend, n2, mlp))),
+        ("norm at the end", lambda x, n1, attend, n2, mlp: n2(_raw(_pre(x, n1, attend), n2, mlp))),
+        ("values", lambda x, *parts: 2 * _by_a_loop(x, *parts)),
         ("kind", lambda x, *parts: (x, _by_a_loop(x, *parts))),
         ("dtype", lambda x, *parts: _by_a_loop(x, *parts).float()),
         ("shape", lambda x, *parts: _by_a_loop(x, *parts)[:, -1]),
@@ -115,8 +143,17 @@ WRONG = {
         ("probabilities", lambda s, norm, head: torch.softmax(_by_index(s, norm, head), dim=1)),
         ("token ids", lambda s, norm, head: _by_index(s, norm, head).max(-1).indices),
         ("embedding left out", lambda s, norm, head: _by_index(s[1:], norm, head)),
-        ("shape", lambda s, norm, head: norm(s[:, -1])),
-        ("kind", lambda s, norm, head: list(_by_index(s, norm, head))),
+        ("no head", lambda s, norm, head: norm(s[:, -1])),
+        ("a list", lambda s, norm, head: [head(norm(one[-1])) for one in s]),
+        ("axis kept", lambda s, norm, head: head(norm(s[:, -1:]))),
+        ("token before the last", lambda s, norm, head: head(norm(s[:, -2]))),
+        ("last layer left out", lambda s, norm, head: head(norm(s[:-1, -1]))),
+        ("averaged over tokens", lambda s, norm, head: head(norm(s.mean(1)))),
+        ("averaged over tokens", lambda s, norm, head: head(norm(s)).mean(1)),
+        ("first stream only", lambda s, norm, head: head(norm(s[0]))),
+        ("first stream only", lambda s, norm, head: head(norm(s[0, -1]))),
+        ("probabilities", lambda s, norm, head: _by_index(s, norm, head).log_softmax(-1)),
+        ("error", lambda s, norm, head: norm(head(s[:, -1]))),
         ("values", lambda s, norm, head: 2 * _by_index(s, norm, head)),
     ],
     "skip": [
@@ -133,6 +170,18 @@ WRONG = {
         ("every copy left out",
             lambda x, layers, n: _run(x, filter(lambda one: one is not layers[n], layers))),
         ("changes its input", lambda x, layers, n: layers.pop(n) and _run(x, layers)),
-        ("values", lambda x, layers, n: x),
+        ("return inside the loop", _returns_at_once),
+        ("return inside the loop", _returns_after_one),
+        ("result not kept", lambda x, layers, n: x),
+        ("first copy left out", _removes),
+        ("counted from 1", lambda x, layers, n: _run(x, layers[: n - 1] + layers[n:])),
+        ("counted from 1", lambda x, layers, n:
+            _run(x, [one for at, one in enumerate(layers, 1) if at != n])),
+        ("one too late", lambda x, layers, n: _run(x, layers[: n + 1] + layers[n + 2 :])),
+        ("two left out", lambda x, layers, n: _run(x, layers[:n] + layers[n + 2 :])),
+        ("added once more", lambda x, layers, n:
+            _run(x, [lambda x, f=f: x + f(x) for at, f in enumerate(layers) if at != n])),
+        ("layers in reverse", lambda x, layers, n: _run(x, (layers[:n] + layers[n + 1 :])[::-1])),
+        ("kind", lambda x, layers, n: [one(x) for at, one in enumerate(layers) if at != n]),
     ],
 }  # fmt: skip

@@ -1,8 +1,10 @@
 """Answers to the exercises of notebook 13."""
 
 import operator
+from dataclasses import replace
 from itertools import accumulate
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -72,6 +74,17 @@ def _as_in_most_models(config, targets, rank):
     return rank * sum(sides.get(name, both) for name, both in own)
 
 
+def _resized(size, *names):
+    """Count the named matrices as square, of a size that the config gives."""
+
+    def count_trained(config, targets, rank):
+        rest = [name for name in targets if name not in names]
+        few = config.num_hidden_layers * (len(targets) - len(rest))
+        return _by_sizes(config, rest, rank) + few * rank * 2 * size(config)
+
+    return count_trained
+
+
 # merged_weight(weight, a, b, alpha)
 def _merged(scale=_right, first=1.0, times=1.0):
     def merged_weight(weight, a, b, alpha):
@@ -106,7 +119,21 @@ RIGHT = {
         lambda s, share: int(((s**2).cumsum(0) / (s**2).sum() >= share).int().argmax()) + 1,
     ],
 }  # fmt: skip
+
+
+def _cast(w, a, b, alpha):
+    return w + alpha / len(a) * (b.to(w.dtype) @ a.to(w.dtype))
+
+
+def _sums(values, share, off=1):
+    squares = values.square()
+    return int((squares.cumsum(0) < share).sum()) + off
+
+
 SCALES = {
+    "rounded down": lambda alpha, r: alpha // r,
+    "times the rank": lambda alpha, r: alpha * r,
+    "scaled twice": lambda alpha, r: alpha**2 / r**2,
     "scale forgotten": lambda alpha, r: 1,
     "not divided by the rank": lambda alpha, r: alpha,
     "divided upside down": lambda alpha, r: r / alpha,
@@ -122,6 +149,18 @@ WRONG = {
         ("not transposed", lambda x, w, a, b, alpha: x @ w + x @ a.T @ b.T * alpha / len(a)),
         ("one after the other", _forward(chain=True)),
         ("minus", _forward(sign=-1.0)),
+        ("divided by O", lambda x, w, a, b, alpha: x @ w.T + alpha / b.shape[0] * (x @ a.T @ b.T)),
+        ("divided by I", lambda x, w, a, b, alpha: x @ w.T + alpha / x.shape[-1] * (x @ a.T @ b.T)),
+        ("not transposed", lambda x, w, a, b, alpha: x @ w + alpha / len(a) * (x @ a @ b)),
+        ("A and B not transposed",
+            lambda x, w, a, b, alpha: F.linear(x, w) + x @ a @ b * alpha / len(a)),
+        ("B before A", lambda x, w, a, b, alpha:
+            F.linear(x, w) + alpha / len(a) * F.linear(F.linear(x, b), a)),
+        ("x instead of the output",
+            lambda x, w, a, b, alpha: x + alpha / len(a) * F.linear(x, b @ a)),
+        ("multiplied",
+            lambda x, w, a, b, alpha: F.linear(x, w) * F.linear(x, b @ a) * alpha / len(a)),
+        ("the merged weight", lambda x, w, a, b, alpha: _merged()(w, a, b, alpha)),
         ("values", _forward(first=1.5)),
         ("error", lambda x, weight, a, b, alpha: x @ a @ b),
     ],
@@ -136,6 +175,25 @@ WRONG = {
         ("all matrices", _count(_both, every=True)),
         ("biases counted", _count(_both, plus=1)),
         ("hidden size for H · D", _as_in_most_models),
+        ("targets ignored", lambda config, targets, r: _by_sizes(config, ("q_proj", "v_proj"), r)),
+        ("fixed number of layers",
+            lambda config, targets, r: 6 * _count(_both, layers=("0",))(config, targets, r)),
+        ("frozen weights too", _count(lambda out, inner, r: out * inner + _both(out, inner, r))),
+        ("A and B as wide", _count(lambda out, inner, r: r * inner + r * inner)),
+        ("A and B as wide", _count(lambda out, inner, r: r * out + r * out)),
+        ("everything as wide as the hidden size", lambda config, targets, r:
+            2 * r * config.hidden_size * len(targets) * config.num_hidden_layers),
+        ("MLP as wide as the hidden size", _resized(
+            lambda c: c.hidden_size, "gate_proj", "up_proj", "down_proj")),
+        ("down_proj's input", _resized(lambda c: c.hidden_size, "down_proj")),
+        ("down_proj's input", _resized(lambda c: c.intermediate_size, "down_proj")),
+        ("one kv head", lambda config, targets, r: _by_sizes(
+            replace(config, num_key_value_heads=1), targets, r)),
+        ("o_proj takes the hidden size", _resized(lambda c: c.hidden_size, "o_proj")),
+        ("matrices counted", lambda c, targets, r: len(targets) * c.num_hidden_layers),
+        ("bytes", lambda *given: 4 * _by_sizes(*given)),
+        ("kind", lambda *given: torch.tensor(_by_sizes(*given))),
+        ("error", lambda c, targets, r: sum(getattr(c, name) for name in targets)),
         ("values", lambda config, targets, r: 7),
     ],
     "merged_weight": [
@@ -145,6 +203,21 @@ WRONG = {
         ("update transposed",
             lambda w, a, b, alpha: (w.float() + (b @ a).T * alpha / len(a)).to(w.dtype)),
         ("merged twice", _merged(times=2.0)),
+        ("divided by O", lambda w, a, b, alpha: (w.float() + alpha / len(b) * b @ a).to(w.dtype)),
+        ("divided by I",
+            lambda w, a, b, alpha: (w.float() + alpha / w.shape[1] * b @ a).to(w.dtype)),
+        ("A and B rounded", _cast),
+        ("A and B rounded",
+            lambda w, a, b, alpha: w + (alpha / len(a) * b).to(w.dtype) @ a.to(w.dtype)),
+        ("A and B swapped",
+            lambda w, a, b, alpha: (w.float() + a @ b * alpha / len(a)).to(w.dtype)),
+        ("element by element", lambda w, a, b, alpha: w + b * a * alpha / len(a)),
+        ("weight transposed", lambda w, a, b, alpha: _merged()(w.T, a, b, alpha)),
+        ("everything scaled",
+            lambda w, a, b, alpha: ((w.float() + b @ a) * alpha / len(a)).to(w.dtype)),
+        ("weight alone", lambda w, a, b, alpha: 1 * w),
+        ("multiplied", lambda w, a, b, alpha: (w.float() * (b @ a) * alpha / len(a)).to(w.dtype)),
+        ("dtype", lambda w, a, b, alpha: _merged()(w, a, b, alpha).double()),
         ("minus", _merged(times=-1.0)),
         ("changes its input", lambda w, a, b, alpha: w.add_(alpha / len(a) * (b @ a))),
         ("error", lambda weight, a, b, alpha: weight + a @ b),
@@ -157,6 +230,29 @@ WRONG = {
         ("from the smallest", _rank(flip=True)),
         ("compared with the largest", lambda s, share: sum(v >= share * s[0] for v in s).item()),
         ("all nonzero values", lambda s, share: int(torch.count_nonzero(s))),
+        ("more than the share", lambda s, share:
+            int((s.square().cumsum(0) / s.square().sum() > share).int().argmax()) + 1),
+        ("compared with the largest",
+            lambda s, share: sum(v**2 >= share * s[0] ** 2 for v in s).item()),
+        ("each compared with the share", lambda s, share: (s >= share).sum().item()),
+        ("each compared with the share", lambda s, share: (s * s >= share).sum().item()),
+        ("each compared with the share",
+            lambda s, share: (s**2 / s.square().sum() >= share).sum().item()),
+        ("each compared with the share",
+            lambda s, share: (s**2 / s.square().sum() < share).sum().item() + 1),
+        ("summed, then squared",
+            lambda s, share: 1 + int((s.cumsum(0).square() / s.sum().square() < share).sum())),
+        ("root of the squares", lambda s, share:
+            1 + int((s.square().cumsum(0).sqrt() / s.norm() < share).sum())),
+        ("not divided", _sums),
+        ("divided by the largest", lambda s, share: _sums(s / s.max(), share)),
+        ("1 − share", lambda s, share: _rank()(s, 1 - share)),
+        ("share of the number of values", lambda s, share: int(np.ceil(len(s) * share))),
+        ("a tensor", lambda s, share: ((s**2).cumsum(0) < share * (s**2).sum()).sum() + 1),
+        ("the share, not the rank", lambda s, share:
+            ((s**2).cumsum(0) / (s**2).sum())[_rank()(s, share) - 1].item()),
+        ("all values", lambda s, share: s.numel()),
+        ("error", lambda s, share: int((s.cumsum() < share).sum())),
         ("values", lambda s, share: 9),
     ],
 }  # fmt: skip

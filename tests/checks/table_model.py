@@ -5,10 +5,19 @@ import functools
 import torch
 import torch.nn.functional as F
 from torch import nn
+from whole_models import (
+    EMBEDDING,
+    HEAD,
+    DecoderLayer,
+    Reversed,
+    Small,
+    as_in_the_notebook,
+    plain,
+    rope_tables,
+    text_by_text,
+)
 
 from qwenkit.model import QwenForCausalLM
-
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 # forward(ids, embed, layers, norm, head)
@@ -29,6 +38,13 @@ def _numbered(numbers):
     return lambda i, e, layers, n, h: _loop(i, e, [layers[at] for at in numbers(len(layers))], n, h)
 
 
+def _returns_at_once(ids, embed, layers, norm, head):
+    x = embed(ids)
+    for layer in layers:
+        x = layer(x)
+        return head(norm(x))
+
+
 # untied(tensors)
 def _upcast(tensors):
     return {name: tensor.float() for name, tensor in tensors.items()}
@@ -46,6 +62,13 @@ def _filled_then_copied(tensors):
     return {name: found[name].to(torch.float32) for name in sorted(found)}
 
 
+def _fills_the_file(tensors):
+    for name in tensors:
+        tensors[name] = tensors[name].float()
+    tensors.setdefault(HEAD, tensors[EMBEDDING])
+    return tensors
+
+
 def _tied_only(change):
     """Apply a wrong idea to tied files, and give the right answer for others."""
     return lambda t: (_copied_then_filled if HEAD in t else change)(_copied_then_filled(t))
@@ -57,96 +80,24 @@ def _other_head(head):
 
 
 # whole: a class, or a function of config, tensors and ids
-def _plain(config, tensors, ids, **changes):
-    """Compute a Qwen2 model from its tensors alone: no module, no package. `changes` breaks it."""
-    idea = {"theta": config.rope_theta, "eps": config.rms_norm_eps, "bias": 1.0, **changes}
-    heads, kv_heads, dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-
-    def norm(x, name):
-        root = (x.pow(2).mean(dim=-1, keepdim=True) + idea["eps"]).sqrt()
-        return x / root * tensors[f"{name}.weight"]
-
-    def project(x, name):
-        bias = tensors.get(f"{name}.bias", torch.zeros(1))
-        return x @ tensors[f"{name}.weight"].T + idea["bias"] * bias
-
-    def rotated(x):
-        pair = torch.arange(dim // 2)
-        angle = torch.arange(x.shape[2])[:, None] / idea["theta"] ** (2 * pair / dim)
-        a, b = x[..., : dim // 2], x[..., dim // 2 :]
-        if idea.get("no_rope"):
-            return x
-        cos, sin = angle.cos(), angle.sin()
-        return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
-
-    def attention(x, name):
-        q, k, v = (
-            project(x, f"{name}.{one}_proj").unflatten(-1, (-1, dim)).transpose(1, 2)
-            for one in "qkv"
-        )
-        q, k = rotated(q), rotated(k)
-        of = torch.arange(heads) // (heads // kv_heads)
-        of = torch.arange(heads) % kv_heads if idea.get("cycled") else of
-        scores = q @ k[:, of].mT / dim**0.5
-        if not idea.get("no_mask"):
-            scores += torch.full(scores.shape[-2:], float("-inf")).triu(1)
-        z = scores.softmax(dim=-1) @ v[:, of]
-        return project(z.transpose(1, 2).flatten(2), f"{name}.o_proj")
-
-    x = tensors[EMBEDDING][ids] * idea.get("scale", 1.0)
-    for number in idea.get("layers", range(config.num_hidden_layers)):
-        name = f"model.layers.{number}"
-        x = x + attention(norm(x, f"{name}.input_layernorm"), f"{name}.self_attn")
-        normed = norm(x, f"{name}.post_attention_layernorm")
-        act = F.silu(project(normed, f"{name}.mlp.gate_proj"))
-        x = x + project(act * project(normed, f"{name}.mlp.up_proj"), f"{name}.mlp.down_proj")
-    x = x if idea.get("no_norm") else norm(x, "model.norm")
-    head = EMBEDDING if idea.get("tied") or HEAD not in tensors else HEAD
-    return x @ tensors[head].T
-
-
-def _text_by_text(config, tensors, ids):
-    built = QwenForCausalLM(config)
-    built.load_state_dict(tensors)
-    with torch.no_grad():
-        return torch.cat([built(text[None]) for text in ids])
-
-
-class Small(nn.Module):
-    """A class that is written differently, except for the names."""
-
-    def __init__(self, config):
-        super().__init__()
-        self.config = config
-        for name, shape in config.tensor_shapes().items():
-            *path, last = name.split(".")
-            part = self
-            for step in path:
-                if not hasattr(part, step):
-                    part.add_module(step, nn.Module())
-                part = getattr(part, step)
-            part.register_parameter(last, nn.Parameter(torch.zeros(shape)))
-
-    def forward(self, ids):
-        return _plain(self.config, self.state_dict(), ids)
-
-
-class Reversed(Small):
-    def forward(self, ids):
-        order = range(self.config.num_hidden_layers)[::-1]
-        return _plain(self.config, self.state_dict(), ids, layers=order)
-
-
 def _idea(**changes):
     """Return a broken model; a change may be a function of the config."""
-    return lambda config, tensors, ids: _plain(
+    return lambda config, tensors, ids: plain(
         config, tensors, ids,
         **{name: one(config) if callable(one) else one for name, one in changes.items()},
     )  # fmt: skip
 
 
 def _after(change):
-    return lambda config, tensors, ids: change(_plain(config, tensors, ids))
+    return lambda config, tensors, ids: change(plain(config, tensors, ids))
+
+
+def _tables(tables):
+    return as_in_the_notebook(tables=tables)
+
+
+def _step(step):
+    return as_in_the_notebook(step=step)
 
 
 RIGHT = {
@@ -158,7 +109,7 @@ RIGHT = {
         _copied_then_filled, _filled_then_copied,
         lambda t: {n: one.type(torch.float32) for n, one in ({HEAD: t[EMBEDDING]} | t).items()},
     ],
-    "whole": [QwenForCausalLM, Small, _plain, _text_by_text],
+    "whole": [QwenForCausalLM, Small, plain, text_by_text, as_in_the_notebook()],
 }  # fmt: skip
 WRONG = {
     "forward": [
@@ -182,7 +133,12 @@ WRONG = {
         ("last position only", lambda *parts: _loop(*parts)[:, [-1]]),
         ("last position only", lambda *parts: _loop(*parts)[:, -1]),
         ("shape", lambda *parts: _loop(*parts)[0]),
-        ("shape", lambda i, e, layers, n, h: _loop(i, e, layers, n, nn.Identity())),
+        ("no head", lambda i, e, layers, n, h: _loop(i, e, layers, n, nn.Identity())),
+        ("return inside the loop", _returns_at_once),
+        ("result not kept", lambda i, e, layers, n, h: h(n(e(i)))),
+        ("token ids", lambda *parts: _loop(*parts).argmax(-1)),
+        ("fixed number of layers", _numbered(lambda count: range(3))),
+        ("error", lambda i, e, layers, n, h: n(_loop(i, e, layers, nn.Identity(), h))),
         ("shape", lambda i, e, layers, n, h: _loop(i, lambda x: x.float(), layers, n, h)),
         ("values", lambda *parts: 2 * _loop(*parts)),
     ],
@@ -197,6 +153,19 @@ WRONG = {
         ("another name", _tied_only(lambda t: {n.replace("lm_", "model.lm_"): t[n] for n in t})),
         ("a head of ones or zeros", _other_head(lambda embedding: torch.zeros(embedding.shape))),
         ("changes its input", lambda t: t.update({HEAD: t.get(HEAD, t[EMBEDDING])}) or _upcast(t)),
+        ("another name", _tied_only(lambda t: {n.replace("d.weight", "d"): t[n] for n in t})),
+        ("a head of ones or zeros", _other_head(torch.ones_like)),
+        ("another dtype", lambda t: {n: one.double() for n, one in _copied_then_filled(t).items()}),
+        ("another dtype", lambda t: {n: one.half() for n, one in _copied_then_filled(t).items()}),
+        ("other tensors gone", lambda t: {HEAD: t.get(HEAD, t[EMBEDDING]).float()}),
+        ("condition inverted",
+            lambda t: _upcast(t) | ({HEAD: t[EMBEDDING].float()} if HEAD in t else {})),
+        ("only the embedding upcast",
+            lambda t: t | {EMBEDDING: t[EMBEDDING].float(), HEAD: t.get(HEAD, t[EMBEDDING])}),
+        ("a name that is not there", lambda t: _upcast(t) | {HEAD: t[HEAD].float()}),
+        ("a name that is not there",
+            lambda t: _upcast(t if HEAD in t else t | {HEAD: t["embed_tokens.weight"]})),
+        ("changes its input", _fills_the_file),
         ("values", _other_head(lambda embedding: torch.randn(embedding.shape))),
         ("kind", lambda t: list(_copied_then_filled(t).values())),
     ],
@@ -215,6 +184,33 @@ WRONG = {
         ("embedding scaled", _idea(scale=lambda config: config.hidden_size**0.5)),
         ("softmax inside", _after(lambda logits: logits.softmax(dim=-1))),
         ("last position only", _after(lambda logits: logits[:, -1:])),
+        ("last position only", _after(lambda logits: logits[:, -1])),
+        ("eps fixed", _idea(eps=1e-5)),
+        ("last norm's eps fixed", as_in_the_notebook(eps=1e-6)),
+        ("last norm's eps fixed", as_in_the_notebook(eps=1e-5)),
+        ("theta fixed", _tables(lambda c, length: rope_tables(length, c.head_dim, 1e6))),
+        ("head_dim from C / H", _tables(lambda c, length:
+            rope_tables(length, c.hidden_size // c.num_attention_heads, c.rope_theta))),
+        ("tables not cut", _tables(lambda c, length:
+            rope_tables(c.max_position_embeddings, c.head_dim, c.rope_theta))),
+        ("layers not registered", as_in_the_notebook(layers=lambda c: [
+            DecoderLayer(c) for _ in range(c.num_hidden_layers)])),
+        ("the same layer each time", as_in_the_notebook(
+            layers=lambda c: nn.ModuleList([DecoderLayer(c)] * c.num_hidden_layers))),
+        ("added once more", _step(lambda x, layer, norm, *tables: x + layer(x, *tables))),
+        ("norm after each layer", as_in_the_notebook(no_norm=True,
+            step=lambda x, layer, norm, *tables: norm(layer(x, *tables)))),
+        ("result not kept", _step(lambda x, layer, *more: x)),
+        ("return inside the loop", _idea(layers=[0])),
+        ("a head although tied", as_in_the_notebook(head=lambda config: True)),
+        ("no head although untied", as_in_the_notebook(head=lambda config: False)),
+        ("error", as_in_the_notebook(bias=True)),
+        ("tied although untied", as_in_the_notebook(embedding_always=True)),
+        ("no head", as_in_the_notebook(stream_returned=True)),
+        ("no last norm", as_in_the_notebook(no_norm=True)),
+        ("log-softmax inside", _after(lambda logits: logits.log_softmax(dim=-1))),
+        ("error", as_in_the_notebook(layers=lambda c: nn.ModuleList(
+            [DecoderLayer(c) for _ in range(c.num_hidden_layers - 1)]))),
         ("shape", _after(lambda logits: logits[0])),
         ("values", _after(lambda logits: 2 * logits)),
         ("theta fixed", _idea(theta=10_000.0, eps=1e-6)),

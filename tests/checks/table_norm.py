@@ -66,6 +66,11 @@ WRONG = {
         ("wrong dimension", lambda x: x.square().mean(dim=x.dim() - 2).sqrt()),
         ("shape", lambda x: _rms_by_length(x).expand_as(x)),
         ("values", lambda x: 2 * _rms_by_length(x)),
+        ("divided by tokens", lambda x: (x.square().sum(-1, keepdim=True) / len(x)).sqrt()),
+        ("root of the mean", lambda x: x.mean(-1, keepdim=True).sqrt()),
+        ("inverse", lambda x: torch.rsqrt(x.square().mean(-1, keepdim=True))),
+        ("normalized", lambda x: x * torch.rsqrt(x.square().mean(-1, keepdim=True))),
+        ("no return", lambda x: print(_rms_by_length(x))),
         ("changes its input", lambda x: x.square_().mean(-1, keepdim=True).sqrt_()),
     ],
     "rms_norm": [
@@ -93,7 +98,11 @@ WRONG = {
         ("wrong dimension", lambda x, w, e: w * x.float() / (x.float() ** 2 + e).mean(0) ** 0.5),
         ("half precision", lambda x, w, e: x * torch.rsqrt((x * x).mean(-1, True) + e) * w),
         ("float32 comes back", lambda x, w, e: w.float() * _normed(x.float(), 1.0, e)),
-        ("values", lambda x, w, e: _normed(x, w, e) + 1),
+        ("values", lambda x, w, e: _normed(x, w, e) + x),
+        ("eps as a minimum", lambda x, w, e: w * x / _rms_by_length(x).clamp(min=e)),
+        ("vector's length", lambda x, w, e: w * F.normalize(x, dim=-1, eps=e)),
+        ("keepdim forgotten", lambda x, w, e: w * x / (x.square().mean(-1) + e).sqrt()),
+        ("eps subtracted", lambda x, w, e: _normed(x, w, -e)),
     ],
     "fold": [
         ("rows", lambda w, m: torch.diag(w) @ m),
@@ -107,5 +116,8 @@ WRONG = {
         ("error", lambda w, m: m.index(w)),
         ("changes its input", lambda w, m: m.mul_(w)),
         ("shape", lambda w, m: (m * w)[None]),
+        ("multiplied out", lambda w, m: w @ m),
+        ("normalized, too", lambda w, m: m * w / w.square().mean().sqrt()),
+        ("multiplied out", lambda w, m: m @ w),
     ],
 }  # fmt: skip

@@ -4,6 +4,7 @@ import math
 
 import torch
 
+import qwenkit.model
 from qwenkit import QwenConfig
 from qwenkit.model import RotaryEmbedding, inverse_frequencies
 
@@ -76,6 +77,11 @@ def _mixed(other, dim=-1, table=lambda cos: cos[:, None]):
     return rotate
 
 
+def _sin_alone(x, cos, sin):
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([-b, a], dim=-1) * sin[:, None]
+
+
 def _in_sequence(x, cos, sin):
     half = x.shape[-1] // 2
     c, s = cos[:, None, :, :half], sin[:, None, :, :half]
@@ -142,8 +148,10 @@ WRONG = {
         ("ends at 1/theta", lambda d, theta: torch.logspace(0, -1, d // 2, base=theta)),
         ("ends at 1/theta", lambda d, theta: theta ** -torch.linspace(0, 1, d // 2)),
         ("pairs from 1", _powers(lambda i, d: -2 * (i + 1) / d)),
-        ("shape", lambda d, theta: _logarithm(d, theta).repeat(2)),
-        ("values", lambda d, theta: 2 * math.pi * _logarithm(d, theta)),
+        ("each twice", lambda d, theta: _logarithm(d, theta).repeat(2)),
+        ("turns, not radians", lambda d, theta: 2 * math.pi * _logarithm(d, theta)),
+        ("linear", lambda d, theta: 1.0 / (theta * (torch.arange(0, d, 2) / d))),
+        ("exponents", lambda d, theta: torch.arange(0, d, 2) / d),
         ("kind", lambda d, theta: _logarithm(d, theta).tolist()),
         ("dtype", lambda d, theta: _logarithm(d, theta).double()),
     ],
@@ -158,8 +166,12 @@ WRONG = {
         ("rounded angles", _of(lambda p, s, t: (p.to(t)[:, None] * s).repeat(1, 2))),
         ("not cast", lambda p, s, t: _outer(p, s, torch.float32)),
         ("shape", lambda p, s, t: tuple(one.T for one in _outer(p, s, t))),
-        ("kind", lambda p, s, t: torch.stack(_outer(p, s, t))),
-        ("values", lambda p, s, t: _outer(p, 1 / s, t)),
+        ("one tensor", lambda p, s, t: torch.stack(_outer(p, s, t))),
+        ("divided", lambda p, s, t: _outer(p, 1 / s, t)),
+        ("cos only", lambda p, s, t: (_outer(p, s, t)[0], _outer(p, s, t)[0])),
+        ("angles", lambda p, s, t: (torch.outer(p.float(), s).repeat(1, 2).to(t),) * 2),
+        ("rounded angles", _of(lambda p, s, t: torch.outer(p.float(), s).to(t).repeat(1, 2))),
+        ("error: the shapes", _of(lambda p, s, t: p * s)),
     ],
     "rotate": [
         ("interleaved", _gptj),
@@ -175,7 +187,9 @@ WRONG = {
         ("over the tokens", _mixed(lambda a, b: (-b, a), dim=2)),
         ("changes its input", lambda x, cos, sin: x.copy_(_apart(x, cos, sin))),
         ("dtype", lambda x, cos, sin: _apart(x.float(), cos.float(), sin.float())),
-        ("values", lambda x, cos, sin: x * cos[:, None]),
+        ("only cos", lambda x, cos, sin: x * cos[:, None]),
+        ("only sin", _sin_alone),
+        ("forbidden", lambda x, cos, sin: qwenkit.model.apply_rope(x, cos, sin)),
     ],
     "rotate_new": [
         ("past forgotten", _shifted(lambda past, new: -past)),
@@ -188,6 +202,11 @@ WRONG = {
         ("k rotated backwards", _to(_new, lambda k, past: -_new(k, past))),
         ("rounded angles", _to(lambda x, past: _new(x, past).to(x.dtype))),
         ("not cast", lambda q, k, *given: _to(_new)(q.float(), k.float(), *given)),
-        ("kind", lambda q, k, n, s: _rotated(q, _new(q, n), s)),
+        ("only q", lambda q, k, n, s: _rotated(q, _new(q, n), s)),
+        ("only k", lambda q, k, n, s: _rotated(k, _new(k, n), s)),
+        ("q from 0", _to(lambda q, past: _new(q, 0), _new)),
+        ("q not rotated", lambda q, k, n, s: (q, _rotated(k, _new(k, n), s))),
+        ("neither rotated", lambda q, k, n, s: (q, k)),
+        ("swapped", lambda q, k, n, s: _to(_new)(q, k, n, s)[::-1]),
     ],
 }  # fmt: skip

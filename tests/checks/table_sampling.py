@@ -4,10 +4,11 @@ import bisect
 import itertools
 import math
 
+import answers_sampling_top_p
 import torch
 import torch.nn.functional as F
 
-from qwenkit.generate.sampling import divide_by_temperature, keep_top_k, keep_top_p, penalize
+from qwenkit.generate.sampling import divide_by_temperature, penalize
 
 NEVER = float("-inf")
 
@@ -41,11 +42,16 @@ def _each_row(choose):
 
 
 def _walk(row, number):
-    total, place = 0.0, -1
-    while total <= number and place < len(row) - 1:
-        place += 1
-        total += row[place]
-    return place
+    total, token = 0.0, 0
+    for place, share in enumerate(row):
+        if share > 0 and total <= number:
+            token = place
+        total += share
+    return token
+
+
+def _clamped_walk(row, number):
+    return min(bisect.bisect_right(list(itertools.accumulate(row)), number), len(row) - 1)
 
 
 def _draw_scaled(probs, numbers):
@@ -58,47 +64,12 @@ def _searched(sums, u, right=True, last=True):
     return found.clamp(max=sums.shape[1] - 1) if last else found
 
 
+def _last_possible(probs):
+    return len(probs[0]) - 1 - (probs.flip(1) > 0).int().argmax(1)
+
+
 def _sorted_walk(row, number):
     return _walk(sorted(row, reverse=True), number)
-
-
-# top_p(logits, p)
-def _in_a_loop(logits, p, shares=lambda x: x.softmax(-1)):
-    found, total = torch.full_like(logits, NEVER), 0.0
-    values = shares(logits).tolist()
-    for place in sorted(range(len(values)), key=lambda i: -values[i]):
-        if total < p:
-            found[place] = logits[place]
-        total += values[place]
-    return found
-
-
-def _top_p_from_below(logits, p):
-    ordered, order = logits.sort()
-    dropped = ordered.softmax(-1).cumsum(0) <= 1 - p
-    dropped[-1] = False
-    return logits.masked_fill(torch.zeros_like(dropped).scatter(0, order, dropped), NEVER)
-
-
-def _sorted_filter(logits, rule, descending=True):
-    """Drop by a rule on the running sum in sorted order, and the probabilities."""
-    ordered, order = torch.sort(logits, descending=descending, stable=not descending)
-    shares = ordered.softmax(-1)
-    found = torch.empty_like(logits)
-    found[order] = torch.where(rule(shares.cumsum(0), shares), ordered, NEVER)
-    return found
-
-
-def _unsorted_order(x, p):
-    ordered = x.sort(descending=True).values
-    kept = _sorted_filter(ordered, lambda total, share: total - share < p).isfinite()
-    return torch.where(kept, x, NEVER)
-
-
-def _with_one_more(logits, p):
-    kept = int(keep_top_p(logits, p).isfinite().sum()) + 1
-    order = logits.argsort(descending=True, stable=True)
-    return logits.index_fill(0, order[kept:], NEVER)
 
 
 # penalty(logits, seen, penalty)
@@ -112,21 +83,29 @@ def _seen_logits(change):
     return penalized
 
 
+def _sided(logits, by):
+    return torch.where(logits > 0, logits / by, logits * by)
+
+
+def _counted(logits, seen, by):
+    found = logits.clone()
+    for token in seen.unique():
+        found[token] = _sided(logits[token], by * (seen == token).sum())
+    return found
+
+
 RIGHT = {
     "temperature": [
         lambda x, t: F.softmax(x / t, dim=-1), lambda x, t: (x / t).log_softmax(-1).exp(),
         lambda x, t: torch.softmax(x * (1 / t), x.dim() - 1), largest_subtracted, _in_lists,
         lambda x, t: divide_by_temperature(x, t).softmax(-1),
+        lambda x, t: _share(x.softmax(-1) ** (1 / t)),
     ],
     "draw": [
-        _each_row(_walk), _draw_scaled, _each_row(lambda row, u:
-            min(bisect.bisect_right(list(itertools.accumulate(row)), u), len(row) - 1)),
+        _each_row(_walk), _draw_scaled,
+        lambda probs, u: torch.minimum(_searched(probs.cumsum(1), u), _last_possible(probs)),
     ],
-    "top_p": [
-        keep_top_p, _in_a_loop,
-        _top_p_from_below, lambda x, p: keep_top_k(x,
-            1 + int((x.softmax(-1).sort(descending=True).values.cumsum(0) < p).sum())),
-    ],
+    "top_p": answers_sampling_top_p.RIGHT,
     "penalty": [
         penalize, _seen_logits(lambda x, by: x / by if x > 0 else x * by),
         lambda x, seen, by: x.scatter(0, seen, x[seen] * by ** -x[seen].sign()),
@@ -140,6 +119,23 @@ WRONG = {
         ("temperature forgotten", lambda x, t: _share(x.softmax(-1) / t)),
         ("temperature after softmax", lambda x, t: F.softmax(x, -1) * (1 / t)),
         ("softmax of a softmax", lambda x, t: F.softmax(F.softmax(x, -1) / t, -1)),
+        ("temperature forgotten", lambda x, t: _share(x.exp())),
+        ("multiplied", lambda x, t: _share(x.softmax(-1) ** t)),
+        ("multiplied", lambda x, t: _share((x * t).exp())),
+        ("wrong sign", lambda x, t: F.softmax(-x / t, -1)),
+        ("wrong sign", lambda x, t: _share(torch.exp(-x / t))),
+        ("power not normalized", lambda x, t: x.softmax(-1).pow(1 / t)),
+        ("not divided by the sum", lambda x, t: torch.exp(x / t - (x / t).amax(-1, True))),
+        ("not divided by the sum", lambda x, t: torch.exp(x / t)),
+        ("divided by the mean",
+            lambda x, t: (y := F.softmax(x / t, -1)) / y.mean(-1, keepdim=True)),
+        ("keepdim forgotten", lambda x, t:
+            (y := (x / t - (x / t).amax(-1, True)).exp()) / y.sum(-1)),
+        ("keepdim forgotten", lambda x, t: (y := (x / t).exp()) / y.sum(-1)),
+        ("keepdim forgotten", lambda x, t: _share((x / t - (x / t).amax(-1)).exp())),
+        ("keepdim forgotten", lambda x, t:
+            (y := (x / t - (x / t).max(-1).values).exp()) / y.sum(-1)),
+        ("too large to exponentiate", lambda x, t: _share(torch.exp(x / t - x.max()))),
         ("too large to exponentiate", lambda x, t: _share(torch.exp(x / t))),
         ("too large to exponentiate", lambda x, t: _share(torch.e ** (x / t))),
         ("too large to exponentiate", lambda x, t: _share(torch.exp(x / t - x.amax(-1, True)))),
@@ -157,6 +153,21 @@ WRONG = {
     ],
     "draw": [
         ("no fallback", lambda probs, u: _searched(probs.cumsum(1), u, last=False)),
+        ("clamped to the last id", lambda probs, u: _searched(probs.cumsum(1), u)),
+        ("clamped to the last id", _each_row(_clamped_walk)),
+        ("falls back to the first",
+            lambda probs, u: (u[:, None] < probs.cumsum(1)).long().argmax(1)),
+        ("falls back to the first", _each_row(lambda row, u:
+            next((i for i in range(len(row)) if u < sum(row[: i + 1])), 0))),
+        ("numbers along the row",
+            lambda probs, u: (probs.cumsum(1) <= u).sum(1).clamp(max=len(probs[0]) - 1)),
+        ("what is still to come", lambda probs, u: (u[:, None] < probs.cumsum(1)).sum(1)),
+        ("a column", lambda probs, u: _draw_scaled(probs, u).unsqueeze(1)),
+        ("not int64", lambda probs, u: 1.0 * _draw_scaled(probs, u)),
+        ("not int64", lambda probs, u: _draw_scaled(probs, u).int()),
+        ("first row only", lambda probs, u: _draw_scaled(probs, u)[:1]),
+        ("first row only", lambda probs, u: _draw_scaled(probs, u)[0]),
+        ("number reversed", _each_row(lambda row, u: _walk(row, 1 - u))),
         ("border", lambda probs, u: _searched(probs.cumsum(1), u, right=False)),
         ("greedy", lambda probs, u: probs.topk(1).indices[:, 0]),
         ("no running sum",
@@ -176,35 +187,11 @@ WRONG = {
         ("from the end", _each_row(lambda row, u: len(row) - 1 - _walk(row[::-1], u))),
         ("the probability, not the token", _each_row(lambda row, u: row[_walk(row, u)])),
         ("kind", lambda probs, u: [_walk(row, float(u[0])) for row in probs.tolist()]),
-        ("shape", lambda probs, u: _draw_scaled(probs, u)[:, None]),
-        ("dtype", lambda probs, u: _draw_scaled(probs, u).int()),
+        ("shape", lambda probs, u: F.one_hot(_draw_scaled(probs, u))),
         ("values", lambda probs, u: torch.full((len(probs),), 7)),
         ("error", lambda probs, u: probs.index(u)),
     ],
-    "top_p": [
-        ("crossing token dropped", lambda x, p: _sorted_filter(x, lambda total, share: total <= p)),
-        ("crossing token dropped",
-            lambda x, p: _sorted_filter(x, lambda total, share: (total <= p) | (total == share))),
-        ("order lost", _unsorted_order),
-        ("not sorted",
-            lambda x, p: x.masked_fill(x.softmax(-1).cumsum(0) - x.softmax(-1) >= p, NEVER)),
-        ("sorted logits returned", lambda x, p: _in_a_loop(x.msort().flip(0), p)),
-        ("one too many", _with_one_more),
-        ("the unlikely ones kept", lambda x, p:
-            _sorted_filter(x, lambda total, share: total - share < p, descending=False)),
-        ("min-p", lambda x, p: x.masked_fill(x < x.max() + math.log(p), NEVER)),
-        ("each compared with p", lambda x, p: torch.where(x.softmax(-1) >= p, x, NEVER)),
-        ("each compared with p", lambda x, p: torch.where(x.softmax(-1) >= 1 - p, x, NEVER)),
-        ("a share of the vocabulary", lambda x, p: keep_top_k(x, max(1, math.ceil(len(x) * p)))),
-        ("logits added up", lambda x, p: _in_a_loop(x, p, shares=lambda x: x)),
-        ("zero for the dropped", lambda x, p: _in_a_loop(x, p).nan_to_num(neginf=0.0)),
-        ("probabilities returned", lambda x, p: _in_a_loop(x, p).softmax(-1)),
-        ("probabilities returned", lambda x, p: x.softmax(-1) * (keep_top_p(x, p) > NEVER)),
-        ("nothing dropped", lambda x, p: x.clone()),
-        ("shape", lambda x, p: keep_top_p(x, p)[None]),
-        ("kind", lambda x, p: keep_top_p(x, p).tolist()),
-        ("error", lambda x, p: x.topk(p)),
-    ],
+    "top_p": answers_sampling_top_p.WRONG,
     "penalty": [
         ("negative logits divided", _seen_logits(lambda x, by: x / by)),
         ("positive logits multiplied", _seen_logits(lambda x, by: x * by)),
@@ -218,6 +205,19 @@ WRONG = {
         ("subtracted", _seen_logits(lambda x, by: x - by)),
         ("subtracted", lambda x, seen, by: x.index_add(0, seen, torch.full(seen.shape, -by))),
         ("forbidden", lambda x, seen, by: x.index_fill(0, seen, NEVER)),
+        ("subtracted in proportion", _seen_logits(lambda x, by: x - abs(x) * (by - 1))),
+        ("logarithm subtracted", _seen_logits(lambda x, by: x - math.log(by))),
+        ("divided as often as seen", _counted),
+        ("penalty below 1 ignored", lambda x, seen, by: penalize(x, seen, by) if by > 1 else x),
+        ("positions, not ids",
+            lambda x, seen, by: torch.cat([_sided(x[: len(seen)], by), x[len(seen) :]])),
+        ("last one only", lambda x, seen, by: penalize(x, seen[-1:], by)),
+        ("others lost",
+            lambda x, seen, by: torch.zeros_like(x).index_copy(0, seen, _sided(x[seen], by))),
+        ("probabilities", lambda x, seen, by: F.softmax(penalize(x, seen, by), -1)),
+        ("probabilities", lambda x, seen, by: penalize(F.softmax(x, -1), seen, by)),
+        ("changes its input", lambda x, seen, by: x.index_copy_(0, seen, _sided(x[seen], by))),
+        ("kind", lambda x, seen, by: penalize(x, seen, by).tolist()),
         ("after softmax", lambda x, seen, by: _seen_logits(torch.mul)(x.log_softmax(-1), seen, by)),
         ("only the seen ones returned", lambda x, seen, by: penalize(x, seen, by)[seen]),
         ("shape", lambda x, seen, by: penalize(x, seen, by)[None]),

@@ -57,8 +57,12 @@ WRONG = {
         ("scores first", lambda b, t, c: (c.vocab_size, b, t)),
         ("one number", lambda b, t, c: c.vocab_size * t * b),
         ("not from the config", lambda b, t, c: (b, t, 2048)),
-        ("kind", lambda b, t, c: b),
+        ("values: unchanged", lambda b, t, c: b, "argument 1 unchanged"),
         ("values", lambda b, t, c: (b, t, c.intermediate_size)),
+        ("error: a name", lambda batch, tokens, config: (B, T, V), "name 'B'"),  # noqa: F821
+        ("not from the config", lambda b, t, c: (b, t, loaded()[0].config.vocab_size)),
+        ("no return", lambda b, t, c: print(b, t, c.vocab_size)),
+        ("kind", lambda b, t, c: str((b, t, c.vocab_size))),
     ],
     "most_likely_next": [
         ("an id", lambda text: int(_logits(text)[-1].argmax())),
@@ -70,5 +74,11 @@ WRONG = {
         ("least likely", lambda text: _decoded([int((-_logits(text))[-1].argmax())])),
         ("values", lambda text: "no token at all"),
         ("error", lambda text: _decoded(loaded()[0](text).argmax())),
+        ("all scores", lambda text: int(_logits(text).argmax())),
+        ("all scores", lambda text: _logits(text).argmax(dim=0)),
+        ("all scores", lambda text: loaded()[0](_ids(text)).argmax(dim=1)),
+        ("an id", lambda text: [int(_logits(text)[-1].argmax())]),
+        ("second to last position", lambda text: _decoded([int(_logits(text)[-2].argmax())])),
+        ("no return", lambda text: print(_in_steps(text))),
     ],
 }  # fmt: skip

@@ -35,6 +35,18 @@ def _in_a_loop(word, merges, key=tuple):
     return pieces
 
 
+def _course(pieces, merges, keep=tuple, pair=tuple):
+    """Merge as the notebook does: a slice of a tuple is compared with the pair."""
+    for one in map(pair, merges):
+        joined, place = [], 0
+        while place < len(pieces):
+            size = 2 if pieces[place : place + 2] == one else 1
+            joined.append("".join(pieces[place : place + size]))
+            place += size
+        pieces = keep(joined)
+    return pieces
+
+
 def _recursively(word, merges):
     def cut(pieces, rest):
         return cut(_merge(pieces, rest[0]), rest[1:]) if rest else tuple(pieces)
@@ -138,7 +150,13 @@ WRONG = {
         ("spaces between", lambda p: str(b" ".join(p), "utf-8", "replace")),
         ("str of bytes", lambda p: "".join(f"{x}" for x in p)),
         ("still bytes", lambda p: bytes(n for x in p for n in x)),
-        ("kind", lambda p: [str(x, "utf-8", "replace") for x in p]),
+        ("a list of texts", lambda p: [str(x, "utf-8", "replace") for x in p]),
+        ("ASCII", lambda p: b"".join(p).decode("ascii", "replace")),
+        ("ASCII", lambda p: "".join(x.decode("ascii", "replace") for x in p)),
+        ("spaces cut off", lambda p: b"".join(p).decode("utf-8", "replace").strip()),
+        ("error: bytes and text", lambda p: "".join(p).decode("utf-8")),
+        ("no return", lambda p: print(b"".join(p).decode("utf-8", "replace"))),
+        ("error: an attribute", lambda p: p.decode("utf-8", "replace")),
     ],
     "encode": [
         ("longest piece first", _greedy),
@@ -151,6 +169,14 @@ WRONG = {
             lambda word, merges: [_merge(list(word), pair) for pair in merges][-1]),
         ("compared by spelling", lambda word, merges: _in_a_loop(word, merges, key="".join)),
         ("not joined", lambda word, merges: [*word]),
+        ("not a tuple first", lambda word, merges: _course(word, merges)),
+        ("not a tuple first", lambda word, merges: _course([*word], merges)),
+        ("only the first merge",
+            lambda word, merges: _course((*word,), merges, keep=list), "not a list"),
+        ("not joined", lambda word, merges: _course((*word,), merges, pair="".join), "a tuple"),
+        ("last merge missing", lambda word, merges: _in_a_loop(word, merges[:-1])),
+        ("one string", lambda word, merges: word),
+        ("all joined", lambda word, merges: [word]),
         ("one string", lambda word, merges: " ".join(_in_a_loop(word, merges))),
         ("kind", lambda word, merges: _in_a_loop(word, merges)[:-1] or ["?"]),
     ],
@@ -171,6 +197,13 @@ WRONG = {
         ("no line ends", _framed(after="<|im_end|>\n<|im_start|>assistant")),
         ("text, not ids", lambda t, text: _chat(text)),
         ("shape", _framed(before="<|im_start|>the user\n")),
+        ("line end in the text", lambda t, text: t.encode("<|im_start|>user")
+            + t.encode("\n" + text, False) + t.encode(CLOSING)),
+        ("another role", _framed(before="<|im_start|>system\n")),
+        ("no user turn", _framed(before="")),
+        ("only the message", lambda t, text: t.encode(text, special=False)),
+        ("three lists",
+            lambda t, text: [t.encode(OPENING), t.encode(text, False), t.encode(CLOSING)]),
     ],
     "neighbors": [
         ("itself", lambda t, n, count: (t @ t[n] / t.norm(dim=-1)).topk(count).indices),
@@ -187,5 +220,10 @@ WRONG = {
         ("cosines, not ids", lambda t, n, count: F.cosine_similarity(t, t[n], -1).topk(count)[0]),
         ("all rows", lambda table, n, count: _in_python(table, n, 99)),
         ("values", lambda table, n, count: list(range(count))),
+        ("with itself, one too many",
+            lambda t, n, count: F.cosine_similarity(t, t[[n]]).topk(count + 1).indices),
+        ("one too few",
+            lambda t, n, count: F.cosine_similarity(t, t[[n]]).topk(count).indices[1:]),
+        ("no return", lambda *given: print(_in_python(*given))),
     ],
 }  # fmt: skip

@@ -47,14 +47,42 @@ def test_an_empty_stub_is_recognized(function):
     assert str(verdict(function)).startswith("Still empty")
 
 
+def _half_done(x):
+    if len(x) > 1:
+        return 2 * x
+    print(2 * x)
+
+
+def _prints(x):
+    print(2 * x)
+
+
+def _changes_a_list(x):
+    x.append(1)
+    return x[:-1]
+
+
 WRONG = {
     "squared": lambda x: x**2,
     "float32": lambda x: (x + x).to(torch.float32),
     "error": lambda x: x @ x @ x,
     "kind": lambda x: (x, x),
     "shape": lambda x: 2 * x[:1],
-    "dtype": lambda x: (2 * x).to(torch.float16),
-    "values": lambda x: 2 * x + 1,
+    "dtype": lambda x: (2 * x + 1).to(torch.float16),
+    "no return": _prints,
+    "dtype: values right": lambda x: (2 * x).to(torch.float64),
+    "kind: not a tensor": lambda x: [2 * float(one) for one in x],
+    "shape: dimensions of size 1": lambda x: 2 * x[:, None],
+    "values: sign": lambda x: -2 * x,
+    "values: unchanged": lambda x: x,
+    "values: times a constant": lambda x: 6 * x,
+    "values: plus a constant": lambda x: 2 * x + 0.5,
+    "values: nan": lambda x: x / 0 * 0,
+    "error: the shapes": lambda x: x + torch.ones(len(x) + 1, 5),
+    "error: a name": lambda x: 2 * undefined,  # noqa: F821
+    "error: not UTF-8": lambda x: b"\xff".decode(),
+    "error: arguments": lambda: 3,
+    "values": lambda x: 2 * x + x**2,
     "too many": lambda x: 2 * x.view(3),
     "changes its input": lambda x: x.mul_(2),
 }
@@ -76,16 +104,68 @@ def test_a_mistake_is_recognized_only_if_every_case_that_shows_it_agrees():
 
 
 @pytest.mark.parametrize(("function", "name", "message"), [
-    (lambda x: (x, x.to(torch.float16)), "dtype", "value 2 of 2: the dtype is float16"),
-    (lambda x: (x + 1, x), "values", "value 1 of 2: the shape is right"),
+    (lambda x: (x, (x + 1).to(torch.float16)), "dtype", "value 2 of 2: the dtype is float16"),
+    (lambda x: (x**2, x), "values", "value 1 of 2: the shape is right"),
+    (lambda x: (x, x.to(torch.float16)), "dtype: values right", "value 2 of 2: the values are"),
     (lambda x: (x, x[:1]), "shape", "expected"),
-    (lambda x: (x, x, x), "kind", "3 values"),
+    (lambda x: (x, x, x), "kind", "a tuple of 3 values"),
 ])  # fmt: skip
 def test_of_several_values_the_wrong_one_is_named(function, name, message):
     cases = [Case("three numbers", (torch.tensor([1.0, -2.0, 3.0]),))]
     found = judge("99.2", function, lambda x: (x, x), cases, (), "you can.")
     assert found.mistake == name
     assert message in str(found)
+
+
+@pytest.mark.parametrize(("function", "right", "name", "message"), [
+    (_half_done, double, "no return", "it returns None (one number; 2 of 3 cases are right)"),
+    (lambda x: 3 * x**3, double, "values", "at [2] it has 81, expected 6"),
+    (lambda x: x.where(x < 2, -torch.inf), lambda x: x.where(x < 3, -torch.inf),
+        "values: infinite", "it has -inf, expected 2.5"),
+    (lambda x: 2 * x + 9e-5 * (x > 2), double, "values", "it has 6.00009, expected 6 (three"),
+    (lambda x: 2 * x.float() + (x.dtype == torch.bfloat16), double, "dtype",
+        "expected bfloat16, the dtype that came in (bfloat16"),
+    (lambda x: 2 * x, lambda x: (2 * x).double(), "dtype: values right", "expected float64 (three"),
+    (lambda x: ["a", "b"], lambda x: "abc", "kind", "list of 2 values, ['a', 'b']; expected a str"),
+    (lambda x: [*range(99)], lambda x: [0], "kind", "15, 16, …; expected a list of 1 value, [0]"),
+    (lambda x: x[7], double, "error: an index", "in the line `(lambda x: x[7], double"),
+    (lambda x: len(x) / 1, len, "kind: a float", "A count is an int"),
+    (lambda x: str(len(x)), len, "kind: text", "it returns a str; expected an int"),
+    (lambda x: {"a": x}, lambda x: {"b": x}, "values", "its keys are ['a']; expected ['b']"),
+    (lambda x: np.int64(len(x)), len, None, "you can"),
+])  # fmt: skip
+def test_the_message_shows_what_differs(function, right, name, message):
+    found = judge("99.1", function, right, CASES, (), "you can.")
+    assert found.mistake == name, str(found)
+    assert message in str(found)
+
+
+def test_a_changed_input_is_named_by_what_it_is():
+    found = judge("99.1", _changes_a_list, list, [Case("a list", ([1, 2],))], (), "you can.")
+    assert found.mistake == "changes its input"
+    assert "changes its input, a list." in str(found)
+
+
+def test_an_answer_by_a_forbidden_function_is_not_right():
+    def negated(x):
+        return torch.neg(x)
+
+    assert judge("99.1", negated, negated, CASES, (), "you can.").outcome == "right"
+    found = judge("99.1", negated, negated, CASES, (), "you can.", forbidden=("neg",))
+    assert (found.mistake, "it uses `neg`" in str(found)) == ("forbidden", True)
+
+
+def test_a_mistake_that_shows_in_one_case_does_not_explain_the_others():
+    """Both are wrong for one number, but one of them everywhere else, too."""
+    mistake = Mistake("one", "one number is not zero.", lambda x: 2 * x if len(x) > 1 else 0 * x)
+    for function, name in ((mistake.function, "one"), (lambda x: x**3 * (len(x) > 1), "values")):
+        assert judge("99.1", function, double, CASES, [mistake], "").mistake == name
+
+
+def test_errors_of_one_type_are_not_one_mistake():
+    mistake = Mistake("seven", "an index of 7.", lambda x: x[7])
+    found = judge("99.1", lambda x: x[:, 0], double, CASES, [mistake], "")
+    assert found.mistake == "error: the dimensions"
 
 
 def test_progress_keeps_an_exercise_that_was_right_once(tmp_path):

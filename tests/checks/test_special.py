@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from table_model import Small
 from table_sampling import largest_subtracted
 from torch import nn
+from whole_models import Small
 
 from qwenkit import QwenConfig
 from qwenkit.checks import layer, model
@@ -21,7 +21,7 @@ def test_the_right_layer_is_that_of_the_package():
     x = torch.randn(2, 5, 8)
     rope = RotaryEmbedding(block.self_attn.config)(torch.arange(5)[None])
     parts = first, lambda normed: block.self_attn(normed, rope, None), second, block.mlp
-    answer = layer._layer(x, *parts)
+    answer = layer.wired_layer(x, *parts)
     assert torch.equal(answer, block(x, rope, None))
     assert not torch.allclose(answer, x, atol=0.1)
 

@@ -1,10 +1,12 @@
 """Every check of the course: right answers in several styles, and each wrong one by its mistake.
 
 `table_gqa.py` holds the answers for `checks.gqa`, and so on. RIGHT: check -> functions. WRONG:
-check -> (name of the mistake, function). GIVEN, if there: check -> function that returns the
-check's further arguments.
+check -> (name of the mistake, function) or (name, function, words that the message must contain).
+A name such as "values" stands for any diagnosis of that kind, such as "values: sign". GIVEN, if
+there: check -> function that returns the check's further arguments.
 """
 
+import functools
 import re
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +19,7 @@ from qwenkit import checks
 TABLES = {path.stem[6:]: path.stem for path in sorted(Path(__file__).parent.glob("table_*.py"))}
 TABLES = {topic: import_module(name) for topic, name in TABLES.items()}
 CHECKS = [(topic, check) for topic, table in TABLES.items() for check in table.RIGHT]
+GENERIC = {"error", "kind", "shape", "dtype", "values"}  # it says what is wrong, not why
 STARTS = {"right": "Right: ", "not yet": "Not yet: ", "empty": "Still empty"}
 
 
@@ -32,23 +35,40 @@ def answers(kind):
     found = []
     for topic, check in CHECKS:
         for number, row in enumerate(getattr(TABLES[topic], kind)[check]):
-            row = row if kind == "WRONG" else (row,)
-            named = getattr(row[0], "__name__", row[0]).strip("_<>")
+            named = (row[0] if kind == "WRONG" else row.__name__).strip("_<>")
             label = f"style {number}" if named == "lambda" else named
-            found.append(pytest.param(topic, check, *row, id=f"{topic}-{check}-{label}"))
+            found.append(pytest.param(topic, check, number, id=f"{topic}-{check}-{label}"))
     return found
 
 
-@pytest.mark.parametrize(("topic", "check", "function"), answers("RIGHT"))
-def test_right_no_matter_how_it_is_written(topic, check, function):
-    verdict = judged(topic, check, function)
+@functools.cache
+def wrong_verdict(topic, check, number):
+    return judged(topic, check, TABLES[topic].WRONG[check][number][1])
+
+
+@pytest.mark.parametrize(("topic", "check", "number"), answers("RIGHT"))
+def test_right_no_matter_how_it_is_written(topic, check, number):
+    verdict = judged(topic, check, TABLES[topic].RIGHT[check][number])
     assert (verdict.outcome, verdict.mistake) == ("right", None), str(verdict)
 
 
-@pytest.mark.parametrize(("topic", "check", "name", "function"), answers("WRONG"))
-def test_a_wrong_answer_is_named(topic, check, name, function):
-    verdict = judged(topic, check, function)
-    assert (verdict.outcome, verdict.mistake) == ("not yet", name), str(verdict)
+@pytest.mark.parametrize(("topic", "check", "number"), answers("WRONG"))
+def test_a_wrong_answer_is_named(topic, check, number):
+    name, _, *words = TABLES[topic].WRONG[check][number]
+    verdict = wrong_verdict(topic, check, number)
+    assert verdict.outcome == "not yet"
+    assert name in (verdict.mistake, verdict.mistake.split(":")[0]), str(verdict)
+    assert all(one in str(verdict) for one in words), str(verdict)
+
+
+@pytest.mark.parametrize(("topic", "check"), CHECKS)
+def test_three_of_four_common_mistakes_get_a_diagnosis(topic, check):
+    rows = range(len(TABLES[topic].WRONG[check]))
+    found = [wrong_verdict(topic, check, number).mistake for number in rows]
+    named = sum(name not in GENERIC for name in found)
+    print(f"{topic}.{check}: {named} of {len(found)} wrong answers named")
+    assert len(found) >= 10
+    assert named / len(found) >= 0.75
 
 
 @pytest.mark.parametrize("stub", [lambda *given: None, lambda *given: ...], ids=["None", "dots"])
@@ -56,6 +76,16 @@ def test_a_wrong_answer_is_named(topic, check, name, function):
 def test_an_empty_stub_is_recognized(topic, check, stub):
     verdict = judged(topic, check, stub)
     assert (verdict.outcome, verdict.mistake) == ("empty", None)
+
+
+@pytest.mark.parametrize(("topic", "check"), CHECKS)
+def test_a_forgotten_return_is_not_an_empty_stub(topic, check):
+    def without_return(*given):
+        result = [*given]
+        result.append(None)
+
+    verdict = judged(topic, check, without_return)
+    assert (verdict.outcome, verdict.mistake) == ("not yet", "no return")
 
 
 @pytest.mark.parametrize(("topic", "check"), CHECKS)
@@ -95,7 +125,7 @@ def mistakes(monkeypatch):
 def test_every_known_mistake_is_tried(topic, check, mistakes):
     names = {mistake.name for mistake in mistakes(topic, check)}
     assert names
-    assert names - {name for name, _ in TABLES[topic].WRONG[check]} == set()
+    assert names - {name for name, *_ in TABLES[topic].WRONG[check]} == set()
 
 
 @pytest.mark.parametrize(("topic", "check"), CHECKS)
