@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 import torch
@@ -94,6 +95,7 @@ def measured(function: Step) -> Callable[..., Any]:
     The toy's gradients are not zero before the step, so that a forgotten `zero_grad` shows.
     """
 
+    @wraps(function)
     def run(prompts: int, group: int) -> Any:
         model = QwenForCausalLM(QwenConfig(16, 8, 16, 1, 4, 1, tie_word_embeddings=True))
         init_weights(model, seed=0)
@@ -114,7 +116,7 @@ def measured(function: Step) -> Callable[..., Any]:
         change = (weight.detach() - before) * 100  # as large as a reward
         nothing = found is None or found is ...
         if nothing and not change.any():
-            return None
+            return found
         return (None if nothing else float(found)), change
 
     return run

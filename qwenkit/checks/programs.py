@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from math import comb, exp, lgamma
 from typing import Any
 
@@ -176,6 +177,7 @@ _MUTANTS: tuple[tuple[str, str, Program], ...] = (
 def _judged_tests(learner: Callable[[], Any]) -> Callable[[], Any]:
     """Return a function: the name of the first wrong program that the tests accept, or ""."""
 
+    @wraps(learner)
     def judged() -> Any:
         tests = learner()
         if tests is None or tests is ...:
@@ -225,6 +227,7 @@ _TEST_MISTAKES = (
 def _without_end(cutting: Callable[[str], Any]) -> Callable[[str], Any]:
     """Return the function, its answer without whitespace at the end, which does not count."""
 
+    @wraps(cutting)
     def judged(text: str) -> Any:
         found = cutting(text)
         return found.rstrip() if isinstance(found, str) else found

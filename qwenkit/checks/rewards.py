@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -193,11 +193,12 @@ _GROUP_MISTAKES = (
 def _run(function: Callable[..., Any]) -> Callable[..., Any]:
     """Turn a learner's loss into a function that returns the loss and its gradient."""
 
+    @wraps(function)
     def run(log_probs: Tensor, *others: Any) -> Any:
         log_probs = log_probs.clone().requires_grad_()
         loss = function(log_probs, *others)
         if loss is None or loss is ...:
-            return None
+            return loss
         if isinstance(loss, Tensor) and loss.requires_grad and loss.dim() == 0:
             loss.backward()  # type: ignore[no-untyped-call]
         loss = loss.detach() if isinstance(loss, Tensor) else torch.tensor(float(loss))

@@ -261,7 +261,7 @@ _ROTATION_MISTAKES = (
         _one_after_the_other),
     Mistake("angle by head", "the angles run along the heads. The tables are (B, T, D): at which "
         "position does x have one axis more?",
-        lambda x, cos, sin: apply_rope(x.transpose(1, 2), cos, sin).transpose(1, 2)),
+        lambda x, cos, sin: x * cos.unsqueeze(2) + _halves(x, -1, 1) * sin.unsqueeze(2)),
     Mistake("no axis for the heads", "the tables are (B, T, D), x is (B, H, T, D). That works for "
         "a batch of one; with more texts, the angles of a text meet the heads of another. Give the "
         "tables an axis for the heads.",

@@ -196,7 +196,7 @@ WRONG = {
         ("user not ended", _framed(after="\n<|im_start|>assistant\n")),
         ("no line ends", _framed(after="<|im_end|>\n<|im_start|>assistant")),
         ("text, not ids", lambda t, text: _chat(text)),
-        ("shape", _framed(before="<|im_start|>the user\n")),
+        ("shape", _framed(before="<|im_start|>It is the user who says:\n")),
         ("line end in the text", lambda t, text: t.encode("<|im_start|>user")
             + t.encode("\n" + text, False) + t.encode(CLOSING)),
         ("another role", _framed(before="<|im_start|>system\n")),
