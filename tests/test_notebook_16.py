@@ -21,20 +21,28 @@ def _percents(first):
 
 
 @pytest.mark.parametrize("claim", [
-    "learned[0] >= start[0] + 25",  # the family is learned
-    "learned[1] >= start[1] - 8",  # and the other families are kept
-    "fast[0] >= start[0] + 20",
-    "fast[1] <= learned[1] - 5",  # the rate is too large for the other families
-    "small[0] >= start[0] + 20",  # at a small rate the missing baseline does not show
-    "collapsed[0] <= 10",
-    "collapsed[1] <= start[1] - 5",
+    "taught[0] >= start[0] + 25",  # the family is learned
+    "taught[1] >= start[1] - 8",  # and the other families are kept
+    "kept == start",  # equal rewards have no advantage over their mean
+    "collapsed[0] <= 5",
+    "collapsed[1] <= 5",
 ])  # fmt: skip
 def test_the_family_is_learned_and_without_a_baseline_the_policy_collapses(claim):
     rows = _percents("def minus")
     assert eval(claim, {
-        "start": rows["at the start"], "learned": rows["rate 5e-5"], "fast": rows["rate 2e-4"],
-        "small": rows["no baseline 5e-5"], "collapsed": rows["no baseline"],
+        "start": rows["at the start"], "taught": rows["taught"], "kept": rows["baseline"],
+        "collapsed": rows["no baseline"],
     })  # fmt: skip
+
+
+@pytest.mark.parametrize("claim", [
+    "small[0] >= start[0] + 25",  # pairs teach the family, too
+    "small[1] >= start[1] - 8",
+    "large[1] <= start[1] - 8",  # and at too large a rate the policy loses what it knew
+])  # fmt: skip
+def test_pairs_teach_the_family_and_too_large_a_rate_forgets(claim):
+    rows, start = _percents("preference_loss(preferred"), _percents("def minus")["at the start"]
+    assert eval(claim, {"start": start, "small": rows["2e-05"], "large": rows["1e-04"]})
 
 
 @pytest.mark.parametrize("claim", [

@@ -121,8 +121,9 @@ def _pieces(
 
 def _train(options: argparse.Namespace) -> int:
     trainer = train(
-        options.recipe, options.out, text=options.text, resume=options.resume, device=options.device
-    )
+        options.recipe, options.out, text=options.text, start=options.start, resume=options.resume,
+        device=options.device,
+    )  # fmt: skip
     folder = Path(options.out)
     _print([f"metrics  {folder / 'metrics.csv'}", f"model    {folder / 'model'}"])
     done = f"step {trainer.step} of {trainer.settings.steps}"
@@ -231,11 +232,14 @@ _COMMANDS: list[tuple[str, Command, str, list[str], list[Option], list[Option]]]
     ("train", _train, "train a model from a recipe and a folder of text",
      ["train data/tiny-coder/recipe.toml --out runs/mine",
       "train my.toml --text ./my-code --out runs/mine",
-      "train my.toml --text ./my-code --out runs/mine --resume"],
+      "train my.toml --text ./my-code --out runs/mine --resume",
+      "train more.toml --text ./my-code --start runs/mine/model --out runs/more"],
      [_option("recipe", "a TOML file: model, data, training"),
       _option("--out", "where all results go", required=True, metavar="FOLDER"),
       _option("--text", "the text; stdlib: Python's own (default: the recipe's)",
               metavar="FOLDER"),
+      _option("--start", "begin with this model and its tokenizer; the recipe then has no [model]",
+              metavar="MODEL"),
       _switch("--resume", "continue from the newest checkpoint in FOLDER"), _DEVICE], []),
     ("pass-at-k", _pass_at_k, "let a model write programs, run them, and count which pass",
      ["pass-at-k --split phrasing", "pass-at-k --tasks tasks.jsonl --samples 20 --k 1 5 20",

@@ -1,7 +1,8 @@
 """A whole training from a recipe: text to tokenizer to model, in one folder.
 
 It holds recipe.toml (what was followed), metrics.csv (the curve), tokenizer/ (learned from the
-text), checkpoints/ (to resume from) and model/ (the best so far, as a Hugging Face checkpoint).
+text), checkpoints/ (to resume from) and model/ (the best so far, as a Hugging Face checkpoint). Of a
+training that started from a model, the tokenizer is that model's, and config.json too.
 """
 
 import functools
@@ -16,10 +17,16 @@ from types import FrameType
 
 from qwenkit.config import QwenConfig
 from qwenkit.device import DTYPES, free_memory
-from qwenkit.errors import CheckpointError, ConfigError, MemoryForecastError, SourceError
-from qwenkit.files import expanded, format_bytes, replacing
+from qwenkit.errors import (
+    CheckpointError,
+    ConfigError,
+    InputError,
+    MemoryForecastError,
+    SourceError,
+)
+from qwenkit.files import expanded, format_bytes, replacing, write_json
 from qwenkit.model import QwenForCausalLM
-from qwenkit.pretrained import accelerate, forecast, trusted_device
+from qwenkit.pretrained import accelerate, forecast, load_pretrained, trusted_device
 from qwenkit.programs.generator import generate
 from qwenkit.progress import stage
 from qwenkit.tokenizer import Tokenizer, learn_merges, write_tokenizer
@@ -34,12 +41,14 @@ from qwenkit.train.loop import Trainer
 from qwenkit.train.metrics import CsvLog
 from qwenkit.train.settings import DataSettings, Recipe
 
+_CONFIG = "config.json"  # of the model that a training started from
 
 def train(
     recipe: str | Path,
     out: str | Path,
     *,
     text: str | Path | None = None,
+    start: str | Path | None = None,
     resume: bool = False,
     device: str = "auto",
 ) -> Trainer:
@@ -49,12 +58,15 @@ def train(
         recipe: a TOML file; see `Recipe`.
         out: the training's folder.
         text: folder of the text; None: the one the recipe names.
+        start: a model whose weights and tokenizer to begin with, as `load_pretrained` takes it; the
+            recipe then has no [model]. None: an untrained one, of the shape that [model] says.
         resume: continue from the newest checkpoint in `out`.
         device: "auto": MPS where there is one and its numbers are right, else the CPU.
 
     Raises:
         ConfigError: a recipe that cannot be followed.
-        SourceError: no text.
+        InputError: a start for a training that is resumed, or one that is stored in int8.
+        SourceError: no text, or no such model to start from.
         CheckpointError: nothing to resume, a training already there, or writing fails.
         TrainingError: the loss is NaN or infinite, or the checkpoint is another training's.
         MemoryForecastError: there is not enough memory, by the forecast or in the middle.
@@ -66,11 +78,18 @@ def train(
         full = "a training; continue it with --resume, or choose another --out"
         empty = "no checkpoint to resume; begin without --resume"
         raise CheckpointError(f"{out} holds {full if there else empty}")
+    if resume and start is not None:
+        raise InputError("a training that is resumed has its weights already; leave start out")
+    if (start is None) == (steps.model is None) and not (resume and (out / _CONFIG).exists()):
+        both = "its [model] and the start both say what to begin with; leave out one of them"
+        none = "it has no [model]; add that table, or name a model to start from (--start)"
+        raise ConfigError(f"{path}: {none if start is None else both}")
     with stage("Reading the text"):
         kept, held = read_text(steps.data, text)
+    started = None if start is None else _start(start, out)
     if not resume:
         _begin(out, path, steps, kept)
-    trainer = _new_trainer(steps, out, kept, held, device)
+    trainer = _new_trainer(steps, out, kept, held, device, started)
     if resume:
         load_training(out / "checkpoints", trainer)
     with _stop_on_signals(trainer), _lack_of_memory_named():
@@ -79,7 +98,26 @@ def train(
 
 
 def _begin(out: Path, path: Path, recipe: Recipe, documents: list[Document]) -> None:
-    """Learn a tokenizer, and write it and the recipe into the training's folder."""
+    """Write the recipe into the training's folder, and a tokenizer that is learned from the text.
+
+    A training that starts from a model has that one's tokenizer already.
+    """
+    if recipe.model is not None:
+        _learn_tokenizer(out, recipe, documents)
+    with writing(out), replacing(out / "recipe.toml") as temporary:  # it may be there already
+        shutil.copyfile(path, temporary)
+
+
+def _start(source: str | Path, out: Path) -> QwenForCausalLM:
+    """Load a model to begin with; its tokenizer and its config go into the training's folder."""
+    model, tokenizer = load_pretrained(source, device="cpu", dtype="float32")
+    with writing(out):
+        tokenizer.save(out / "tokenizer")
+        write_json(out / _CONFIG, model.config.to_dict())
+    return model
+
+
+def _learn_tokenizer(out: Path, recipe: Recipe, documents: list[Document]) -> None:
     texts = [one.text for one in documents]
     if recipe.data.programs:  # as many of them as the model will read
         with stage("Writing programs"):
@@ -87,8 +125,6 @@ def _begin(out: Path, path: Path, recipe: Recipe, documents: list[Document]) -> 
     merges = learn_merges(texts, recipe.data.vocab_size)
     with writing(out):
         write_tokenizer(out / "tokenizer", merges)
-        with replacing(out / "recipe.toml") as temporary:  # the recipe may be there already
-            shutil.copyfile(path, temporary)
 
 
 def _programs(characters: float, seed: int) -> list[str]:
@@ -102,12 +138,20 @@ def _programs(characters: float, seed: int) -> list[str]:
 
 
 def _new_trainer(
-    recipe: Recipe, out: Path, kept: list[Document], held: list[Document], device: str
+    recipe: Recipe,
+    out: Path,
+    kept: list[Document],
+    held: list[Document],
+    device: str,
+    started: QwenForCausalLM | None,
 ) -> Trainer:
-    """Return a trainer of an untrained model that evaluates what is held out, and saves."""
+    """Return a trainer of the first model that evaluates what is held out, and saves."""
     tokenizer, data, training = Tokenizer(out / "tokenizer"), recipe.data, recipe.training
     where = trusted_device(device, training.autocast)  # the dtype of its products
-    model = accelerate(_new_model(recipe, tokenizer).to(where))
+    config = _config(recipe, tokenizer, out)
+    _refuse_what_cannot_fit(config, data)
+    model = _new_model(config, training.seed) if started is None else started
+    model = accelerate(model.requires_grad_(True).to(where))
     sizes = {"context": data.context, "batch_size": data.batch_size}
     with stage("Tokenizing the text" + " and writing programs" * bool(data.programs)):
         batches = Batches(
@@ -127,8 +171,10 @@ def _new_trainer(
     return Trainer(model, batches, training, evaluate=evaluation, callbacks=callbacks)
 
 
-def _new_model(recipe: Recipe, tokenizer: Tokenizer) -> QwenForCausalLM:
-    """Return an untrained model of the recipe's shape and the tokenizer's vocabulary."""
+def _config(recipe: Recipe, tokenizer: Tokenizer, out: Path) -> QwenConfig:
+    """Return the shape that the recipe says, with the tokenizer's vocabulary, or the start's."""
+    if recipe.model is None:
+        return QwenConfig.from_file(out / _CONFIG)
     end = tokenizer.special_id("<|endoftext|>")
     fixed = {
         "model_type": "qwen2",
@@ -141,10 +187,12 @@ def _new_model(recipe: Recipe, tokenizer: Tokenizer) -> QwenForCausalLM:
     again = sorted(fixed.keys() & recipe.model.keys())
     if again:
         raise ConfigError(f"[model] sets {', '.join(again)}; that comes from the text")
-    config = QwenConfig.from_dict({**recipe.model, **fixed}, "[model]")
-    _refuse_what_cannot_fit(config, recipe.data)
+    return QwenConfig.from_dict({**recipe.model, **fixed}, "[model]")
+
+
+def _new_model(config: QwenConfig, seed: int) -> QwenForCausalLM:
     model = QwenForCausalLM(config)
-    init_weights(model, recipe.training.seed)
+    init_weights(model, seed)
     return model
 
 

@@ -173,13 +173,14 @@ class DataSettings:
 class Recipe:
     """What `qwenkit train` follows."""
 
-    model: Mapping[str, Any]  # config.json's keys; vocabulary and special ids come from the text
+    # config.json's keys; vocabulary and special ids come from the text. None: a start is needed.
+    model: Mapping[str, Any] | None
     data: DataSettings
     training: TrainingSettings
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
-        """Read a recipe with the tables [model], [data] and [training].
+        """Read a recipe with the tables [model], [data] and [training]; [model] may be absent.
 
         Raises:
             ConfigError: no such file, invalid TOML, or keys or values that a recipe cannot have.
@@ -195,7 +196,7 @@ class Recipe:
             raise ConfigError(f"{path} is not valid TOML: {error}") from None
         kinds = {
             "unknown": sorted(found.keys() - {"model", "data", "training"}),
-            "missing": [name for name in ("model", "training") if name not in found],
+            "missing": [name for name in ("training",) if name not in found],
             "not a table": [name for name, value in found.items() if not isinstance(value, dict)],
         }
         wrong = [
@@ -213,7 +214,7 @@ class Recipe:
             raise ConfigError(f"{path}: {error}") from None
         if training.evaluate_every and not data.held_out:
             raise ConfigError(f"{path}: evaluate_every needs text to evaluate on: set held_out")
-        return cls(found["model"], data, training)
+        return cls(found.get("model"), data, training)
 
 
 def _build(kind: Any, values: dict[str, Any], table: str) -> Any:

@@ -25,6 +25,7 @@ import qwenkit as qk
 from qwenkit.errors import (
     CheckpointError,
     ConfigError,
+    InputError,
     MemoryForecastError,
     SourceError,
     TokenizerError,
@@ -216,6 +217,60 @@ def test_what_cannot_be_followed_is_refused_before_anything_is_written(tmp_path,
     with pytest.raises(CheckpointError, match=r"nothing was saved to .*out.tokenizer \(Not a dir"):
         train(path, out, text=texts)
     assert out.read_text() == "mine"
+
+
+@pytest.fixture
+def further(tmp_path):
+    """A recipe without a model, and its texts."""
+    path, texts = write_recipe(tmp_path / "further", **SETTINGS)
+    path.write_text(re.sub(r"\[model\].*(?=\[data\])", "", path.read_text(), flags=re.DOTALL))
+    return path, texts
+
+
+def test_a_training_may_start_from_a_model_with_its_tokenizer(tmp_path, out, whole, further):
+    recipe, texts = further
+    slow = tmp_path / "slow.toml"
+    slow.write_text(recipe.read_text().replace("learning_rate = 0.01", "learning_rate = 1e-9"))
+    start = whole / "model"
+    train(slow, out, text=texts, start=start)
+    assert {path.name for path in out.iterdir()} == {*LEFT, "config.json"}
+    first, last = (qk.load_model(one, dtype="float32") for one in (start, out / "model"))
+    for name, weight in first.named_parameters():
+        torch.testing.assert_close(weight, last.get_parameter(name), atol=1e-6, rtol=0)
+    for folder in (out / "tokenizer", out / "model"):
+        assert (folder / "tokenizer.json").read_bytes() == (start / "tokenizer.json").read_bytes()
+    train(recipe, tmp_path / "again", text=texts, start=start)
+    losses = [float(rows_of(one / "metrics.csv")[-1]["loss"]) for one in (tmp_path / "again", whole)]
+    assert losses[0] < losses[1]
+
+
+def test_a_training_that_started_from_a_model_goes_on_without_it(tmp_path, out, whole, further):
+    start = shutil.copytree(whole / "model", tmp_path / "start")
+    train(further[0], out, text=further[1], start=start)
+    undisturbed = shutil.copytree(out, tmp_path / "undisturbed")
+    shutil.rmtree(out / "checkpoints" / "step-000006")
+    shutil.rmtree(start)
+    train(further[0], out, text=further[1], resume=True)
+    assert steps_in(out) == [4, 6]
+    assert_same_run(out, undisturbed, unlike=None)
+
+
+def test_a_start_and_a_model_in_the_recipe_exclude_each_other(tmp_path, out, recipe, further):
+    given = {"text": recipe[1]}
+    for path, options, error, message in (
+        (recipe[0], {"start": tmp_path}, ConfigError, "both say what to begin with; leave out one"),
+        (further[0], {}, ConfigError, "has no .model.; add that table, or name a model to start"),
+        (further[0], {"start": tmp_path / "none"}, SourceError, "none"),
+    ):
+        with pytest.raises(error, match=message):
+            train(path, out, **given, **options)
+    assert not out.exists()
+
+
+def test_a_start_for_a_training_that_is_resumed_is_refused(out, copy, follow, whole):
+    with pytest.raises(InputError, match="has its weights already; leave start out"):
+        follow(resume=True, start=whole / "model")
+    assert content(out) == copy
 
 
 @pytest.mark.parametrize(("name", "message"), [

@@ -28,7 +28,7 @@ def test_the_real_recipe_is_read():
     assert "bisect.py" in data.held_out
     assert (data.context, data.batch_size, data.vocab_size) == (512, 16, 2048)
     assert data.mix() == Mix(data.fim, data.repeats, data.programs)
-    assert rates.kind == training.schedule == "cosine"
+    assert rates.kind == training.schedule == "linear"
     assert (rates.peak, rates.steps) == (training.learning_rate, training.steps)
     assert (training.autocast, training.dtype, training.seed) == ("bfloat16", "bfloat16", 1)
 
@@ -109,9 +109,9 @@ DATA = [
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("", "missing: model, training"), ("steps: 5\n", "not valid TOML"),
+    ("", "missing: training"), ("steps: 5\n", "not valid TOML"),
     (b"[model]\n# caf\xe9\n", "not valid TOML"), (SHORTEST + "steps = 6", "not valid TOML"),
-    ("[training]\nsteps = 5\n", "missing: model$"), ("[model]\n", "missing: training$"),
+    ("[model]\n", "missing: training$"),
     (SHORTEST + "[Data]\n", r"\[data\] and \[training\]; unknown: Data"),
     ("steps = 5\n" + SHORTEST, "unknown: steps"), ("data = 'x'\n" + SHORTEST, "not a table: data"),
     ("model = 3\n[training]\nsteps = 5\n", "not a table: model"),
