@@ -139,11 +139,11 @@ def test_no_tracked_file_is_as_large_as_a_real_models_weights():
     assert {path: size for path, size in sizes.items() if size > LARGEST_FILE} == {}
 
 
-def test_licence_and_citation_say_the_same_as_pyproject():
+def test_license_and_citation_say_the_same_as_pyproject():
     project = PYPROJECT["project"]
-    licence = (ROOT / "LICENSE").read_text(encoding="utf-8")
-    assert re.search(r"Apache License\s+Version 2\.0, January 2004", licence)
-    assert "END OF TERMS AND CONDITIONS" in licence
+    license = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert re.search(r"Apache License\s+Version 2\.0, January 2004", license)
+    assert "END OF TERMS AND CONDITIONS" in license
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["license"] == project["license"] == "Apache-2.0"
     assert citation["version"] == project["version"]

@@ -1,4 +1,4 @@
-"""Every public function, each argument in turn of a wrong kind: refused in words, and at once."""
+"""Every public function, each argument in turn of a wrong kind: a clear error, and at once."""
 
 import inspect
 import time

@@ -20,11 +20,12 @@ from qwenkit.programs import Task, families_of, generate_tasks, score
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.train import GrpoMetrics, GrpoSettings, GrpoTrainer
 
-DEFAULTS = GrpoSettings(steps=40)
+# A larger rate teaches the family sooner, and costs more of what the model could do before.
+DEFAULTS = GrpoSettings(steps=16, learning_rate=1e-5, max_new_tokens=96)
 # The settings that are options: placeholder, help.
 SETTINGS = {
     "steps": ("N", "batches of programs to learn from"),
-    "learning_rate": ("X", "of AdamW"),
+    "learning_rate": ("X", "of AdamW; LoRA needs about 2e-4"),
     "prompts": ("P", "tasks in a step"),
     "group_size": ("G", "programs for each task"),
     "temperature": ("X", "of the programs"),

@@ -269,8 +269,9 @@ _COMMANDS: list[tuple[str, Command, str, list[str], list[Option], list[Option]]]
       _option("--out", "write each program, and how it ended, as JSON lines", metavar="FILE")],
      []),
     ("grpo", _grpo, "let a model learn to write programs of some families from their tests",
-     ["grpo --families caesar --out runs/caesar",
-      "grpo --families caesar --model Qwen/Qwen2.5-Coder-0.5B --lora 16 --out runs/caesar"],
+     ["grpo --families keys_with_max --out runs/keys",
+      "grpo --families keys_with_max --model Qwen/Qwen2.5-Coder-0.5B --lora 16 "
+      "--learning-rate 2e-4 --prompts 4 --count 20 --out runs/keys"],
      [_option("--families", "of `python -m qwenkit.programs`", nargs="+", required=True,
               metavar="NAME"),
       _option("--out", "where model and metrics go", required=True, metavar="FOLDER"),

@@ -256,7 +256,7 @@ def decoder_layer(x, layer, keys, values, length, cos, sin, eps):
         x: (C) float32, the residual stream.
         layer: its memory, a `Layer`.
         keys: (KV, S, D) of this layer, float32, or bfloat16 as uint16.
-        values: likewise.
+        values: the same.
         length: tokens in the cache; the new one is written after them.
         cos: (D) of the new token's position.
         sin: (D).

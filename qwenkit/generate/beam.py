@@ -58,7 +58,7 @@ def beam_search(
         num_beams: texts kept at each step; 1 is greedy.
         max_new_tokens: at most this many.
         length_penalty: scores are divided by length ** this, because each further token makes a
-            text less likely; 0 compares the sums, above 1 favours long texts still more.
+            text less likely; 0 compares the sums, above 1 favors long texts still more.
         stop_ids: tokens that stop generation; None: the model's own; (): none.
 
     Returns:

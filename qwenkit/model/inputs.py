@@ -46,7 +46,7 @@ def check_input_ids(input_ids: object, config: QwenConfig, device: torch.device,
             raise InputError(
                 f"{total} tokens are more than max_position_embeddings "
                 f"({config.max_position_embeddings}); beyond, dynamic RoPE would turn the cached "
-                "keys anew with each token, which qwenkit does not do; give fewer tokens"
+                "keys again with each token, which qwenkit does not do; give fewer tokens"
             )
         warn(
             f"{total} tokens are more than the {config.max_position_embeddings} this model was "

@@ -109,7 +109,7 @@ def _weights(folder: Path) -> list[str]:
         return [SINGLE]
     if (folder / INDEX).is_file():
         return sorted(set(read_index(folder / INDEX).weight_map.values()))
-    # An adapter alone is no model; `Checkpoint` says so, and how to load it.
+    # An adapter alone is not a model; `Checkpoint` says so, and how to load it.
     return [ADAPTER_WEIGHTS] if (folder / ADAPTER).is_file() else [SINGLE]
 
 

@@ -71,7 +71,7 @@ def run(
         code: the program, a module named "program".
         tests: statements with at least one assert, run after the program in the same module.
         seconds: of wall-clock time for both, without Python's start.
-        memory: bytes of address space (on macOS: of resident memory, looked at 20 times a second).
+        memory: bytes of address space (macOS: of resident memory, read 20 times per second).
         output: bytes that may be printed.
 
     Raises:

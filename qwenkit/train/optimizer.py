@@ -28,7 +28,7 @@ class MasterAdamW(torch.optim.AdamW):
     ) -> None:
         super().__init__(groups, **options)
         self.masters = masters
-        # Hooks, since a step() that called AdamW's would run everybody's hooks twice.
+        # Hooks, since a step() that called AdamW's would run everyone's hooks twice.
         self.register_step_pre_hook(lambda *_: self._before())
         self.register_step_post_hook(lambda *_: self._after())
 
@@ -78,7 +78,7 @@ class MuonAdamW(torch.optim.AdamW):
         )
         super().__init__([*groups, *self._muon.param_groups], **options)
         self.matrices = frozenset(matrices)
-        # A hook, since a step() that called AdamW's would run everybody's hooks twice.
+        # A hook, since a step() that called AdamW's would run everyone's hooks twice.
         self.register_step_pre_hook(lambda *_: self._step_matrices())
 
     def _step_matrices(self) -> None:

@@ -1,8 +1,8 @@
 """A whole training from a recipe: text to tokenizer to model, in one folder.
 
 It holds recipe.toml (what was followed), metrics.csv (the curve), tokenizer/ (learned from the
-text), checkpoints/ (to resume from) and model/ (the best so far, as a Hugging Face checkpoint). Of a
-training that started from a model, the tokenizer is that model's, and config.json too.
+text), checkpoints/ (to resume from) and model/ (the best so far, as a Hugging Face checkpoint). If
+the training started from a model, the tokenizer is that model's, and so is config.json.
 """
 
 import functools
@@ -42,6 +42,7 @@ from qwenkit.train.metrics import CsvLog
 from qwenkit.train.settings import DataSettings, Recipe
 
 _CONFIG = "config.json"  # of the model that a training started from
+
 
 def train(
     recipe: str | Path,

@@ -1,4 +1,4 @@
-"""What is timed within one process: forwards of loaded models, beside the machine's own limits."""
+"""What is timed within one process: forwards of loaded models, next to the machine's own limits."""
 
 from collections.abc import Callable
 from functools import partial
@@ -111,7 +111,7 @@ def bench_machine(models: Models, rounds: int) -> Rows:
 
 
 def bench_forwards(models: Models, rounds: int) -> Rows:
-    """Prefill and decode, beside transformers and the bare products."""
+    """Prefill and decode, next to transformers and the bare products."""
     sizes = models.sizes
     part = models.ids[:, : max(sizes.prefills)]
     difference = (models.ours["float32"](part) - models.theirs(part).logits).abs().max().item()
@@ -129,7 +129,7 @@ def bench_forwards(models: Models, rounds: int) -> Rows:
 
 
 def bench_trace(models: Models, rounds: int) -> Rows:
-    """Keep every pattern and hidden state, beside a plain forward and beside transformers."""
+    """Keep every pattern and hidden state, next to a plain forward and next to transformers."""
     ours, theirs = models.ours["float32"], models.load_theirs("eager")
     part = models.ids[:, : models.sizes.trace]
     wanted = {"output_attentions": True, "output_hidden_states": True, "use_cache": False}

@@ -32,7 +32,7 @@ MODEL_ALONE = {
 # The first decoded token brings a compiler along: the program's memory, not the model's.
 COMPILER = "from qwenkit.fast._machine import kernels_problem; kernels_problem()"
 READY = IMPORTS | {"qwenkit": f"{IMPORTS['qwenkit']}; {COMPILER}"}
-# A forward of one token reads every weight; then `peak` is what the process ever held.
+# A forward of one token uses every weight; then `peak` is what the process ever held.
 ONE_TOKEN = "import torch; torch.set_grad_enabled(False); model(torch.tensor([[1]]))"
 FORWARDS = {
     "qwenkit": "cache = qwenkit.KVCache(model.config, max_length={0}); "
@@ -95,7 +95,7 @@ def in_fresh_process(work: str, setup: str, then: str = "", last: str = "") -> F
 def loads(
     folder: str, dtype: str, libraries: Iterable[str], rounds: int, warm_up: int
 ) -> tuple[dict[str, list[Fresh]], Row]:
-    """Return each library's runs, and the row of their seconds beside a bare read of the file."""
+    """Return each library's runs, and the row of their seconds next to a bare read of the file."""
 
     def load(library: str) -> Fresh:
         work = LOADS[library].format(folder, dtype)
@@ -184,4 +184,4 @@ def memory_rows(what: str, found: dict[str, Fresh], need: Forecast, trace: int =
     whole["forecast"] = [(need.total + trace) / 1e9]
     added = {name: [(run.after - run.middle) / 1e6] for name, run in found.items()}
     added["forecast"] = [(need.cache + need.activations + trace) / 1e6]
-    return {f"all of it, {what}, GB": whole, f"beside weights, {what}, MB": added}
+    return {f"all of it, {what}, GB": whole, f"added to weights, {what}, MB": added}

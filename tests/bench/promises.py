@@ -42,9 +42,9 @@ class Promise:
 
 def promises(rows: Rows, sizes: Sizes) -> Iterator[Promise]:
     """Yield each promise that these rows can tell of; most need the rows of a whole run."""
-    for what, (row, side), (other, beside), bounds in asked(sizes):
+    for what, (row, side), (other, other_side), bounds in asked(sizes):
         if row in rows and other in rows:
-            yield Promise(what, ratio(rows[row][side], rows[other][beside]), **bounds)
+            yield Promise(what, ratio(rows[row][side], rows[other][other_side]), **bounds)
     for name in (name for name in rows if name.startswith("all of it")):
         what = f"forecast of {name[len('all of it, ') : -len(', GB')]}, times measured"
         yield Promise(what, ratio(rows[name]["forecast"], rows[name]["qwenkit"]), 0.9, 1.1)

@@ -1,4 +1,4 @@
-"""Time qwenkit beside transformers (sdpa) and the machine's own limits, in one run.
+"""Time qwenkit next to transformers (sdpa) and the machine's own limits, in one run.
 
     QWENKIT_MODEL=folder python tests/bench/run.py [--json FILE] [--rounds N] [--growth]
 

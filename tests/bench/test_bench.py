@@ -23,7 +23,7 @@ NUMBERS = {
     "rounds", "sizes", "others", "rows", "promises",
 }  # fmt: skip
 GROUPS = (
-    "import", "load", "loaded", "the compiler", "all of it", "beside weights", "memory read",
+    "import", "load", "loaded", "the compiler", "all of it", "added to weights", "memory read",
     "prefill", "float32 products", "max |logit", "decode after", "trace", "tiny-coder",
     "decode, batch",
 )  # fmt: skip
@@ -120,11 +120,11 @@ def test_a_small_run_has_every_row_with_finite_ratios(run):
 
 def test_transformers_is_compared_wherever_it_does_the_same(run):
     rows = run[1]["rows"]
-    beside = [name for name, row in rows.items() if "transformers" in row["values"]]
+    compared = [name for name, row in rows.items() if "transformers" in row["values"]]
     for start in ("import", "load float32", "loaded, one token", "all of it, float32", "trace"):
-        assert any(name.startswith(start) for name in beside), start
+        assert any(name.startswith(start) for name in compared), start
     for dtype in ("float32", "bfloat16", "int8"):
-        assert sum(name.endswith(f", {dtype}") for name in beside) == len(SMALL.prefills) + 1
+        assert sum(name.endswith(f", {dtype}") for name in compared) == len(SMALL.prefills) + 1
 
 
 def test_every_promise_is_judged_by_rows_that_are_there(run):

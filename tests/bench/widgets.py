@@ -1,4 +1,4 @@
-"""Time what opens on a whole model: AttentionExplorer beside the forward pass that it needs.
+"""Time what opens on a whole model: AttentionExplorer next to the forward pass that it needs.
 
     QWENKIT_MODEL=folder python tests/bench/widgets.py [--tokens 256] [--rounds 5]
 

@@ -1,4 +1,4 @@
-"""The formats that are fuzzed: valid files of each, who reads them, and what must be equal."""
+"""The formats that are fuzzed: valid files of each, what loads them, and what must be equal."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ BAD_INPUTS = {
 
 @pytest.mark.parametrize(("arguments", "fragments"), BAD_INPUTS.values(), ids=BAD_INPUTS)
 def test_bad_input_is_refused_with_a_clear_error(monkeypatch, arguments, fragments):
-    # as for a user, to whom the model itself must explain what is wrong
+    # as for a user: the model itself must explain what is wrong
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(InputError) as caught:
         tiny()(**{"input_ids": GOOD, **arguments})

@@ -12,7 +12,7 @@ def tensors(value: object) -> list[Tensor]:
 
 
 class Places:
-    """Remembers which tensors would be on the host, while in truth all are on the CPU.
+    """Remembers which tensors would be on the host, while in fact all are on the CPU.
 
     What exists before the rehearsal counts as on the device: inputs, weights, caches. What is made
     in it counts as made where it was asked for. What is remembered is a tensor's memory, so its

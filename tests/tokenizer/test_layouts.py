@@ -133,7 +133,7 @@ def test_what_was_changed_is_saved_and_nothing_else(folder, tmp_path):
     old, new = (json.loads(f["tokenizer_config.json"]) for f in (before, after))
     assert [k for k in old | new if k != "chat_template" and old.get(k, 0) != new.get(k, 0)] == []
     assert list(new) == list(old)
-    if isinstance(old.get("chat_template"), list):  # the others stay beside it
+    if isinstance(old.get("chat_template"), list):  # the others stay next to it
         assert new["chat_template"][1:] == old["chat_template"][1:]
     tokenizer.backend.add_tokens(["<new>"])
     tokenizer.save(tmp_path / "b")

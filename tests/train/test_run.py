@@ -240,8 +240,8 @@ def test_a_training_may_start_from_a_model_with_its_tokenizer(tmp_path, out, who
     for folder in (out / "tokenizer", out / "model"):
         assert (folder / "tokenizer.json").read_bytes() == (start / "tokenizer.json").read_bytes()
     train(recipe, tmp_path / "again", text=texts, start=start)
-    losses = [float(rows_of(one / "metrics.csv")[-1]["loss"]) for one in (tmp_path / "again", whole)]
-    assert losses[0] < losses[1]
+    rows = [rows_of(one / "metrics.csv")[-1] for one in (tmp_path / "again", whole)]
+    assert float(rows[0]["loss"]) < float(rows[1]["loss"])
 
 
 def test_a_training_that_started_from_a_model_goes_on_without_it(tmp_path, out, whole, further):

@@ -1,4 +1,4 @@
-"""Models and texts that no picture was made for: shown, or refused in words; never a bad page."""
+"""Models and texts that no picture was made for: shown, or refused with a clear error."""
 
 import json
 import re
