@@ -139,6 +139,20 @@ def wrong_outputs(notebook):
     return found
 
 
+def wrong_folds(notebook):
+    """Say which answers to a prediction are not folded, and what is folded without one."""
+    answers = []
+    for number, cell in enumerate(notebook.cells):
+        if cell.cell_type == "markdown" and "**Predict first" in cell.source:
+            later = range(number + 1, len(notebook.cells))
+            answers.append(next(n for n in later if notebook.cells[n].get("outputs")))
+    hidden = [
+        number for number, cell in enumerate(notebook.cells)
+        if cell.metadata.get("jupyter", {}).get("outputs_hidden")
+    ]  # fmt: skip
+    return [f"cell {n}: folded is what answers a prediction" for n in {*answers} ^ {*hidden}]
+
+
 def problems(notebook, number):
     """Return every breach of the form, as sentences."""
     return [
@@ -146,6 +160,7 @@ def problems(notebook, number):
         *wrong_exercises(notebook),
         *wrong_cells(notebook),
         *wrong_outputs(notebook),
+        *wrong_folds(notebook),
     ]
 
 
@@ -224,6 +239,7 @@ BREACHES = {
     "lacks a stub, a solution or a check": lambda nb: _first(nb, "check").metadata.pop("tags"),
     "still empty": lambda nb: _first(nb, "check").update(outputs=[]),
     "has no <summary>Hint</summary>": _drop("<summary>Hint</summary>"),
+    "folded is what": lambda nb: _first_code(nb).metadata.update(jupyter={"outputs_hidden": True}),
 }
 
 

@@ -35,6 +35,7 @@ ENDED = f"""() => {{
     types(cell.model).includes('error')
       && !(cell.model.getMetadata('tags') || []).includes('raises-exception'));
 }}"""
+FOLDED = f"() => {CODE}.filter(cell => cell.outputHidden).length"
 RUN = f"{COMMAND}('notebook:run-all-cells') && 0"  # does not wait for the end
 BROKEN = """() => [...document.querySelectorAll('.jp-Notebook img')]
   .filter(img => img.complete && img.naturalWidth === 0).length"""
@@ -62,12 +63,15 @@ def test_a_notebook_runs_as_stored_and_its_solutions_are_right(path, request, tm
 def _run_in_lab(in_lab, name, notebook):
     """Run a notebook in JupyterLab; return the outputs of each code cell."""
     with in_lab(name, notebook) as (page, _):
+        hidden = [one.metadata.get("jupyter", {}).get("outputs_hidden") for one in notebook.cells]
+        assert page.evaluate(FOLDED) == hidden.count(True)  # what answers a prediction
         page.evaluate(CLEAR)
         page.evaluate(RUN)
         page.wait_for_function(ENDED, timeout=1000 * LONGEST, polling=500)
         page.wait_for_function(READY, polling=100)
         counts, outputs = page.evaluate(COUNTS), page.evaluate(OUTPUTS)
         assert page.evaluate(BROKEN) == 0
+        assert page.evaluate(FOLDED) == 0  # it shows once the cell has run
     if all(counts):  # else a cell failed
         assert counts == list(range(1, len(counts) + 1))
     return outputs
