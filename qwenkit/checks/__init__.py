@@ -1,7 +1,7 @@
 """Checks for the exercises: each runs the reader's function and names the mistake.
 
 `print(qk.checks.rope.rotate(rotate))` judges the function `rotate` that the reader wrote;
-`print(qk.checks.progress())` lists the exercises of the whole course.
+`qk.checks.progress()` lists the exercises of the whole course, and the mistakes that were named.
 """
 
 from qwenkit.checks import (
@@ -24,12 +24,13 @@ from qwenkit.checks import (
     training,
 )
 from qwenkit.checks._judge import Case, Mistake, Verdict, judge
-from qwenkit.checks._progress import listed
+from qwenkit.checks._progress import Progress, recorded
 
 __all__ = [
     "EXERCISES",
     "Case",
     "Mistake",
+    "Progress",
     "Verdict",
     "attention",
     "cache",
@@ -59,6 +60,6 @@ _TOPICS = (
 EXERCISES = {name: title for topic in _TOPICS for name, title in topic.EXERCISES.items()}
 
 
-def progress() -> str:
-    """Return a line per exercise of the course: solved, tried, or still to come."""
-    return listed(EXERCISES)
+def progress() -> Progress:
+    """Return what is solved, tried or still to come, and the mistakes: a table in a notebook."""
+    return Progress(EXERCISES, recorded())

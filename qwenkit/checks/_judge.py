@@ -80,7 +80,7 @@ def _recorded(judging: Callable[P, Verdict]) -> Callable[P, Verdict]:
     @wraps(judging)
     def recording(*args: P.args, **kwargs: P.kwargs) -> Verdict:
         verdict = judging(*args, **kwargs)
-        record(verdict.exercise, verdict.outcome)
+        record(verdict.exercise, verdict.outcome, verdict.mistake)
         return verdict
 
     return recording

@@ -1,15 +1,79 @@
-"""What a reader has solved: one small JSON file, outside the repository."""
+"""What a reader has solved, and which mistakes occurred: one JSON file, outside the repository."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 
 from qwenkit.files import replacing
 
 RIGHT, TRIED = "right", "not yet"
+_MARKS = {RIGHT: "solved", TRIED: "tried"}
+_BAR = (
+    '<div style="border: 1px solid currentColor; width: 20em; height: 0.8em" role="img" '
+    'aria-label="{text}"><div style="background: #0072b2; width: {percent:.0f}%; height: 100%">'
+    "</div></div><p>{text}</p>"
+)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What happened in one exercise: its best outcome, and how often each mistake was named."""
+
+    outcome: str
+    mistakes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The exercises of the course: as text a line for each, in a notebook a table and a bar.
+
+    Args:
+        titles: number -> title of every exercise.
+        tried: number -> what happened, for those that were tried.
+    """
+
+    titles: Mapping[str, str]
+    tried: Mapping[str, Tried]
+
+    def __str__(self) -> str:
+        """Return a line per exercise (solved, tried, or still to come), and how many are solved."""
+        lines = []
+        for mark, name, title, mistakes in self._rows():
+            after = f"  (mistakes: {mistakes})" if mistakes else ""
+            lines.append(f"{mark or '-':<7} {name}  {title}{after}")
+        return "\n".join([*lines, self._sum()])
+
+    def _repr_html_(self) -> str:
+        """Return a bar, and a table with a row per exercise."""
+        solved = 100 * self._solved() / max(len(self.titles), 1)
+        heads = "".join(f"<th>{one}</th>" for one in ("exercise", "", "", "mistakes so far"))
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{escape(one)}</td>" for one in (name, title, mark, mistakes))
+            + "</tr>"
+            for mark, name, title, mistakes in self._rows()
+        )  # fmt: skip
+        bar = _BAR.format(text=self._sum(), percent=solved)
+        return f"{bar}<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+
+    def _rows(self) -> list[tuple[str, str, str, str]]:
+        rows = []
+        for name, title in sorted(self.titles.items()):
+            one = self.tried.get(name, Tried(""))
+            named = (f"{what} ({n})" if n > 1 else what for what, n in one.mistakes.items())
+            rows.append((_MARKS.get(one.outcome, ""), name, title, ", ".join(named)))
+        return rows
+
+    def _solved(self) -> int:
+        return sum(self.tried.get(name, Tried("")).outcome == RIGHT for name in self.titles)
+
+    def _sum(self) -> str:
+        return f"{self._solved()} of {len(self.titles)} exercises solved"
 
 
 def file() -> Path:
@@ -18,39 +82,47 @@ def file() -> Path:
     return Path(named) if named else Path.home() / ".qwenkit" / "progress.json"
 
 
-def record(exercise: str, outcome: str) -> None:
+def record(exercise: str, outcome: str, mistake: str | None = None) -> None:
     """Record an outcome; what was right once stays right, and an empty stub does not count.
 
     If the file cannot be read or written, the record is lost; the check works all the same.
     """
-    found = solved()
-    if outcome == "empty" or found.get(exercise) in (RIGHT, outcome):
+    found = recorded()
+    before = found.get(exercise, Tried(outcome))
+    if outcome == "empty" or (mistake is None and before == found.get(exercise) == Tried(outcome)):
         return
+    mistakes = dict(before.mistakes)
+    if mistake is not None:
+        mistakes[mistake] = mistakes.get(mistake, 0) + 1
+    best = RIGHT if RIGHT in (before.outcome, outcome) else outcome
+    found[exercise] = Tried(best, mistakes)
     with suppress(OSError):
         file().parent.mkdir(parents=True, exist_ok=True)
         with replacing(file()) as temporary:
-            text = json.dumps(found | {exercise: outcome}, indent=1, sort_keys=True)
+            values = {
+                name: {"outcome": one.outcome, "mistakes": one.mistakes}
+                for name, one in found.items()
+            }
+            text = json.dumps(values, indent=1, sort_keys=True)
             temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def solved() -> dict[str, str]:
-    """Return exercise -> "right" or "not yet", for the exercises that were tried."""
+def recorded() -> dict[str, Tried]:
+    """Return exercise -> what happened, for the exercises that were tried."""
     try:
         found = json.loads(file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     if not isinstance(found, dict):
         return {}
-    return {str(name): str(outcome) for name, outcome in found.items()}
+    return {name: _tried(one) for name, one in found.items()}
 
 
-def listed(titles: dict[str, str]) -> str:
-    """Return a line per exercise (number -> title): solved, tried, or still to come."""
-    found = solved()
-    marks = {RIGHT: "solved", TRIED: "tried"}
-    lines = [
-        f"{marks.get(found.get(name, ''), '-'):<7} {name}  {title}"
-        for name, title in sorted(titles.items())
-    ]
-    done = sum(found.get(name) == RIGHT for name in titles)
-    return "\n".join([*lines, f"{done} of {len(titles)} exercises solved"])
+def _tried(value: object) -> Tried:
+    """Read an entry; one that is a text has the outcome alone, as files of earlier versions."""
+    if not isinstance(value, dict):
+        return Tried(str(value))
+    counts = value.get("mistakes")
+    counts = counts.items() if isinstance(counts, dict) else ()
+    mistakes = {name: count for name, count in counts if type(count) is int}
+    return Tried(str(value.get("outcome")), mistakes)

@@ -8,6 +8,7 @@ import torch
 
 from qwenkit import checks
 from qwenkit.checks import Case, Mistake, judge
+from qwenkit.checks._progress import record
 from qwenkit.checks._same import same
 
 
@@ -173,10 +174,14 @@ def test_progress_keeps_an_exercise_that_was_right_once(tmp_path):
     verdict(lambda x: None)
     assert not file.exists()
     verdict(lambda x: x)
-    assert json.loads(file.read_text()) == {"99.1": "not yet"}
+    first = verdict(lambda x: x).mistake
+    assert json.loads(file.read_text()) == {"99.1": {"outcome": "not yet", "mistakes": {first: 2}}}
     verdict(double)
     verdict(lambda x: x)
-    assert json.loads(file.read_text()) == {"99.1": "right"}
+    kept = {"99.1": {"outcome": "right", "mistakes": {first: 3}}}
+    assert json.loads(file.read_text()) == kept
+    verdict(double)
+    assert json.loads(file.read_text()) == kept
     assert [path.name for path in file.parent.iterdir()] == ["progress.json"]
 
 
@@ -186,7 +191,16 @@ def test_a_damaged_progress_file_is_replaced(content, tmp_path, monkeypatch):
     monkeypatch.setenv("QWENKIT_PROGRESS", str(file))
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     assert verdict(double).outcome == "right"
-    assert json.loads(file.read_text()) == {"99.1": "right"}
+    assert json.loads(file.read_text()) == {"99.1": {"outcome": "right", "mistakes": {}}}
+
+
+def test_a_progress_file_of_an_earlier_version_is_read(tmp_path, monkeypatch):
+    file = tmp_path / "progress.json"
+    monkeypatch.setenv("QWENKIT_PROGRESS", str(file))
+    file.write_text(json.dumps({"00.1": "right", "00.2": "not yet", "00.3": {"mistakes": 3}}))
+    assert str(checks.progress()).splitlines()[-1].startswith("1 of ")
+    verdict(double)
+    assert json.loads(file.read_text())["00.1"] == {"outcome": "right", "mistakes": {}}
 
 
 def test_a_check_works_where_progress_cannot_be_written(tmp_path, monkeypatch):
@@ -196,9 +210,23 @@ def test_a_check_works_where_progress_cannot_be_written(tmp_path, monkeypatch):
 
 
 def test_progress_lists_the_whole_course():
-    text = checks.progress()
+    text = str(checks.progress())
     assert text.splitlines()[-1].startswith("0 of ")
     assert len(text.splitlines()) == len(checks.EXERCISES) + 1
+
+
+def test_progress_shows_mistakes_as_text_and_as_a_table_with_a_bar(tmp_path, monkeypatch):
+    monkeypatch.setenv("QWENKIT_PROGRESS", str(tmp_path / "progress.json"))
+    record("00.1", "not yet", "a < b")
+    record("00.1", "not yet", "a < b")
+    record("00.1", "right")
+    found = checks.progress()
+    assert "solved  00.1" in str(found)
+    assert "(mistakes: a < b (2))" in str(found)
+    html = found._repr_html_()
+    assert html.count("<tr>") == len(checks.EXERCISES) + 1
+    assert "<td>a &lt; b (2)</td>" in html
+    assert f"width: {100 / len(checks.EXERCISES):.0f}%" in html
 
 
 def test_same_compares_kind_shape_dtype_and_value():
