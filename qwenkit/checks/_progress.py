@@ -14,6 +14,7 @@ from qwenkit.files import replacing
 
 RIGHT, TRIED = "right", "not yet"
 _MARKS = {RIGHT: "solved", TRIED: "tried"}
+_LEFT = ' style="text-align: left"'
 _BAR = (
     '<div style="border: 1px solid currentColor; width: 20em; height: 0.8em" role="img" '
     'aria-label="{text}"><div style="background: #0072b2; width: {percent:.0f}%; height: 100%">'
@@ -52,9 +53,9 @@ class Progress:
     def _repr_html_(self) -> str:
         """Return a bar, and a table with a row per exercise."""
         solved = 100 * self._solved() / max(len(self.titles), 1)
-        heads = "".join(f"<th>{one}</th>" for one in ("exercise", "", "", "mistakes so far"))
+        heads = "".join(f"<th{_LEFT}>{one}</th>" for one in ("exercise", "", "", "mistakes so far"))
         rows = "".join(
-            "<tr>" + "".join(f"<td>{escape(one)}</td>" for one in (name, title, mark, mistakes))
+            "<tr>" + "".join(f"<td{_LEFT}>{escape(one)}</td>" for one in (name, title, mark, mistakes))
             + "</tr>"
             for mark, name, title, mistakes in self._rows()
         )  # fmt: skip

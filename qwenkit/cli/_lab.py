@@ -42,6 +42,7 @@ def lab(folder: str | None, port: int, browser: bool, more: Sequence[str]) -> in
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}"]
     command += [f"--ServerApp.port={port}"]
     command += [f"--LabApp.default_url=/lab/tree/{first}"]  # in the printed address
+    command += ["--LabApp.custom_css=True"]  # of jupyter/custom
     command += [] if browser else ["--no-browser"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:  # containers; Jupyter refuses it otherwise
         command.append("--allow-root")

@@ -94,6 +94,24 @@ def test_qwenkit_lab_answers_on_its_port(tmp_path):
     assert "00_start_here.ipynb" in (tmp_path / "log").read_text()
 
 
+def test_qwenkit_lab_shows_nothing_of_a_folded_output(browser, tmp_path):
+    port = free_port()
+    command = [sys.executable, "-m", "qwenkit.cli", "lab", "--no-browser", "--port", str(port)]
+    command += ["--folder", str(tmp_path / "course"), "--", "--IdentityProvider.token="]
+    server = f"http://127.0.0.1:{port}"
+    with serving(command, f"{server}/api", tmp_path):
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.goto(f"{server}/doc/tree/05_attention.ipynb?reset")
+        folded = page.locator(".jp-OutputPlaceholder")
+        folded.first.wait_for(state="visible", timeout=60_000)
+        assert folded.first.inner_text().strip() == ""
+        assert folded.first.locator(".jp-PlaceholderText").text_content() != ""
+        first = folded.first.element_handle()
+        first.wait_for_selector(".jp-Placeholder-contentContainer").click()  # the three dots
+        first.wait_for_element_state("hidden")
+        page.close()
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_is_as_jupyterlab_writes_it(path):
     """The server's own reading and writing gives the same bytes, and the kernel's language too."""

@@ -225,7 +225,7 @@ def test_progress_shows_mistakes_as_text_and_as_a_table_with_a_bar(tmp_path, mon
     assert "(mistakes: a < b (2))" in str(found)
     html = found._repr_html_()
     assert html.count("<tr>") == len(checks.EXERCISES) + 1
-    assert "<td>a &lt; b (2)</td>" in html
+    assert ">a &lt; b (2)</td>" in html
     assert f"width: {100 / len(checks.EXERCISES):.0f}%" in html
 
 

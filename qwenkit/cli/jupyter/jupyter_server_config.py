@@ -1,4 +1,7 @@
-"""What `qwenkit lab` tells Jupyter, after a reader's own settings: opening does not modify.
+"""What `qwenkit lab` tells Jupyter, after a reader's own settings.
+
+A folded output shows nothing: JupyterLab would print its first line, which answers a prediction. A
+reader's own custom.css comes first. And opening does not modify:
 
 JupyterLab puts the running Python's version into a notebook that it opens, and so marks it as
 modified wherever another version is stored. Here a notebook is read with the running version, and
@@ -6,8 +9,10 @@ saved with the one that was stored. (Jupyter runs this file by itself, without t
 """
 
 import platform
+from pathlib import Path
 from typing import Any
 
+from jupyter_core.paths import jupyter_config_dir
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 
 
@@ -39,3 +44,5 @@ def _language(model: Any) -> Any:
 
 c = get_config()  # type: ignore[name-defined]
 c.ServerApp.contents_manager_class = NotebookFiles
+styles = [str(Path(folder) / "custom") for folder in (jupyter_config_dir(), Path(__file__).parent)]
+c.ServerApp.tornado_settings.update({"static_custom_path": styles})
