@@ -14,12 +14,16 @@ from qwenkit.files import replacing
 
 RIGHT, TRIED = "right", "not yet"
 _MARKS = {RIGHT: "solved", TRIED: "tried"}
-_LEFT = ' style="text-align: left"'
 _BAR = (
     '<div style="border: 1px solid currentColor; width: 20em; height: 0.8em" role="img" '
     'aria-label="{text}"><div style="background: #0072b2; width: {percent:.0f}%; height: 100%">'
     "</div></div><p>{text}</p>"
 )
+
+
+def _row(tag: str, *cells: str) -> str:
+    inner = "".join(f'<{tag} style="text-align: left">{escape(one)}</{tag}>' for one in cells)
+    return f"<tr>{inner}</tr>"
 
 
 @dataclass(frozen=True)
@@ -53,14 +57,12 @@ class Progress:
     def _repr_html_(self) -> str:
         """Return a bar, and a table with a row per exercise."""
         solved = 100 * self._solved() / max(len(self.titles), 1)
-        heads = "".join(f"<th{_LEFT}>{one}</th>" for one in ("exercise", "", "", "mistakes so far"))
+        heads = _row("th", "exercise", "", "", "mistakes so far")
         rows = "".join(
-            "<tr>" + "".join(f"<td{_LEFT}>{escape(one)}</td>" for one in (name, title, mark, mistakes))
-            + "</tr>"
-            for mark, name, title, mistakes in self._rows()
-        )  # fmt: skip
+            _row("td", name, title, mark, mistakes) for mark, name, title, mistakes in self._rows()
+        )
         bar = _BAR.format(text=self._sum(), percent=solved)
-        return f"{bar}<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+        return f"{bar}<table><thead>{heads}</thead><tbody>{rows}</tbody></table>"
 
     def _rows(self) -> list[tuple[str, str, str, str]]:
         rows = []
