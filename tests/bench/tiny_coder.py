@@ -68,7 +68,7 @@ def best_heads(folder: Path) -> dict[str, tuple[float, int, int]]:
     found = interpret.previous_token_scores(model, code), interpret.induction_scores(model)
     heads = model.config.num_attention_heads
     best = [(float(scores.max()), *divmod(int(scores.argmax()), heads)) for scores in found]
-    return dict(zip(("previous token", "induction"), best, strict=True))
+    return dict(zip(("previous-token", "induction"), best, strict=True))
 
 
 def copying_without(folder: Path) -> list[float]:
@@ -157,7 +157,8 @@ def bits_table(folder: Path) -> str:
 |---|---:|---:|---:|---:|---:|---:|
 {table}
 
-Each token is predicted from at most {data(folder).context} before it, in windows {STRIDE} apart. \
+Each token is predicted from at most {data(folder).context} before it, in windows with a stride of \
+{STRIDE}. \
 The 5-gram model (Witten and Bell's interpolation) counted the same text that tiny-coder was \
 trained on. Known lines: how many of a file's lines of {LONG_LINE} characters or more are word for \
 word in that text."""
@@ -179,7 +180,8 @@ def curve(folder: Path) -> str:
     return f"""\
 The run read {sum(read) / 1e6:.1f} million tokens in {steps[-1]:.0f} steps, which took \
 {minutes:.0f} minutes (evaluations not counted) with other work on the same two cores. During \
-training the held-out files are read in windows {recipe.context} apart; the best model by that \
+training the held-out files are read in windows with a stride of \
+{recipe.context}; the best model by that \
 measure is kept: {best:.3f} bits per byte, at step {at:.0f}."""
 
 
