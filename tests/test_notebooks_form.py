@@ -149,6 +149,7 @@ def wrong_folds(notebook):
     hidden = [
         number for number, cell in enumerate(notebook.cells)
         if cell.metadata.get("jupyter", {}).get("outputs_hidden")
+        and cell.metadata.get("collapsed")  # JupyterLab writes both
     ]  # fmt: skip
     return [f"cell {n}: folded is what answers a prediction" for n in {*answers} ^ {*hidden}]
 

@@ -31,7 +31,7 @@ SETTINGS = {
     "temperature": ("X", "of the programs"),
     "max_new_tokens": ("N", "of each program"),
     "beta": ("X", "weight of the distance from the model at the start"),
-    "batch_size": ("N", "programs in one forward pass of learning"),
+    "batch_size": ("N", "programs in one forward pass of learning; fewer take less memory"),
     "seed": ("N", "same seed, same run"),
 }
 _TASKS = 400  # to learn from

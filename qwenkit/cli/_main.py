@@ -271,7 +271,7 @@ _COMMANDS: list[tuple[str, Command, str, list[str], list[Option], list[Option]]]
     ("grpo", _grpo, "let a model learn to write programs of some families from their tests",
      ["grpo --families keys_with_max --out runs/keys",
       "grpo --families keys_with_max --model Qwen/Qwen2.5-Coder-0.5B --lora 16 "
-      "--learning-rate 2e-4 --prompts 4 --count 20 --out runs/keys"],
+      "--learning-rate 2e-4 --prompts 4 --batch-size 4 --count 20 --out runs/keys"],
      [_option("--families", "of `python -m qwenkit.programs`", nargs="+", required=True,
               metavar="NAME"),
       _option("--out", "where model and metrics go", required=True, metavar="FOLDER"),
