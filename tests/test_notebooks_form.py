@@ -240,7 +240,9 @@ BREACHES = {
     "lacks a stub, a solution or a check": lambda nb: _first(nb, "check").metadata.pop("tags"),
     "still empty": lambda nb: _first(nb, "check").update(outputs=[]),
     "has no <summary>Hint</summary>": _drop("<summary>Hint</summary>"),
-    "folded is what": lambda nb: _first_code(nb).metadata.update(jupyter={"outputs_hidden": True}),
+    "folded is what": lambda nb: _first_code(nb).metadata.update(
+        collapsed=True, jupyter={"outputs_hidden": True}
+    ),
 }
 
 
