@@ -92,13 +92,13 @@ def record(exercise: str, outcome: str, mistake: str | None = None) -> None:
     """
     found = recorded()
     before = found.get(exercise, Tried(outcome))
-    if outcome == "empty" or (mistake is None and before == found.get(exercise) == Tried(outcome)):
-        return
     mistakes = dict(before.mistakes)
     if mistake is not None:
         mistakes[mistake] = mistakes.get(mistake, 0) + 1
-    best = RIGHT if RIGHT in (before.outcome, outcome) else outcome
-    found[exercise] = Tried(best, mistakes)
+    now = Tried(RIGHT if RIGHT in (before.outcome, outcome) else outcome, mistakes)
+    if outcome == "empty" or found.get(exercise) == now:
+        return
+    found[exercise] = now
     with suppress(OSError):
         file().parent.mkdir(parents=True, exist_ok=True)
         with replacing(file()) as temporary:

@@ -115,7 +115,7 @@ def _start(source: str | Path, out: Path) -> QwenForCausalLM:
     with writing(out):
         tokenizer.save(out / "tokenizer")
         write_json(out / _CONFIG, model.config.to_dict())
-    return model
+    return model.requires_grad_(True)  # it is loaded frozen
 
 
 def _learn_tokenizer(out: Path, recipe: Recipe, documents: list[Document]) -> None:
@@ -152,7 +152,7 @@ def _new_trainer(
     config = _config(recipe, tokenizer, out)
     _refuse_what_cannot_fit(config, data)
     model = _new_model(config, training.seed) if started is None else started
-    model = accelerate(model.requires_grad_(True).to(where))
+    model = accelerate(model.to(where))
     sizes = {"context": data.context, "batch_size": data.batch_size}
     with stage("Tokenizing the text" + " and writing programs" * bool(data.programs)):
         batches = Batches(

@@ -196,7 +196,7 @@ class Recipe:
             raise ConfigError(f"{path} is not valid TOML: {error}") from None
         kinds = {
             "unknown": sorted(found.keys() - {"model", "data", "training"}),
-            "missing": [name for name in ("training",) if name not in found],
+            "missing": [] if "training" in found else ["training"],
             "not a table": [name for name, value in found.items() if not isinstance(value, dict)],
         }
         wrong = [
