@@ -45,6 +45,7 @@ from qwenkit.tokenizer import Tokenizer
 from qwenkit.trace import POINTS, Trace, tap
 
 if TYPE_CHECKING:
+    from qwenkit.checks import outcome, predict
     from qwenkit.interpret import replace
 
 __version__ = "0.1.0"
@@ -79,7 +80,9 @@ __all__ = [
     "load_pretrained",
     "log_probabilities",
     "merge_lora",
+    "outcome",
     "plain",
+    "predict",
     "quantize",
     "remove_lora",
     "replace",
@@ -91,13 +94,14 @@ __all__ = [
     "unmerge_lora",
 ]
 _deprecated.install()
-_LATE = ("checks", "interpret", "plot", "programs", "train", "widgets")
+_LATE = ("checks", "interpret", "mine", "plot", "programs", "train", "widgets")
+_INSIDE = {"replace": "interpret", "predict": "checks", "outcome": "checks"}
 
 
 def __getattr__(name: str) -> Any:
     """Import what brings its own large libraries only when it is first used."""
-    if name == "replace":
-        return importlib.import_module("qwenkit.interpret").replace
+    if name in _INSIDE:
+        return getattr(importlib.import_module(f"qwenkit.{_INSIDE[name]}"), name)
     if name in _LATE or f"qwenkit.{name}" in _deprecated.MOVED:
         return importlib.import_module(f"qwenkit.{name}")
     raise AttributeError(f"module 'qwenkit' has no attribute {name!r}")

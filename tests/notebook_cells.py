@@ -16,12 +16,17 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 IGNORE = "nbval-ignore-output"
+LONG = 30  # minutes of an exercise that is a small project
+PREDICT = re.compile(r'qk\.predict\("(\d\d[a-z]?\.\d+)", ')
 # Pixels differ between machines, and the identifiers of widgets between runs.
 NOT_COMPARED = {"image/png", "image/jpeg", "application/vnd.jupyter.widget-view+json"}
-KEEP = "_kept = dict(globals())\n"
-RESTORE = """for _name in set(globals()) - {*_kept, "_kept", "_name"}:
-    del globals()[_name]
-globals().update(_kept)"""
+# What a notebook's names were before a stub; the solutions at its end see the same.
+KEEP = "_kept_{0} = dict(globals())\n"
+RESTORE = """for _name in [_one for _one in globals() if _one not in _kept_{0}]:
+    if not _name.startswith("_"):
+        del globals()[_name]
+globals().update({{_one: _kept_{0}[_one] for _one in _kept_{0} if not _one.startswith("_")}})
+"""
 
 
 def read(path: Path) -> NotebookNode:
@@ -43,6 +48,35 @@ def tagged(notebook: NotebookNode, part: str) -> dict[int, int]:
     return found
 
 
+def main_line(notebook: NotebookNode) -> list[NotebookNode]:
+    """Return the cells that are no part of an exercise (its task, stub, hints and check)."""
+    cells = notebook.cells
+    return [
+        cell for number, cell in enumerate(cells)
+        if not any(re.fullmatch(r"(exercise|solution|check)-\d+", tag) for tag in tags(cell))
+        and not any("exercise" in tag for tag in tags(cells[min(number + 1, len(cells) - 1)]))
+    ]  # fmt: skip
+
+
+def minutes(notebook: NotebookNode) -> tuple[float, int, int]:
+    """Return the minutes of the main line, of the exercises, and of those of half an hour or more.
+
+    150 words a minute, 45 seconds for a code cell, a minute for a prediction.
+    """
+    cells = main_line(notebook)
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    words = [w for w in re.sub(r"\]\([^)]*\)", "", text).split() if re.search(r"\w", w)]
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    predictions = sum(PREDICT.match(cell.source) is not None for cell in code)
+    stated = [
+        int(found)
+        for cell in notebook.cells
+        for found in re.findall(r"^### Exercise .*?(\d+) minutes", cell.source, re.MULTILINE)
+    ]
+    reading = len(words) / 150 + 0.75 * (len(code) - predictions) + predictions
+    return reading, sum(m for m in stated if m < LONG), sum(m for m in stated if m >= LONG)
+
+
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
@@ -50,19 +84,22 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
 def with_solutions(notebook: NotebookNode) -> tuple[NotebookNode, int]:
     """Return a copy that runs the solutions at its end, and how many code cells come before.
 
-    These are a cell that brings back the names as they were before the first stub, then, for each
-    exercise, its solution (the last Python block) and its check.
+    There are three cells for each exercise. The first brings back the names as they were before its
+    stub, with the solutions of all exercises before it. Then come its solution (the last Python
+    block) and its check.
     """
     notebook = copy.deepcopy(notebook)
     cells, shipped = notebook.cells, len(code_cells(notebook))
     stubs, solutions, checks = (tagged(notebook, p) for p in ("exercise", "solution", "check"))
-    assert stubs
     assert set(stubs) == set(solutions) == set(checks)
-    added = [RESTORE]
+    added, solved = [], []
     for number in stubs:
-        added += BLOCK.findall(cells[solutions[number]].source)[-1], cells[checks[number]].source
-    first = cells[min(stubs.values())]
-    first.source = KEEP + first.source
+        stub = cells[stubs[number]]
+        stub.source = KEEP.format(number) + stub.source
+        solution = BLOCK.findall(cells[solutions[number]].source)[-1]
+        added += ["\n".join([RESTORE.format(number), *solved])]
+        added += [solution, cells[checks[number]].source]
+        solved.append(solution)
     cells += [nbformat.v4.new_code_cell(text, metadata={"tags": [IGNORE]}) for text in added]
     return notebook, shipped
 

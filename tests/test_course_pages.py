@@ -3,27 +3,35 @@
 import re
 
 import pytest
-from notebook_cells import FOLDER, NOTEBOOKS, read
+from notebook_cells import FOLDER, NOTEBOOKS, main_line, minutes, read
 
 MAP, GLOSSARY = ((FOLDER / name).read_text("utf-8") for name in ("README.md", "glossary.md"))
 
 
-def minutes(notebook):
-    """Return the minutes of a first reading, and of its exercises (as README.md says)."""
-    text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
-    words = [w for w in re.sub(r"\]\([^)]*\)", "", text).split() if re.search(r"\w", w)]
-    exercises = sum(int(m) for m in re.findall(r"^#+ Exercise .*?(\d+) minutes", text, re.M))
-    code = sum(cell.cell_type == "code" for cell in notebook.cells)
-    predictions = text.count("**Predict first")
-    return len(words) / 150 + 0.75 * code + predictions + exercises, exercises
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_stated_minutes_are_computed(path):
+    """The map and the title say what the words, cells and exercises add up to, within 5."""
+    reading, exercises, long = minutes(read(path))
+    computed = f"{reading:.0f} + {exercises} + {long}"
+    row = re.search(rf"^\|.*\({path.name}\).*?\| (\d+) \| (\d*) \| (\d*) \|$", MAP, re.MULTILINE)
+    assert row, f"not in the table: {path.name}, {computed}"
+    assert (int(row[2] or 0), int(row[3] or 0)) == (exercises, long), computed
+    assert abs(int(row[1]) - reading - exercises) <= 5, computed
+    title = read(path).cells[0].source
+    time = re.search(r"\*\*Time:\*\* about (\d+) minutes(.*?)\*\*Before", title, re.DOTALL)
+    assert time, "**Time:** about 45 minutes, 15 of them for exercises, and 30 for the long one."
+    assert abs(int(time[1]) - reading - exercises) <= 5, computed
+    assert [int(n) for n in re.findall(r"\d+", time[2])] == [n for n in (exercises, long) if n]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_the_map_states_the_minutes_that_are_computed(path):
-    row = re.search(rf"^\|.*\({path.name}\).*\| (\d+) \| (\d+) \|$", MAP, re.MULTILINE)
-    total, exercises = minutes(read(path))
-    assert int(row[2]) == exercises
-    assert abs(int(row[1]) - total) <= 5, f"{total:.0f} minutes"
+def test_a_notebook_is_short(path):
+    """At most 65 cells in the main line, and an hour with all exercises but the long ones."""
+    notebook = read(path)
+    reading, exercises, long = minutes(notebook)
+    print(f"{path.stem}: {len(main_line(notebook))} cells, {reading:.0f} + {exercises} (+ {long})")
+    assert len(main_line(notebook)) <= 65
+    assert reading + exercises <= 60
 
 
 @pytest.mark.parametrize("page", [MAP, GLOSSARY], ids=["map", "glossary"])

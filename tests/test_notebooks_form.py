@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import nbformat
 import pytest
-from notebook_cells import FOLDER, NOTEBOOKS, read, tagged, tags
+from notebook_cells import FOLDER, LONG, NOTEBOOKS, PREDICT, read, tagged, tags
 
 TAGS = re.compile(r"nbval-ignore-output|raises-exception|(exercise|solution|check)-\d+")
 MOST_LINES, MEDIAN_LINES = 25, 6
@@ -24,19 +24,21 @@ def words(markdown):
     return len(re.findall(r"[^\W_]+", " ".join(lines)))
 
 
-def wrong_parts(notebook, number):
-    """Say which part is missing or out of order."""
-    cells = notebook.cells
+def wrong_parts(notebook, label):
+    """Say which part is missing or out of order; an appendix ("04b") needs fewer."""
+    cells, appendix = notebook.cells, not label.isdigit()
     markdown = [cell.source if cell.cell_type == "markdown" else "" for cell in cells]
 
     def place(pattern):
         found = re.compile(pattern, re.MULTILINE)
         return next((at for at, text in enumerate(markdown) if found.search(text)), None)
 
-    order = [("title", place(rf"^# {number:02} · \w")), ("you are here", place("^## You are here"))]
-    if number:
-        order.append(("shape table", place("^### Shape table")))
-    order += [(part, tagged(notebook, part).get(1)) for part in ("exercise", "check")]
+    order = [("title", place(rf"^# {label} · \w"))]
+    if not appendix:
+        order.append(("you are here", place("^## You are here")))
+        if int(label):
+            order.append(("shape table", place("^### Shape table")))
+        order += [(part, tagged(notebook, part).get(1)) for part in ("exercise", "check")]
     order.append(("recap", place("^## Recap")))
     missing = [name for name, at in order if at is None]
     if missing:
@@ -48,25 +50,33 @@ def wrong_parts(notebook, number):
     for phrase in ("you will be able to", "**Time:**", "**Before this:**"):
         if phrase not in markdown[0]:
             found.append(f"its title does not say {phrase!r}")
-    if not any("**Predict first" in text for text in markdown):
+    if not appendix and not any("**Predict first" in text for text in markdown):
         found.append("never asks the reader to predict")
     recap = markdown[order[-1][1]]
-    if len(re.findall(r"^\d\. ", recap, re.MULTILINE)) != 5 or "**Where next" not in recap:
+    lines = len(re.findall(r"^\d\. ", recap, re.MULTILINE))
+    if not (3 if appendix else 5) <= lines <= 5 or "**Where next" not in recap:
         found.append("its recap is not five lines and where next")
     if order[-1][1] != len(cells) - 1:
         found.append("goes on after its recap")
     return found
 
 
-def wrong_exercises(notebook):
-    """Say what an exercise lacks: minutes, difficulty, hint, solution or check."""
+def wrong_exercises(notebook, label):
+    """Say what an exercise lacks: minutes, difficulty, importance, hints, solution or check."""
     found = []
-    headings = re.compile(r"^### Exercise (\d+): .+ · \d+ minutes · (?:easy|medium|hard)$", re.M)
-    numbers = [int(n) for cell in notebook.cells for n in headings.findall(cell.source)]
+    headings = re.compile(
+        r"\A### Exercise (\d+): .+ · (\d+) minutes · (easy|medium|hard) · (?:core|useful|extra)$",
+        re.MULTILINE,
+    )
+    marks = [one for cell in notebook.cells for one in headings.findall(cell.source)]
+    numbers = [int(number) for number, *_ in marks]
     parts = [tagged(notebook, part) for part in ("exercise", "solution", "check")]
-    if list(parts[0]) != numbers:
+    if list(parts[0]) != numbers or numbers != list(range(1, len(numbers) + 1)):
         stubs = list(parts[0])
         found.append(f"its stubs are {stubs}, its headings (minutes, difficulty) name {numbers}")
+    if label.isdigit() and int(label) >= 4:
+        if not any(int(m) >= LONG and how == "hard" for _, m, how in marks):
+            found.append("has no hard exercise of half an hour")
     for number in numbers:
         stub, solution, check = (part.get(number) for part in parts)
         if None in (stub, solution, check):
@@ -75,13 +85,41 @@ def wrong_exercises(notebook):
         if (solution, check) != (stub + 1, stub + 2):
             found.append(f"exercise {number}: stub, solution and check do not follow each other")
         text = notebook.cells[solution].source
-        for part in ("<summary>Hint</summary>", "<summary>Solution</summary>", "```python"):
-            if part not in text:
-                found.append(f"exercise {number} has no {part}")
+        summaries = re.findall(r"<summary>(.*?)</summary>", text)
+        if summaries != ["Hint 1", "Hint 2", "Solution"] or "```python" not in text:
+            found.append(f"exercise {number} has {summaries}, expected two hints and a solution")
         outputs = notebook.cells[check].outputs
         if not any(output.get("text", "").startswith("Still empty") for output in outputs):
             found.append(f"check {number} does not say that the stub is still empty")
     return found
+
+
+def wrong_predictions(notebook, label):
+    """Say which prediction cannot be recorded, or is never answered."""
+    found, cells, asked = [], notebook.cells, []
+    for number, cell in enumerate(cells):
+        if cell.cell_type == "markdown" and "**Predict first" in cell.source:
+            after = cells[number + 1]
+            name = PREDICT.match(after.source) if after.cell_type == "code" else None
+            if name is None:
+                found.append(f"cell {number + 1} should begin with qk.predict(...)")
+                continue
+            asked.append(name[1])
+            answer = cells[_answer(notebook, number)].source
+            if f'qk.outcome("{name[1]}", ' not in answer:
+                found.append(f"prediction {name[1]} has no qk.outcome where it is answered")
+    if asked != [f"{label}.{number + 1}" for number in range(len(asked))]:
+        found.append(f"its predictions are {asked}")
+    if asked and f'qk.checks.predictions("{label}")' not in cells[-2].source:
+        found.append("its last code cell does not count the predictions")
+    return found
+
+
+def _answer(notebook, number):
+    """Return the first cell with outputs after a question, and after the buttons to answer it."""
+    later = range(number + 1, len(notebook.cells))
+    cells = notebook.cells
+    return next(n for n in later if cells[n].get("outputs") and not PREDICT.match(cells[n].source))
 
 
 def wrong_cells(notebook):
@@ -95,6 +133,8 @@ def wrong_cells(notebook):
             continue
         count += 1
         before = notebook.cells[number - 1] if number else cell
+        if PREDICT.match(before.source):  # the words stand before the question's buttons
+            before = notebook.cells[number - 2]
         amount = words(before.source) if before.cell_type == "markdown" else 0
         if not LEAST_WORDS <= amount <= MOST_WORDS:
             found.append(f"cell {number} has {amount} words before it")
@@ -144,8 +184,7 @@ def wrong_folds(notebook):
     answers = []
     for number, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown" and "**Predict first" in cell.source:
-            later = range(number + 1, len(notebook.cells))
-            answers.append(next(n for n in later if notebook.cells[n].get("outputs")))
+            answers.append(_answer(notebook, number))
     hidden = [
         number for number, cell in enumerate(notebook.cells)
         if cell.metadata.get("jupyter", {}).get("outputs_hidden")
@@ -154,11 +193,12 @@ def wrong_folds(notebook):
     return [f"cell {n}: folded is what answers a prediction" for n in {*answers} ^ {*hidden}]
 
 
-def problems(notebook, number):
-    """Return every breach of the form, as sentences."""
+def problems(notebook, label):
+    """Return every breach of the form, as sentences; the label is "04", or "04b"."""
     return [
-        *wrong_parts(notebook, number),
-        *wrong_exercises(notebook),
+        *wrong_parts(notebook, label),
+        *wrong_exercises(notebook, label),
+        *wrong_predictions(notebook, label),
         *wrong_cells(notebook),
         *wrong_outputs(notebook),
         *wrong_folds(notebook),
@@ -167,15 +207,16 @@ def problems(notebook, number):
 
 def test_names_are_numbered_in_the_order_of_reading():
     assert NOTEBOOKS[0].stem.startswith("00_")
-    assert all(re.fullmatch(r"\d\d_[a-z0-9_]+", path.stem) for path in NOTEBOOKS)
-    numbers = [path.stem[:2] for path in NOTEBOOKS]
-    assert len(set(numbers)) == len(numbers)  # gaps are notebooks still to be written
+    assert all(re.fullmatch(r"\d\d[b-z]?_[a-z0-9_]+", path.stem) for path in NOTEBOOKS)
+    labels = [path.stem.partition("_")[0] for path in NOTEBOOKS]
+    assert len(set(labels)) == len(labels)
+    assert {label[:2] for label in labels} == {label for label in labels if label.isdigit()}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_form_and_links(path):
     notebook = read(path)
-    assert problems(notebook, int(path.stem[:2])) == []
+    assert problems(notebook, path.stem.partition("_")[0]) == []
     assert path.stat().st_size < LARGEST
     links = [t for c in notebook.cells for t in re.findall(r"\]\(([\w./-]+)\)", c.source)]
     assert [link for link in links if not (FOLDER / link).exists()] == []
@@ -212,6 +253,10 @@ def _first_code(notebook):
     return next(cell for cell in notebook.cells if cell.cell_type == "code")
 
 
+def _first_buttons(notebook):
+    return next(cell for cell in notebook.cells if PREDICT.match(cell.source))
+
+
 def _printed(text, name="stdout"):
     return lambda nb: _first_code(nb).outputs.append(
         nbformat.v4.new_output("stream", name=name, text=text)
@@ -239,7 +284,15 @@ BREACHES = {
     "stubs are": lambda nb: _first(nb, "exercise").metadata.pop("tags"),
     "lacks a stub, a solution or a check": lambda nb: _first(nb, "check").metadata.pop("tags"),
     "still empty": lambda nb: _first(nb, "check").update(outputs=[]),
-    "has no <summary>Hint</summary>": _drop("<summary>Hint</summary>"),
+    "expected two hints": _drop("<summary>Hint 1</summary>"),
+    "should begin with qk.predict": lambda nb: nb.cells.remove(_first_buttons(nb)),
+    "has no qk.outcome": lambda nb: [
+        cell.update(source=cell.source.replace("qk.outcome", "print")) for cell in nb.cells
+    ],
+    "its predictions are": lambda nb: _first_buttons(nb).update(
+        source=_first_buttons(nb).source.replace(".1", ".7")
+    ),
+    "does not count the predictions": lambda nb: nb.cells[-2].update(source="pass"),
     "folded is what": lambda nb: _first_code(nb).metadata.update(
         collapsed=True, jupyter={"outputs_hidden": True}
     ),
@@ -250,4 +303,8 @@ BREACHES = {
 def test_a_breach_is_found(words_expected):
     notebook = read(NOTEBOOKS[1])
     BREACHES[words_expected](notebook)
-    assert any(words_expected in problem for problem in problems(notebook, 1))
+    assert any(words_expected in problem for problem in problems(notebook, "01"))
+
+
+def test_from_04_on_a_hard_exercise_is_missed():
+    assert "has no hard exercise of half an hour" in problems(read(NOTEBOOKS[1]), "04")

@@ -23,13 +23,15 @@ from qwenkit.checks import (
     tokens,
     training,
 )
-from qwenkit.checks._judge import Case, Mistake, Verdict, judge
+from qwenkit.checks._judge import Case, Mistake, Verdict, is_right, judge
+from qwenkit.checks._predictions import Predictions, outcome, predict, predictions
 from qwenkit.checks._progress import Progress, recorded
 
 __all__ = [
     "EXERCISES",
     "Case",
     "Mistake",
+    "Predictions",
     "Progress",
     "Verdict",
     "attention",
@@ -37,12 +39,16 @@ __all__ = [
     "checkpoint",
     "gqa",
     "inside",
+    "is_right",
     "judge",
     "layer",
     "lora",
     "mlp",
     "model",
     "norm",
+    "outcome",
+    "predict",
+    "predictions",
     "programs",
     "progress",
     "rewards",

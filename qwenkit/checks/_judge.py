@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import wraps
 from types import CodeType
 from typing import Any, ParamSpec
+from weakref import WeakSet
 
 from qwenkit.checks._differs import difference, kind
 from qwenkit.checks._general import general
@@ -74,6 +75,14 @@ class Verdict:
         return self.message
 
 
+_RIGHT: WeakSet[Callable[..., Any]] = WeakSet()
+
+
+def is_right(learner: object) -> bool:
+    """Say whether a check has called this very function right, in this process."""
+    return callable(learner) and inspect.unwrap(learner) in _RIGHT
+
+
 def _recorded(judging: Callable[P, Verdict]) -> Callable[P, Verdict]:
     """Record every verdict of a function in the reader's progress."""
 
@@ -81,6 +90,8 @@ def _recorded(judging: Callable[P, Verdict]) -> Callable[P, Verdict]:
     def recording(*args: P.args, **kwargs: P.kwargs) -> Verdict:
         verdict = judging(*args, **kwargs)
         record(verdict.exercise, verdict.outcome, verdict.mistake)
+        if verdict.outcome == "right" and callable(args[1]):
+            _RIGHT.add(inspect.unwrap(args[1]))
         return verdict
 
     return recording

@@ -46,7 +46,12 @@ def free_port() -> int:
 def isolated(folder: Path) -> dict[str, str]:
     """Return an environment in which Jupyter and the exercises keep all state under `folder`."""
     names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
-    names += ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "QWENKIT_PROGRESS")
+    names += (
+        "JUPYTERLAB_SETTINGS_DIR",
+        "JUPYTERLAB_WORKSPACES_DIR",
+        "QWENKIT_PROGRESS",
+        "QWENKIT_MINE",
+    )
     environment = {**os.environ, **{name: str(folder / name.lower()) for name in names}}
     environment.pop("QWENKIT_MODEL", None)
     environment["QWENKIT_QUIET"] = "1"  # a stage may take over a second on a busy machine
