@@ -63,6 +63,7 @@ unit: $(READY)
 	$(PYTEST) --dist worksteal tests
 
 notebooks: $(READY)
+	state=$$(mktemp -d) && QWENKIT_PROGRESS=$$state/progress.json QWENKIT_MINE=$$state/my_qwen.py \
 	QWENKIT_QUIET=1 $(PYTEST) --dist loadfile $(NBVAL) --nbval-current-env --nbval-cell-timeout=120 \
 		-p no:cacheprovider notebooks/
 

@@ -40,7 +40,7 @@ class Prediction(ipywidgets.HBox):  # type: ignore[misc]
         )  # fmt: skip
         self.note = ipywidgets.Label("")
         self.buttons.observe(self._choose, "value")
-        super().__init__([self.buttons, self.note])
+        super().__init__([self.buttons, self.note], layout={"flex_flow": "row wrap"})
 
     def _choose(self, change: dict[str, Any]) -> None:
         if _recorded().get(self.name, {}).get("was") is not None:
@@ -64,7 +64,8 @@ def predict(name: str, options: Sequence[str]) -> Prediction:
     Raises:
         InputError: fewer than two options, or one that is not text.
     """
-    if isinstance(options, str) or len(options) < 2 or {*map(type, options)} != {str}:
+    several = isinstance(options, list | tuple) and len(options) >= 2
+    if not several or not all(isinstance(one, str) for one in options):
         raise InputError(f"options is {options!r}; it must be a list of two or more texts")
     _OPTIONS[name] = tuple(options)
     return Prediction(name, options)
@@ -86,11 +87,11 @@ def outcome(name: str, answer: str) -> None:
     said = _recorded().get(name, {}).get("said")
     _record(name, was=answer)
     if said is None:
-        print(f"Prediction {name}: it is {answer!r}.")
+        print(f"Prediction {name}: the answer is {answer!r}.")
     elif said == answer:
-        print(f"Prediction {name}: you said {said!r}, and it is.")
+        print(f"Prediction {name}: you said {said!r}, and that is right.")
     else:
-        print(f"Prediction {name}: you said {said!r}; it is {answer!r}.")
+        print(f"Prediction {name}: you said {said!r}; the answer is {answer!r}.")
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,11 @@ def _recorded() -> dict[str, dict[str, str]]:
         return {}
     if not isinstance(found, dict):
         return {}
-    return {name: one for name, one in found.items() if isinstance(one, dict)}
+    return {
+        name: {kind: text for kind, text in one.items() if isinstance(text, str)}
+        for name, one in found.items()
+        if isinstance(one, dict)
+    }
 
 
 def _record(name: str, **values: str) -> None:

@@ -195,13 +195,13 @@ class _Layer(DecoderLayer):
         if "decoder_layer" not in self.mine:
             return super().forward(x, rope, mask, cache, trace)
 
-        def attention(normed: Tensor) -> Tensor:
+        def attention(normed: Tensor) -> Any:
             return self.self_attn(tap(trace, "attn_norm", normed), rope, mask, cache, trace)
 
-        def mlp(normed: Tensor) -> Tensor:
+        def mlp(normed: Tensor) -> Any:
             return self.mlp(tap(trace, "mlp_norm", normed), trace)
 
-        def norm2(stream: Tensor) -> Tensor:
+        def norm2(stream: Tensor) -> Any:
             return self.post_attention_layernorm(tap(trace, "resid_mid", stream))
 
         x = tap(trace, "resid_pre", x)

@@ -136,3 +136,18 @@ def test_opening_a_notebook_does_not_modify_it(in_lab, lab_root):
         assert page.evaluate(f"() => {PANEL}.context.model.dirty") is False
         page.evaluate(SAVE)
         assert (lab_root / name).read_bytes() == before
+
+
+def test_a_prediction_is_recorded_by_a_click(in_lab):
+    asked = 'import qwenkit as qk\nqk.predict("99.1", ["it stays", "it grows"])'
+    answered = 'qk.outcome("99.1", "it grows")\nprint(qk.checks.predictions("99"))'
+    notebook = copy.deepcopy(read(NOTEBOOKS[0]))
+    notebook.cells = [nbformat.v4.new_code_cell(source) for source in (asked, answered)]
+    with in_lab("prediction.ipynb", notebook) as (page, _):
+        page.evaluate(f"{COMMAND}('notebook:run-cell-and-select-next') && 0")
+        page.get_by_role("button", name="it grows").click(timeout=60_000)
+        page.get_by_text("Recorded. Now run the next cell.").wait_for()
+        for _ in range(2):  # the click went back to the first cell
+            page.evaluate(f"{COMMAND}('notebook:run-cell-and-select-next') && 0")
+        page.get_by_text("you said 'it grows', and that is right.").wait_for()
+        page.get_by_text("1 of 1 predictions came true").wait_for()

@@ -71,6 +71,24 @@ def test_three_of_four_common_mistakes_get_a_diagnosis(topic, check):
     assert named / len(found) >= 0.75
 
 
+def test_the_shares_over_the_whole_course():
+    """Of all wrong answers: named at least 75 %, misleading at most 1 %, accepted none."""
+    named = misleading = accepted = total = 0
+    for topic, check in CHECKS:
+        for number, (expected, *_) in enumerate(TABLES[topic].WRONG[check]):
+            verdict = wrong_verdict(topic, check, number)
+            total += 1
+            accepted += verdict.outcome != "not yet"
+            found = verdict.mistake or ""
+            named += found not in GENERIC
+            misleading += found not in GENERIC and expected not in (found, found.split(":")[0])
+    print(f"{total} wrong answers to {len(CHECKS)} exercises: {named / total:.1%} named, "
+          f"{misleading / total:.1%} misleading, {accepted} accepted")  # fmt: skip
+    assert named / total >= 0.75
+    assert misleading / total <= 0.01
+    assert accepted == 0
+
+
 @pytest.mark.parametrize("stub", [lambda *given: None, lambda *given: ...], ids=["None", "dots"])
 @pytest.mark.parametrize(("topic", "check"), CHECKS)
 def test_an_empty_stub_is_recognized(topic, check, stub):
