@@ -49,7 +49,7 @@ def tagged(notebook: NotebookNode, part: str) -> dict[int, int]:
 
 
 def main_line(notebook: NotebookNode) -> list[NotebookNode]:
-    """Return the cells that are no part of an exercise (its task, stub, hints and check)."""
+    """Return the cells outside of exercises (task, stub, hints and check)."""
     cells = notebook.cells
     return [
         cell for number, cell in enumerate(cells)
