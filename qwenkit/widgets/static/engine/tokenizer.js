@@ -111,7 +111,7 @@ export class Tokenizer {
 
   /**
    * @param {Iterable<number>} ids
-   * @returns {string} bytes that are no UTF-8, as of half a character, become U+FFFD
+   * @returns {string} bytes that are not UTF-8, as of half a character, become U+FFFD
    */
   decode(ids) {
     const bytes = [];
