@@ -1,21 +1,27 @@
-"""The checks of notebook 08, decoder layer: its wiring, the logit lens, a layer left out."""
+"""The checks of notebook 08, decoder layer: its wiring, its tensors, a logit's parts, the lens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from qwenkit.checks._judge import LOOSE, Case, Mistake, Verdict, judge
+from qwenkit.checks._layer_tensors import TENSOR_MISTAKES, layer_with
 from qwenkit.checks._layer_wiring import LAYER_MISTAKES, wired_layer
-from qwenkit.checks._samples import Part, norm_of, normal, run_all
+from qwenkit.checks._logit_parts import LOGIT_MISTAKES, logit_parts
+from qwenkit.checks._samples import Part, norm_of, normal
+from qwenkit.checks._whole_model import random_weights
+from qwenkit.config import QwenConfig
 
 EXERCISES = {
     "08.1": "wire a layer",
-    "08.2": "the logit lens",
-    "08.3": "leave a layer out",
+    "08.2": "a layer from the file's tensors",
+    "08.3": "what each part adds to a logit",
+    "08.4": "the logit lens",
 }
 
 
@@ -34,6 +40,46 @@ def decoder_layer(learner: Callable[..., Tensor]) -> Verdict:
     return judge("08.1", learner, wired_layer, cases, LAYER_MISTAKES, praise, LOOSE)
 
 
+def from_tensors(learner: Callable[..., Tensor]) -> Verdict:
+    """Check `learner(x, tensors, number, config)`: the stream after a layer, (B, T, C)."""
+
+    def case(label: str, number: int, shape: tuple[int, int] = (1, 7), **sizes: Any) -> Case:
+        config = QwenConfig(**{**_SIZES, **sizes})
+        x = normal(*shape, config.hidden_size, seed=number)
+        return Case(label, (x, random_weights(config), number, config))
+
+    cases = [
+        case("layer 0", 0),
+        case("layer 2", 2),
+        case("two texts, all heads on one kv head", 1, (2, 4), num_key_value_heads=1),
+        case("head_dim is not C / H", 0, head_dim=10),
+        case("another theta", 1, rope_theta=300.0),
+        case("another eps", 0, rms_norm_eps=0.05),
+        case("a single token", 1, (1, 1)),
+    ]
+    praise = "with this function and a file of weights you can run any Qwen2 layer."
+    right = layer_with()
+    return judge("08.2", learner, right, cases, TENSOR_MISTAKES, praise, LOOSE)
+
+
+def parts(learner: Callable[..., Tensor]) -> Verdict:
+    """Check `learner(parts, weight, eps, row)`: (P, C), (C), number, (C) -> (P)."""
+
+    def case(label: str, count: int, width: int, eps: float = 1e-6, scale: float = 1.0) -> Case:
+        given = normal(count, width, seed=50) * scale * (1 + torch.arange(count))[:, None]
+        return Case(label, (given, 1 + 0.5 * normal(width, seed=51), eps, normal(width, seed=52)))
+
+    cases = [
+        case("three parts", 3, 4),
+        case("as many parts as channels", 5, 5),
+        case("another eps", 4, 6, eps=0.5),
+        case("one part", 1, 4),
+        case("small parts", 6, 8, scale=0.01, eps=1e-3),
+    ]
+    praise = "the norm's divisor is shared, so the parts of a logit add up to it."
+    return judge("08.3", learner, logit_parts, cases, LOGIT_MISTAKES, praise)
+
+
 def lens(learner: Callable[..., Tensor]) -> Verdict:
     """Check `learner(streams, norm, head)`: logits of the last token after each layer, (N+1, V)."""
 
@@ -50,22 +96,14 @@ def lens(learner: Callable[..., Tensor]) -> Verdict:
         case("a large stream", 3, 4, 100.0),
     ]
     praise = "last norm, then head: any stream can be read early and says what it predicts."
-    return judge("08.2", learner, _lens, cases, _LENS_MISTAKES, praise, LOOSE)
+    return judge("08.4", learner, _lens, cases, _LENS_MISTAKES, praise, LOOSE)
 
 
-def skip(learner: Callable[..., Tensor]) -> Verdict:
-    """Check `learner(x, layers, number)`: the stream after all layers but one."""
-    layers = [_layer_of(seed) for seed in range(4)]
-    x = normal(1, 3, 4, seed=8)
-    cases = [
-        Case("the third of four", (x, layers, 2)),
-        Case("the first", (x, layers, 0)),
-        Case("the last", (x, layers, 3)),
-        Case("the only one", (x, layers[:1], 0)),
-        Case("one layer that occurs twice", (x, [*layers[:2], layers[0]], 2)),
-    ]
-    praise = "without its layer the stream just continues, because layers only add to it."
-    return judge("08.3", learner, _skip, cases, _SKIP_MISTAKES, praise, LOOSE)
+_SIZES: dict[str, Any] = {
+    "vocab_size": 3, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True,
+    "rope_theta": 10_000.0, "rms_norm_eps": 1e-6, "max_position_embeddings": 97,
+}  # fmt: skip
 
 
 def _parts(width: int, seed: int = 0) -> tuple[Part, Part, Part, Part]:
@@ -83,11 +121,7 @@ def _parts(width: int, seed: int = 0) -> tuple[Part, Part, Part, Part]:
     return norm_of(width, seed + 40), attention, norm_of(width, seed + 50), mlp
 
 
-def _layer_of(seed: int) -> Part:
-    return lambda x: wired_layer(x, *_parts(4, seed))
-
-
-# --- 08.2 ---
+# --- 08.4 ---
 
 
 def _lens(streams: Tensor, norm: Part, head: Part) -> Tensor:
@@ -153,91 +187,4 @@ _LENS_MISTAKES = (
     Mistake("embedding left out", "one row is missing: streams[0] is the embedding, before any "
         "layer, and it counts.",
         lambda streams, norm, head: _lens(streams[1:], norm, head)),
-)  # fmt: skip
-
-
-# --- 08.3 ---
-
-
-def _skip(x: Tensor, layers: Sequence[Part], number: int) -> Tensor:
-    return run_all(x, [layer for place, layer in enumerate(layers) if place != number])
-
-
-def _added(layer: Part) -> Part:
-    return lambda x: x + layer(x)
-
-
-def _zeroed(x: Tensor, layers: Sequence[Part], number: int) -> Tensor:
-    x = torch.zeros_like(run_all(x, layers[:number]))
-    return run_all(x, layers[number + 1 :])
-
-
-def _not_passed_on(x: Tensor, layers: Sequence[Part], number: int) -> Tensor:
-    chosen = [layer for place, layer in enumerate(layers) if place != number]
-    return run_all(x, chosen[-1:])
-
-
-def _after_one(x: Tensor, layers: Sequence[Part], number: int) -> Tensor:
-    """Return at the end of the first turn of the loop."""
-    return x if number == 0 else layers[0](x)
-
-
-def _after_first(x: Tensor, layers: Sequence[Part], number: int) -> Tensor | None:
-    """Return as soon as one layer has run."""
-    rest = [layer for place, layer in enumerate(layers) if place != number]
-    return rest[0](x) if rest else None
-
-
-def _first_equal_gone(x: Tensor, layers: Sequence[Part], number: int) -> Tensor:
-    rest = list(layers)
-    rest.remove(layers[number])
-    return run_all(x, rest)
-
-
-_RETURNS = "you return inside the loop, after its first layer. Return once, after the loop."
-_FROM_1 = "you leave out the layer before. The first layer has number 0."
-_SKIP_MISTAKES = (
-    Mistake("counted from 1", _FROM_1, lambda x, layers, number: _skip(x, layers, number - 1)),
-    Mistake("counted from 1", _FROM_1,
-        lambda x, layers, number: _skip(x, layers, (number - 1) % len(layers))),
-    Mistake("counted from 1", "your slices end one layer too early. Layer `number` is left out if "
-        "the first slice ends at `number`, and the second starts at `number + 1`.",
-        lambda x, layers, number: run_all(x, [*layers[: number - 1], *layers[number:]])),
-    Mistake("one too late", "you leave out the layer after. The first layer has number 0.",
-        lambda x, layers, number: _skip(x, layers, number + 1)),
-    Mistake("two left out", "you leave out two layers: the next one, too.",
-        lambda x, layers, number: run_all(x, [*layers[:number], *layers[number + 2 :]])),
-    Mistake("return inside the loop", _RETURNS, _after_one),
-    Mistake("return inside the loop", _RETURNS, _after_first),
-    Mistake("result not kept", "x comes back unchanged: no layer's result is kept. Assign it: x = "
-        "layer(x).",
-        lambda x, layers, number: x),
-    Mistake("added once more", "you add each layer's result to x. A layer returns the whole "
-        "stream: x is already in it.",
-        lambda x, layers, number: _skip(x, [_added(layer) for layer in layers], number)),
-    Mistake("layers in reverse", "the layers run from the last to the first. Keep their order.",
-        lambda x, layers, number: _skip(x, layers[::-1], len(layers) - 1 - number)),
-    Mistake("first copy left out", "`remove` takes out the first equal entry. One layer is in the "
-        "list twice: leave out the one at that index.",
-        _first_equal_gone),
-    Mistake("stops there", "you stop at the layer that is left out. The stream continues: what "
-        "comes after it?",
-        lambda x, layers, number: run_all(x, layers[:number])),
-    Mistake("starts there", "you start after the layer that is left out. What about those before "
-        "it?",
-        lambda x, layers, number: run_all(x, layers[number + 1 :])),
-    Mistake("that one only", "you run only the layer that should be left out. Do the opposite.",
-        lambda x, layers, number: layers[number](x)),
-    Mistake("nothing left out", "all layers ran. Do you compare the number with the index of a "
-        "layer, and not run that one?",
-        lambda x, layers, number: run_all(x, layers)),
-    Mistake("stream set to zero", "at that layer you set the stream to zero. A layer that is left "
-        "out adds nothing; what came before stays.",
-        _zeroed),
-    Mistake("not passed on", "each of your layers reads x as it was at the start, and only the "
-        "last one counts. What should a layer read?",
-        _not_passed_on),
-    Mistake("every copy left out", "one of the layers is in the list twice, and you left out both. "
-        "Compare the index, not the layer.",
-        lambda x, layers, number: run_all(x, [one for one in layers if one != layers[number]])),
 )  # fmt: skip

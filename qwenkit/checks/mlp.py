@@ -11,12 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qwenkit.checks._judge import LOOSE, Case, Mistake, Verdict, judge
+from qwenkit.checks._mlp_gradient import GRADIENT_MISTAKES, gradients
+from qwenkit.checks._mlp_product import PRODUCT_MISTAKES, applied, product_weights
 from qwenkit.checks._samples import in_bfloat16, normal
 
 EXERCISES: dict[str, str] = {
     "07.1": "SiLU, the activation of the gate",
     "07.2": "the MLP, from x to what it adds",
-    "07.3": "what one unit writes",
+    "07.3": "two units that multiply",
+    "07.4": "the gradient by hand",
 }
 _Formula = Callable[[Tensor, Tensor], Tensor]  # of gate and up, to the activations of the units
 
@@ -52,16 +55,40 @@ def mlp(learner: Callable[..., Any]) -> Verdict:
     return judge("07.2", learner, _of(_swiglu), cases, _MLP_MISTAKES, praise, LOOSE)
 
 
-def unit_writes(learner: Callable[..., Any]) -> Verdict:
-    """Check `unit_writes(act, down, unit)`: (B, T, F), (C, F), number -> (B, T, C): 07.3."""
+def product(learner: Callable[..., Any]) -> Verdict:
+    """Check `learner(a, b, out, channels)`: the weights of an MLP that multiplies: 07.3."""
     cases = [
-        Case("three tokens, six units", (normal(1, 3, 6, seed=30), normal(4, 6, seed=31), 2)),
-        Case("as many units as channels", (normal(2, 2, 4, seed=32), normal(4, 4, seed=33), 3)),
-        Case("as many units as tokens", (normal(1, 5, 5, seed=34), normal(3, 5, seed=35), 0)),
-        Case("one token", (normal(1, 1, 4, seed=36), normal(2, 4, seed=37), 1)),
+        Case("channels 0 and 1 to channel 2", (0, 1, 2, 3, normal(1, 4, 3, seed=30))),
+        Case("channels 4 and 1 to channel 3", (4, 1, 3, 6, normal(2, 3, 6, seed=31))),
+        Case("a square", (1, 1, 0, 4, normal(1, 4, 4, seed=32))),
+        Case("into a channel that it reads", (2, 0, 2, 3, normal(1, 4, 3, seed=33))),
+        Case("two channels in all", (0, 1, 1, 2, normal(1, 4, 2, seed=34))),
     ]
-    praise = "activation times column. The sum over all units is the MLP's whole output."
-    return judge("07.3", learner, _unit_writes, cases, _UNIT_MISTAKES, praise)
+    known = [Mistake(name, hint, applied(wrong)) for name, hint, wrong in PRODUCT_MISTAKES]
+    learner = applied(learner) if callable(learner) else learner
+    praise = "two units multiply exactly, for any two numbers. One unit without a gate cannot."
+    return judge("07.3", learner, applied(product_weights), cases, known, praise)
+
+
+def backward(learner: Callable[..., Any]) -> Verdict:
+    """Check `learner(x, gate, up, down, d_out)`: the gradients of x, gate, up and down: 07.4."""
+
+    def case(label: str, tokens: tuple[int, int], C: int, F: int, scale: float = 1.0) -> Case:
+        shapes = ((*tokens, C), (F, C), (F, C), (C, F), (*tokens, C))
+        given = [normal(*shape, seed=40 + seed) for seed, shape in enumerate(shapes)]
+        return Case(label, (scale * given[0], *given[1:]))
+
+    cases = [
+        case("one text of three tokens", (1, 3), 4, 6),
+        case("two texts", (2, 3), 5, 7),
+        case("a single token", (1, 1), 4, 6),
+        case("as many units as channels", (2, 2), 4, 4),
+        case("large numbers", (1, 3), 4, 6, 30.0),
+    ]
+    praise = "all four gradients are autograd's: you can train this layer without it."
+    forbidden = ("backward", "autograd", "requires_grad_", "requires_grad")
+    right = gradients()
+    return judge("07.4", learner, right, cases, GRADIENT_MISTAKES, praise, LOOSE, forbidden)
 
 
 # --- 07.1 ---
@@ -199,59 +226,3 @@ _MLP_MISTAKES = [
         "dtype of x.",
         lambda *given: _of(_swiglu)(*(one.float() for one in given))),
 ]  # fmt: skip
-
-# --- 07.3 ---
-
-
-def _unit_writes(act: Tensor, down: Tensor, unit: int) -> Tensor:
-    return act[..., unit, None] * down[:, unit]
-
-
-_A_TOKEN = "you picked a token, not a unit. The units are along the last dimension of act."
-_UNIT_MISTAKES = (
-    Mistake("row", "you took a row of down. A row collects what all units send to *one channel*; "
-        "what one unit sends to all channels is a column.",
-        lambda act, down, unit: act[..., unit, None] * down[unit]),
-    Mistake("no activation", "that is the column alone, the same at each token. A unit writes in "
-        "proportion to its activation.",
-        lambda act, down, unit: down[:, unit].expand(*act.shape[:-1], -1).clone()),
-    Mistake("no activation", "that is the column alone. How large is the unit's activation at each "
-        "token?",
-        lambda act, down, unit: down[:, unit]),
-    Mistake("axes not lined up", "(B, T) times (C,) does not line up. Give the activations a last "
-        "axis of size 1: (B, T, 1).",
-        lambda act, down, unit: act[..., unit] * down[:, unit]),
-    Mistake("counted from 1", "you use the unit before. The first unit has number 0.",
-        lambda act, down, unit: _unit_writes(act, down, unit - 1)),
-    Mistake("column of another unit", "you always use the same column of down. Use column `unit`.",
-        lambda act, down, unit: act[..., unit, None] * down[:, 0]),
-    Mistake("negative dropped", "negative activations are dropped. An activation below 0 writes "
-        "the negative of the column.",
-        lambda act, down, unit: _unit_writes(act.relu(), down, unit)),
-    Mistake("SiLU again", "you apply SiLU to act. These are activations: SiLU is done.",
-        lambda act, down, unit: _unit_writes(F.silu(act), down, unit)),
-    Mistake("last token only", "you return the last token alone. A unit writes to each token: (B, "
-        "T, C).",
-        lambda act, down, unit: act[:, -1, unit, None] * down[:, unit]),
-    Mistake("summed over channels", "you sum over the channels. Each channel gets its own part: "
-        "(B, T, C).",
-        lambda act, down, unit: _unit_writes(act, down, unit).sum(dim=-1)),
-    Mistake("activation alone", "that is the activation alone. By which column of down is it "
-        "multiplied?",
-        lambda act, down, unit: act[..., unit]),
-    Mistake("absolute", "the sign is lost. An activation below 0 writes the negative of the "
-        "column.",
-        lambda act, down, unit: act[..., unit, None].abs() * down[:, unit]),
-    Mistake("all units", "that is what all units write together: the whole output of the MLP.",
-        lambda act, down, unit: F.linear(act, down)),
-    Mistake("all other units", "that is what remains without this unit. Return what the unit "
-        "itself writes.",
-        lambda act, down, unit: F.linear(act, down) - _unit_writes(act, down, unit)),
-    Mistake("token instead of unit", _A_TOKEN,
-        lambda act, down, unit: F.linear(act[:, unit], down)),
-    Mistake("token instead of unit", _A_TOKEN,
-        lambda act, down, unit: act[:, unit, None] * down[:, unit]),
-    Mistake("summed over tokens", "you sum over the tokens. Each token's stream gets its own part: "
-        "(B, T, C).",
-        lambda act, down, unit: _unit_writes(act, down, unit).sum(dim=1)),
-)  # fmt: skip

@@ -1,9 +1,10 @@
 """Answers to the exercises of notebook 08."""
 
 import functools
-from itertools import islice
 
 import torch
+
+from qwenkit.model import DecoderLayer, RotaryEmbedding, apply_rope
 
 
 def _run(x, layers):
@@ -50,36 +51,129 @@ def _by_index(streams, norm, head):
     return head(norm(streams.select(dim=1, index=streams.shape[1] - 1)))
 
 
-# skip(x, layers, number)
-def _continues(x, layers, number):
-    for place, layer in enumerate(layers):
-        x = x if place == number else layer(x)
-    return x
+# from_tensors(x, tensors, number, config)
+def _layer(x, tensors, number, config, **idea):
+    """Compute a layer in plain PyTorch; each entry of `idea` breaks a step."""
+    name, dim, length = f"model.layers.{idea.get('at', number)}", config.head_dim, x.shape[1]
+    dim = idea.get("dim", lambda config: config.head_dim)(config)
+
+    def norm(x, one):
+        if idea.get("raw") == one:
+            return x
+        if idea.get("center"):
+            x = x - x.mean(-1, keepdim=True)
+        size = (x * x).mean(-1, keepdim=True) + idea.get("eps", config.rms_norm_eps)
+        x = x / (size if idea.get("no_root") else size.sqrt())
+        return x if idea.get("no_weight") else x * tensors[f"{name}.{one}.weight"]
+
+    def project(x, one, bias=""):
+        out = x @ tensors[f"{name}.{one}.weight"].T
+        return out + tensors[f"{name}.{one}.bias"] if bias else out
+
+    def rotated(x):
+        power = torch.arange(dim // 2) / (dim // 2)
+        angles = torch.outer(
+            torch.arange(length), 1 / idea.get("theta", config.rope_theta) ** power
+        )
+        angles = torch.cat([angles, angles], dim=-1)
+        if idea.get("interleaved"):
+            angles = angles[:, : dim // 2].repeat_interleave(2, -1)
+            other = torch.stack([-x[..., 1::2], x[..., ::2]], dim=-1).flatten(-2)
+        else:
+            other = torch.cat([-x[..., dim // 2 :], x[..., : dim // 2]], dim=-1)
+        return x * angles.cos() + other * angles.sin()
+
+    def attention(x):
+        has = idea.get("bias", "qkv")
+        q, k, v = (project(x, f"self_attn.{one}_proj", one in has) for one in "qkv")
+        counts = config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads
+        split = idea.get("split", lambda x, n: x.view(len(x), length, n, dim).transpose(1, 2))
+        q, k, v = (split(one, n) for one, n in zip((q, k, v), counts, strict=True))
+        turn = idea.get("rotate", "qk")
+        q, k, v = (rotated(x) if n in turn else x for n, x in (("q", q), ("k", k), ("v", v)))
+        groups = counts[0] // counts[1]
+        k, v = (
+            idea.get("repeat", lambda x, n: x.repeat_interleave(n, 1))(x, groups) for x in (k, v)
+        )
+        scores = q @ k.mT * idea.get("scale", dim**-0.5)
+        if idea.get("masked", True):
+            seen = torch.ones(length, length).tril(idea.get("diagonal", 0)) == 1
+            scores = scores.where(seen, -torch.inf)
+        z = scores.softmax(idea.get("over", -1)) @ v
+        z = z if idea.get("flat") else z.transpose(1, 2)
+        return project(z.reshape(len(x), length, -1), "self_attn.o_proj", idea.get("o_bias"))
+
+    def mlp(x):
+        gate, up = project(x, "mlp.gate_proj"), project(x, "mlp.up_proj")
+        return project(
+            idea.get("act", lambda g, u: g * torch.sigmoid(g) * u)(gate, up), "mlp.down_proj"
+        )
+
+    one, two = idea.get("norms", ("input_layernorm", "post_attention_layernorm"))
+    wired = idea.get("wired", lambda x, n1, a, n2, m: (y := x + a(n1(x))) + m(n2(y)))
+    return wired(x, lambda x: norm(x, one), attention, lambda x: norm(x, two), mlp)
 
 
-def _pops_from_a_copy(x, layers, number):
-    rest = list(layers)
-    rest.pop(number)
-    return _run(x, rest)
+def _broken(**idea):
+    return lambda *given: _layer(*given, **idea)
 
 
-def _returns_at_once(x, layers, number):
-    for place, layer in enumerate(layers):
-        if place != number:
-            x = layer(x)
-        return x
+def _packaged(x, tensors, number, config):
+    """Load the tensors into the package's layer."""
+    layer, name = DecoderLayer(config, number), f"model.layers.{number}."
+    mine = {key[len(name) :]: one for key, one in tensors.items() if key.startswith(name)}
+    layer.load_state_dict(mine)
+    rope = RotaryEmbedding(config)(torch.arange(x.shape[1])[None])
+    with torch.no_grad():
+        return layer(x, rope, None)
 
 
-def _returns_after_one(x, layers, number):
-    for place, layer in enumerate(layers):
-        if place != number:
-            return layer(x)
+def _text_by_text(x, *given):
+    return torch.cat([_layer(one[None], *given) for one in x])
 
 
-def _removes(x, layers, number):
-    rest = list(layers)
-    rest.remove(layers[number])
-    return _run(x, rest)
+def _with_sdpa(x, tensors, number, config):
+    def attend(q, k, v):
+        return torch.nn.functional.scaled_dot_product_attention(
+            q, k, v, is_causal=True, enable_gqa=True
+        )
+
+    c, at = config, f"model.layers.{number}"
+    norm = lambda x, n: torch.rms_norm(  # noqa: E731
+        x, (c.hidden_size,), tensors[f"{at}.{n}.weight"], c.rms_norm_eps
+    )
+    y = norm(x, "input_layernorm")
+    q, k, v = (
+        torch.nn.functional.linear(y, *(tensors[f"{at}.self_attn.{n}_proj.{w}"] for w in (
+            "weight", "bias"))).unflatten(-1, (-1, c.head_dim)).transpose(1, 2) for n in "qkv"
+    )  # fmt: skip
+    cos, sin = RotaryEmbedding(c)(torch.arange(x.shape[1])[None])
+    z = attend(apply_rope(q, cos, sin), apply_rope(k, cos, sin), v)
+    x = x + z.transpose(1, 2).flatten(2) @ tensors[f"{at}.self_attn.o_proj.weight"].T
+    y = norm(x, "post_attention_layernorm")
+    gate, up, down = (tensors[f"{at}.mlp.{n}_proj.weight"].T for n in ("gate", "up", "down"))
+    return x + (torch.nn.functional.silu(y @ gate) * (y @ up)) @ down
+
+
+# parts(parts, weight, eps, row)
+def _rms(x, eps):
+    return (x.square().mean(-1, keepdim=True) + eps).sqrt()
+
+
+def _split(divide, change=lambda parts: parts):
+    """Return the parts of a logit with another divisor, or of other parts."""
+    return lambda parts, w, eps, row: ((change(parts) / divide(parts, eps)) * w * row).sum(-1)
+
+
+def _whole(parts, eps):
+    return _rms(parts.sum(0), eps)
+
+
+def _one_by_one(parts, weight, eps, row):
+    stream = sum(parts)
+    root = (float((stream * stream).sum()) / len(stream) + eps) ** 0.5
+    return torch.tensor([sum(p * w * r / root for p, w, r in zip(one, weight, row, strict=True))
+                         for one in parts])  # fmt: skip
 
 
 RIGHT = {
@@ -87,13 +181,16 @@ RIGHT = {
         lambda x, norm1, attention, norm2, mlp: (y := x + attention(norm1(x))) + mlp(norm2(y)),
         _by_a_loop, _from_a_copy,
     ],
+    "from_tensors": [_layer, _packaged, _text_by_text, _with_sdpa],
+    "parts": [
+        _one_by_one, _split(_whole),
+        lambda parts, w, eps, row: parts @ (row * w) / _rms(parts.sum(0), eps),
+        lambda parts, w, eps, row: torch.einsum(
+            "pc,c,c->p", parts * torch.rsqrt(parts.sum(0).pow(2).mean() + eps), w, row),
+    ],
     "lens": [
         lambda s, norm, head: torch.stack([head(norm(one[-1])) for one in s]),
         lambda s, norm, head: head(norm(s))[:, -1, :], _by_index,
-    ],
-    "skip": [
-        lambda x, layers, n: _run(_run(x, layers[:n]), layers[n + 1 :]), _continues,
-        _pops_from_a_copy,
     ],
 }  # fmt: skip
 WRONG = {
@@ -131,6 +228,82 @@ WRONG = {
         ("dtype", lambda x, *parts: _by_a_loop(x, *parts).float()),
         ("shape", lambda x, *parts: _by_a_loop(x, *parts)[:, -1]),
     ],
+    "from_tensors": [
+        ("no biases", _broken(bias="")),
+        ("bias of q only", _broken(bias="q")),
+        ("bias of o", _broken(o_bias=True)),
+        ("layer 0 always", _broken(at=0)),
+        ("theta fixed", _broken(theta=1e4)),
+        ("theta fixed", _broken(theta=1e6)),
+        ("eps fixed", _broken(eps=1e-6)),
+        ("eps fixed", _broken(eps=1e-5)),
+        ("eps fixed", _broken(eps=0)),
+        ("head_dim from C / H", _broken(dim=lambda c: c.hidden_size // c.num_attention_heads)),
+        ("no mask", _broken(masked=False)),
+        ("no self", _broken(diagonal=-1)),
+        ("no scale", _broken(scale=1)),
+        ("scale without root", lambda x, t, n, c: _layer(x, t, n, c, scale=1 / c.head_dim)),
+        ("softmax over queries", _broken(over=-2)),
+        ("no RoPE", _broken(rotate="")),
+        ("only q rotated", _broken(rotate="q")),
+        ("only k rotated", _broken(rotate="k")),
+        ("v rotated", _broken(rotate="qkv")),
+        ("interleaved", _broken(interleaved=True)),
+        ("kv heads cycled", _broken(repeat=lambda x, n: torch.cat([x] * n, dim=1))),
+        ("heads not split by token",
+            lambda x, t, n, c: _layer(x, t, n, c, split=lambda y, heads: y.reshape(
+                len(y), heads, y.shape[1], c.head_dim))),
+        ("heads not joined by token", _broken(flat=True)),
+        ("norms swapped", _broken(norms=("post_attention_layernorm", "input_layernorm"))),
+        ("one norm for both", _broken(norms=("input_layernorm",) * 2)),
+        ("one norm for both", _broken(norms=("post_attention_layernorm",) * 2)),
+        ("no first norm", _broken(raw="input_layernorm")),
+        ("no second norm", _broken(raw="post_attention_layernorm")),
+        ("no norm weight", _broken(no_weight=True)),
+        ("mean subtracted", _broken(center=True)),
+        ("no root", _broken(no_root=True)),
+        ("attention replaces", _broken(wired=lambda x, n1, a, n2, m: (y := a(n1(x))) + m(n2(y)))),
+        ("MLP alone", _broken(wired=lambda x, n1, a, n2, m: m(n2(x + a(n1(x)))))),
+        ("parallel", _broken(wired=lambda x, n1, a, n2, m: x + a(n1(x)) + m(n2(x)))),
+        ("gate and up swapped", _broken(act=lambda g, u: u * torch.sigmoid(u) * g)),
+        ("no SiLU", _broken(act=lambda g, u: u * g)),
+        ("another activation", _broken(act=lambda g, u: u * torch.nn.functional.gelu(g))),
+        ("another activation", _broken(act=lambda g, u: u * g.relu())),
+        ("error", lambda x, t, n, c: x @ t["embed_tokens"]),
+        ("error", lambda x, t, n, c: _layer(x, {k[6:]: v for k, v in t.items()}, n, c)),
+        ("values", _broken(act=lambda g, u: torch.sigmoid(g) * u)),
+        ("changes its input", lambda x, *given: x.copy_(_layer(x, *given))),
+    ],
+    "parts": [
+        ("each part normalized", _split(_rms)),
+        ("each part normalized", _split(lambda parts, eps: parts.norm(dim=1)[:, None])),
+        ("no divisor", lambda parts, w, eps, row: (parts * w) @ row),
+        ("eps missing", _split(lambda parts, eps: _whole(parts, 0))),
+        ("eps outside the root", _split(lambda parts, eps: _whole(parts, 0) + eps)),
+        ("length of the sum", _split(lambda parts, eps: parts.sum(0).norm())),
+        ("length of the sum", _split(lambda parts, eps: (parts.sum(0) ** 2).sum().add(eps) ** 0.5)),
+        ("no root", _split(lambda parts, eps: _whole(parts, eps) ** 2)),
+        ("mean over all parts", _split(lambda parts, eps: _rms(parts.flatten(), eps))),
+        ("squares added", _split(lambda p, eps: (p.square().sum(0).mean() + eps).sqrt())),
+        ("mean of the parts", _split(lambda parts, eps: _rms(parts.mean(0), eps))),
+        ("the last part's divisor", _split(lambda parts, eps: _rms(parts[-1], eps))),
+        ("running sums", _split(_whole, lambda parts: parts.cumsum(0))),
+        ("running divisors", _split(lambda parts, eps: _rms(parts.cumsum(0), eps))),
+        ("running sums", _split(
+            lambda parts, eps: _rms(parts.cumsum(0), eps), lambda parts: parts.cumsum(0))),
+        ("norm's weight missing", lambda parts, w, eps, row: parts / _whole(parts, eps) @ row),
+        ("row missing", lambda parts, w, eps, row: parts * w / _whole(parts, eps)),
+        ("products not added", lambda parts, w, eps, row: parts * w * row / _whole(parts, eps)),
+        ("added over the parts",
+            lambda parts, w, eps, row: (parts * w * row / _whole(parts, eps)).sum(0)),
+        ("the sum", lambda parts, w, eps, row: (parts.sum(0) / _whole(parts, eps) * w) @ row),
+        ("proportions", lambda parts, w, eps, row: (y := parts @ (w * row)) / y.sum()),
+        ("absolute", lambda *given: _split(_whole)(*given).abs()),
+        ("kind: not a tensor", lambda *given: _split(_whole)(*given).tolist()),
+        ("shape: dimensions of size 1", lambda *given: _split(_whole)(*given)[:, None]),
+        ("values", lambda *given: 2 * _split(_whole)(*given)),
+        ("error", lambda parts, w, eps, row: row @ parts),
+    ],
     "lens": [
         ("no norm", lambda s, norm, head: torch.stack([head(one[-1]) for one in s])),
         ("first position", lambda s, norm, head: head(norm(s))[:, 0]),
@@ -155,33 +328,5 @@ WRONG = {
         ("probabilities", lambda s, norm, head: _by_index(s, norm, head).log_softmax(-1)),
         ("error", lambda s, norm, head: norm(head(s[:, -1]))),
         ("values", lambda s, norm, head: 2 * _by_index(s, norm, head)),
-    ],
-    "skip": [
-        ("counted from 1",
-            lambda x, layers, n: _run(x, [one for at, one in enumerate(layers) if at != n - 1])),
-        ("counted from 1", lambda x, layers, n: _pops_from_a_copy(x, layers, n - 1)),
-        ("stops there", lambda x, layers, n: _run(x, islice(layers, n))),
-        ("starts there", lambda x, layers, n: _run(x, layers[n + 1 :])),
-        ("that one only", lambda x, layers, n: _run(x, layers[n : n + 1])),
-        ("nothing left out", lambda x, layers, n: _run(x, layers)),
-        ("stream set to zero", lambda x, layers, n: _run(0 * _run(x, layers[:n]), layers[n + 1 :])),
-        ("not passed on",
-            lambda x, layers, n: [x, *(one(x) for at, one in enumerate(layers) if at != n)][-1]),
-        ("every copy left out",
-            lambda x, layers, n: _run(x, filter(lambda one: one is not layers[n], layers))),
-        ("changes its input", lambda x, layers, n: layers.pop(n) and _run(x, layers)),
-        ("return inside the loop", _returns_at_once),
-        ("return inside the loop", _returns_after_one),
-        ("result not kept", lambda x, layers, n: x),
-        ("first copy left out", _removes),
-        ("counted from 1", lambda x, layers, n: _run(x, layers[: n - 1] + layers[n:])),
-        ("counted from 1", lambda x, layers, n:
-            _run(x, [one for at, one in enumerate(layers, 1) if at != n])),
-        ("one too late", lambda x, layers, n: _run(x, layers[: n + 1] + layers[n + 2 :])),
-        ("two left out", lambda x, layers, n: _run(x, layers[:n] + layers[n + 2 :])),
-        ("added once more", lambda x, layers, n:
-            _run(x, [lambda x, f=f: x + f(x) for at, f in enumerate(layers) if at != n])),
-        ("layers in reverse", lambda x, layers, n: _run(x, (layers[:n] + layers[n + 1 :])[::-1])),
-        ("kind", lambda x, layers, n: [one(x) for at, one in enumerate(layers) if at != n]),
     ],
 }  # fmt: skip
