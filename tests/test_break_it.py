@@ -96,7 +96,7 @@ CASES = {
         ],
     ),
     "07_mlp": (
-        "no_down",
+        "losses = {name: with_mlp",
         [
             "abs(losses['right'] - loss()) < 1e-3",
             "losses['GELU'] == min(v for n, v in losses.items() if n != 'right')",
