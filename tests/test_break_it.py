@@ -109,11 +109,11 @@ CASES = {
         "wirings = [",
         [
             "abs(losses['layer'] - loss(logits)) < 1e-3",
-            "all(losses[n] > chance for n in ('forgot_first', 'forgot_second', 'forgot_both'))",
+            "all(losses[n] > equal for n in ('forgot_second', 'forgot_both'))",
             "losses['added_to_copy'] > loss(logits) + 1",
             "losses['norms_exchanged'] > loss(logits) + 1",
             "losses['parallel'] > loss(logits)",
-            "losses['mlp_first'] > loss(logits)",
+            "losses['post_norm'] > loss(logits) + 1",
         ],
     ),
     "09_whole_model": (
