@@ -121,7 +121,7 @@ CASES = {
         [
             "abs(losses['eps × 10'] - losses['healthy']) < 0.05",
             "losses['no biases'] > losses['healthy'] + 0.5",
-            "losses['kv heads cycled'] > losses['healthy'] + 0.5",
+            "losses['kv heads reversed'] > losses['healthy'] + 0.5",
             "losses['no last norm'] > losses['healthy']",
             "losses['random head'] > chance - 1",
         ],

@@ -23,11 +23,13 @@ from qwenkit.checks._forward import (
 )
 from qwenkit.checks._judge import Mistake
 from qwenkit.checks._untied import EMBEDDING, HEAD, Tensors
+from qwenkit.checks._whole_layers import LAYER_MISTAKES
 from qwenkit.checks._whole_model import (
     HeadAlthoughTied,
     LayersNotRegistered,
     NoHeadAlthoughUntied,
     TablesNotCut,
+    changed,
     package_logits,
 )
 from qwenkit.config import QwenConfig
@@ -47,10 +49,6 @@ def _once(mistake: Mistake) -> Mistake:
     return replace(mistake, function=remembered)
 
 
-def _changed(change: Callable[[QwenForCausalLM], None]) -> Callable[..., Tensor]:
-    return lambda config, tensors, ids: package_logits(config, tensors, ids, change=change)
-
-
 def _without_last_norm(model: QwenForCausalLM) -> None:
     model.model.norm.register_forward_hook(lambda _, given, out: given[0])
 
@@ -65,7 +63,7 @@ def _last_eps(eps: float) -> Callable[..., Tensor]:
     def change(model: QwenForCausalLM) -> None:
         model.model.norm.eps = eps
 
-    return _changed(change)
+    return changed(change)
 
 
 def _c_over_h(config: QwenConfig, tensors: Tensors, ids: Tensor) -> Tensor:
@@ -84,7 +82,7 @@ def _after_each_layer(
         for layer in model.model.layers:
             layer.register_forward_hook(lambda _, given, out: change(model, given[0], out))
 
-    return _changed(hook)
+    return changed(hook)
 
 
 def _where(applies: Callable[[QwenConfig], bool], error: type[Exception]) -> Callable[..., Tensor]:
@@ -102,7 +100,7 @@ def _with_layers(choose: Callable[[list[nn.Module]], list[nn.Module]]) -> Callab
     def change(model: QwenForCausalLM) -> None:
         model.model.layers = nn.ModuleList(choose(list(model.model.layers)))
 
-    return _changed(change)
+    return changed(change)
 
 
 def _with_inputs(change: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[..., Tensor]:
@@ -115,7 +113,7 @@ def _with_inputs(change: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[...,
         for layer in model.model.layers:
             layer.register_forward_pre_hook(before)
 
-    return _changed(hook)
+    return changed(hook)
 
 
 def _normed_after_each(config: QwenConfig, tensors: Tensors, ids: Tensor) -> Tensor:
@@ -149,13 +147,13 @@ def _cycled(config: QwenConfig, tensors: Tensors, ids: Tensor) -> Tensor:
     heads, groups = config.num_attention_heads, config.num_key_value_groups
     order = torch.arange(heads).view(groups, -1).T.flatten()
     rows = (order[:, None] * config.head_dim + torch.arange(config.head_dim)).flatten()
-    changed = dict(tensors)
+    cycled = dict(tensors)
     for name, tensor in tensors.items():
         if ".q_proj." in name:
-            changed[name] = tensor[rows]
+            cycled[name] = tensor[rows]
         elif ".o_proj." in name:
-            changed[name] = tensor[:, rows]
-    return package_logits(config, changed, ids)
+            cycled[name] = tensor[:, rows]
+    return package_logits(config, cycled, ids)
 
 
 def _large_embedding(config: QwenConfig, tensors: Tensors, ids: Tensor) -> Tensor:
@@ -166,7 +164,7 @@ def _large_embedding(config: QwenConfig, tensors: Tensors, ids: Tensor) -> Tenso
 _MISTAKES = (
     Mistake("no last norm", "the head reads the raw stream. Which tensor of the checkpoint did you "
         "not use?",
-        _changed(_without_last_norm)),
+        changed(_without_last_norm)),
     *(Mistake("theta fixed", "with another rope_theta it goes wrong: your theta is fixed. Take it "
         "from the config.",
         lambda config, tensors, ids, theta=theta:
@@ -206,7 +204,7 @@ _MISTAKES = (
     Mistake("added once more", ADDED_AGAIN,
         _after_each_layer(lambda model, before, after: before + after)),
     Mistake("norm after each layer", NORM_IN_ALL, _normed_after_each),
-    Mistake("no head", NO_HEAD, _changed(_without_head)),
+    Mistake("no head", NO_HEAD, changed(_without_head)),
     Mistake("tied although untied", "one config says that the head has its own matrix, but you use "
         "the embedding.",
         _tied),
@@ -234,4 +232,4 @@ _MISTAKES = (
         lambda *given: package_logits(*given)[:, -1:]),
     Mistake("last position only", LAST_FLAT, lambda *given: package_logits(*given)[:, -1]),
 )  # fmt: skip
-WHOLE_MISTAKES = tuple(_once(mistake) for mistake in _MISTAKES)
+WHOLE_MISTAKES = tuple(_once(mistake) for mistake in (*_MISTAKES, *LAYER_MISTAKES))

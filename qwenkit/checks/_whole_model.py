@@ -105,3 +105,8 @@ def package_logits(
         change(model)
     logits: Tensor = model(ids, trace=trace)
     return logits
+
+
+def changed(change: Callable[[QwenForCausalLM], None]) -> Callable[..., Tensor]:
+    """Return the package's logits after a change to the model, a function of the same inputs."""
+    return lambda config, tensors, ids: package_logits(config, tensors, ids, change=change)

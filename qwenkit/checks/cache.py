@@ -1,24 +1,25 @@
-"""The checks of notebook 10, the KV cache: one step, its bytes, what to keep, both offsets."""
+"""The checks of notebook 10, the KV cache: one step, both offsets, the loop, what to keep."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from qwenkit.checks._cache_counts import KEPT_MISTAKES, ROOM_MISTAKES, right_kept, room_for
+from qwenkit.checks._cache_kept import KEPT_MISTAKES, right_kept
+from qwenkit.checks._cache_loop import cached_loop, loop_mistakes, measured
 from qwenkit.checks._cache_offsets import OFFSET_MISTAKES, Offsets, right_offsets
 from qwenkit.checks._cache_step import STEP_MISTAKES, Step, right_step
 from qwenkit.checks._judge import LOOSE, Case, Verdict, judge
-from qwenkit.checks._kv import kv_values
-from qwenkit.checks._samples import HALF_B, SEVEN_B, WIDE_HEADS, in_bfloat16, normal, not_contiguous
+from qwenkit.checks._samples import in_bfloat16, normal, not_contiguous
 
 EXERCISES = {
     "10.1": "one step with a cache",
-    "10.2": "tokens that fit",
-    "10.3": "what to keep",
-    "10.4": "both offsets, with padding",
+    "10.2": "both offsets, with padding",
+    "10.3": "the cached loop",
+    "10b.1": "what to keep",
 }
 
 
@@ -44,42 +45,8 @@ def step(learner: Callable[..., Step]) -> Verdict:
     return judge("10.1", learner, right_step, cases, STEP_MISTAKES, praise, LOOSE)
 
 
-def room(learner: Callable[..., int]) -> Verdict:
-    """Check `learner(config, free, batch, size)`, how many tokens fit in each row: 10.2."""
-    ten = 10 * 2 * 3 * 2 * 40 * 2  # bytes
-    cases = [
-        Case("0.5B, a gigabyte, one text, 2 bytes", (HALF_B, 1_000_000_000, 1, 2)),
-        Case("0.5B, a gigabyte, eight texts, 4 bytes", (HALF_B, 1_000_000_000, 8, 4)),
-        Case("head_dim is not C / H", (WIDE_HEADS, 5_000_000, 3, 2)),
-        Case("exactly ten tokens", (WIDE_HEADS, ten, 1, 2)),
-        Case("a byte less than ten tokens", (WIDE_HEADS, ten - 1, 1, 2)),
-        Case("7B, a gigabyte, two texts, 2 bytes", (SEVEN_B, 1_000_000_000, 2, 2)),
-        Case("no room at all", (HALF_B, 100, 1, 2)),
-    ]
-    praise = "the formula for bytes, solved for the tokens and rounded down."
-    return judge("10.2", learner, room_for(kv_values), cases, ROOM_MISTAKES, praise, 1e-9)
-
-
-def kept(learner: Callable[..., int]) -> Verdict:
-    """Check `learner(old, new)`, how many cached tokens can be kept: exercise 10.3."""
-    cases = [
-        Case("the last of five differs", ([5, 8, 2, 9, 4], [5, 8, 2, 9, 7])),
-        Case("they differ, and agree again later", ([5, 8, 2, 9, 4], [5, 8, 3, 9, 4, 6])),
-        Case("the new text is longer", ([5, 8, 2], [5, 8, 2, 9, 4])),
-        Case("the new text is shorter", ([5, 8, 2, 9, 4], [5, 8, 2])),
-        Case("the same text again", ([5, 8, 2, 9], [5, 8, 2, 9])),
-        Case("nothing in common but the end", ([1, 8, 2], [5, 8, 2])),
-        Case("one token inserted at the front", ([8, 2, 9], [5, 8, 2, 9])),
-        Case("an empty cache", ([], [5, 8])),
-        Case("one cached token, three new ones", ([5], [5, 8, 2, 9])),
-        Case("a repeated token", ([5, 5, 5], [5, 5, 6, 5])),
-    ]
-    praise = "the shared beginning is kept, and at least one token is left to feed."
-    return judge("10.3", learner, right_kept, cases, KEPT_MISTAKES, praise)
-
-
 def offsets(learner: Callable[..., Offsets]) -> Verdict:
-    """Check `learner(real, new)`: positions (B, T) and mask (B, T, S) of new tokens: 10.4."""
+    """Check `learner(real, new)`: positions (B, T) and mask (B, T, S) of new tokens: 10.2."""
 
     def case(label: str, new: int, length: int, *padding: int) -> Case:
         real = torch.arange(length)[None] >= torch.tensor(padding)[:, None]  # (B, S)
@@ -93,7 +60,45 @@ def offsets(learner: Callable[..., Offsets]) -> Verdict:
         case("three texts", 3, 8, 1, 0, 4),
     ]
     praise = "positions count from each text's first real token, and nothing attends to padding."
-    return judge("10.4", learner, right_offsets, cases, OFFSET_MISTAKES, praise)
+    return judge("10.2", learner, right_offsets, cases, OFFSET_MISTAKES, praise)
+
+
+def loop(learner: Callable[..., Any]) -> Verdict:
+    """Check `learner(model, prompts, steps, stop_ids)`, the new tokens of each prompt: 10.3."""
+    apart = [[5, 3, 9, 7], [8], [2, 14, 6, 10, 17, 3]]
+    zeros = [[0, 9, 0, 4], [12, 5], [0, 7, 19]]
+    cases = [
+        Case("one prompt", ([[5, 3, 9, 7]], 5, ())),
+        Case("two prompts of one length", ([[5, 3, 9, 7], [8, 2, 11, 4]], 6, ())),
+        Case("three prompts of different lengths", (apart, 7, ())),
+        Case("token 0 in a prompt", (zeros, 6, ())),
+        Case("each text stops at another step", (apart, 7, (20, 13, 11))),
+        Case("the longest prompt stops first", (zeros, 6, (1, 7))),
+        Case("a stop token in a prompt", (zeros, 7, (19, 15))),
+        Case("all stop at once", (apart, 7, (0, 5))),
+        Case("a single step", (apart, 1, (5,))),
+    ]
+    praise = "each token is computed once, in one batch: that is how a model is served."
+    learner = measured(learner) if callable(learner) else learner
+    return judge("10.3", learner, measured(cached_loop()), cases, loop_mistakes(), praise)
+
+
+def kept(learner: Callable[..., int]) -> Verdict:
+    """Check `learner(old, new)`, how many cached tokens can be kept: exercise 10b.1."""
+    cases = [
+        Case("the last of five differs", ([5, 8, 2, 9, 4], [5, 8, 2, 9, 7])),
+        Case("they differ, and agree again later", ([5, 8, 2, 9, 4], [5, 8, 3, 9, 4, 6])),
+        Case("the new text is longer", ([5, 8, 2], [5, 8, 2, 9, 4])),
+        Case("the new text is shorter", ([5, 8, 2, 9, 4], [5, 8, 2])),
+        Case("the same text again", ([5, 8, 2, 9], [5, 8, 2, 9])),
+        Case("nothing in common but the end", ([1, 8, 2], [5, 8, 2])),
+        Case("one token inserted at the front", ([8, 2, 9], [5, 8, 2, 9])),
+        Case("an empty cache", ([], [5, 8])),
+        Case("one cached token, three new ones", ([5], [5, 8, 2, 9])),
+        Case("a repeated token", ([5, 5, 5], [5, 5, 6, 5])),
+    ]
+    praise = "the shared beginning is kept, and at least one token is left to feed."
+    return judge("10b.1", learner, right_kept, cases, KEPT_MISTAKES, praise)
 
 
 def _pair(*shape: int, seed: int = 1) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +13,7 @@ from typing import Any
 from qwenkit.checks import is_right
 from qwenkit.errors import InputError
 from qwenkit.files import replacing
-from qwenkit.mine._source import merged, written
+from qwenkit.mine._source import NAME, merged, written
 
 
 def file() -> Path:
@@ -34,8 +35,8 @@ def keep(*functions: Callable[..., Any]) -> None:
         InputError: not a function that the reader wrote, one that uses a value of the notebook
             which cannot be kept, or a file that is not valid Python.
     """
-    right = [one for one in functions if is_right(one)]
-    waiting = [getattr(one, "__name__", repr(one)) for one in functions if not is_right(one)]
+    right = [one for one in functions if _is_right(one)]
+    waiting = [getattr(one, "__name__", repr(one)) for one in functions if not _is_right(one)]
     if right:
         path = file()
         before = _text(path)
@@ -59,10 +60,12 @@ def load() -> ModuleType | None:
     text = _text(path)
     if not text:
         return None
-    spec = importlib.util.spec_from_loader("my_qwen", loader=None, origin=str(path))
+    spec = importlib.util.spec_from_loader(NAME, loader=None, origin=str(path))
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     module.__file__ = str(path)
+    before = sys.modules.get(NAME)
+    sys.modules[NAME] = module  # the file may import itself, wherever it is
     try:
         exec(compile(text, str(path), "exec"), module.__dict__)
     except Exception as error:
@@ -71,7 +74,16 @@ def load() -> ModuleType | None:
             f"line {line} of {path.name} fails: {type(error).__name__}: {error}. Correct it there, "
             f"or solve the exercise again and keep it."
         ) from error
+    finally:
+        del sys.modules[NAME]
+        if before is not None:
+            sys.modules[NAME] = before
     return module
+
+
+def _is_right(one: Callable[..., Any]) -> bool:
+    """Say whether a check has called a function right, or a class, by its `forward`."""
+    return is_right(one) or (isinstance(one, type) and is_right(getattr(one, "forward", None)))
 
 
 def _text(path: Path) -> str:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from qwenkit.errors import InputError
 from qwenkit.mine._collect import load
+from qwenkit.mine._source import NAME
+from qwenkit.mine.stand_ins import stand_in
 from qwenkit.model import (
     Attention,
     DecoderLayer,
@@ -72,7 +74,21 @@ def parts() -> Parts:
 
 
 def _parts(module: ModuleType | None) -> Parts:
-    return Parts({name: getattr(module, name) for name in PARTS if hasattr(module, name)})
+    """Return the functions that the file defines; one that it imports is not the reader's."""
+    found: _Functions = {name: getattr(module, name, None) for name in PARTS}
+    return Parts({n: one for n, one in found.items() if getattr(one, "__module__", "") == NAME})
+
+
+def functions() -> tuple[Callable[..., Any], ...]:
+    """Return a function per part, in the order of `PARTS`: the reader's where it is kept.
+
+    The package's stand in for the others, with the same names and arguments.
+
+    Raises:
+        InputError: the file cannot be run.
+    """
+    mine = parts().mine
+    return tuple(mine.get(name) or stand_in(name) for name in PARTS)
 
 
 def model(model: QwenForCausalLM) -> QwenForCausalLM:
@@ -195,14 +211,15 @@ class _Layer(DecoderLayer):
         if "decoder_layer" not in self.mine:
             return super().forward(x, rope, mask, cache, trace)
 
-        def attention(normed: Tensor) -> Any:
-            return self.self_attn(tap(trace, "attn_norm", normed), rope, mask, cache, trace)
+        def attention(normed: Tensor) -> Tensor:
+            normed = tap(trace, "attn_norm", normed)
+            return cast(Tensor, self.self_attn(normed, rope, mask, cache, trace))
 
-        def mlp(normed: Tensor) -> Any:
-            return self.mlp(tap(trace, "mlp_norm", normed), trace)
+        def mlp(normed: Tensor) -> Tensor:
+            return cast(Tensor, self.mlp(tap(trace, "mlp_norm", normed), trace))
 
-        def norm2(stream: Tensor) -> Any:
-            return self.post_attention_layernorm(tap(trace, "resid_mid", stream))
+        def norm2(stream: Tensor) -> Tensor:
+            return cast(Tensor, self.post_attention_layernorm(tap(trace, "resid_mid", stream)))
 
         x = tap(trace, "resid_pre", x)
         wired = self.mine["decoder_layer"]

@@ -13,6 +13,7 @@ from typing import Any
 
 from qwenkit.errors import InputError
 
+NAME = "my_qwen"  # of the reader's file, as a module
 _HEADER = '"""My model: the functions that I wrote in the notebooks of qwenkit."""\n'
 _CONSTANTS = (bool, int, float, str, bytes, type(None))
 
@@ -73,6 +74,8 @@ def _add(value: Any, found: Written) -> None:
     source, tree = _source(value)
     found.definitions[name] = ""  # begun: a function may call itself, or two each other
     for used, other in _used(value, tree):
+        if getattr(other, "__module__", None) == NAME:
+            continue  # the file has it already
         if isinstance(other, ModuleType):
             found.imports.add(_import(used, other.__name__))
         elif isinstance(other, _CONSTANTS):

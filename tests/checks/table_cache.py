@@ -3,20 +3,15 @@
 import itertools
 from itertools import takewhile
 
+import answers_cache_loop
 import answers_cache_step
 import torch
 
 from qwenkit.model import attention_mask
 from qwenkit.model.mask import positions
 
-KINDS = {2: "bfloat16", 4: "float32"}
-
 
 # right, no matter how it is written
-def _room_by_the_config(c, free, batch, size):
-    return free // batch // c.kv_bytes_per_token(KINDS[size])
-
-
 def _kept_in_a_loop(old, new):
     count = 0
     while count < len(old) and count < len(new) - 1 and old[count] == new[count]:
@@ -56,35 +51,21 @@ def _offsets_by_padding(real, new):
 
 RIGHT = {
     "step": answers_cache_step.RIGHT,
-    "room": [
-        lambda c, free, n, size: next(tokens for tokens in range(100_000)
-            if (tokens + 1) * n * c.num_hidden_layers * _kv(c) * size > free),
-        _room_by_the_config,
-        lambda c, free, n, size: free // (n * c.num_hidden_layers * _kv(c) * size),
-    ],
-    "kept": [
-        _kept_in_a_loop, _capped_prefix,
-        lambda old, new: max(n for n in range(len(new)) if n <= len(old) and old[:n] == new[:n]),
-    ],
     "offsets": [
         lambda real, new: (positions(new, real.shape[1] - new, real),
             attention_mask(new, real.shape[1] - new, real=real)[:, 0]),
         _offsets_in_loops, _offsets_by_padding,
         lambda real, new: (real.sum(1, keepdim=True) - new + torch.arange(new), _mask(real, new)),
     ],
+    "loop": answers_cache_loop.RIGHT,
+    "kept": [
+        _kept_in_a_loop, _capped_prefix,
+        lambda old, new: max(n for n in range(len(new)) if n <= len(old) and old[:n] == new[:n]),
+    ],
 }  # fmt: skip
 
 
 # wrong, and named
-def _room_of(count, down=lambda free, each: free // each):
-    """Return the room for tokens of which each layer keeps `count(config)` values."""
-    return lambda c, free, n, size: down(free, n * c.num_hidden_layers * count(c) * size)
-
-
-def _kv(c):
-    return 2 * c.num_key_value_heads * c.head_dim
-
-
 def _substring(old, new):
     return max(
         n for n in range(len(old) + 1) for i in range(len(old) - n + 1)
@@ -121,40 +102,43 @@ def _causal(real, new):
 
 WRONG = {
     "step": answers_cache_step.WRONG,
-    "room": [
-        ("query heads", _room_of(lambda c: 2 * c.num_attention_heads * c.head_dim)),
-        ("hidden size", _room_of(lambda c: 2 * c.hidden_size)),
-        ("C / H",
-            _room_of(lambda c: 2 * c.num_key_value_heads * c.hidden_size // c.num_attention_heads)),
-        ("keys or values alone", _room_of(lambda c: c.num_key_value_heads * c.head_dim)),
-        ("queries too", _room_of(lambda c: _kv(c) + c.num_attention_heads * c.head_dim)),
-        ("one layer", lambda c, free, batch, size: free // (batch * _kv(c) * size)),
-        ("values, not bytes", lambda c, free, n, size: _room_of(_kv)(c, free, n, 1)),
-        ("one text", lambda c, free, batch, size: _room_by_the_config(c, free, 1, size)),
-        ("all texts together", lambda c, free, n, size: n * _room_by_the_config(c, free, n, size)),
-        ("a fraction of a token", _room_of(_kv, lambda free, each: free / each)),
-        ("rounded up", _room_of(_kv, lambda free, each: (free + each - 1) // each)),
-        ("rounded up", _room_of(_kv, lambda free, each: int(free / each + 0.5))),
-        ("bytes", lambda c, free, n, size: n * c.kv_bytes_per_token(KINDS[size])),
-        ("brackets missing", lambda c, free, n, size:
-            free // n * 2 * c.num_hidden_layers * c.num_key_value_heads * c.head_dim * size),
-        ("brackets missing", lambda c, free, n, size:
-            free / n * size * c.num_hidden_layers * _kv(c)),
-        ("KV heads forgotten", _room_of(lambda c: 2 * c.head_dim)),
-        ("head_dim forgotten", _room_of(lambda c: 2 * c.num_key_value_heads)),
-        ("counted twice", _room_of(lambda c: 2 * _kv(c))),
-        ("bits", _room_of(lambda c: 8 * _kv(c))),
-        ("fixed sizes", lambda c, free, n, size: free // (n * 2 * 24 * 2 * 64 * size)),
-        ("fixed 2 bytes", lambda c, free, n, size: _room_of(_kv)(c, free, n, 2)),
-        ("at least one", lambda *given: max(_room_of(_kv)(*given), 1)),
-        ("the remainder", _room_of(_kv, lambda free, each: free % each)),
-        ("upside down", _room_of(_kv, lambda free, each: each // free)),
-        ("upside down", _room_of(_kv, lambda free, each: each / free)),
-        ("kind", lambda *given: torch.tensor(_room_of(_kv)(*given))),
-        ("kind", lambda *given: str(_room_of(_kv)(*given))),
-        ("error", lambda c, free, n, size: free // (n * c.layers * _kv(c) * size)),
-        ("values", _room_of(lambda c: _kv(c) + 1)),
+    "offsets": [
+        ("padding ignored", lambda real, new: (_slots(real, new), _causal(real, new))),
+        ("padding counted", _other(_slots)),
+        ("positions from 0", _other(lambda real, new: torch.arange(new).repeat(len(real), 1))),
+        ("counted from 1", _other(lambda real, new: real.long().cumsum(1)[:, -new:])),
+        ("all positions", _other(lambda real, new: torch.cumsum(real, 1) - 1)),
+        ("mask without offset", _other(mask=lambda r, new: r[:, None].tile(1, new, 1).tril())),
+        ("padding visible", _other(mask=_causal)),
+        ("sees the future", _other(mask=lambda real, new: torch.stack([real] * new, dim=1))),
+        ("not itself", _other(mask=lambda r, new: _mask(r, new).tril(r.shape[1] - new - 1))),
+        ("inverted", _other(mask=lambda real, new: _mask(real, new).logical_not())),
+        ("columns compared with positions", _other(mask=lambda real, new: real[:, None]
+            & (torch.arange(real.shape[1]) <= _offsets_by_padding(real, new)[0][:, :, None]))),
+        ("columns compared with positions", _other(mask=lambda real, new:
+            torch.arange(real.shape[1]) <= _offsets_by_padding(real, new)[0][:, :, None])),
+        ("only later tokens", _other(mask=lambda real, new:
+            real[:, None] & (torch.arange(real.shape[1]) >= _slots(real, new)[..., None]))),
+        ("padding instead of tokens",
+            _other(mask=lambda real, new: _causal(real, new) & ~real[:, None])),
+        ("the first text's padding", lambda real, new:
+            _offsets_by_padding(real[:1].expand(len(real), -1), new)),
+        ("the first text's padding", _other(mask=lambda real, new: _causal(real, new) & real[0])),
+        ("positions of the first columns",
+            _other(lambda real, new: torch.cumsum(real, 1)[:, :new] - 1)),
+        ("scores instead of True", _other(mask=lambda real, new:
+            torch.where(_mask(real, new), 0.0, float("-inf")))),
+        ("0 and 1", _other(mask=lambda real, new: _mask(real, new).int().long())),
+        ("0 and 1", _other(mask=lambda real, new: 1.0 * _mask(real, new))),
+        ("positions as floats",
+            _other(lambda real, new: (real.float().cumsum(1) - 1)[:, -new:])),
+        ("mask first", lambda real, new: _offsets_by_padding(real, new)[::-1]),
+        ("a mask with heads", _other(mask=lambda real, new: _mask(real, new).unsqueeze(1))),
+        ("kind", lambda real, new: _mask(real, new)),
+        ("shape", _other(mask=lambda real, new: _mask(real, new)[0])),
+        ("error", _other(mask=lambda real, new: _causal(real, new) & real[:, :new])),
     ],
+    "loop": answers_cache_loop.WRONG,
     "kept": [
         ("nothing left to feed", _prefix),
         ("continues after the difference", lambda old, new: _equal(old, new[:-1])),
@@ -191,41 +175,5 @@ WRONG = {
         ("nothing kept", lambda old, new: 0),
         ("values", lambda old, new: len(new) // 2),
         ("kind", lambda old, new: torch.tensor(_capped_prefix(old, new))),
-    ],
-    "offsets": [
-        ("padding ignored", lambda real, new: (_slots(real, new), _causal(real, new))),
-        ("padding counted", _other(_slots)),
-        ("positions from 0", _other(lambda real, new: torch.arange(new).repeat(len(real), 1))),
-        ("counted from 1", _other(lambda real, new: real.long().cumsum(1)[:, -new:])),
-        ("all positions", _other(lambda real, new: torch.cumsum(real, 1) - 1)),
-        ("mask without offset", _other(mask=lambda r, new: r[:, None].tile(1, new, 1).tril())),
-        ("padding visible", _other(mask=_causal)),
-        ("sees the future", _other(mask=lambda real, new: torch.stack([real] * new, dim=1))),
-        ("not itself", _other(mask=lambda r, new: _mask(r, new).tril(r.shape[1] - new - 1))),
-        ("inverted", _other(mask=lambda real, new: _mask(real, new).logical_not())),
-        ("columns compared with positions", _other(mask=lambda real, new: real[:, None]
-            & (torch.arange(real.shape[1]) <= _offsets_by_padding(real, new)[0][:, :, None]))),
-        ("columns compared with positions", _other(mask=lambda real, new:
-            torch.arange(real.shape[1]) <= _offsets_by_padding(real, new)[0][:, :, None])),
-        ("only later tokens", _other(mask=lambda real, new:
-            real[:, None] & (torch.arange(real.shape[1]) >= _slots(real, new)[..., None]))),
-        ("padding instead of tokens",
-            _other(mask=lambda real, new: _causal(real, new) & ~real[:, None])),
-        ("the first text's padding", lambda real, new:
-            _offsets_by_padding(real[:1].expand(len(real), -1), new)),
-        ("the first text's padding", _other(mask=lambda real, new: _causal(real, new) & real[0])),
-        ("positions of the first columns",
-            _other(lambda real, new: torch.cumsum(real, 1)[:, :new] - 1)),
-        ("scores instead of True", _other(mask=lambda real, new:
-            torch.where(_mask(real, new), 0.0, float("-inf")))),
-        ("0 and 1", _other(mask=lambda real, new: _mask(real, new).int().long())),
-        ("0 and 1", _other(mask=lambda real, new: 1.0 * _mask(real, new))),
-        ("positions as floats",
-            _other(lambda real, new: (real.float().cumsum(1) - 1)[:, -new:])),
-        ("mask first", lambda real, new: _offsets_by_padding(real, new)[::-1]),
-        ("a mask with heads", _other(mask=lambda real, new: _mask(real, new).unsqueeze(1))),
-        ("kind", lambda real, new: _mask(real, new)),
-        ("shape", _other(mask=lambda real, new: _mask(real, new)[0])),
-        ("error", _other(mask=lambda real, new: _causal(real, new) & real[:, :new])),
     ],
 }  # fmt: skip

@@ -88,6 +88,19 @@ def _idea(**changes):
     )  # fmt: skip
 
 
+def _act(act):
+    return _idea(act=lambda config: act)
+
+
+def _wired(x, norm1, attention, norm2, mlp):
+    x = x + attention(norm1(x))
+    return x + mlp(norm2(x))
+
+
+def _wire(wire):
+    return _idea(wire=lambda config: wire)
+
+
 def _after(change):
     return lambda config, tensors, ids: change(plain(config, tensors, ids))
 
@@ -214,5 +227,34 @@ WRONG = {
         ("shape", _after(lambda logits: logits[0])),
         ("values", _after(lambda logits: 2 * logits)),
         ("theta fixed", _idea(theta=10_000.0, eps=1e-6)),
+        ("interleaved RoPE", _idea(interleaved=True)),
+        ("values rotated", _idea(rotated="qkv")),
+        ("only queries rotated", _idea(rotated="q")),
+        ("only keys rotated", _idea(rotated="k")),
+        ("heads split in the wrong order", _idea(viewed=True)),
+        ("heads joined in the wrong order", _idea(unjoined=True)),
+        ("o_proj twice", _idea(out=lambda c: 1 if c.head_dim == 16 else 2)),
+        ("o_proj twice", _idea(out=2)),
+        ("no o_proj", _idea(out=0)),
+        ("gate and up exchanged", _idea(gated=("up", "gate"))),
+        ("another activation", _act(torch.relu)),
+        ("another activation", _act(F.gelu)),
+        ("another activation", _act(torch.sigmoid)),
+        ("norms exchanged", _wire(lambda x, n1, a, n2, m: _wired(x, n2, a, n1, m))),
+        ("one norm for both", _wire(lambda x, n1, a, n2, m: _wired(x, n1, a, n1, m))),
+        ("parallel", _wire(lambda x, n1, a, n2, m: x + m(n2(x)) + a(n1(x)))),
+        ("no residual connection", _wire(lambda x, n1, a, n2, m: m(n2(a(n1(x)))))),
+        ("the stream is normalized", _wire(lambda x, n1, a, n2, m: (
+            lambda x: x + m(x))(n2(n1(x) + a(n1(x)))))),
+        ("norm after the part", _wire(lambda x, n1, a, n2, m:
+            _wired(x, nn.Identity(), lambda x: n1(a(x)), nn.Identity(), lambda x: n2(m(x))))),
+        ("last norm twice", _idea(norms=2)),
+        ("no scale", _idea(power=0)),
+        ("divided by D", _idea(power=1)),
+        ("norm without its weight", _idea(weight=lambda config: torch.ones_like)),
+        ("norm with 1 + weight", _idea(weight=lambda config: lambda weight: 1 + weight)),
+        ("error", _idea(layers=range(5))),
+        ("values", _act(torch.tanh)),
+        ("values", _idea(power=0.25)),
     ],
 }  # fmt: skip

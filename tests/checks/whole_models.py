@@ -3,6 +3,8 @@
 Each can be broken: by `changes` of the arithmetic, or by an `idea` of how a class is built.
 """
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -19,7 +21,7 @@ def plain(config, tensors, ids, **changes):
 
     def norm(x, name):
         root = (x.pow(2).mean(dim=-1, keepdim=True) + idea["eps"]).sqrt()
-        return x / root * tensors[f"{name}.weight"]
+        return x / root * idea.get("weight", lambda weight: weight)(tensors[f"{name}.weight"])
 
     def project(x, name):
         bias = tensors.get(f"{name}.bias", torch.zeros(1))
@@ -32,30 +34,51 @@ def plain(config, tensors, ids, **changes):
         if idea.get("no_rope"):
             return x
         cos, sin = angle.cos(), angle.sin()
+        if idea.get("interleaved"):
+            a, b = x[..., ::2], x[..., 1::2]
+            return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2)
         return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
     def attention(x, name):
+        batch, length = x.shape[:2]
+        q, k, v = (project(x, f"{name}.{one}_proj") for one in "qkv")
+        if idea.get("viewed"):
+            q, k, v = (one.view(batch, -1, length, dim) for one in (q, k, v))
+        else:
+            q, k, v = (one.unflatten(-1, (-1, dim)).transpose(1, 2) for one in (q, k, v))
+        turn = idea.get("rotated", "qk")
         q, k, v = (
-            project(x, f"{name}.{one}_proj").unflatten(-1, (-1, dim)).transpose(1, 2)
-            for one in "qkv"
+            rotated(one) if n in turn else one for n, one in zip("qkv", (q, k, v), strict=True)
         )
-        q, k = rotated(q), rotated(k)
         of = torch.arange(heads) // (heads // kv_heads)
         of = torch.arange(heads) % kv_heads if idea.get("cycled") else of
-        scores = q @ k[:, of].mT / dim**0.5
+        scores = q @ k[:, of].mT / dim ** idea.get("power", 0.5)
         if not idea.get("no_mask"):
             scores += torch.full(scores.shape[-2:], float("-inf")).triu(1)
         z = scores.softmax(dim=-1) @ v[:, of]
-        return project(z.transpose(1, 2).flatten(2), f"{name}.o_proj")
+        z = z.reshape(batch, length, -1) if idea.get("unjoined") else z.transpose(1, 2).flatten(2)
+        for _ in range(idea.get("out", 1)):
+            z = project(z, f"{name}.o_proj")
+        return z
+
+    def mlp(x, name):
+        gate, up = (project(x, f"{name}.{one}_proj") for one in idea.get("gated", ("gate", "up")))
+        return project(idea.get("act", F.silu)(gate) * up, f"{name}.down_proj")
+
+    def wire(x, norm1, attention, norm2, mlp):
+        x = x + attention(norm1(x))
+        return x + mlp(norm2(x))
 
     x = tensors[EMBEDDING][ids] * idea.get("scale", 1.0)
     for number in idea.get("layers", range(config.num_hidden_layers)):
         name = f"model.layers.{number}"
-        x = x + attention(norm(x, f"{name}.input_layernorm"), f"{name}.self_attn")
-        normed = norm(x, f"{name}.post_attention_layernorm")
-        act = F.silu(project(normed, f"{name}.mlp.gate_proj"))
-        x = x + project(act * project(normed, f"{name}.mlp.up_proj"), f"{name}.mlp.down_proj")
-    x = x if idea.get("no_norm") else norm(x, "model.norm")
+        norms = (f"{name}.input_layernorm", f"{name}.post_attention_layernorm")
+        norms = [functools.partial(norm, name=one) for one in norms]
+        parts = [functools.partial(attention, name=f"{name}.self_attn")]
+        parts.append(functools.partial(mlp, name=f"{name}.mlp"))
+        x = idea.get("wire", wire)(x, norms[0], parts[0], norms[1], parts[1])
+    for _ in range(idea.get("norms", 0 if idea.get("no_norm") else 1)):
+        x = norm(x, "model.norm")
     head = EMBEDDING if idea.get("tied") or HEAD not in tensors else HEAD
     return x @ tensors[head].T
 

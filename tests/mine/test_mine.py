@@ -125,6 +125,66 @@ def test_nothing_kept_is_the_package_s_model():
     torch.testing.assert_close(qk.mine.model(model)(ids), model(ids), rtol=1e-4, atol=1e-4)
 
 
+def test_the_package_stands_in_with_the_same_functions():
+    theirs, tokenizer = qk.load_pretrained(dtype="float32", device="cpu")
+    functions = qk.mine.functions()
+    assert [one.__name__ for one in functions] == list(qk.mine.PARTS)
+    names = dict(zip(qk.mine.PARTS, functions, strict=True))
+    qk.mine.file().parent.mkdir()
+    text = "".join(f"from qwenkit.mine.stand_ins import {name}\n" for name in names)
+    qk.mine.file().write_text(text)  # imported: not the reader's
+    assert qk.mine.parts().mine == {}
+    calls = (f"def {name}(*given):\n    return stand_ins.{name}(*given)\n" for name in names)
+    qk.mine.file().write_text("from qwenkit.mine import stand_ins\n" + "".join(calls))
+    assert len(qk.mine.parts().mine) == len(names)
+    assert {one.__module__ for one in qk.mine.functions()} == {"my_qwen"}
+    ids = tokenizer("def area(width, height):\n    return")
+    torch.testing.assert_close(qk.mine.model(theirs)(ids), theirs(ids), rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def whole(cell):
+    """Solve notebook 09's exercise of a whole model, with some of the parts in the file."""
+    cell("import inspect\nimport torch\nfrom torch import nn\nimport qwenkit as qk" + ROTATE)
+    cell("print(qk.checks.rope.rotate(rotate))\nqk.mine.keep(rotate)\nrotate = None")
+    notebook = read(FOLDER / "09_whole_model.ipynb")
+    (line,) = [
+        one.source for one in notebook.cells
+        if one.cell_type == "code" and "qk.mine.functions()" in one.source
+    ]  # fmt: skip
+    cell(line)
+    texts = [
+        c.source for c in notebook.cells if "class Whole" in c.source and "<details>" in c.source
+    ]
+    cell(BLOCK.findall(texts[0])[-1])
+    return cell
+
+
+def test_a_class_is_kept_with_all_that_it_needs(whole, capsys):
+    whole("qk.mine.keep(Whole)")
+    assert "Not kept" in capsys.readouterr().out
+    whole("print(qk.checks.model.whole(Whole))\nqk.mine.keep(Whole)")
+    assert "Kept in my_qwen.py: Whole" in capsys.readouterr().out
+    text = qk.mine.file().read_text()
+    assert "import rotate" not in text  # it is in the file
+    assert "from qwenkit.mine.stand_ins import attend" in text
+    assert list(qk.mine.parts().mine) == ["rotate"]
+    theirs, tokenizer = qk.load_pretrained(dtype="float32", device="cpu")
+    mine = qk.mine.load().Whole(theirs.config)
+    mine.load_state_dict(theirs.state_dict(), strict=True)
+    ids = tokenizer("def area(width, height):\n    return")
+    torch.testing.assert_close(mine(ids), theirs(ids), rtol=1e-4, atol=1e-4)
+
+
+def test_a_file_may_import_itself_wherever_it_is():
+    qk.mine.file().parent.mkdir()
+    text = (
+        "import my_qwen\n\n\ndef two():\n    return my_qwen.one()\n\n\ndef one():\n    return 1\n"
+    )
+    qk.mine.file().write_text(text)
+    assert qk.mine.load().two() == 1
+
+
 @pytest.fixture
 def solved(cell):
     """Keep every part of the model, from the solutions of the course; return their names."""

@@ -1,81 +1,10 @@
-"""Exercises 10.2 and 10.3, how many tokens: the right answers, and the wrong ones."""
+"""Exercise 10b.1, how many tokens may stay in a cache: the right answer, and the wrong ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from qwenkit.checks._judge import Mistake
-from qwenkit.checks._kv import Count, kv_values, wrong_counts
-from qwenkit.checks._samples import HALF_B
-from qwenkit.config import QwenConfig
-
-# --- 10.2 ---
-
-
-def room_for(count: Count) -> Callable[[QwenConfig, int, int, int], int]:
-    """Return the room for tokens of `count(config)` values."""
-    return lambda c, free, batch, size: free // (batch * size * count(c))
-
-
-def _each(c: QwenConfig, batch: int, size: int) -> int:
-    return batch * size * kv_values(c)  # bytes of one token of each text
-
-
-ROOM_MISTAKES = (
-    *wrong_counts(room_for),
-    Mistake("values, not bytes", "you count each value as one byte. How many bytes does it take?",
-        lambda c, free, batch, size: free // _each(c, batch, 1)),
-    Mistake("one text", "right for one text. In a batch, each text has its own row in the cache, "
-        "and all rows share the bytes.",
-        lambda c, free, batch, size: free // _each(c, 1, size)),
-    Mistake("all texts together", "you count the tokens of all texts together. The question is how "
-        "long each text can be.",
-        lambda c, free, batch, size: batch * (free // _each(c, batch, size))),
-    Mistake("a fraction of a token", "half a token does not fit anywhere: return an integer, "
-        "rounded down.",
-        lambda c, free, batch, size: free / _each(c, batch, size)),
-    Mistake("rounded up", "you round up, and the last token does not fit. A byte less than ten "
-        "tokens is room for nine.",
-        lambda c, free, batch, size: -(-free // _each(c, batch, size))),
-    Mistake("rounded up", "you round to the nearest integer, and sometimes the last token does not "
-        "fit. A byte less than ten tokens is room for nine.",
-        lambda c, free, batch, size: round(free / _each(c, batch, size))),
-    Mistake("brackets missing", "// and * are done from left to right, so you divide by the first "
-        "factor and multiply by the others. Put what you divide by in parentheses.",
-        lambda c, free, batch, size: free // batch * _each(c, 1, size)),
-    Mistake("brackets missing", "/ and * are done from left to right, so you divide by the first "
-        "factor and multiply by the others. Put what you divide by in parentheses.",
-        lambda c, free, batch, size: free / batch * _each(c, 1, size)),
-    Mistake("KV heads forgotten", "you count one kv head. Each layer keeps the keys and values of "
-        "all KV heads.",
-        room_for(lambda c: kv_values(c) // c.num_key_value_heads)),
-    Mistake("head_dim forgotten", "you count one value per head. A key has D values, and so does a "
-        "value.",
-        room_for(lambda c: kv_values(c) // c.head_dim)),
-    Mistake("counted twice", "you count keys and values twice.",
-        room_for(lambda c: 2 * kv_values(c))),
-    Mistake("bits", "you count bits: `size` is in bytes already.",
-        room_for(lambda c: 8 * kv_values(c))),
-    Mistake("fixed sizes", "you use the sizes of one model. Read them from the config.",
-        room_for(lambda c: kv_values(HALF_B))),
-    Mistake("fixed 2 bytes", "you take 2 bytes per value, whatever `size` is.",
-        lambda c, free, batch, size: free // _each(c, batch, 2)),
-    Mistake("at least one", "where not even one token fits, the answer is 0.",
-        lambda c, free, batch, size: max(1, free // _each(c, batch, size))),
-    Mistake("the remainder", "% returns what is left over. Which operator divides and rounds down?",
-        lambda c, free, batch, size: free % _each(c, batch, size)),
-    Mistake("upside down", "you divide the bytes of a token by the free bytes. It is the other way "
-        "around.",
-        lambda c, free, batch, size: _each(c, batch, size) // free),
-    Mistake("upside down", "you divide the bytes of a token by the free bytes. It is the other way "
-        "around, and rounded down.",
-        lambda c, free, batch, size: _each(c, batch, size) / free),
-    Mistake("bytes", "you return bytes. How many times do they fit into the free bytes?",
-        lambda c, free, batch, size: _each(c, batch, size)),
-)  # fmt: skip
-
-
-# --- 10.3 ---
 
 
 def _shared(old: list[int], new: list[int]) -> int:
