@@ -23,7 +23,7 @@ from qwenkit.plot.tokens import drawable, label, label_axis
 LARGEST = 256  # pixels a side; longer texts are pooled
 SMALL = 64  # pixels a side where many heads share a figure
 LETTER = 0.088  # inches of a letter in a title
-BESIDE, BELOW = 0.9, 0.4  # inches for the color bar, and for the name of the axis
+RIGHT, BELOW = 0.9, 0.4  # inches for the color bar, and for the name of the axis
 GRID = 40  # up to this many a side, lines divide the squares of a mask
 MAY, MAY_NOT = BLUE, "#e6e6e6"
 LOOK: dict[str, Any] = {"cmap": UNSIGNED, "vmin": 0, "vmax": 1, "interpolation": "nearest"}
@@ -102,11 +102,11 @@ def attention_heads(
     names = default if names is None else names
     if len(names) != len(values):
         raise InputError(f"there are {len(values)} heads and {len(names)} names")
-    side = max(min((WIDEST - BESIDE) / columns, 1.8), 0.7)
+    side = max(min((WIDEST - RIGHT) / columns, 1.8), 0.7)
     lines = [wrap(drawable(name), max(int(side / LETTER), 4)) for name in names]
     height = side + 0.2 * max(map(len, lines))
     figure, axes = grid(len(values), columns, side, height)
-    figure.set_size_inches(figure.get_figwidth() + BESIDE, figure.get_figheight() + BELOW)
+    figure.set_size_inches(figure.get_figwidth() + RIGHT, figure.get_figheight() + BELOW)
     for ax, pattern, name in zip(axes, values, lines, strict=False):
         ax.set(xticks=[], yticks=[])
         image = ax.imshow(pool(pattern, SMALL)[0], **LOOK)
