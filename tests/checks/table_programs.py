@@ -259,7 +259,7 @@ WRONG = {
         ("programs as data points", _loop(points=lambda tasks, n: n * tasks)),
         ("one standard error", _loop(bounds=lambda p, m: _bounds(p, m, 1))),
         ("percent", _loop(row=lambda *three: tuple(100 * one for one in three))),
-        ("values", _loop(bounds=lambda p, m: _bounds(p, m + 1))),
+        ("values", _loop(bounds=lambda p, m: _bounds(p, m + 1)), "key 1: it returns a tuple"),
         ("values", lambda write, run, tasks, n, ks: _loop()(write, run, tasks, n, ks[:1])),
         ("kind", lambda *given: list(_loop()(*given).values())),
     ],
