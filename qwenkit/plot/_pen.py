@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle, FancyBboxPatch
 
 # Fill, line and text of each kind of part; the line colors are those of style.py.
-GRAY = ("#ffffff", "#9a9a9a", "#4d4d4d")
+GRAY = ("#f2f2f2", "#8f8f8f", "#474747")
 COLORS = {
     "tokens": ("#dcecf7", "#0072b2", "#00496f"),
     "norm": ("#faf3c8", "#b8a400", "#574e00"),
