@@ -1,4 +1,4 @@
-"""A GRPO step on a toy model, right and with each mistake that is often made (exercise 16.4)."""
+"""GRPO updates on a toy model, right and with each mistake that is often made (exercise 16.4)."""
 
 from __future__ import annotations
 
@@ -45,14 +45,19 @@ def grpo_step(
     rows: Callable[..., Batch] = _pairs,
     normalization: str = "dr_grpo",
     factor: Callable[[int], float] = lambda count: 1.0,
-    clear: bool = True,
+    clip: tuple[float, float] = (0.2, 0.2),
+    clear: Callable[[int], bool] = lambda number: True,
     update: bool = True,
-    plain: bool = False,
+    old: str = "kept",
+    most: int = 99,
     returned: Callable[[Tensor, Tensor], Tensor] = lambda rewards, loss: rewards.mean(),
 ) -> Step:
     """Return a GRPO step; the arguments are what can go wrong in it.
 
-    `factor`: by which the loss is multiplied, a function of the number of completions.
+    `factor`: by which the loss is multiplied, a function of the number of completions. `clear`:
+    before which updates the gradients are. `old`: the log-probabilities at sampling are "kept",
+    or computed again in each update ("new"), or sampling itself is repeated ("sampled"). `most`:
+    updates at most.
     """
 
     def step(
@@ -62,24 +67,30 @@ def grpo_step(
         sample: Callable[[QwenForCausalLM, Ids], list[Ids]],
         reward: Callable[[Ids, Ids], float],
         max_length: int,
+        updates: int,
     ) -> float:
-        groups = [sample(model, prompt) for prompt in prompts]
-        pairs = zip(prompts, groups, strict=True)
-        rewards = torch.tensor([[reward(prompt, one) for one in group] for prompt, group in pairs])
-        batch = rows(prompts, groups)
-        found, gains = token_log_probs(model, batch), advantages(rewards).flatten()
-        loss = factor(len(found)) * grpo_loss(
-            found, found.detach(), gains, batch.labels != IGNORE,
-            normalization=normalization, max_length=max_length,
-        )  # fmt: skip
-        if plain:  # the same gradient, another value
-            loss = -(found * gains[:, None]).sum() / (len(found) * max_length)
-        if clear:
-            optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        if update:
-            optimizer.step()
-        return returned(rewards, loss).item()
+        means = []
+        for number in range(min(updates, most)):
+            if number == 0 or old == "sampled":
+                groups = [sample(model, prompt) for prompt in prompts]
+                pairs = zip(prompts, groups, strict=True)
+                rewards = torch.tensor([[reward(p, one) for one in group] for p, group in pairs])
+                batch = rows(prompts, groups)
+                gains = advantages(rewards).flatten()
+            found = token_log_probs(model, batch)
+            if number == 0 or old != "kept":
+                sampled = found.detach()
+            loss = factor(len(found)) * grpo_loss(
+                found, sampled, gains, batch.labels != IGNORE, clip=clip,
+                normalization=normalization, max_length=max_length,
+            )  # fmt: skip
+            if clear(number):
+                optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            if update:
+                optimizer.step()
+            means.append(returned(rewards, loss))
+        return means[-1].item()
 
     return step
 
@@ -90,30 +101,37 @@ def _a_step_for_each_prompt(model: Any, optimizer: Any, prompts: Any, *others: A
 
 
 def measured(function: Step) -> Callable[..., Any]:
-    """Turn a learner's step into a function of P and G: what it returns, and the weights' change.
+    """Turn a learner's step into a function of P, G and the number of updates.
+
+    It returns what the step returns, and how the weights have changed.
 
     The toy's gradients are not zero before the step, so that a forgotten `zero_grad` shows.
     """
 
     @wraps(function)
-    def run(prompts: int, group: int) -> Any:
+    def run(prompts: int, group: int, updates: int) -> Any:
         model = QwenForCausalLM(QwenConfig(16, 8, 16, 1, 4, 1, tie_word_embeddings=True))
         init_weights(model, seed=0)
         model.requires_grad_(True)
+        with torch.no_grad():
+            model.model.embed_tokens.weight.mul_(30)  # the policy is sure of some tokens
         weight = model.model.norm.weight
         weight.grad = torch.ones_like(weight)
         before = weight.detach().clone()
-        optimizer = torch.optim.SGD([weight], lr=1.0)
+        optimizer = torch.optim.SGD([weight], lr=0.6)
+        calls: list[Ids] = []
         asked = [[3 + p, 5, 2][: 2 + p % 2] for p in range(prompts)]
 
         def sample(model: QwenForCausalLM, prompt: Ids) -> list[Ids]:
-            return [[(7 * i + 3 * prompt[0] + j) % 16 for j in range(1 + i)] for i in range(group)]
+            calls.append(prompt)
+            first = 3 * prompt[0] + 5 * ((len(calls) - 1) // prompts)  # another one, if repeated
+            return [[(7 * i + first + j) % 16 for j in range(1 + i)] for i in range(group)]
 
         def reward(prompt: Ids, completion: Ids) -> float:
             return float(prompt[0] % 3) + (completion[0] % 4) / 2
 
-        found = function(model, optimizer, asked, sample, reward, _MAX_LENGTH)
-        change = (weight.detach() - before) * 100  # as large as a reward
+        found = function(model, optimizer, asked, sample, reward, _MAX_LENGTH, updates)
+        change = (weight.detach() - before) * 10  # as large as a reward
         nothing = found is None or found is ...
         if nothing and not change.any():
             return found
@@ -126,7 +144,18 @@ STEP_MISTAKES: tuple[tuple[str, str, Step], ...] = (
     ("no update", "the weights are unchanged. Call zero_grad, then backward, then the optimizer's "
         "step.", grpo_step(update=False)),
     ("not cleared", "old gradients are still there; call zero_grad before backward.",
-        grpo_step(clear=False)),
+        grpo_step(clear=lambda number: False)),
+    ("cleared once", "clear the gradients before each update, not only before the first.",
+        grpo_step(clear=lambda number: number == 0)),
+    ("one update", "there is one update, however many are asked for. Repeat it on the same "
+        "samples.",
+        grpo_step(most=1)),
+    ("sampled again", "each update draws new samples. Sample once: the point of the ratio is to "
+        "use the same samples several times.", grpo_step(old="sampled")),
+    ("ratio of 1", "the ratio is 1 in every update. Which log-probabilities must stay as they were "
+        "when the samples were drawn?", grpo_step(old="new")),
+    ("not clipped", "the second update and the later ones must be clipped: the ratio has left 1.",
+        grpo_step(clip=(0.999, 1e9))),
     ("sign", "the step goes the wrong way: what did best becomes less likely.",
         grpo_step(factor=lambda count: -1.0)),
     ("no baseline", "subtract the group's mean from the rewards.",
@@ -149,8 +178,6 @@ STEP_MISTAKES: tuple[tuple[str, str, Step], ...] = (
         grpo_step(returned=lambda rewards, loss: rewards.sum())),
     ("loss returned", "return the mean reward; the loss of a policy says little.",
         grpo_step(returned=lambda rewards, loss: loss)),
-    ("loss returned", "return the mean reward; the loss of a policy says little.",
-        grpo_step(plain=True, returned=lambda rewards, loss: loss)),
     ("nothing returned", "the step is right; return the mean reward.",
         lambda *given: grpo_step()(*given) and None),
 )  # fmt: skip

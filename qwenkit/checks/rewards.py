@@ -19,7 +19,7 @@ EXERCISES: dict[str, str] = {
     "16.1": "a baseline from the other samples",
     "16.2": "group advantages",
     "16.3": "the clipped loss",
-    "16.4": "a GRPO step",
+    "16.4": "GRPO: samples, rewards and several updates",
 }
 _OF_REWARDS = Callable[[Tensor], Tensor]
 
@@ -69,10 +69,11 @@ def clipped_loss(learner: Callable[..., Any]) -> Verdict:
 
 
 def step(learner: Callable[..., Any]) -> Verdict:
-    """Check `grpo_step(model, optimizer, prompts, sample, reward, max_length)`: 16.4."""
+    """Check `grpo_step(model, optimizer, prompts, sample, reward, max_length, updates)`: 16.4."""
     cases = [
-        Case("two prompts, four completions of each", (2, 4)),
-        Case("three prompts, two completions of each", (3, 2)),
+        Case("one update: two prompts, four completions of each", (2, 4, 1)),
+        Case("one update: three prompts, two completions of each", (3, 2, 1)),
+        Case("three updates of the same samples", (2, 4, 3)),
     ]
     known = [Mistake(name, hint, measured(wrong)) for name, hint, wrong in STEP_MISTAKES]
     learner = measured(learner) if callable(learner) else learner

@@ -1,4 +1,20 @@
-"""Figures, one topic a file: arrays, strings and configs in, matplotlib out."""
+"""Figures, one topic a file: arrays, strings and configs in, matplotlib out.
+
+One convention holds for all of them, and for figures that a notebook draws itself; its colors and
+sizes are in `qwenkit.plot.style`.
+
+- Signed values: red is positive, blue negative, white 0 (`SIGNED`, with limits that are equal on
+  both sides). Values from 0 on: the brighter, the larger (`UNSIGNED`).
+- Attention maps and masks: a row per query position, a column per key position; the axes are named
+  "query position" and "key position". Attention maps have a color bar.
+- Queries are blue, keys vermilion, values green (`QUERY`, `KEY`, `VALUE`). Only where query heads
+  and the kv heads that they share are told apart, a color means such a group (`HEADS`), and the
+  boxes are named q, k and v.
+- What attention adds to the stream is orange, what the MLP adds is green, as their boxes in the
+  drawing of the model. Curves that are compared are first blue, then vermilion (`CURVES`).
+- The smallest text has 10 points (`TEXT`): at the resolution of `show` 14 pixels, as a notebook's
+  body text. A figure is at most 9 inches wide (`WIDEST`), so that no notebook shrinks it.
+"""
 
 from qwenkit.arguments import check_public
 from qwenkit.plot._architecture import architecture, architecture_alt

@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 from qwenkit.config import QwenConfig
 from qwenkit.errors import InputError
 from qwenkit.plot._pen import GRAY, Pen
+from qwenkit.plot.style import KEY, QUERY, VALUE
 
 WIDTH, HEIGHT = 90.0, 73.0  # the drawing's own units: a tenth of an inch at its full size
 STREAM_X = 12.0
@@ -104,7 +105,7 @@ def _draw_sizes(pen: Pen, config: QwenConfig) -> None:
     """Write the legend: what each letter means, and its size here."""
     style = {"ha": "left", "color": "#333333"}
     title = f"Qwen2 model · {config.num_parameters:,} parameters"
-    pen.text(25, 3.4, title, "sizes", "tokens", fontsize=11.5, weight="bold", **style)
+    pen.text(25, 3.4, title, "sizes", "tokens", fontsize=12, weight="bold", **style)
     entries = (
         ("B", "sequences in the batch"),
         ("T", "tokens per sequence"),
@@ -125,17 +126,17 @@ def _draw_sizes(pen: Pen, config: QwenConfig) -> None:
 def _draw_stream(pen: Pen, config: QwenConfig) -> None:
     """Draw the layer's frame and the residual stream, from the embedding to the last norm."""
     lit = pen.shines("layer")
-    line = "#7d7d7d" if lit else "#cfcfcf"
+    line = "#7d7d7d" if lit else "#b0b0b0"
     style = {"facecolor": "#fdfdfd", "edgecolor": line, "linewidth": 1.2, "zorder": 1}
     for shift in (1.2, 0.6, 0.0):  # three sheets: there are many such layers
         pen.rounded((5 + shift, 86.5 + shift), (19.2 - shift, 62 - shift), 1.2, **style)
     words = f"decoder layer × {config.num_hidden_layers:,}"
     style = {"ha": "left", "weight": "bold", "color": "#333333" if lit else GRAY[2]}
-    pen.text(15.5, 21.6, words, "layer", "tokens", fontsize=9.5, **style)
+    pen.text(15.5, 21.6, words, "layer", "tokens", fontsize=10.5, **style)
     color = pen.colors("stream", "tokens")[1]
     pen.ax.plot([STREAM_X] * 2, [14, 65.8], color=color, lw=4.5, solid_capstyle="butt", zorder=2)
     words = f"residual stream (B, T, {config.hidden_size:,})"
-    pen.text(8.4, 34, words, "stream", "tokens", rotation=90, fontsize=9)
+    pen.text(8.4, 34, words, "stream", "tokens", rotation=90)
 
 
 def _draw_attention(pen: Pen, config: QwenConfig, lora: bool) -> None:
@@ -143,7 +144,7 @@ def _draw_attention(pen: Pen, config: QwenConfig, lora: bool) -> None:
     c = config
     width, query = c.hidden_size, c.num_attention_heads * c.head_dim
     key_value = c.num_key_value_heads * c.head_dim
-    rows = {"q": 26.2, "k": 31.4, "v": 36.6}
+    rows, roles = {"q": 26.2, "k": 31.4, "v": 36.6}, {"q": QUERY, "k": KEY, "v": VALUE}
     pen.line([(STREAM_X, rows["k"]), (15.5, rows["k"])], "norm_1")
     pen.box((15.5, 26), (28.9, 33.9), "norm_1", "norm", ("RMSNorm", f"{width:,} weights"))
     for name, y in rows.items():
@@ -151,10 +152,10 @@ def _draw_attention(pen: Pen, config: QwenConfig, lora: bool) -> None:
         bias = "+ LoRA" if lora and name != "k" else "+ bias"
         out = query if name == "q" else key_value
         lines = (f"{name}_proj", f"{width:,} → {out:,} {bias}")
-        pen.box((29.5, 46.0), (y - 2.2, y + 2.2), name, "attention", lines)
-        pen.line([(46, y), (67.5 if name == "v" else 50, y)], name)
+        pen.box((29.5, 46.0), (y - 2.2, y + 2.2), name, "attention", lines, edge=roles[name])
+        pen.line([(46, y), (67.5 if name == "v" else 50, y)], name, roles[name])
         if name != "v":
-            pen.line([(55, y), (67.5, y)], "core")
+            pen.line([(55, y), (67.5, y)], "core", roles[name])
     span = (rows["q"] - 2.2, rows["k"] + 2.2)
     pen.box((49, 56), span, "rope", "rope", ("RoPE", "rotates", "q, k"))
     span = (rows["k"] - 2.2, rows["v"] + 2.2)
@@ -168,7 +169,7 @@ def _draw_attention(pen: Pen, config: QwenConfig, lora: bool) -> None:
 
 
 def _draw_heads(pen: Pen, config: QwenConfig) -> None:
-    """Draw attention's core: query heads above the kv heads that they share."""
+    """Draw attention's core: query heads above the keys and values that they share."""
     left, right = 67.5, 85.0
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     pen.box((left, right), (24.0, 38.8), "core", "attention", ())
@@ -180,16 +181,18 @@ def _draw_heads(pen: Pen, config: QwenConfig) -> None:
         (37.3, f"share {kv_heads} kv head{'s' * (kv_heads > 1)}", "heads"),
     ):
         pen.text(middle, y, words, part, "attention")
-    fill = pen.colors("heads", "attention")[1]
+    lit = pen.shines("heads")
+    query, key, value = (QUERY, KEY, VALUE) if lit else (GRAY[1],) * 3
     group = (right - left - 2) / kv_heads
     for number in range(kv_heads):
         x = left + 1 + group * number
         start, wide = x + group * 0.06, group * 0.88
-        pen.ax.add_patch(Rectangle((start, 34.1), wide, 1.5, facecolor=fill, lw=0, zorder=4))
+        for y, fill in ((33.9, key), (34.8, value)):
+            pen.ax.add_patch(Rectangle((start, y), wide, 0.8, facecolor=fill, lw=0, zorder=4))
         one = wide / (heads // kv_heads)
         for member in range(heads // kv_heads):
             corner = (start + one * (member + 0.1), 31.7)
-            square = Rectangle(corner, one * 0.8, 1.5, fc="white", ec=fill, lw=0.9, zorder=4)
+            square = Rectangle(corner, one * 0.8, 1.5, fc="white", ec=query, lw=1.1, zorder=4)
             pen.ax.add_patch(square)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,16 @@ from matplotlib.ticker import MaxNLocator
 from qwenkit.errors import InputError
 from qwenkit.plot.arrays import numbers, pool
 from qwenkit.plot.heads import CURRENT, FIRST, PREVIOUS, head_scores
-from qwenkit.plot.style import BLUE, grid, new_axes
+from qwenkit.plot.style import BLUE, TEXT, UNSIGNED, WIDEST, color_bar, grid, new_axes
 from qwenkit.plot.tokens import drawable, label, label_axis
 
 LARGEST = 256  # pixels a side; longer texts are pooled
 SMALL = 64  # pixels a side where many heads share a figure
+LETTER = 0.088  # inches of a letter in a title
+RIGHT, BELOW = 0.9, 0.4  # inches for the color bar, and for the name of the axis
 GRID = 40  # up to this many a side, lines divide the squares of a mask
 MAY, MAY_NOT = BLUE, "#e6e6e6"
-LOOK: dict[str, Any] = {"cmap": "viridis", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+LOOK: dict[str, Any] = {"cmap": UNSIGNED, "vmin": 0, "vmax": 1, "interpolation": "nearest"}
 ATTENDED = {
     FIRST: "the first token", PREVIOUS: "the previous token", CURRENT: "the current token",
 }  # fmt: skip
@@ -37,16 +40,19 @@ def attention(
     Args:
         pattern: (T, S) from 0 to 1; a row sums to 1. T < S: the queries are the last T positions.
         tokens: the S strings.
-        ax: where to draw; None: a new figure.
+        ax: where to draw; None: a new figure, which also has a color bar.
         imshow: for matplotlib's imshow.
 
     Raises:
         InputError: shapes that do not fit.
     """
     values = _checked("pattern", numbers(pattern, "pattern", "T S"), tokens)
-    side = min(max(2.5 + 0.16 * min(len(tokens), 40), 3.5), 8)
-    ax = ax or new_axes(side, side)
+    side = min(max(2.6 + 0.17 * min(len(tokens), 40), 3.8), 8)
+    alone = ax is None
+    ax = ax or new_axes(side + 0.8, side)
     _draw_map(ax, values, tokens, "a pixel is the largest of {0} × {0} values", LOOK | imshow)
+    if alone:
+        color_bar(ax.get_images()[0], "attention weight", ax, shrink=0.7)
     return ax
 
 
@@ -96,12 +102,18 @@ def attention_heads(
     names = default if names is None else names
     if len(names) != len(values):
         raise InputError(f"there are {len(values)} heads and {len(names)} names")
-    side = max(min(10 / columns, 1.8), 0.7)
-    figure, axes = grid(len(values), columns, side, side + 0.2)
-    for ax, pattern, name in zip(axes, values, names, strict=False):
-        ax.set_axis_off()
-        ax.imshow(pool(pattern, SMALL)[0], **LOOK)
-        ax.set_title(drawable(name), fontsize=7, pad=2)
+    side = max(min((WIDEST - RIGHT) / columns, 1.8), 0.7)
+    lines = [wrap(drawable(name), max(int(side / LETTER), 4)) for name in names]
+    height = side + 0.2 * max(map(len, lines))
+    figure, axes = grid(len(values), columns, side, height)
+    figure.set_size_inches(figure.get_figwidth() + RIGHT, figure.get_figheight() + BELOW)
+    for ax, pattern, name in zip(axes, values, lines, strict=False):
+        ax.set(xticks=[], yticks=[])
+        image = ax.imshow(pool(pattern, SMALL)[0], **LOOK)
+        ax.set_title("\n".join(name), fontsize=TEXT, pad=3)
+    figure.supxlabel("key position", fontsize=TEXT)
+    figure.supylabel("query position", fontsize=TEXT)
+    color_bar(image, "attention weight", *axes, aspect=30)
     return figure
 
 
@@ -149,7 +161,7 @@ def mask(allowed: Any, tokens: Sequence[str] | None = None, *, ax: Axes | None =
     handles = [Patch(color=MAY, label="may attend"), Patch(color=MAY_NOT, label="may not")]
     ax.legend(
         handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False,
-        fontsize=9, borderaxespad=0.2, handlelength=1.2,
+        fontsize=TEXT, borderaxespad=0.2, handlelength=1.2,
     )  # fmt: skip
     return ax
 

@@ -17,12 +17,24 @@ from qwenkit.config import BYTES_PER_VALUE, QwenConfig
 from qwenkit.errors import InputError
 from qwenkit.files import format_bytes
 from qwenkit.plot.arrays import numbers
-from qwenkit.plot.style import CURVES, HEADS, LIGHT, new_axes, plain, reference_line
+from qwenkit.plot.style import (
+    CURVES,
+    HEADS,
+    LIGHT,
+    SIGNED,
+    TEXT,
+    WIDEST,
+    color_bar,
+    new_axes,
+    plain,
+    reference_line,
+)
 from qwenkit.plot.tokens import drawable
 
 MOST_HEADS = 256  # that are drawn
 MOST_TOKENS = 10**12  # in a cache
 NAMED = 20  # heads, up to which their names are written
+SPACIOUS = 10  # heads, up to which there is room for "for q0"
 DASHES = ("-", "--", "-.", ":")
 Configs = QwenConfig | Mapping[str, QwenConfig]
 
@@ -42,7 +54,7 @@ def gqa_sharing(
         InputError: numbers that do not divide.
     """
     groups = _groups(heads, kv_heads)
-    ax = ax or new_axes(max(0.55 * heads, 4), 2.2)
+    ax = ax or new_axes(min(max(0.6 * heads, 4), WIDEST), 2.2)
     for head in range(heads):
         kv, x = head // groups, head + 0.5
         color, width = HEADS[kv % len(HEADS)], 3.5 if head == marked else 1.5
@@ -85,18 +97,25 @@ def kv_repetition(k: Any, groups: int) -> Figure:
     values = _keys(k, groups)
     heads = len(values) * groups
     limit = float(np.abs(values).max()) or 1.0
-    size = (max(1.0 * heads, 5), 3.4)
+    size = (min(max(1.0 * heads + 1, 5), WIDEST), 3.8)
     figure, axes = plt.subplots(2, heads, figsize=size, layout="constrained", squeeze=False)
-    look: dict[str, Any] = {"cmap": "RdBu", "vmin": -limit, "vmax": limit, "aspect": "auto"}
+    look: dict[str, Any] = {"cmap": SIGNED, "vmin": -limit, "vmax": limit, "aspect": "auto"}
     look["interpolation"] = "nearest"  # a pixel per value, nothing between them
     for ax in axes.flat:
         ax.set_axis_off()
+    axes[0, 0].set(xlabel="dimension", ylabel="token")
+    axes[0, 0].set_axis_on()
+    axes[0, 0].locator_params("y", nbins=4, integer=True)
+    axes[0, 0].set_xticks([0, values.shape[-1] - 1])
     for head in range(heads):
         kv, offset = divmod(head, groups)
-        names = {1: (f"for q{head}", 8)} if offset else {0: (f"k{kv}", 9), 1: (f"for q{head}", 8)}
-        for row, (name, points) in names.items():
-            axes[row, head].imshow(values[kv].astype(np.float64), **look)
-            axes[row, head].set_title(name, fontsize=points, color=HEADS[kv % len(HEADS)])
+        color, below = HEADS[kv % len(HEADS)], f"for q{head}" if heads <= SPACIOUS else f"q{head}"
+        names = {1: below} if offset else {0: f"k{kv}", 1: below}
+        for row, name in names.items():
+            image = axes[row, head].imshow(values[kv].astype(np.float64), **look)
+            box = {"facecolor": color, "edgecolor": "none", "pad": 2}
+            axes[row, head].set_title(name, fontsize=TEXT, color=_letters(color), bbox=box)
+    color_bar(image, "value of a key", *axes.flat)
     return figure
 
 
@@ -138,8 +157,13 @@ def _box(
     corner, wide = (middle[0] - 0.42 * width, middle[1] - 0.15), 0.84 * width
     edge = "black" if marked else "none"
     ax.add_patch(Rectangle(corner, wide, 0.3, facecolor=color, edgecolor=edge))
-    dark = "black" if color in LIGHT else "white"
-    ax.text(*middle, text, ha="center", va="center", fontsize=9, color=dark)
+    letters = _letters(color)
+    ax.text(*middle, text, ha="center", va="center", fontsize=TEXT, color=letters)
+
+
+def _letters(color: str) -> str:
+    """Return the color of letters on a color."""
+    return "black" if color in LIGHT else "white"
 
 
 def cache_growth(
@@ -164,7 +188,7 @@ def cache_growth(
         InputError: no configs, an unknown dtype, or fewer tokens than one.
     """
     rates, length = _rates(configs, tokens, dtype)
-    ax = plain(ax or new_axes(7, 4), "tokens in the cache", "keys and values")
+    ax = plain(ax or new_axes(8, 4.2), "tokens in the cache", "keys and values")
     for number, (name, rate) in enumerate(rates.items()):
         color, dash = CURVES[number % 6], DASHES[number % 4]
         words = f"{drawable(name)}: {_rate(rate, length)}"
@@ -176,9 +200,9 @@ def cache_growth(
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_bytes(value)))
     ax.legend(  # above the axes, where it hides no line
-        frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1),
+        frameon=False, fontsize=TEXT, loc="lower left", bbox_to_anchor=(0, 1),
         ncols=2 if len(rates) > 3 else 1, borderaxespad=0.2, alignment="left",
-        title=f"bytes per token, and bytes of {length:,} tokens", title_fontsize=8,
+        title=f"bytes per token, and bytes of {length:,} tokens", title_fontsize=TEXT,
     )  # fmt: skip
     return ax
 

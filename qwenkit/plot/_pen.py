@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle, FancyBboxPatch
 
 # Fill, line and text of each kind of part; the line colors are those of style.py.
-GRAY = ("#f6f6f6", "#bdbdbd", "#6b6b6b")
+GRAY = ("#f2f2f2", "#8f8f8f", "#474747")
 COLORS = {
     "tokens": ("#dcecf7", "#0072b2", "#00496f"),
     "norm": ("#faf3c8", "#b8a400", "#574e00"),
@@ -45,7 +45,7 @@ class Pen:
 
     def text(self, x: float, y: float, words: str, part: str, kind: str, **style: object) -> None:
         """Write text; `style` is passed to `Axes.text`."""
-        settings: dict[str, object] = {"ha": "center", "va": "center", "fontsize": 8.5}
+        settings: dict[str, object] = {"ha": "center", "va": "center", "fontsize": 10}
         settings |= {"color": self.colors(part, kind)[2], "zorder": TEXT}
         self.ax.text(x, y, words, gid=part, **(settings | style))  # type: ignore[arg-type]
 
@@ -56,25 +56,37 @@ class Pen:
         self.ax.add_patch(FancyBboxPatch((x[0], y[0]), *size, boxstyle=shape, **style))
 
     def box(
-        self, x: Span, y: Span, part: str, kind: str, lines: Sequence[str], dashed: bool = False
+        self,
+        x: Span,
+        y: Span,
+        part: str,
+        kind: str,
+        lines: Sequence[str],
+        dashed: bool = False,
+        edge: str | None = None,
     ) -> None:
-        """Draw a rounded box; the first line of its text is bold, names as in the checkpoint."""
+        """Draw a rounded box; the first line of its text is bold, names as in the checkpoint.
+
+        `edge`: the color of its line where it is lit; None: that of its kind.
+        """
         fill, line, _ = self.colors(part, kind)
+        line = edge if edge and self.shines(part) else line
         style = {"facecolor": "white" if dashed and self.lit is None else fill, "edgecolor": line}
         dash = (0, (3, 2)) if dashed else "-"
-        self.rounded(x, y, 0.7, linewidth=1.4, linestyle=dash, zorder=BOX, **style)
-        step = 1.95
+        width = 1.8 if self.shines(part) else 1.2
+        self.rounded(x, y, 0.7, linewidth=width, linestyle=dash, zorder=BOX, **style)
+        step = 2.05
         top = (y[0] + y[1]) / 2 - step * (len(lines) - 1) / 2
         for number, words in enumerate(lines):
             weight = "bold" if number == 0 else "normal"
             self.text((x[0] + x[1]) / 2, top + step * number, words, part, kind, weight=weight)
 
-    def line(self, points: list[tuple[float, float]], part: str) -> None:
-        """Draw a thin arrow along points."""
-        color = "#8a8a8a" if self.shines(part) else "#c4c4c4"
+    def line(self, points: list[tuple[float, float]], part: str, color: str | None = None) -> None:
+        """Draw a thin arrow along points; `color`: where it is lit, other than gray."""
+        color = (color or "#8a8a8a") if self.shines(part) else "#b0b0b0"
         xs, ys = zip(*points, strict=True)
-        self.ax.plot(xs, ys, color=color, lw=1.2, zorder=LINE, solid_joinstyle="round")
-        style = {"arrowstyle": "-|>", "color": color, "lw": 1.2, "shrinkA": 0, "shrinkB": 0}
+        self.ax.plot(xs, ys, color=color, lw=1.4, zorder=LINE, solid_joinstyle="round")
+        style = {"arrowstyle": "-|>", "color": color, "lw": 1.4, "shrinkA": 0, "shrinkB": 0}
         self.ax.annotate("", points[-1], points[-2], arrowprops=style, zorder=LINE)
 
     def sign(self, x: float, y: float, words: str, part: str, kind: str) -> None:

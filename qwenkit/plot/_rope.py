@@ -8,11 +8,24 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle
+from matplotlib.patches import Circle, FancyArrowPatch
 
 from qwenkit.errors import InputError
 from qwenkit.plot.arrays import numbers
-from qwenkit.plot.style import BLUE, CURVES, GRAY, VERMILION, new_axes, plain, reference_line
+from qwenkit.plot.style import (
+    BLUE,
+    CURVES,
+    GRAY,
+    SIGNED,
+    TEXT,
+    UNSIGNED,
+    VERMILION,
+    WIDEST,
+    color_bar,
+    new_axes,
+    plain,
+    reference_line,
+)
 from qwenkit.plot.tokens import drawable
 
 MOST = 1024  # points of a curve; longer ones are pooled
@@ -34,16 +47,16 @@ def rope_tables(cos: Any, sin: Any) -> Figure:
         raise InputError(
             f"cos has shape {tables['cos'].shape}, sin {tables['sin'].shape}; both must be (T, D)"
         )
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3.6), layout="constrained", sharey=True)
-    look: dict[str, Any] = {"cmap": "RdBu", "vmin": -1, "vmax": 1, "interpolation": "nearest"}
+    figure, axes = plt.subplots(1, 2, figsize=(WIDEST, 4), layout="constrained", sharey=True)
+    look: dict[str, Any] = {"cmap": SIGNED, "vmin": -1, "vmax": 1, "interpolation": "nearest"}
     for ax, (name, table) in zip(axes, tables.items(), strict=True):
         image = ax.imshow(table, aspect="auto", **look)
         half = table.shape[1] // 2
         ax.axvline(half - 0.5, color="black", linewidth=1)
-        ax.set_title(f"{name}: dimensions i and i + {half} rotate together", fontsize=9)
+        ax.set_title(f"{name}\ndimensions i and i + {half} rotate together", fontsize=TEXT)
         ax.set_xlabel("dimension")
     axes[0].set_ylabel("position")
-    figure.colorbar(image, ax=axes, shrink=0.8)
+    color_bar(image, "cos or sin", *axes, shrink=0.8)
     return figure
 
 
@@ -117,10 +130,12 @@ def rope_pair(
     ax = ax or new_axes(3.8, 3.8)
     radius = float(np.hypot(x, y)) or 1.0
     ax.add_patch(Circle((0, 0), radius, fill=False, color=GRAY, linestyle=":"))
-    shades = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(positions)))
+    shades = plt.get_cmap(UNSIGNED)(np.linspace(0, 0.9, len(positions)))
     for position, (a, b), shade in zip(positions, points.T, shades, strict=True):
         ax.plot([0, a], [0, b], color=shade, linewidth=2)
-        ax.annotate(str(position), (a * 1.12, b * 1.12), ha="center", va="center", fontsize=8)
+        ends: Any = {"posA": (0, 0), "posB": (a, b), "shrinkA": 0, "shrinkB": 0}
+        ax.add_patch(FancyArrowPatch(**ends, color=shade, arrowstyle="-|>", mutation_scale=14))
+        ax.annotate(str(position), (a * 1.14, b * 1.14), ha="center", va="center")
     limits = (-1.3 * radius, 1.3 * radius)
     ax.set(xlim=limits, ylim=limits, aspect="equal")
     ax.set(xlabel="dimension i", ylabel="dimension i + D/2")
@@ -178,7 +193,7 @@ def qk_distance(products: Any, *, name: str | None = None, ax: Axes | None = Non
     if (high - low).max() > 0:
         ax.fill_between(starts, low, high, color=color, alpha=0.2, linewidth=0)
     if name is not None:
-        ax.legend(frameon=False, fontsize=9)
+        ax.legend(frameon=False, fontsize=TEXT)
     return ax
 
 

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 
 from qwenkit.errors import InputError
 from qwenkit.plot.arrays import numbers
-from qwenkit.plot.style import BLUE, VERMILION
+from qwenkit.plot.style import BLUE, TEXT, VERMILION, WIDEST
 from qwenkit.plot.tokens import drawable, label
 
+COLUMNS = 4  # of stages in a row
 Names = Callable[[list[int]], Sequence[str]]
 
 
@@ -34,20 +35,24 @@ def sampling(stages: Mapping[str, Any], names: Names, *, most: int = 16) -> Figu
     if most < 1:
         raise InputError(f"most is {most}; it must be at least 1")
     ids = np.argsort(-next(iter(probs.values())), kind="stable")[:most]
+    columns = min(len(probs), COLUMNS)
+    rows = -(-len(probs) // columns)
+    size = min(1.4 + 2.1 * columns, WIDEST), (1.4 + 0.2 * len(ids)) * rows
     figure, axes = plt.subplots(
-        1, len(probs), figsize=(1.4 + 2.1 * len(probs), 1.1 + 0.2 * len(ids)),
-        layout="constrained", squeeze=False, sharey=True,
-    )  # fmt: skip
+        rows, columns, figsize=size, layout="constrained", squeeze=False, sharey=True
+    )
+    for ax in axes.flat[len(probs) :]:
+        ax.remove()
     largest = max(float(p.max()) for p in probs.values())
-    for ax, (name, p) in zip(axes[0], probs.items(), strict=True):
+    for ax, (name, p) in zip(axes.flat, probs.items(), strict=False):
         _bars(ax, p[ids], largest)
-        ax.set_title(f"{drawable(name)}\n{_kept(p)}", fontsize=8)
+        ax.set_title(f"{drawable(name)}\n{_kept(p)}", fontsize=TEXT)
         rest = 1 - float(p[ids].sum())
         others = int((p > 0).sum() - (p[ids] > 0).sum())
         words = f"{others:,} others: {max(rest, 0):.1%}" if others else "no others"
-        ax.set_xlabel(f"probability\n{words}", fontsize=8)
+        ax.set_xlabel(f"probability\n{words}")
     labels = [label(one) for one in names(ids.tolist())]
-    axes[0, 0].set_yticks(range(len(ids)), labels, fontsize=8, family="monospace")
+    axes[0, 0].set_yticks(range(len(ids)), labels, family="monospace")
     axes[0, 0].invert_yaxis()
     return figure
 
@@ -69,8 +74,7 @@ def _bars(ax: Axes, probs: np.ndarray, largest: float) -> None:
     dropped = rows[probs == 0]
     ax.plot(np.full(len(dropped), 0.02 * largest), dropped, "x", color=VERMILION, markersize=5)
     ax.set_xlim(0, 1.05 * largest)
-    ax.tick_params(labelsize=8)
-    ax.locator_params(axis="x", nbins=4)
+    ax.locator_params(axis="x", nbins=3)
     ax.spines[["top", "right"]].set_visible(False)
 
 

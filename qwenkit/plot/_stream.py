@@ -10,13 +10,24 @@ from matplotlib.axes import Axes
 
 from qwenkit.errors import InputError
 from qwenkit.plot.arrays import numbers, pool_columns
-from qwenkit.plot.style import BLUE, GREEN, ORANGE, VERMILION, new_axes, plain
+from qwenkit.plot.style import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    TEXT,
+    UNSIGNED,
+    VERMILION,
+    WIDEST,
+    color_bar,
+    log_ticks,
+    new_axes,
+    plain,
+)
 from qwenkit.plot.tokens import label, label_axis
 
 LOOKS = {"attention": ("^", ORANGE), "the MLP": ("v", GREEN)}
 LARGEST = 256  # columns of the logit lens; longer texts are pooled
-POINTS = 7.5  # size of the text in its cells
-LETTER = 0.68 * POINTS  # width of a letter, in points
+LETTER = 0.62 * TEXT  # width of a letter, in points
 FEWEST = 4  # letters that a cell must hold for text to be written
 Strings = Sequence[str]
 
@@ -53,10 +64,10 @@ def residual_norms(
         name = f"what {part} adds"
         ax.plot(stops[1:], _usual(norms), marker, color=color, markersize=5, label=name)
     ax.set_yscale("log")
-    ax.yaxis.set_major_formatter("{x:g}")
+    log_ticks(ax)
     step = -(-len(values) // 20)
     ax.set_xticks(stops[::step], _stops(len(values))[::step])
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(frameon=False, fontsize=TEXT)
     return ax
 
 
@@ -127,19 +138,19 @@ def logit_lens(
     """
     values = _checked_lens(probabilities, guesses, tokens)
     stops, length = values.shape
-    ax = ax or new_axes(min(max(1.6 + 0.72 * length, 4), 12), 1.3 + 0.26 * stops)
+    ax = ax or new_axes(min(max(1.9 + 0.8 * length, 4.5), WIDEST), 1.5 + 0.28 * stops)
     shown, factor = pool_columns(values, LARGEST)
-    image = ax.imshow(shown, cmap="viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    image = ax.imshow(shown, cmap=UNSIGNED, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     fits = int(_points(ax) / length / LETTER)
     if fits >= FEWEST:
         _write(ax, values, guesses, fits)
     label_axis(ax, tokens[::factor], "x")
-    ax.set_yticks(range(stops), _stops(stops), fontsize=8)
+    ax.set_yticks(range(stops), _stops(stops))
     notes = ["too many to write"] if fits < FEWEST else []
     notes += [f"a pixel is the largest of {factor}"] if factor > 1 else []
     ax.set_xlabel("after the token" + (f" ({'; '.join(notes)})" if notes else ""))
     ax.set_ylabel("stopped after layer")
-    ax.figure.colorbar(image, ax=ax, pad=0.015).set_label("probability", fontsize=8)
+    color_bar(image, "probability", ax)
     return ax
 
 
@@ -166,7 +177,7 @@ def _write(ax: Axes, values: np.ndarray, guesses: Sequence[Strings], fits: int) 
         shown = label(guesses[row][column])
         shown = shown if len(shown) <= fits else f"{shown[: fits - 1]}…"
         ax.text(
-            column, row, shown, ha="center", va="center", fontsize=POINTS, family="monospace",
+            column, row, shown, ha="center", va="center", fontsize=TEXT, family="monospace",
             color="black" if values[row, column] > 0.55 else "white", clip_on=True,
         )  # fmt: skip
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from qwenkit.errors import InputError
 from qwenkit.plot.arrays import numbers
-from qwenkit.plot.style import BLUE, GRAY, VERMILION, new_axes, plain, reference_line
+from qwenkit.plot.style import BLUE, GRAY, TEXT, VERMILION, new_axes, plain, reference_line
 
 Metrics = Mapping[str, Sequence[float]]
 NOTHING = 1e-6  # of the largest singular value: float32's rounding, and not a direction
@@ -91,12 +91,12 @@ def lora_spectra(update: Any, weight: Any, *, ax: Axes | None = None) -> Axes:
         ax.axvline(rank + 0.5, color=GRAY, linestyle=":", linewidth=1)
         ax.annotate(
             "the update has no more", (rank + 0.5, 0), xycoords=("data", "axes fraction"),
-            xytext=(4, 4), textcoords="offset points", fontsize=8, color=GRAY,
+            xytext=(4, 4), textcoords="offset points", fontsize=TEXT, color=GRAY,
         )  # fmt: skip
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_major_formatter("{x:g}")
-    ax.legend(frameon=False, fontsize=9)
+    ax.legend(frameon=False, fontsize=TEXT)
     return ax
 
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from qwenkit.errors import InputError
 from qwenkit.plot.arrays import numbers, pool_columns
-from qwenkit.plot.style import BLUE, VERMILION, grid, new_axes
+from qwenkit.plot.style import BLUE, TEXT, UNSIGNED, VERMILION, grid, new_axes
 from qwenkit.plot.tokens import drawable
 
 BINS = 61  # an odd number: 0 is in the middle of a bin
@@ -29,26 +29,27 @@ def value_histograms(tensors: Mapping[str, Any], *, columns: int | None = None) 
 
     Args:
         tensors: name -> weights or activations of any shape.
-        columns: histograms in a row; None: up to four.
+        columns: histograms in a row; None: up to three.
 
     Raises:
         InputError: no tensors, more than 32, an empty one, NaN or an infinity.
     """
     values = _values(tensors)
-    columns = columns or min(len(values), 4)
-    figure, axes = grid(len(values), columns, 2.5, 1.9)
+    columns = columns or min(len(values), 3)
+    figure, axes = grid(len(values), columns, 2.9, 2.3)
     for ax, name, flat in zip(axes, _ends(values), values.values(), strict=False):
         reach = _reach(flat)
         counts, edges = np.histogram(flat / reach, BINS, (-1, 1))
         ax.stairs(counts, edges.astype(np.float64) * reach, fill=True, color=BLUE)
         ax.set_yscale("log")
         ax.set_ylim(0.5, None)
-        ax.set_title(f"{drawable(name)}\n{_spread(flat)}", fontsize=8)
-        ax.tick_params(labelsize=7)
+        ax.set_title(f"{drawable(name)}\n{_spread(flat)}", fontsize=TEXT)
         ax.locator_params(axis="x", nbins=5)
         ax.spines[["top", "right"]].set_visible(False)
     for ax in axes[::columns]:
-        ax.set_ylabel("values", fontsize=8)
+        ax.set_ylabel("number of values")
+    for ax in axes[-columns:] if len(values) % columns == 0 else axes[: len(values)]:
+        ax.set_xlabel("value")
     return figure
 
 
@@ -80,16 +81,16 @@ def outlier_channels(activations: Mapping[str, Any], *, ax: Axes | None = None) 
     ax = ax or new_axes(8, min(1.6 + 0.24 * modules, 9))
     shown, factor = pool_columns(ratios, WIDEST)
     norm = LogNorm(1, max(float(ratios.max()), 10.0), clip=True)
-    image = ax.imshow(shown, norm=norm, cmap="viridis", aspect="auto", interpolation="nearest")
+    image = ax.imshow(shown, norm=norm, cmap=UNSIGNED, aspect="auto", interpolation="nearest")
     ticks = [int(tick) for tick in MaxNLocator(8, integer=True).tick_values(0, width - 1)]
     ticks = [tick for tick in ticks if 0 <= tick < width]
     ax.set_xticks([tick // factor for tick in ticks], [str(tick) for tick in ticks])
     names, step = [*map(drawable, _ends(activations))], -(-modules // 40)
-    ax.set_yticks(range(0, modules, step), names[::step], fontsize=8)
+    ax.set_yticks(range(0, modules, step), names[::step])
     for channel in _marked(ratios):
         ax.annotate(
             str(channel), (channel // factor, 1), xycoords=("data", "axes fraction"),
-            xytext=(0, 12), textcoords="offset points", ha="center", fontsize=8, color="#a34700",
+            xytext=(0, 12), textcoords="offset points", ha="center", fontsize=TEXT, color="#a34700",
             arrowprops={"arrowstyle": "-|>", "color": VERMILION, "shrinkA": 0, "shrinkB": 0},
         )  # fmt: skip
     pooled = f" (a pixel is the largest of {factor})" if factor > 1 else ""
@@ -97,7 +98,7 @@ def outlier_channels(activations: Mapping[str, Any], *, ax: Axes | None = None) 
     steps = [step for step in STEPS if step <= norm.vmax]
     bar = ax.figure.colorbar(image, ax=ax, pad=0.02, ticks=steps, format="{x:g}")
     bar.minorticks_off()
-    bar.set_label("largest |value| ÷ the median channel's", fontsize=8)
+    bar.set_label("largest |value|\n÷ the median channel's")
     return ax
 
 

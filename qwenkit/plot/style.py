@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from qwenkit.errors import InputError
 from qwenkit.plot.tokens import drawable
@@ -12,10 +16,15 @@ from qwenkit.plot.tokens import drawable
 # Okabe and Ito's colors, which people with any color vision can tell apart; a gray for references.
 BLUE, VERMILION, GREEN, PINK = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 ORANGE, SKY, GRAY, PALE = "#e69f00", "#56b4e9", "#6b6b6b", "#b0b0b0"
+QUERY, KEY, VALUE = BLUE, VERMILION, GREEN  # wherever one of the three is drawn
+SIGNED = "RdBu_r"  # a map of signed values: red positive, blue negative, white 0
+UNSIGNED = "viridis"  # a map of values from 0 on: the brighter, the larger
 CURVES = (BLUE, VERMILION, GREEN, PINK, ORANGE, SKY)  # of one curve after another
 HEADS = (BLUE, ORANGE, GREEN, PINK, SKY, VERMILION)  # of kv heads; more heads repeat them
 LIGHT = (ORANGE, PINK, SKY)  # of these: letters on them are black
 
+TEXT = 10  # points of the smallest text; as a PNG at 101 dpi 14 pixels, a notebook's body text
+WIDEST = 9.0  # inches of a figure that a notebook shows at its full size
 MOST_COLUMNS = 64  # of panels in a figure
 
 
@@ -45,13 +54,27 @@ def plain(ax: Axes, x: str, y: str) -> Axes:
     return ax
 
 
+def log_ticks(ax: Axes) -> None:
+    """Write plain numbers at 1, 2 and 5 times the powers of ten of a logarithmic y axis."""
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def color_bar(image: AxesImage, label: str, *axes: Axes, **style: Any) -> None:
+    """Draw what the colors of a map mean, next to some axes."""
+    figure = axes[0].get_figure(root=True)
+    assert figure is not None
+    figure.colorbar(image, ax=list(axes), **{"pad": 0.02, **style}).set_label(label)
+
+
 def reference_line(
     ax: Axes, name: str, value: float, *, right: bool = False, color: str = GRAY, dash: str = ":"
 ) -> None:
     """Draw a horizontal line with its name above one end."""
     ax.axhline(value, color=color, linestyle=dash, linewidth=1)
     ax.annotate(
-        drawable(name), (int(right), value), xycoords=("axes fraction", "data"), fontsize=9,
+        drawable(name), (int(right), value), xycoords=("axes fraction", "data"), fontsize=TEXT,
         color=color, xytext=(-3 if right else 4, 3), textcoords="offset points",
         ha="right" if right else "left",
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},

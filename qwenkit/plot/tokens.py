@@ -44,7 +44,7 @@ def drawable(text: str, longest: int = LONGEST_NAME, family: str = "sans-serif")
     return f" {shown}" if hidden else shown
 
 
-def label_axis(ax: Axes, tokens: Sequence[str], which: str, size: float = 8) -> None:
+def label_axis(ax: Axes, tokens: Sequence[str], which: str, size: float = 10) -> None:
     """Write tokens along an axis: all of them, or every n-th if there are too many.
 
     Args:

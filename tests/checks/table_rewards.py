@@ -3,7 +3,13 @@
 import torch
 import torch.nn.functional as F
 
-from qwenkit.train import IGNORE, completion_batch, token_log_probs
+from qwenkit.train import (
+    IGNORE,
+    completion_batch,
+    group_advantages,
+    grpo_loss,
+    token_log_probs,
+)
 
 
 def _estimate(z, actions, rewards, baseline=None, reduce=lambda terms: terms, scores=None):
@@ -62,37 +68,85 @@ def _per_completion(new, old, gains, mask, length):
 
 
 def _step(
-    center=lambda rewards: rewards - rewards.mean(1, keepdim=True),
-    clear="before", update=True, sign=-1, by=None, order=None, answer=None,
+    center=lambda rewards: rewards - rewards.mean(1, keepdim=True), clear="before", update=True,
+    sign=-1, by=None, order=None, answer=None, most=99, low=0.8, high=1.2, keep=True, again=False,
+    no_grad=True,
 ):  # fmt: skip
-    def step(model, optimizer, prompts, sample, reward, max_length):
-        groups = [sample(model, prompt) for prompt in prompts]
-        size = len(groups[0])
-        asked = [p for p in prompts for _ in range(size)] if order is None else prompts * size
-        written = [one for group in groups for one in group]
-        rewards = [[reward(p, one) for one in g] for p, g in zip(prompts, groups, strict=True)]
-        rewards = torch.tensor(rewards)
-        gains = center(rewards).reshape(-1, 1)
-        batch = completion_batch(asked, written)
-        if clear == "before":
-            optimizer.zero_grad()
-        terms = token_log_probs(model, batch) * gains
-        counted = (batch.labels != IGNORE).sum(1)
-        loss = sign * (terms.sum() / (len(written) * max_length) if by is None
-                       else by(terms, counted, max_length))  # fmt: skip
-        loss.backward()
-        if clear == "after":
-            optimizer.zero_grad()
-        if update:
-            optimizer.step()
+    def step(model, optimizer, prompts, sample, reward, max_length, updates):
+        old = None
+        for _ in range(min(most, updates)):
+            if old is None or again:
+                groups = [sample(model, prompt) for prompt in prompts]
+                pairs = list(zip(prompts, groups, strict=True))
+                size, written = len(groups[0]), [one for group in groups for one in group]
+                asked = [p for p in prompts for _ in range(size)]
+                asked = asked if order is None else prompts * size
+                rewards = torch.tensor([[reward(p, one) for one in g] for p, g in pairs])
+                gains = center(rewards).reshape(-1, 1)
+                batch = completion_batch(asked, written)
+                counted = (batch.labels != IGNORE).sum(1)
+                old = token_log_probs(model, batch)
+                old = old.detach() if no_grad else old
+            if clear == "before":
+                optimizer.zero_grad()
+            new = token_log_probs(model, batch)
+            ratio = (new - (old if keep else new.detach())).exp()
+            terms = torch.min(ratio * gains, ratio.clamp(low, high) * gains)
+            terms = terms * (batch.labels != IGNORE)
+            loss = sign * (terms.sum() / (len(written) * max_length) if by is None
+                           else by(terms, counted, max_length))  # fmt: skip
+            loss.backward(retain_graph=not no_grad)
+            if clear == "after":
+                optimizer.zero_grad()
+            if update:
+                optimizer.step()
+            if clear == "at the end":
+                optimizer.zero_grad()
         return rewards.mean() if answer is None else answer(rewards, loss)
 
     return step
 
 
-def _for_each_prompt(model, optimizer, prompts, sample, reward, max_length):
-    found = [_step()(model, optimizer, [p], sample, reward, max_length) for p in prompts]
+def _for_each_prompt(model, optimizer, prompts, *others):
+    found = [_step()(model, optimizer, [p], *others) for p in prompts]
     return sum(found) / len(found)
+
+
+def _log_probs_times_gains(model, optimizer, prompts, sample, reward, max_length, updates):
+    groups = [sample(model, prompt) for prompt in prompts]
+    rewards = [[reward(p, one) for one in g] for p, g in zip(prompts, groups, strict=True)]
+    rewards = torch.tensor(rewards)
+    gains = (rewards - _mean(rewards)).flatten()
+    asked = [p for p, group in zip(prompts, groups, strict=True) for _ in group]
+    batch = completion_batch(asked, [one for group in groups for one in group])
+    for _ in range(updates):
+        loss = -(token_log_probs(model, batch) * gains[:, None]).sum() / len(gains) / max_length
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return rewards.mean().item()
+
+
+def _cleared_at_the_start(model, optimizer, *others):
+    optimizer.zero_grad()
+    return _step(clear="never")(model, optimizer, *others)
+
+
+def _with_grpo_loss(model, optimizer, prompts, sample, reward, max_length, updates):
+    groups = [sample(model, prompt) for prompt in prompts]
+    pairs = [(p, one) for p, group in zip(prompts, groups, strict=True) for one in group]
+    rewards = torch.tensor([reward(*pair) for pair in pairs]).reshape(len(prompts), -1)
+    gains = group_advantages(rewards, scale=False).flatten()
+    batch = completion_batch(*map(list, zip(*pairs, strict=True)))
+    with torch.no_grad():
+        old = token_log_probs(model, batch)
+    for _ in range(updates):
+        new = token_log_probs(model, batch)
+        loss = grpo_loss(new, old, gains, batch.labels != IGNORE, max_length=max_length)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return rewards.mean().item()
 
 
 RIGHT = {
@@ -108,7 +162,9 @@ RIGHT = {
             torch.max(-(n - o).exp() * a[:, None], -(n - o).exp().clip(0.8, 1.2) * a[:, None]) * m
         ).sum(1).mean() / length,
     ],
-    "step": [_step(), _step(answer=lambda rewards, loss: float(rewards.mean()))],
+    "step": [
+        _step(), _step(answer=lambda rewards, loss: float(rewards.mean())), _with_grpo_loss,
+    ],
 }  # fmt: skip
 WRONG = {
     "leave_one_out": [
@@ -169,6 +225,13 @@ WRONG = {
         ("no update", _step(update=False)),
         ("no update", _step(clear="after")),
         ("not cleared", _step(clear="never")),
+        ("cleared once", _cleared_at_the_start),
+        ("one update", _step(most=1)),
+        ("sampled again", _step(again=True)),
+        ("ratio of 1", _step(keep=False)),
+        ("ratio of 1", _log_probs_times_gains),
+        ("not clipped", _step(low=0, high=1e9)),
+        ("values", _step(low=0.9, high=1.1)),
         ("sign", _step(sign=1)),
         ("no baseline", _step(center=lambda r: r)),
         ("batch mean", _step(center=lambda r: r - r.mean())),

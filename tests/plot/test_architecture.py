@@ -1,14 +1,16 @@
 """The drawing of the whole model: its numbers, its colors, and no text that overlaps."""
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 from fixtures_toy import published, small_config
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 
 from qwenkit import plot
 from qwenkit.config import QwenConfig
 from qwenkit.plot._architecture import PARTS
 from qwenkit.plot._pen import COLORS, GRAY
+from qwenkit.plot.style import KEY, QUERY, TEXT, VALUE
 
 TOY = QwenConfig(1088, 64, 176, 2, 4, 2, tie_word_embeddings=True)
 SMALL, LARGE = published("0.5B"), published("7B")
@@ -68,6 +70,21 @@ def test_the_numbers_of_the_config_are_in_it(config, expected):
     assert expected <= written(plot.architecture(config))
 
 
+@pytest.mark.parametrize("lit", [None, "attention", "mlp"])
+def test_queries_keys_and_values_have_their_colors_where_they_are_lit(lit):
+    patches = plot.architecture(TOY, lit).patches
+    found = {to_hex(color) for one in patches for color in (one.get_edgecolor(),)}
+    assert ({QUERY, KEY} <= found) == (lit != "mlp")
+    bars = {to_hex(one.get_facecolor()) for one in patches if one.get_linewidth() == 0}
+    assert bars == ({KEY, VALUE} if lit != "mlp" else {GRAY[1]})
+
+
+def test_what_is_not_lit_can_be_read():
+    fill, line, text = (np.array(to_rgb(color)) for color in GRAY)
+    assert fill.min() - text.max() > 0.6
+    assert fill.min() - line.max() > 0.35
+
+
 def test_lora_is_named_where_it_is_added_and_only_when_lit_and_global_settings_stay():
     before = mpl.rcParams.copy()
     ax = plot.architecture(TOY, "lora")
@@ -81,7 +98,7 @@ def test_lora_is_named_where_it_is_added_and_only_when_lit_and_global_settings_s
 def test_no_texts_overlap_are_cut_off_or_too_small(config, lit):
     frame, texts, _ = painted(plot.architecture(config, lit))
     for number, (text, box) in enumerate(texts):
-        assert text.get_fontsize() >= 8
+        assert text.get_fontsize() >= TEXT
         assert frame.x0 <= box.x0 <= box.x1 <= frame.x1, text.get_text()
         assert frame.y0 <= box.y0 <= box.y1 <= frame.y1, text.get_text()
         # a line's box leaves room for accents: a pixel or two of air is shared

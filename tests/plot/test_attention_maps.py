@@ -25,6 +25,7 @@ def test_a_map_draws_the_pattern_with_its_tokens_on_both_sides():
     for ticks in (ax.get_xticklabels(), ax.get_yticklabels()):
         assert texts(ticks) == [label(one) for one in TOKENS]
     assert ax.get_images()[0].get_clim() == (0, 1)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("key position", "query position")
     ax = plot.attention(pattern[4:], TOKENS)  # fewer queries than keys are the last tokens
     assert texts(ax.get_yticklabels()) == ["):", "⏎"]
     ax = plot.attention(pattern, TOKENS, cmap="cividis", vmax=0.5)
@@ -59,8 +60,11 @@ def test_the_alt_text_names_the_head_type_and_the_largest_weight(pattern, words)
 def test_all_heads_are_in_order():
     patterns = np.stack([causal(5, seed) for seed in range(6)])
     figure = plot.attention_heads(patterns.reshape(2, 3, 5, 5))
-    assert [ax.get_title() for ax in figure.axes] == ["0.0", "0.1", "0.2", "1.0", "1.1", "1.2"]
-    for ax, pattern in zip(figure.axes, patterns, strict=True):
+    *maps, bar = figure.axes
+    assert [ax.get_title() for ax in maps] == ["0.0", "0.1", "0.2", "1.0", "1.1", "1.2"]
+    assert (bar.get_ylabel(), figure.get_supxlabel()) == ("attention weight", "key position")
+    assert figure.get_supylabel() == "query position"
+    for ax, pattern in zip(maps, patterns, strict=True):
         assert np.array_equal(image(ax), pattern)
     one_layer = plot.attention_heads(patterns, columns=4)
     assert [ax.get_title() for ax in one_layer.axes[:6]] == [f"head {i}" for i in range(6)]
@@ -86,7 +90,7 @@ def test_a_trace_in_bfloat16_with_gradients_is_drawn_as_it_is():
     shown = image(plot.attention(pattern, TOKENS))
     assert np.array_equal(shown, pattern.detach().float().numpy())
     assert plot.attention_alt(pattern, TOKENS) == plot.attention_alt(shown, TOKENS)
-    assert len(plot.attention_heads(pattern[None]).axes) == 1
+    assert len(plot.attention_heads(pattern[None]).axes) == 2  # the map and its color bar
 
 
 # head types

@@ -10,6 +10,7 @@ from qwenkit import plot
 from qwenkit.generate.sampling import Sampling
 from qwenkit.interpret import logit_lens
 from qwenkit.model import apply_rope, causal_mask, inverse_frequencies, repeat_kv
+from qwenkit.plot.style import SIGNED
 from qwenkit.plot.tokens import label
 
 CONFIG = pair()[1].config
@@ -59,6 +60,7 @@ def test_the_tables_are_drawn_as_they_are():
     figure = plot.rope_tables(cos, sin)
     for ax, table in zip(figure.axes, (cos, sin), strict=False):
         assert np.array_equal(image(ax), table.numpy())
+        assert ax.get_images()[0].get_cmap().name == SIGNED
     assert "20 positions and 8 dimensions" in plot.rope_tables_alt(cos)
 
 
@@ -98,9 +100,10 @@ def test_the_lines_join_each_query_head_to_its_kv_head():
 def test_repetition_draws_what_repeat_kv_gives():
     k = torch.randn(1, 2, 5, 4, generator=torch.Generator().manual_seed(0))
     figure = plot.kv_repetition(k[0], 3)
-    below = [image(ax) for ax in figure.axes[6:]]
+    below = [image(ax) for ax in figure.axes[6:12]]
     assert np.array_equal(np.stack(below), repeat_kv(k, 3)[0].numpy())
     assert [ax.get_title() for ax in figure.axes[:6] if ax.get_images()] == ["k0", "k1"]
+    assert figure.axes[6].get_images()[0].get_cmap().name == SIGNED
     assert "a cache 3 times smaller" in plot.kv_repetition_alt(k[0], 3)
 
 
@@ -165,6 +168,13 @@ def test_each_stage_shows_the_probabilities_that_sampling_draws_from():
         bars = [bar.get_width() for bar in ax.patches]
         np.testing.assert_allclose(bars, logits.softmax(-1)[order], atol=1e-6)
     assert texts(figure.axes[0].get_yticklabels()) == names(order.tolist())
+
+
+def test_more_stages_than_fit_go_on_in_another_row():
+    logits = torch.randn(50)
+    figure = plot.sampling({f"stage {i}": logits for i in range(6)}, names, most=4)
+    assert len(figure.axes) == 6
+    assert len({round(ax.get_subplotspec().rowspan.start) for ax in figure.axes}) == 2
 
 
 def test_what_is_dropped_is_crossed_out():
