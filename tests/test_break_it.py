@@ -70,16 +70,13 @@ CASES = {
         ],
     ),
     "05_attention": (
-        "without = {name: torch.zeros_like",
+        "def leak(rule)",
         [
             "abs(loss_with(rules['right']) - untouched) < 1e-3",
             "loss_with(rules['no scale']) > untouched + 0.05",
             "loss_with(rules['sees its successor']) != untouched",
             "loss_with(rules['over queries']) > untouched + 0.3",
-            "math.isnan(loss_with(rules['not itself']))",
-            "loss_with(not_itself) > untouched",
-            "[leaks(rules[n]) for n in ('right', 'sees its successor', 'over queries')]"
-            " == [False, True, True]",
+            "[leak(rules[n]) > 1e-3 for n in rules] == [False, False, True, True, True]",
             "_broken(core(rules['right']), model) < 1e-3",
             "_broken(core(rules['no scale']), model) < 1e-3",
             "_broken(core(rules['sees its successor']), model) > 0.01",  # it looks ahead
