@@ -70,28 +70,24 @@ CASES = {
         ],
     ),
     "05_attention": (
-        "without = {name: torch.zeros_like",
+        "def leak(rule)",
         [
             "abs(loss_with(rules['right']) - untouched) < 1e-3",
             "loss_with(rules['no scale']) > untouched + 0.05",
             "loss_with(rules['sees its successor']) != untouched",
             "loss_with(rules['over queries']) > untouched + 0.3",
-            "math.isnan(loss_with(rules['not itself']))",
-            "loss_with(not_itself) > untouched",
-            "[leaks(rules[n]) for n in ('right', 'sees its successor', 'over queries')]"
-            " == [False, True, True]",
+            "[leak(rules[n]) > 1e-3 for n in rules] == [False, False, True, True, True]",
             "_broken(core(rules['right']), model) < 1e-3",
             "_broken(core(rules['no scale']), model) < 1e-3",
             "_broken(core(rules['sees its successor']), model) > 0.01",  # it looks ahead
         ],
     ),
     "06_gqa": (
-        "first_of_group",
+        "costs[name] = sum(losses)",
         [
             "abs(loss_with(lambda x: x[:, orders['right']]) - untouched) < 1e-3",
             "all(loss_with(lambda x, o=o: x[:, o]) > untouched + 0.05"
             " for n, o in orders.items() if n != 'right')",
-            "loss > untouched + 0.2",
             "all(_broken(core(lambda x, o=o: x[:, o]), model) < 1e-3 for o in orders.values())",
         ],
     ),

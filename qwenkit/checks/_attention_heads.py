@@ -1,4 +1,4 @@
-"""The mistakes of exercises 05.3 and 05.4: joined heads, and new tokens after cached ones."""
+"""The mistakes of exercises 05.2 and 05.3: attention for all heads, and the heads joined."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ JOIN_MISTAKES = (
 )  # fmt: skip
 
 
-# --- 05.4 ---
+# --- 05.2 ---
 
 
 def _with_scores(
