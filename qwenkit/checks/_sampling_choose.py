@@ -107,12 +107,16 @@ def choosing(
     number_at: Callable[[Sequence[float], int], float] = lambda numbers, step: numbers[step],
     of_model: bool = False,
     stop_when_allowed: bool = False,
+    at_end: str = "stop",
     result: Callable[[str, list[float], list[int], bool, str], Any] = lambda text, probs, *_: (
         text,
         math.prod(probs),
     ),
 ) -> Choose:
-    """Return the loop; each argument is a step of it that can go wrong."""
+    """Return the loop; each argument is a step of it that can go wrong.
+
+    `at_end`: "stop", or go on and "skip" the end, or "append" it like any other token.
+    """
 
     def choose(
         score: Score, pieces: list[str], allowed: list[str], end: int, numbers: list[float]
@@ -128,9 +132,11 @@ def choosing(
             probs = spread(logits, keep)
             token = draw(probs, number_at(numbers, step))
             found.append(float((logits.softmax(dim=-1) if of_model else probs)[token]))
-            if token == end:
+            if token == end and at_end != "append":
                 ended = True
-                break
+                if at_end == "stop":
+                    break
+                continue
             ids.append(token)
             text += pieces[token]
         return result(text, found, ids, ended, pieces[end])
@@ -169,6 +175,12 @@ CHOOSE_MISTAKES = [
         ("stops at once", "you return as soon as the text is an allowed one, so the end is never "
             "drawn. Its probability belongs to the result.",
             choosing(ends=lambda *_: False, stop_when_allowed=True)),
+        ("goes on after the end", "you go on after the end was drawn, as if it were an ordinary "
+            "token. Where does your loop stop?",
+            choosing(at_end="append")),
+        ("goes on after the end", "the text is right, but you go on drawing after the end. Where "
+            "does your loop stop?",
+            choosing(at_end="skip")),
         ("whole answers only", "only tokens that are a whole answer are allowed. Most answers need "
             "several tokens: the text so far and a token must *begin* one.",
             choosing(fits=lambda text, piece, allowed: text + piece in allowed)),

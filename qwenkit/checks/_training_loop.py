@@ -249,6 +249,11 @@ _IDEAS: tuple[tuple[str, str, Train], ...] = (
         "by the rate as well.",
         _loop(step_by=adamw(end=lambda weight, move, rate, decay:
             weight * (1 - decay) - rate * move))),
+    ("decay pushes away", "your decay makes the weights larger. Towards which value must it pull?",
+        _loop(step_by=adamw(end=lambda weight, move, rate, decay:
+            weight * (1 + rate * decay) - rate * move))),
+    ("betas exchanged", "the two betas are exchanged: 0.9 belongs to m, 0.95 to v.",
+        _loop(step_by=adamw(betas=(0.95, 0.9)))),
     ("no correction", "the means are not corrected for their start at 0.",
         _loop(step_by=adamw(corrected=lambda beta, step: 1.0))),
     ("step not counted", "every step is corrected as if it were the first. Does your step number "

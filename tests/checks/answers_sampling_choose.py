@@ -59,6 +59,23 @@ def _recursive(score, pieces, allowed, end, numbers, ids=(), text="", probabilit
 
 
 # wrong, each in one step
+def _never_stops(append):
+    def choose(score, pieces, allowed, end, numbers):
+        ids, text, probability = [], "", 1.0
+        for number in numbers:
+            keep = [bool(p) and any(a.startswith(text + p) for a in allowed) for p in pieces]
+            keep[end] = text in allowed
+            probs = score(ids).masked_fill(~torch.tensor(keep), -math.inf).softmax(-1)
+            token = min(int((probs.cumsum(-1) <= number).sum()), len(pieces) - 1)
+            probability *= float(probs[token])
+            if append or token != end:
+                ids.append(token)
+                text += pieces[token]
+        return text, probability
+
+    return choose
+
+
 def _loop(
     allow=lambda text, piece, allowed: piece and any(a.startswith(text + piece) for a in allowed),
     may_end=lambda text, allowed: text in allowed,
@@ -106,6 +123,8 @@ WRONG = [
     ("end never", _loop(may_end=lambda *_: False)),
     ("stops at once", _loop(early=True)),
     ("stops at once", _loop(early=True, may_end=lambda *_: False)),
+    ("goes on after the end", _never_stops(append=True)),
+    ("goes on after the end", _never_stops(append=False)),
     ("whole answers only", _loop(allow=lambda text, piece, allowed: text + piece in allowed)),
     ("the text so far is ignored", _loop(allow=lambda text, piece, allowed:
         piece and any(a.startswith(piece) for a in allowed))),
