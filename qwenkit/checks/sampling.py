@@ -1,28 +1,30 @@
-"""The checks of notebook 11, sampling: temperature, one draw, top-p and the repetition penalty."""
+"""The checks of notebook 11, sampling: temperature, one draw, top-p, an answer from a list."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from qwenkit.checks._judge import Case, Verdict, judge
 from qwenkit.checks._samples import normal
+from qwenkit.checks._sampling_choose import CASES, CHOOSE_MISTAKES, choosing, chosen
 from qwenkit.checks._sampling_draw import DRAW_MISTAKES, right_draw
-from qwenkit.checks._sampling_penalty import PENALTY_MISTAKES
 from qwenkit.checks._sampling_temperature import TEMPERATURE_MISTAKES, right_temperature
 from qwenkit.checks._sampling_top_p import TOP_P_MISTAKES, any_of_equals
-from qwenkit.generate.sampling import keep_top_p, penalize
+from qwenkit.generate.sampling import keep_top_p
 
 EXERCISES = {
     "11.1": "softmax with a temperature",
     "11.2": "draw with a running sum",
     "11.3": "top-p",
-    "11.4": "the repetition penalty",
+    "11.4": "an answer from a list",
 }
 _NEVER = float("-inf")
+_READY_MADE = ("softmax", "log_softmax", "logsumexp", "softmin", "logcumsumexp", "Categorical")
 _ROUGH = 5e-4  # the rounding of logits in the thousands; no mistake is that small
 _FIVE = torch.tensor([3.0, 2, 1, 0, 0]) * math.log(2)  # 8, 4, 2, 1 and 1 sixteenths
 
@@ -44,7 +46,9 @@ def temperature(learner: Callable[..., Tensor]) -> Verdict:
         Case("two rows far apart", (rows + torch.tensor([[0.0], [900.0]]), 0.5)),
     ]
     praise = "every row sums to 1, at any temperature and no matter how large the logits are."
-    return judge("11.1", learner, right_temperature, cases, TEMPERATURE_MISTAKES, praise, _ROUGH)
+    return judge(
+        "11.1", learner, right_temperature, cases, TEMPERATURE_MISTAKES, praise, _ROUGH, _READY_MADE
+    )
 
 
 def draw(learner: Callable[..., Tensor]) -> Verdict:
@@ -94,23 +98,8 @@ def top_p(learner: Callable[..., Tensor]) -> Verdict:
     return judge("11.3", keep, any_of_equals(keep_top_p), cases, TOP_P_MISTAKES, praise)
 
 
-def penalty(learner: Callable[..., Tensor]) -> Verdict:
-    """Check `learner(logits, seen, penalty)`, the logits with seen tokens less likely: 11.4."""
-    small = torch.tensor([2.0, -1.0, 4.0, -3.0, 0.0])
-
-    def case(label: str, seen: list[int], penalty: float, logits: Tensor = small) -> Case:
-        return Case(label, (logits, torch.tensor(seen, dtype=torch.int64), penalty))
-
-    cases = [
-        case("one seen token, its logit positive", [2], 2.0),
-        case("two seen tokens, one logit negative", [0, 1], 2.0),
-        case("a token seen three times", [2, 3, 2, 2], 1.5),
-        case("all logits below zero", [0, 4], 1.2, small - 10),
-        case("a penalty below 1", [1, 2], 0.5),
-        case("a penalty of 1", [0, 3], 1.0),
-        case("a logit of 0", [4], 3.0),
-        case("nothing seen yet", [], 2.0),
-        case("a token that is ruled out", [1], 2.0, torch.tensor([1.0, _NEVER, -2.0])),
-    ]
-    praise = "seen tokens become less likely, on either side of zero, and only once each."
-    return judge("11.4", learner, penalize, cases, PENALTY_MISTAKES, praise)
+def choose(learner: Callable[..., Any]) -> Verdict:
+    """Check `choose(score, pieces, allowed, end, numbers)`, a text and its probability: 11.4."""
+    run = chosen(learner) if callable(learner) else learner
+    praise = "every answer is an allowed one, and its probability is exact."
+    return judge("11.4", run, chosen(choosing()), CASES, CHOOSE_MISTAKES, praise, 1e-4)

@@ -9,26 +9,41 @@ import torch
 from torch import Tensor
 
 from qwenkit.checks._judge import Case, Mistake, Verdict, judge
-from qwenkit.checks._training_sum import SUM_MISTAKES, right_sum, running
+from qwenkit.checks._training_adamw import ADAMW_MISTAKES
+from qwenkit.checks._training_adamw import CASES as ADAMW_CASES
+from qwenkit.checks._training_adamw import adamw as right_adamw
+from qwenkit.checks._training_loop import CASES as LOOP_CASES
+from qwenkit.checks._training_loop import LOOP_MISTAKES, by_torch, trained
+from qwenkit.checks._training_loss import CASES as LOSS_CASES
+from qwenkit.checks._training_loss import LOSS_MISTAKES, right_loss, with_gradient
 from qwenkit.train import IGNORE
 
 EXERCISES: dict[str, str] = {
-    "12.1": "inputs and labels of a batch",
-    "12.2": "only the answer counts",
-    "12.3": "two halves, one step",
+    "12.1": "the loss of a batch",
+    "12.2": "a step of AdamW",
+    "12.3": "only the answer counts",
+    "12.4": "the whole training loop",
 }
+_LOSSES = ("cross_entropy", "nll_loss", "next_token_loss", "CrossEntropyLoss", "NLLLoss")
+_OPTIMIZERS = ("optim", "AdamW", "Adam", "make_optimizer", "Trainer")
 
 
-def make_batch(learner: Callable[..., Any]) -> Verdict:
-    """Check `make_batch(windows)`: (B, T + 1) ids -> inputs and labels, both (B, T)."""
-    tens = torch.arange(10, 15)
-    cases = [
-        Case("two windows of five ids", (torch.stack([tens, tens + 10]),)),
-        Case("one window of two ids", (torch.tensor([[3, 4]]),)),
-        Case("a transposed tensor", (torch.arange(12).reshape(4, 3).T,)),
-    ]
-    praise = "the label of each input is the token that follows it."
-    return judge("12.1", learner, _shifted(1), cases, _BATCH_MISTAKES, praise)
+def loss(learner: Callable[..., Any]) -> Verdict:
+    """Check `my_loss(logits, labels)`: (B, T, V) and (B, T) -> the mean loss, with its gradient."""
+    run = with_gradient(learner) if callable(learner) else learner
+    right = with_gradient(right_loss)
+    praise = "the loss and its gradient are right, for scores of any size."
+    return judge(
+        "12.1", run, right, LOSS_CASES, LOSS_MISTAKES, praise, tolerance=1e-4, forbidden=_LOSSES
+    )
+
+
+def adamw(learner: Callable[..., Any]) -> Verdict:
+    """Check `adamw(weight, gradient, m, v, step, rate, decay)`: a new weight, m and v."""
+    praise = "that is the step of PyTorch's AdamW."
+    return judge(
+        "12.2", learner, right_adamw(), ADAMW_CASES, ADAMW_MISTAKES, praise, forbidden=_OPTIMIZERS
+    )
 
 
 def answer_labels(learner: Callable[..., Any]) -> Verdict:
@@ -41,81 +56,20 @@ def answer_labels(learner: Callable[..., Any]) -> Verdict:
         Case("no prompt", (torch.tensor([1, 2, 3, 4, 5]), 0)),
     ]
     praise = "only the answer counts in the loss, from its first token on."
-    return judge("12.2", learner, _masked(-1), cases, _LABEL_MISTAKES, praise)
+    return judge("12.3", learner, _masked(-1), cases, _LABEL_MISTAKES, praise)
 
 
-def accumulate(learner: Callable[..., Any]) -> Verdict:
-    """Check `accumulate(model, parts)`: leaves the gradient of one batch, returns its mean loss."""
-    cases = [
-        Case("8 and 32 labels that count", ((8, 32), 0.0)),
-        Case("as many in both", ((32, 32), 0.0)),
-        Case("a gradient is left from the step before", ((16, 32), 1.0)),
-    ]
-    run = running(learner) if callable(learner) else learner
-    praise = "the gradient is that of one large batch."
-    return judge("12.3", run, running(right_sum), cases, SUM_MISTAKES, praise, tolerance=1e-4)
+def train(learner: Callable[..., Any]) -> Verdict:
+    """Check `train(model, batches, rates, clip, decay)`: the losses, and the trained weights."""
+    run = trained(learner) if callable(learner) else learner
+    praise = "after every step the weights are those that PyTorch's AdamW gives."
+    return judge(
+        "12.4", run, trained(by_torch), LOOP_CASES, LOOP_MISTAKES, praise,
+        tolerance=1e-4, forbidden=_OPTIMIZERS,
+    )  # fmt: skip
 
 
-# --- 12.1 ---
-
-
-def _shifted(by: int) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    return lambda w: (w[:, :-by], w[:, by:])
-
-
-_BOTH = "return two tensors, inputs and labels."
-_WRONG_WAY = "you move the tokens to the right: the label would be the token before. Move left."
-_BATCH_MISTAKES = (
-    Mistake("repeats", "the labels are the inputs; the model would learn to repeat.",
-        lambda w: (w[:, :-1], w[:, :-1])),
-    Mistake("backwards", "inputs and labels are swapped: the model would learn what came before.",
-        lambda w: (w[:, 1:], w[:, :-1])),
-    Mistake("rolled", "drop the last column; after a roll its label is the first token.",
-        lambda w: (w, w.roll(-1, dims=1))),
-    Mistake("rolled", "drop the last column; after a roll its label is from the next window.",
-        lambda w: (w, w.roll(-1))),
-    Mistake("rolled the wrong way", _WRONG_WAY, lambda w: (w, w.roll(1, dims=1))),
-    Mistake("rolled the wrong way", _WRONG_WAY, lambda w: (w[:, :-1], w.roll(1, dims=1)[:, :-1])),
-    Mistake("windows cut", "you cut off a window, not a token. The colon comes first.",
-        lambda w: (w[:-1], w[1:])),
-    Mistake("windows cut", "you cut off a window, not a token, and the first tensor must hold the "
-        "inputs. The colon comes first.",
-        lambda w: (w[1:], w[:-1])),
-    Mistake("labels too long", "the inputs are right; the labels are not moved: drop the first "
-        "column.",
-        lambda w: (w[:, :-1], w)),
-    Mistake("labels too long", "the inputs are right; the last label is the first token, by the "
-        "roll. Drop it.",
-        lambda w: (w[:, :-1], w.roll(-1, dims=1))),
-    Mistake("fixed length", "you cut at a fixed length. Windows have any length: count from the "
-        "end.",
-        lambda w: (w[:, :4], w[:, 1:5])),
-    Mistake("one window", "you return one window. Keep all of them, (B, T).",
-        lambda w: (w[0, :-1], w[0, 1:])),
-    Mistake("one window", "you return one window. Keep all of them, (B, T).",
-        lambda w: (w[:1, :-1], w[:1, 1:])),
-    Mistake("flattened", "the tokens are right, but in one row. Keep the shape (B, T).",
-        lambda w: (w[:, :-1].flatten(), w[:, 1:].flatten())),
-    Mistake("last token alone", "the label of every position counts, not only that of the last: "
-        "labels are (B, T), too.",
-        lambda w: (w[:, :-1], w[:, -1])),
-    Mistake("last token alone", "the label of every position counts, not only that of the last: "
-        "labels are (B, T), too.",
-        lambda w: (w[:, :-1], w[:, -1:])),
-    Mistake("stacked", "you return one tensor. Return two: inputs, labels.",
-        lambda w: torch.stack([w[:, :-1], w[:, 1:]])),
-    Mistake("floats", "ids are integers; an embedding accepts no floats.",
-        lambda w: (w[:, :-1].float(), w[:, 1:].float())),
-    Mistake("inputs too long", "the labels are right; the inputs have one token too many.",
-        lambda w: (w, w[:, 1:])),
-    Mistake("labels alone", _BOTH, lambda w: w[:, 1:]),
-    Mistake("inputs alone", _BOTH, lambda w: w[:, :-1]),
-    Mistake("two ahead", "the label of each input is the token that follows it, not the one after "
-        "that.",
-        _shifted(2)),
-)  # fmt: skip
-
-# --- 12.2 ---
+# --- 12.3 ---
 
 
 def _masked(stop: int, value: int = IGNORE, start: int = 1) -> Callable[[Tensor, int], Tensor]:

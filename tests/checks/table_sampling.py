@@ -4,13 +4,14 @@ import bisect
 import itertools
 import math
 
+import answers_sampling_choose
 import answers_sampling_top_p
 import torch
 import torch.nn.functional as F
 
-from qwenkit.generate.sampling import divide_by_temperature, penalize
+from qwenkit.generate.sampling import divide_by_temperature
 
-NEVER = float("-inf")
+LN_2 = math.log(2)
 
 
 # temperature(logits, temperature)
@@ -31,6 +32,10 @@ def _in_lists(logits, temperature):
 
 def _share(powers):
     return powers / powers.sum(-1, keepdim=True)
+
+
+def _from_largest(x):
+    return x - x.amax(-1, keepdim=True)
 
 
 # draw(probs, numbers)
@@ -72,44 +77,18 @@ def _sorted_walk(row, number):
     return _walk(sorted(row, reverse=True), number)
 
 
-# penalty(logits, seen, penalty)
-def _seen_logits(change):
-    def penalized(logits, seen, penalty):
-        found = logits.clone()
-        for token in set(seen.tolist()):
-            found[token] = change(found[token], penalty)
-        return found
-
-    return penalized
-
-
-def _sided(logits, by):
-    return torch.where(logits > 0, logits / by, logits * by)
-
-
-def _counted(logits, seen, by):
-    found = logits.clone()
-    for token in seen.unique():
-        found[token] = _sided(logits[token], by * (seen == token).sum())
-    return found
-
-
 RIGHT = {
     "temperature": [
-        lambda x, t: F.softmax(x / t, dim=-1), lambda x, t: (x / t).log_softmax(-1).exp(),
-        lambda x, t: torch.softmax(x * (1 / t), x.dim() - 1), largest_subtracted, _in_lists,
-        lambda x, t: divide_by_temperature(x, t).softmax(-1),
-        lambda x, t: _share(x.softmax(-1) ** (1 / t)),
+        largest_subtracted, _in_lists, lambda x, t: _share(2 ** (_from_largest(x / t) / LN_2)),
+        lambda x, t: _share((_from_largest(x) / t).exp()),
+        lambda x, t: _share(_from_largest(x).double().exp() ** (1 / t)).float(),
     ],
     "draw": [
         _each_row(_walk), _draw_scaled,
         lambda probs, u: torch.minimum(_searched(probs.cumsum(1), u), _last_possible(probs)),
     ],
     "top_p": answers_sampling_top_p.RIGHT,
-    "penalty": [
-        penalize, _seen_logits(lambda x, by: x / by if x > 0 else x * by),
-        lambda x, seen, by: x.scatter(0, seen, x[seen] * by ** -x[seen].sign()),
-    ],
+    "choose": answers_sampling_choose.RIGHT,
 }  # fmt: skip
 WRONG = {
     "temperature": [
@@ -148,8 +127,13 @@ WRONG = {
         ("root of the temperature", lambda x, t: F.softmax(x / t**0.5, -1)),
         ("shape", lambda x, t: F.softmax(x / t, -1)[None]),
         ("dtype", lambda x, t: F.softmax(x.double() / t, -1)),
-        ("changes its input", lambda x, t: x.div_(t).softmax(-1)),
+        ("changes its input", lambda x, t: largest_subtracted(x.div_(t), 1.0)),
         ("error", lambda x, t: x.softmax(-1, t)),
+        ("forbidden", lambda x, t: F.softmax(x / t, dim=-1), "softmax"),
+        ("forbidden", lambda x, t: (x / t).log_softmax(-1).exp(), "log_softmax"),
+        ("forbidden", lambda x, t: divide_by_temperature(x, t).softmax(-1), "softmax"),
+        ("forbidden", lambda x, t: (x / t - (x / t).logsumexp(-1, True)).exp(), "logsumexp"),
+        ("forbidden", lambda x, t: torch.distributions.Categorical(logits=x / t).probs),
     ],
     "draw": [
         ("no fallback", lambda probs, u: _searched(probs.cumsum(1), u, last=False)),
@@ -192,36 +176,5 @@ WRONG = {
         ("error", lambda probs, u: probs.index(u)),
     ],
     "top_p": answers_sampling_top_p.WRONG,
-    "penalty": [
-        ("negative logits divided", _seen_logits(lambda x, by: x / by)),
-        ("positive logits multiplied", _seen_logits(lambda x, by: x * by)),
-        ("the wrong way around", _seen_logits(lambda x, by: x / by if x < 0 else x * by)),
-        ("negative logits left", _seen_logits(lambda x, by: x / by if x > 0 else x)),
-        ("once each time",
-            lambda x, seen, by: x * by ** -(x.sign() * torch.bincount(seen, minlength=len(x)))),
-        ("every token", lambda x, seen, by: penalize(x, torch.arange(len(x)), by)),
-        ("the unseen ones", lambda x, seen, by: penalize(x,
-            torch.tensor([i for i in range(len(x)) if i not in seen.tolist()]).long(), by)),
-        ("subtracted", _seen_logits(lambda x, by: x - by)),
-        ("subtracted", lambda x, seen, by: x.index_add(0, seen, torch.full(seen.shape, -by))),
-        ("forbidden", lambda x, seen, by: x.index_fill(0, seen, NEVER)),
-        ("subtracted in proportion", _seen_logits(lambda x, by: x - abs(x) * (by - 1))),
-        ("logarithm subtracted", _seen_logits(lambda x, by: x - math.log(by))),
-        ("divided as often as seen", _counted),
-        ("penalty below 1 ignored", lambda x, seen, by: penalize(x, seen, by) if by > 1 else x),
-        ("positions, not ids",
-            lambda x, seen, by: torch.cat([_sided(x[: len(seen)], by), x[len(seen) :]])),
-        ("last one only", lambda x, seen, by: penalize(x, seen[-1:], by)),
-        ("others lost",
-            lambda x, seen, by: torch.zeros_like(x).index_copy(0, seen, _sided(x[seen], by))),
-        ("probabilities", lambda x, seen, by: F.softmax(penalize(x, seen, by), -1)),
-        ("probabilities", lambda x, seen, by: penalize(F.softmax(x, -1), seen, by)),
-        ("changes its input", lambda x, seen, by: x.index_copy_(0, seen, _sided(x[seen], by))),
-        ("kind", lambda x, seen, by: penalize(x, seen, by).tolist()),
-        ("after softmax", lambda x, seen, by: _seen_logits(torch.mul)(x.log_softmax(-1), seen, by)),
-        ("only the seen ones returned", lambda x, seen, by: penalize(x, seen, by)[seen]),
-        ("shape", lambda x, seen, by: penalize(x, seen, by)[None]),
-        ("error", lambda x, seen, by: x[seen] / seen[99]),
-        ("changes its input", lambda x, seen, by: x.copy_(penalize(x, seen, by))),
-    ],
+    "choose": answers_sampling_choose.WRONG,
 }  # fmt: skip
