@@ -1,42 +1,32 @@
-"""The checks of notebook 01, checkpoint: a header, bfloat16 by its bits, a count of parameters."""
+"""The checks of notebook 01, checkpoint: bfloat16 by its bits, whole files, a parameter count."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from qwenkit.checks._checkpoint_tensors import (
+    TENSOR_MISTAKES,
+    Array,
+    read_tensors,
+    refusals,
+    tensor_cases,
+)
 from qwenkit.checks._judge import Case, Mistake, Verdict, judge
 from qwenkit.checks._samples import HALF_B
 from qwenkit.config import QwenConfig
 
 EXERCISES = {
-    "01.1": "read a header",
-    "01.2": "decode bfloat16",
+    "01.1": "decode bfloat16",
+    "01.2": "a reader of whole files",
     "01.3": "count any size",
 }
 _GIVEN = ("num_parameters", "tensor_shapes")  # 01.3: by your own formula
-Array = np.ndarray[Any, np.dtype[Any]]
-
-
-def read_header(learner: Callable[..., dict[str, Any]]) -> Verdict:
-    """Check `learner(path)`: the header of a safetensors file, with its `__metadata__`."""
-    praise = "eight bytes, then JSON. You can look into any safetensors file."
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        cases = [
-            Case("a file of two tensors", (_file(folder, 2, note=True),)),
-            Case("a file of eighty tensors", (_file(folder, 80, note=True),)),
-            Case("a file without __metadata__", (_file(folder, 3, note=False),)),
-            Case("a header of 70,000 bytes", (_file(folder, 4, note=True, long=70_000),)),
-        ]
-        known = [replace(one, function=_grouped_errors(one.function)) for one in _HEADER_MISTAKES]
-        return judge("01.1", _grouped_errors(learner), _read_header, cases, known, praise)
 
 
 def decode(learner: Callable[..., Array]) -> Verdict:
@@ -48,7 +38,17 @@ def decode(learner: Callable[..., Array]) -> Verdict:
         Case("a thousand numbers", (_bytes(*np.linspace(-2, 2, 1000)),)),
     ]
     praise = "bfloat16 is the upper half of a float32, so no bit is lost."
-    return judge("01.2", _owned(learner), _decode, cases, _DECODE_MISTAKES, praise, tolerance=0.0)
+    return judge("01.1", _owned(learner), _decode, cases, _DECODE_MISTAKES, praise, tolerance=0.0)
+
+
+def tensors(learner: Callable[..., dict[str, Array]]) -> Verdict:
+    """Check `learner(path)`: name -> float32 array; a damaged file raises ValueError."""
+    praise = "you can read the weights of any model, and you notice a damaged file."
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        cases = tensor_cases(folder)
+        known = [replace(one, function=refusals(one.function)) for one in TENSOR_MISTAKES]
+        right = refusals(read_tensors)
+        return judge("01.2", refusals(learner), right, cases, known, praise, tolerance=0.0)
 
 
 def count(learner: Callable[..., int]) -> Verdict:
@@ -65,81 +65,6 @@ def count(learner: Callable[..., int]) -> Verdict:
 
 
 # --- 01.1 ---
-
-
-def _file(folder: str, tensors: int, note: bool, long: int = 0) -> Path:
-    """Write a safetensors file of small tensors; the format pads the header with spaces."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt" + "." * long}} if note else {}
-    for number in range(tensors):
-        offsets = [4 * number, 4 * number + 4]
-        header[f"layer.{number}"] = {"dtype": "BF16", "shape": [2], "data_offsets": offsets}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    path = Path(folder, f"{tensors}.safetensors")
-    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(range(4)) * tensors)
-    return path
-
-
-def _grouped_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make one error of all ways to fail on a huge length."""
-    if not callable(function):
-        return function
-
-    @wraps(function)
-    def grouped(path: Path) -> Any:
-        try:
-            return function(path)
-        except (MemoryError, OverflowError):
-            raise MemoryError from None
-
-    return grouped
-
-
-def _read_header(path: Path) -> Any:
-    return json.loads(_header_bytes(path))
-
-
-def _header_bytes(path: Path, order: Any = "little", skip: int = 8) -> bytes:
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), order)
-        file.seek(skip)
-        return file.read(length)
-
-
-_HEADER_MISTAKES = (
-    Mistake("big-endian", "the length is huge. Its bytes are little-endian: the least significant "
-        "byte comes first.",
-        lambda path: json.loads(_header_bytes(path, order="big"))),
-    Mistake("wrong offset", "this is not JSON. The JSON starts after eight bytes and is N bytes "
-        "long.",
-        lambda path: json.loads(_header_bytes(path, skip=0))),
-    Mistake("wrong offset", "you parse the JSON and all that follows it in the file. The JSON is N "
-        "bytes long: read only these.",
-        lambda path: json.loads(path.read_bytes()[8:])),
-    Mistake("length too short", "it works for short headers only: the length has eight bytes, and "
-        "you use two of them.",
-        lambda path: json.loads(path.read_bytes()[8:][: len(_header_bytes(path)) % 65_536])),
-    Mistake("length too short", "it works for very short headers only: the length has eight bytes, "
-        "and you use one of them.",
-        lambda path: json.loads(path.read_bytes()[8:][: len(_header_bytes(path)) % 256])),
-    Mistake("only metadata", "these are only the metadata. Return the whole dictionary.",
-        lambda path: _read_header(path).get("__metadata__")),
-    Mistake("still bytes", "these are the bytes of the header. json.loads turns them into a "
-        "dictionary.",
-        _header_bytes),
-    Mistake("still text", "parse the text: json.loads.", lambda path: _header_bytes(path).decode()),
-    Mistake("no metadata", "leave __metadata__ in. It is part of the header.",
-        lambda path: {n: e for n, e in _read_header(path).items() if n != "__metadata__"}),
-    Mistake("names only", "these are only the names. Return the whole dictionary, dtypes and "
-        "offsets included.",
-        lambda path: list(_read_header(path))),
-    Mistake("only the length", "that is the length of the header. It says how much to read next: "
-        "how do you continue?",
-        lambda path: len(_header_bytes(path))),
-)  # fmt: skip
-
-
-# --- 01.2 ---
 
 
 def _bytes(*numbers: float) -> bytes:

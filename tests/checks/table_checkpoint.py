@@ -3,36 +3,139 @@
 import json
 import struct
 from dataclasses import replace
+from itertools import pairwise
 from math import prod
 
 import numpy as np
 import torch
 
 
-# a header
-def _with_open(path, order="little"):
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), order)
-        return json.loads(file.read(length))
+# read_tensors(path)
+def _whole(path, *, base="rest", note=False, shaped=True, cover=True, wide=np.float32, bf16=None):
+    """Read as the notebook's solution does, or with one thing changed."""
+    content = path.read_bytes()
+    length = struct.unpack("<Q", content[:8])[0]
+    header = json.loads(content[8 : length + 8].decode())
+    rest = content[{"rest": 8 + length, "header": 8, "file": 0}[base] :]
+    found, last = {}, 0
+    for name in sorted(header, key=lambda n: header[n].get("data_offsets", [-1])):
+        if name == "__metadata__" and not note:
+            continue
+        kind, shape = header[name]["dtype"], header[name]["shape"]
+        begin, end = header[name]["data_offsets"]
+        if cover and (begin != last or (end - begin) != prod(shape) * (4 if kind == "F32" else 2)):
+            raise ValueError(f"bad offsets: {name}")
+        data, last = rest[begin:end], end
+        if kind == "BF16":
+            values = (bf16 or _padded)(data)
+        else:
+            values = np.frombuffer(data, {"F16": "f2", "F32": "f4"}[kind])
+            values = values.astype(wide or values.dtype)
+        found[name] = values.reshape(shape) if shaped else values
+    if cover and base == "rest" and last != len(rest):
+        raise ValueError("bad size")
+    return found
 
 
-def _length(path):
-    return struct.unpack("<Q", path.read_bytes()[:8])[0]
-
-
-def _by_powers(path):
+def _with_torch(path):
+    """Read with PyTorch; look at the layout first."""
     data = path.read_bytes()
-    length = sum(byte * 256**place for place, byte in enumerate(data[:8]))
-    return dict(json.loads(data[8:][:length]))
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = {n: e for n, e in json.loads(data[8:start]).items() if n != "__metadata__"}
+    kinds = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+    spans = sorted(tuple(e["data_offsets"]) for e in header.values())
+    if spans[0][0] != 0 or any(a[1] != b[0] for a, b in pairwise(spans)):
+        raise ValueError("hole")
+    if spans[-1][1] != len(data) - start:
+        raise ValueError("length")
+    found = {}
+    for name, e in header.items():
+        a, b = e["data_offsets"]
+        kind = kinds[e["dtype"]]
+        if (b - a) != prod(e["shape"]) * kind.itemsize:
+            raise ValueError("size")
+        raw = bytearray(data[start + a : start + b])
+        values = torch.frombuffer(raw, dtype=kind) if raw else torch.zeros(0)
+        found[name] = values.float().reshape(e["shape"]).numpy()
+    return found
 
 
-def _text(path):
-    return path.read_bytes()[8 : 8 + _length(path)].decode()
+def _with_bytes_used(path):
+    """Read, and count for each byte how many tensors have it."""
+    found = _whole(path, cover=False)  # a wrong shape: NumPy raises ValueError
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    used = np.zeros(len(content) - 8 - length, int)
+    for name, entry in json.loads(content[8 : 8 + length]).items():
+        if name != "__metadata__":
+            begin, end = entry["data_offsets"]
+            if end > len(used):
+                raise ValueError(name)
+            used[begin:end] += 1
+    if (used != 1).any():
+        raise ValueError("used")
+    return found
 
 
-def _cut(path, size):
-    data = path.read_bytes()
-    return json.loads(data[8 : 8 + int.from_bytes(data[:size], "little")])
+def _covering(check):
+    """Read without a check, then refuse what `check(offsets, size)` does not accept."""
+
+    def read(path):
+        content = path.read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length])
+        header.pop("__metadata__", None)
+        found = _whole(path, cover=False)
+        if not check([e["data_offsets"] for e in header.values()], len(content) - 8 - length):
+            raise ValueError("refused")
+        return found
+
+    return read
+
+
+def _in_header_order(offsets, size):
+    position = 0
+    for begin, end in offsets:
+        if begin != position:
+            return False
+        position = end
+    return position == size
+
+
+def _header_of(path):
+    content = path.read_bytes()
+    return json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+
+
+def _as_two(data):
+    return np.frombuffer(data, "<f2").astype("f4")
+
+
+def _swapped(path, name, values):
+    """Return the values of an F16 tensor as if they were bfloat16."""
+    if _header_of(path)[name]["dtype"] != "F16":
+        return values
+    return _padded(values.astype("f2").tobytes()).reshape(values.shape)
+
+
+def _first(path):
+    for name, values in _whole(path).items():
+        return {name: values}
+
+
+def _one_kind(path):
+    """Read everything as bfloat16."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header.pop("__metadata__", None)
+    rest, found = content[8 + length :], {}
+    for name, e in header.items():
+        a, b = e["data_offsets"]
+        found[name] = _padded(rest[a:b]).reshape(e["shape"])
+    if not _in_header_order(sorted(e["data_offsets"] for e in header.values()), len(rest)):
+        raise ValueError("refused")
+    return found
 
 
 # bfloat16
@@ -76,36 +179,16 @@ def _key(c):
 
 
 RIGHT = {
-    "read_header": [_with_open, lambda path: json.loads(_text(path)), _by_powers],
     "decode": [
         lambda data: _shifted(data).view("f4"), _padded, _by_fields,
         lambda data: torch.frombuffer(bytearray(data), dtype=torch.bfloat16).float().numpy(),
     ],
+    "tensors": [_whole, _with_torch, _with_bytes_used],
     "count": [
         _formula, lambda c: np.int64(_formula(c)),
     ],
 }  # fmt: skip
 WRONG = {
-    "read_header": [
-        ("big-endian", lambda path: _with_open(path, order="big")),
-        ("wrong offset", lambda path: json.loads(path.read_bytes()[:2000])),
-        ("wrong offset", lambda path: json.loads(path.read_bytes()[8:]), "all that follows"),
-        ("still bytes", lambda path: _text(path).encode()),
-        ("still text", _text),
-        ("no metadata", lambda path: {n: x for n, x in _with_open(path).items() if n[0] != "_"}),
-        ("names only", lambda path: [*_with_open(path)]),
-        ("only the length", _length),
-        ("values", lambda path: {"__metadata__": {}}),
-        ("length too short", lambda path: _cut(path, 2)),
-        ("length too short", lambda path: _cut(path, 1)),
-        ("only metadata", lambda path: _with_open(path).get("__metadata__")),
-        ("error: too few or too many bytes",
-            lambda path: struct.unpack("<I", path.read_bytes()[:8]), "requires a buffer"),
-        ("error: not UTF-8", lambda path: path.read_bytes()[:9].replace(b"{", b"\xff").decode()),
-        ("error: bytes and text", lambda path: "" + path.read_bytes()),
-        ("no return", lambda path: print(len(_with_open(path)))),
-        ("error", lambda path: _with_open(path)["layer.7"]),
-    ],
     "decode": [
         ("float16", lambda data: np.frombuffer(data, np.float16).astype("f4")),
         ("float16", lambda data: np.frombuffer(data, np.float16)),
@@ -122,6 +205,37 @@ WRONG = {
         ("shape", lambda data: _padded(data)[:1]),
         ("values", lambda data: _padded(data) + 1),
         ("kind", lambda data: torch.from_numpy(_padded(data).copy())),
+    ],
+    "tensors": [
+        ("offsets from the start of the file", lambda path: _whole(path, base="file")),
+        ("offsets from the header", lambda path: _whole(path, base="header")),
+        ("the note read as a tensor", lambda path: _whole(path, note=True)),
+        ("the note read as a tensor",
+            lambda path: {n: e["shape"] for n, e in _header_of(path).items()} and _whole(path)),
+        ("not reshaped", lambda path: _whole(path, shaped=False)),
+        ("float16 kept", lambda path: _whole(path, wide=None)),
+        ("bfloat16 read as float16", lambda path: _whole(path, bf16=_as_two)),
+        ("all read as bfloat16", _one_kind),
+        ("not decoded", lambda path: _whole(path, bf16=lambda data: np.frombuffer(data, "<u2"))),
+        ("gaps not noticed", lambda path: _whole(path, cover=False)),
+        ("gaps not noticed", _covering(lambda found, size: max(e for _, e in found) <= size)),
+        ("only the total checked", _covering(lambda found, size: max(found)[1] == size)),
+        ("only the total checked",
+            _covering(lambda found, size: sum(b - a for a, b in found) == size)),
+        ("whole files refused", _covering(lambda found, size: sum(map(sum, found)) == size)),
+        ("the order of the header", _covering(_in_header_order)),
+        ("the header", _header_of),
+        ("the header",
+            lambda path: {n: e for n, e in _header_of(path).items() if n != "__metadata__"}),
+        ("names only", lambda path: [*_whole(path)]),
+        ("one tensor", _first),
+        ("only the arrays", lambda path: [*_whole(path).values()]),
+        ("no return", lambda path: print(len(_whole(path)))),
+        ("float16 read as bfloat16", lambda path: {n: _swapped(path, n, x)
+            for n, x in _whole(path).items()}),
+        ("error: not JSON", lambda path: json.loads(path.read_bytes()[8:100])),
+        ("error: a name", lambda path: load(path)),  # noqa: F821
+        ("values", lambda path: {n: x + 1 for n, x in _whole(path).items()}),
     ],
     "count": [
         ("no last norm", lambda c: _formula(c, last_norm=0)),

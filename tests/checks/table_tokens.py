@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections import Counter
 from itertools import pairwise
 
 import torch
@@ -47,6 +48,13 @@ def _course(pieces, merges, keep=tuple, pair=tuple):
     return pieces
 
 
+def _by_text(word, merges):
+    text = " ".join(word)
+    for pair in merges:
+        text = text.replace(" ".join(pair), "".join(pair))
+    return text.split()
+
+
 def _recursively(word, merges):
     def cut(pieces, rest):
         return cut(_merge(pieces, rest[0]), rest[1:]) if rest else tuple(pieces)
@@ -73,6 +81,101 @@ def _single(word, merges):
             place = list(pairwise(pieces)).index(pair)
             pieces[place : place + 2] = ["".join(pair)]
     return pieces
+
+
+# train(words, count)
+def _pairs(words, weigh=True, each=list):
+    pairs = {}
+    for pieces, times in words.items():
+        for pair in each(pairwise(pieces)):
+            pairs[pair] = pairs.get(pair, 0) + (times if weigh else 1)
+    return pairs
+
+
+def _learn(
+    words, count, *, best=None, end=2, joined=_merge, more=0, show=lambda pair, n: pair, **changes
+):
+    """Learn as the solution does, or with one thing changed."""
+    words = {tuple(word): times for word, times in words.items()}
+    found = []
+    for _ in range(count + more):
+        pairs = _pairs(words, **changes)
+        if not pairs:
+            break
+        pair = best(pairs) if best else max(pairs, key=pairs.get)
+        if pairs[pair] < end:
+            break
+        found.append(show(pair, pairs[pair]))
+        words = {tuple(joined(pieces, pair)): times for pieces, times in words.items()}
+    return found
+
+
+def _with_a_counter(words, count):
+    pieces, times, merges = [*map(list, words)], [*words.values()], []
+    while len(merges) < count:
+        counter = Counter()
+        for one, n in zip(pieces, times, strict=True):
+            for pair in pairwise(one):
+                counter[pair] += n
+        best = counter.most_common(1)
+        if not best or best[0][1] == 1:
+            return merges
+        merges.append(best[0][0])
+        for one in pieces:
+            place = 0
+            while place + 1 < len(one):
+                if (one[place], one[place + 1]) == merges[-1]:
+                    one[place : place + 2] = [one[place] + one[place + 1]]
+                place += 1
+    return merges
+
+
+def _with_every_word(words, count):
+    """Write each word as often as it occurs."""
+    texts, merges = [[*word] for word, times in words.items() for _ in range(times)], []
+    for _ in range(count):
+        seen = [pair for text in texts for pair in pairwise(text)]
+        best = max(seen, key=seen.count, default=None)
+        if best is None or seen.count(best) < 2:
+            break
+        merges += [best]
+        texts = [_merge(text, best) for text in texts]
+    return tuple(merges)
+
+
+def _joined_once(pieces, pair):
+    pieces = list(pieces)
+    places = [place for place, one in enumerate(pairwise(pieces)) if one == pair]
+    if places:
+        pieces[places[0] : places[0] + 2] = ["".join(pair)]
+    return pieces
+
+
+def _joined_as_text(pieces, pair):
+    return " ".join(pieces).replace(" ".join(pair), "".join(pair)).split()
+
+
+def _one_count(words, count):
+    pairs = _pairs(words)
+    ranked = sorted(pairs, key=pairs.get, reverse=True)
+    return [pair for pair in ranked if pairs[pair] >= 2][:count]
+
+
+def _one_text(words, count):
+    """Count in all words, one after the other."""
+    text, merges = [one for word, n in words.items() for _ in range(n) for one in word], []
+    for _ in range(count):
+        pairs = Counter(pairwise(text))
+        if not pairs or pairs.most_common(1)[0][1] < 2:
+            break
+        merges.append(pairs.most_common(1)[0][0])
+        text = _merge(text, merges[-1])
+    return merges
+
+
+def _pieces_of(words, count):
+    merges = _learn(words, count)
+    return [piece for word in words for piece in _in_a_loop(word, merges)]
 
 
 # safe_turn(tokenizer, text)
@@ -123,15 +226,16 @@ def _ranked(score):
 _in_python = _ranked(lambda rows, row, number: _cosine(rows[row], rows[number]))
 GIVEN = {"safe_turn": lambda: loaded()[1:]}
 RIGHT = {
+    "encode": [_in_a_loop, _by_rank, _recursively],
+    "train": [_learn, _with_a_counter, _with_every_word],
+    "safe_turn": [
+        _by_ids, _by_template,
+        lambda t, text: torch.cat([t(OPENING), t(text, special=False), t(CLOSING)], dim=1),
+    ],
     "text_of": [
         lambda p: b"".join(p).decode(errors="replace"),
         lambda p: str(functools.reduce(bytes.__add__, p, b""), "utf-8", "replace"),
         lambda p: bytes(n for x in p for n in x).decode("utf8", "replace"),
-    ],
-    "encode": [_in_a_loop, _by_rank, _recursively],
-    "safe_turn": [
-        _by_ids, _by_template,
-        lambda t, text: torch.cat([t(OPENING), t(text, special=False), t(CLOSING)], dim=1),
     ],
     "neighbors": [
         _in_python, lambda t, n, count: (t @ t[n] / t.norm(dim=-1)).index_fill(0,
@@ -140,24 +244,6 @@ RIGHT = {
     ],
 }  # fmt: skip
 WRONG = {
-    "text_of": [
-        ("each token alone", lambda p: "".join(str(x, "utf-8", "replace") for x in p)),
-        ("broken bytes left out", lambda p: str(b"".join(p), "utf-8", "ignore")),
-        ("each alone, broken bytes left out",
-            lambda p: "".join(str(x, "utf-8", "ignore") for x in p)),
-        ("strict", lambda p: str(b"".join(p), "utf-8")),
-        ("one character per byte", lambda p: "".join(chr(n) for x in p for n in x)),
-        ("spaces between", lambda p: str(b" ".join(p), "utf-8", "replace")),
-        ("str of bytes", lambda p: "".join(f"{x}" for x in p)),
-        ("still bytes", lambda p: bytes(n for x in p for n in x)),
-        ("a list of texts", lambda p: [str(x, "utf-8", "replace") for x in p]),
-        ("ASCII", lambda p: b"".join(p).decode("ascii", "replace")),
-        ("ASCII", lambda p: "".join(x.decode("ascii", "replace") for x in p)),
-        ("spaces cut off", lambda p: b"".join(p).decode("utf-8", "replace").strip()),
-        ("error: bytes and text", lambda p: "".join(p).decode("utf-8")),
-        ("no return", lambda p: print(b"".join(p).decode("utf-8", "replace"))),
-        ("error: an attribute", lambda p: p.decode("utf-8", "replace")),
-    ],
     "encode": [
         ("longest piece first", _greedy),
         ("leftmost pair first", _from_the_left),
@@ -169,16 +255,49 @@ WRONG = {
             lambda word, merges: [_merge(list(word), pair) for pair in merges][-1]),
         ("compared by spelling", lambda word, merges: _in_a_loop(word, merges, key="".join)),
         ("not joined", lambda word, merges: [*word]),
-        ("not a tuple first", lambda word, merges: _course(word, merges)),
-        ("not a tuple first", lambda word, merges: _course([*word], merges)),
+        ("first merge missing", lambda word, merges: _course(word, merges)),
+        ("first merge missing", lambda word, merges: _course([*word], merges)),
+        ("replaced in a text", lambda word, merges: _by_text(word, merges)),
         ("only the first merge",
-            lambda word, merges: _course((*word,), merges, keep=list), "not a list"),
+            lambda word, merges: _course((*word,), merges, keep=list), "a list"),
         ("not joined", lambda word, merges: _course((*word,), merges, pair="".join), "a tuple"),
         ("last merge missing", lambda word, merges: _in_a_loop(word, merges[:-1])),
         ("one string", lambda word, merges: word),
         ("all joined", lambda word, merges: [word]),
         ("one string", lambda word, merges: " ".join(_in_a_loop(word, merges))),
         ("kind", lambda word, merges: _in_a_loop(word, merges)[:-1] or ["?"]),
+    ],
+    "train": [
+        ("words not weighted", lambda *given: _learn(*given, weigh=False)),
+        ("once per word", lambda *given: _learn(*given, each=dict.fromkeys)),
+        ("across words", _one_text),
+        ("nothing joined", _one_count),
+        ("nothing joined", lambda *given: _learn(*given, joined=lambda pieces, pair: pieces)),
+        ("joined once per word", lambda *given: _learn(*given, joined=_joined_once)),
+        ("replaced in a text", lambda *given: _learn(*given, joined=_joined_as_text)),
+        ("ties: the last", lambda *given: _learn(*given, best=lambda pairs:
+            sorted(pairs, key=pairs.get)[-1])),
+        ("ties: by the alphabet", lambda *given: _learn(*given, best=lambda pairs:
+            sorted(pairs.items(), key=lambda one: (-one[1], one[0]))[0][0])),
+        ("ties: by the alphabet", lambda *given: _learn(*given, best=lambda pairs:
+            max((n, pair) for pair, n in pairs.items())[1])),
+        ("ties: the longest", lambda *given: _learn(*given, best=lambda pairs:
+            max(pairs, key=lambda pair: (pairs[pair], sum(map(len, pair)))))),
+        ("pairs that occur once", lambda *given: _learn(*given, end=1)),
+        ("ends too early", lambda *given: _learn(*given, end=3)),
+        ("least frequent", lambda *given: _learn(*given, end=0, best=lambda pairs:
+            min(pairs, key=pairs.get))),
+        ("one merge", lambda words, count: _learn(words, count)[:1]),
+        ("one merge too many", lambda *given: _learn(*given, more=1)),
+        ("one merge too few", lambda *given: _learn(*given, more=-1)),
+        ("count ignored", lambda words, count: _learn(words, 500)),
+        ("joined pairs", lambda *given: _learn(*given, show=lambda pair, n: "".join(pair))),
+        ("with counts", lambda *given: _learn(*given, show=lambda pair, n: (pair, n))),
+        ("the words", _pieces_of),
+        ("last first", lambda *given: [*reversed(_learn(*given))]),
+        ("error: an attribute", lambda words, count: words.split()),
+        ("values", lambda words, count: [("a", "b")] * min(count, 5)),
+        ("no return", lambda *given: print(_learn(*given))),
     ],
     "safe_turn": [
         ("injection", lambda t, text: t.encode(_chat(text))),
@@ -204,6 +323,24 @@ WRONG = {
         ("only the message", lambda t, text: t.encode(text, special=False)),
         ("three lists",
             lambda t, text: [t.encode(OPENING), t.encode(text, False), t.encode(CLOSING)]),
+    ],
+    "text_of": [
+        ("each token alone", lambda p: "".join(str(x, "utf-8", "replace") for x in p)),
+        ("broken bytes left out", lambda p: str(b"".join(p), "utf-8", "ignore")),
+        ("each alone, broken bytes left out",
+            lambda p: "".join(str(x, "utf-8", "ignore") for x in p)),
+        ("strict", lambda p: str(b"".join(p), "utf-8")),
+        ("one character per byte", lambda p: "".join(chr(n) for x in p for n in x)),
+        ("spaces between", lambda p: str(b" ".join(p), "utf-8", "replace")),
+        ("str of bytes", lambda p: "".join(f"{x}" for x in p)),
+        ("still bytes", lambda p: bytes(n for x in p for n in x)),
+        ("a list of texts", lambda p: [str(x, "utf-8", "replace") for x in p]),
+        ("ASCII", lambda p: b"".join(p).decode("ascii", "replace")),
+        ("ASCII", lambda p: "".join(x.decode("ascii", "replace") for x in p)),
+        ("spaces cut off", lambda p: b"".join(p).decode("utf-8", "replace").strip()),
+        ("error: bytes and text", lambda p: "".join(p).decode("utf-8")),
+        ("no return", lambda p: print(b"".join(p).decode("utf-8", "replace"))),
+        ("error: an attribute", lambda p: p.decode("utf-8", "replace")),
     ],
     "neighbors": [
         ("itself", lambda t, n, count: (t @ t[n] / t.norm(dim=-1)).topk(count).indices),
