@@ -141,12 +141,9 @@ CASES = {
         ],
     ),
     "13_lora": (
-        "wild = judged",
+        "forgotten = judged",
         [
-            "forgotten['plain'] > before['plain'] + 0.5",
-            "losses[1][0] > losses[0][0]",
-            "losses[1][1] > losses[0][1]",
-            "wild['plain'] > before['plain'] + 2",
+            "forgotten[2] > before[2] + 0.5",
         ],
     ),
     "14_seeing_inside": (

@@ -44,6 +44,9 @@ class LoRAModule(nn.Module):
         stored: what is done with A and B before they are stored.
     """
 
+    A: Tensor
+    B: Tensor
+
     def __init__(
         self,
         base: nn.Linear,
@@ -80,14 +83,12 @@ def module(**changes: Any) -> Callable[..., Any]:
 def measured(kind: Callable[..., Any]) -> Callable[..., Any]:
     """Turn a learner's class into a function of sizes; it returns what the module is and does.
 
-    That is: whether it begins as the base, what is trained, how A and B start, and the output for an
-    A and a B that are given to it.
+    That is: whether it begins as the base, what is trained, how A and B start, and the output for
+    an A and a B that are given to it.
     """
 
     @wraps(kind, updated=())
-    def run(
-        x: Tensor, out: int, rank: int, alpha: float, bias: bool, dtype: torch.dtype
-    ) -> Any:
+    def run(x: Tensor, out: int, rank: int, alpha: float, bias: bool, dtype: torch.dtype) -> Any:
         base = nn.Linear(x.shape[-1], out, bias)
         for seed, one in enumerate(base.parameters(), start=1):
             one.data = normal(*one.shape, seed=seed)

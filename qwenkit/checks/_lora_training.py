@@ -24,7 +24,7 @@ _ROWS, _LENGTH = 2, 9  # of a batch
 
 
 def _on_every_layer(model: QwenForCausalLM) -> Iterable[nn.Module]:
-    return [layer.self_attn for layer in model.model.layers]
+    return [layer.get_submodule("self_attn") for layer in model.model.layers]
 
 
 def _only_trained(model: QwenForCausalLM, added: Added) -> list[Tensor]:
@@ -216,10 +216,10 @@ TRAINING_MISTAKES: tuple[tuple[str, str, Trainer], ...] = (
     ("not frozen", _FREEZE, trainer(weights=_all_but_bases)),
     ("biases trained", _BIASES, trainer(weights=_biases_too)),
     ("biases trained", _BIASES, trainer(weights=_biases_of_k)),
-    ("not cleared", "the gradients of earlier steps are still there. What belongs before backward?",
+    ("not cleared", "earlier gradients are still there. What belongs before backward?",
         trainer(clear=False)),
-    ("a new optimizer for each step", "a new optimizer in each step has no moments. Create it once, "
-        "before the loop.",
+    ("a new optimizer for each step", "a new optimizer in each step has no moments. Create it "
+        "once, before the loop.",
         trainer(renew=True)),
     ("SGD", "these are steps of SGD. The exercise asks for AdamW.",
         trainer(optimizer=lambda weights, rate: torch.optim.SGD(weights, lr=rate))),

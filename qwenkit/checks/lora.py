@@ -45,9 +45,11 @@ def count_trained(learner: Callable[..., Any]) -> Verdict:
 
 
 def module(learner: Callable[..., Any]) -> Verdict:
-    """Check `LoRA(base, rank, alpha)`, a class with A and B; its forward (..., I) -> (..., O): 13.2."""
+    """Check `LoRA(base, rank, alpha)`, a class with A and B; (..., I) -> (..., O): 13.2."""
 
-    def case(label: str, shape: tuple[int, ...], out: int, rank: int, alpha: float, **more: Any):
+    def case(
+        label: str, shape: tuple[int, ...], out: int, rank: int, alpha: float, **more: Any
+    ) -> Case:
         settings = {"bias": True, "dtype": torch.float32, **more}
         return Case(label, (normal(*shape), out, rank, alpha, *settings.values()))
 

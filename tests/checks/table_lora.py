@@ -7,7 +7,6 @@ from itertools import accumulate
 import numpy as np
 import torch
 import torch.nn.functional as F
-
 from torch import nn
 
 from qwenkit.lora import add_lora
