@@ -151,9 +151,6 @@ CASES = {
         [
             "abs(alone[least]) < 0.1",
             "max(rise([(1, head)]) for head in range(H)) < max(alone.values())",
-            "same > 0.8",
-            "sure_of[1] < 0.75 * sure_of[0]",
-            "_same(model, plain[f'layers.{N // 2}.resid_post']) < 0.35",  # about one in five
             "losses(mlp_off)[1] - second > 1",
             "code_loss(mlp_off) - code_loss() > 1",
             "group_off < 0.5",
