@@ -158,6 +158,14 @@ CASES = {
             "lost > won",
         ],
     ),
+    "14b_circuits": (
+        "sure_of = ",
+        [
+            "same > 0.8",
+            "sure_of[1] < 0.75 * sure_of[0]",
+            "_same(model, plain[f'layers.{N // 2}.resid_post']) < 0.35",  # about one in five
+        ],
+    ),
 }
 
 
