@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import cache, wraps
 from typing import Any
 
 import torch
@@ -285,4 +285,4 @@ CIRCUIT_MISTAKES: tuple[tuple[str, str, Search], ...] = (
         "without them, and the same for the control.",
         search(returned=lambda table, *rest: table)),
 )  # fmt: skip
-KNOWN = [Mistake(name, hint, measured(wrong)) for name, hint, wrong in CIRCUIT_MISTAKES]
+KNOWN = [Mistake(name, hint, cache(measured(wrong))) for name, hint, wrong in CIRCUIT_MISTAKES]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import wraps
+from functools import cache, wraps
 from typing import Any
 
 import torch
@@ -259,4 +259,4 @@ TRAINING_MISTAKES: tuple[tuple[str, str, Trainer], ...] = (
     ("no losses", "the training is right; return the losses, one per batch.",
         trainer(returned=lambda before, after: None)),
 )  # fmt: skip
-KNOWN = [Mistake(name, hint, measured(wrong)) for name, hint, wrong in TRAINING_MISTAKES]
+KNOWN = [Mistake(name, hint, cache(measured(wrong))) for name, hint, wrong in TRAINING_MISTAKES]

@@ -289,6 +289,6 @@ WRONG = {
         ("the table alone", lambda *given: _circuit()(*given)[0]),
         ("values", _circuit(part=lambda x, good, bad: 0.7)),
         ("values", _circuit(share=lambda x, good, bad: (x - bad) / (good + 1))),
-        ("error", lambda model, clean, *rest: model(clean, trace=Trace())["attn.z"]),
+        ("error", lambda model, *rest: Trace()["layers.0.attn.z"]),
     ],
 }  # fmt: skip
