@@ -137,12 +137,9 @@ CASES = {
         ],
     ),
     "13_lora": (
-        "wild = judged",
+        "forgotten = judged",
         [
-            "forgotten['plain'] > before['plain'] + 0.5",
-            "losses[1][0] > losses[0][0]",
-            "losses[1][1] > losses[0][1]",
-            "wild['plain'] > before['plain'] + 2",
+            "forgotten[2] > before[2] + 0.5",
         ],
     ),
     "14_seeing_inside": (
@@ -150,14 +147,19 @@ CASES = {
         [
             "abs(alone[least]) < 0.1",
             "max(rise([(1, head)]) for head in range(H)) < max(alone.values())",
-            "same > 0.8",
-            "sure_of[1] < 0.75 * sure_of[0]",
-            "_same(model, plain[f'layers.{N // 2}.resid_post']) < 0.35",  # about one in five
             "losses(mlp_off)[1] - second > 1",
             "code_loss(mlp_off) - code_loss() > 1",
             "group_off < 0.5",
             "abs(share(metric(patched(0, at))) - 1) < 1e-3",
             "lost > won",
+        ],
+    ),
+    "14b_circuits": (
+        "sure_of = ",
+        [
+            "same > 0.8",
+            "sure_of[1] < 0.75 * sure_of[0]",
+            "_same(model, plain[f'layers.{N // 2}.resid_post']) < 0.35",  # about one in five
         ],
     ),
 }

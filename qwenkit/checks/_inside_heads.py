@@ -1,4 +1,4 @@
-"""Exercises 14.1 and 14.2, heads: the right answers, and the wrong ones."""
+"""Exercises 14.2 and 14.3, heads: the right answers, and the wrong ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from qwenkit.checks._judge import Mistake
 
-# --- 14.1 ---
+# --- 14.2 ---
 
 
 def right_score(pattern: Tensor, n: int) -> Tensor:
@@ -98,7 +98,7 @@ SCORE_MISTAKES = (
 )  # fmt: skip
 
 
-# --- 14.2 ---
+# --- 14.3 ---
 
 
 def mean_ablated(z: Tensor, head: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Exercises 14.3 and 14.4, logits: the right answers, and the wrong ones."""
+"""Exercise 14.1, what parts add to a logit: the right answer, and the wrong ones."""
 
 from __future__ import annotations
 
@@ -8,86 +8,6 @@ import torch
 from torch import Tensor
 
 from qwenkit.checks._judge import Mistake
-
-# --- 14.3 ---
-
-
-def right_recovered(patched: Tensor, clean: float, corrupted: float) -> Tensor:
-    """Return 0 where patched is corrupted, 1 where it is clean."""
-    return (patched - corrupted) / (clean - corrupted)
-
-
-RECOVERED_MISTAKES = (
-    Mistake("what is still missing", "you return 1 where nothing was recovered and 0 where all "
-        "was. Use the corrupted run as patched: what must the result be?",
-        lambda patched, clean, corrupted: (patched - clean) / (corrupted - clean)),
-    Mistake("not divided", "this is a difference, not a proportion. How large would it be if all "
-        "was recovered?",
-        lambda patched, clean, corrupted: patched - corrupted),
-    Mistake("a proportion of the clean run", "you divide by the clean run's value. The patched run "
-        "starts at the corrupted one: it can recover only the difference between the two.",
-        lambda patched, clean, corrupted: (patched - corrupted) / clean),
-    Mistake("nothing subtracted", "you divide patched by clean. A patch that changes nothing would "
-        "then not be 0.",
-        lambda patched, clean, corrupted: patched / clean),
-    Mistake("patched by the gap", "you forgot to subtract the corrupted run in the numerator: "
-        "nothing recovered must be 0.",
-        lambda patched, clean, corrupted: patched / (clean - corrupted)),
-    Mistake("sign lost", "you divide by the size of the gap. If the clean run is the lower one, as "
-        "with a loss, your sign is wrong.",
-        lambda patched, clean, corrupted: (patched - corrupted) / abs(clean - corrupted)),
-    Mistake("distance", "you take the absolute value of the change. A patch that makes things "
-        "worse must be below 0.",
-        lambda patched, clean, corrupted: (patched - corrupted).abs() / abs(clean - corrupted)),
-    Mistake("clamped", "you keep the proportion between 0 and 1. A patch may overshoot or do harm, "
-        "and that is worth knowing.",
-        lambda patched, clean, corrupted: right_recovered(patched, clean, corrupted).clamp(0, 1)),
-    Mistake("clamped", "you cut off what is above 1. A patch may overshoot, and that is worth "
-        "knowing.",
-        lambda patched, clean, corrupted:
-            right_recovered(patched, clean, corrupted).clamp(max=1)),
-    Mistake("clamped", "you cut off what is below 0. A patch may do harm, and that is worth "
-        "knowing.",
-        lambda patched, clean, corrupted:
-            right_recovered(patched, clean, corrupted).clamp(min=0)),
-    Mistake("percent", "you return percent. 1, not 100, is the clean run.",
-        lambda patched, clean, corrupted: 100 * right_recovered(patched, clean, corrupted)),
-    Mistake("a proportion of the corrupted run", "you divide by the corrupted run's value. The "
-        "patch can recover the difference between the two runs: divide by that.",
-        lambda patched, clean, corrupted: (patched - corrupted) / corrupted),
-    Mistake("sum of the runs", "you divide by the sum of the two runs. The patch can recover their "
-        "difference.",
-        lambda patched, clean, corrupted: (patched - corrupted) / (clean + corrupted)),
-    Mistake("brackets missing", "without brackets, only corrupted / clean is divided.",
-        lambda patched, clean, corrupted: patched - corrupted / clean - corrupted),
-    Mistake("brackets missing", "without brackets, only corrupted is divided.",
-        lambda patched, clean, corrupted: patched - corrupted / (clean - corrupted)),
-    Mistake("brackets missing", "without brackets, you divide by clean, and then subtract "
-        "corrupted.",
-        lambda patched, clean, corrupted: (patched - corrupted) / clean - corrupted),
-    Mistake("from the clean run", "you measure from the clean run, so 0 is the clean run and −1 "
-        "the corrupted one. Measure from the corrupted run.",
-        lambda patched, clean, corrupted: (patched - clean) / (clean - corrupted)),
-    Mistake("upside down", "you divide by what the patch changes. Divide that by the whole gap.",
-        lambda patched, clean, corrupted: (clean - corrupted) / (patched - corrupted)),
-    Mistake("distance to clean", "this is the distance to the clean run. Return the proportion of "
-        "the way from the corrupted one.",
-        lambda patched, clean, corrupted: clean - patched),
-    Mistake("the table's own range", "you divide by the table's own range, so its largest value is "
-        "always 1. 1 must be the clean run.",
-        lambda patched, clean, corrupted:
-            (patched - patched.min()) / (patched.max() - patched.min())),
-    Mistake("mean over the layers", "you average over the layers. Keep the table, (L, P).",
-        lambda patched, clean, corrupted:
-            right_recovered(patched, clean, corrupted).mean(dim=0)),
-    Mistake("rounded down", "// rounds down, to integers. Use /.",
-        lambda patched, clean, corrupted: (patched - corrupted) // (clean - corrupted)),
-    Mistake("sign", "your sign is wrong: use the clean run as patched, and the result must be 1.",
-        lambda patched, clean, corrupted: -right_recovered(patched, clean, corrupted)),
-)  # fmt: skip
-
-
-# --- 14.4 ---
 
 
 def right_contributions(parts: Tensor, weight: Tensor, eps: float, row: Tensor) -> Tensor:

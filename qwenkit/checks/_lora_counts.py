@@ -1,4 +1,4 @@
-"""Exercises 13.2 and 13.4, counts: the right answers, and the wrong ones."""
+"""Exercises 13.1 and 13.4, counts: the right answers, and the wrong ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from qwenkit.checks._judge import Mistake
 from qwenkit.config import QwenConfig
 
-# --- 13.2 ---
+# --- 13.1 ---
 
 
 def _sizes(config: QwenConfig) -> dict[str, tuple[int, int]]:

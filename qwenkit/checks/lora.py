@@ -6,51 +6,28 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from qwenkit.checks._judge import LOOSE, Case, Verdict, judge
 from qwenkit.checks._lora_counts import COUNT_MISTAKES, RANK_MISTAKES, count_right, enough_by
-from qwenkit.checks._lora_update import (
-    FORWARD_MISTAKES,
-    MERGE_MISTAKES,
-    forward_of,
-    merged_by,
-    right_scale,
-)
+from qwenkit.checks._lora_module import MODULE_MISTAKES
+from qwenkit.checks._lora_module import measured as measured_module
+from qwenkit.checks._lora_module import module as built
+from qwenkit.checks._lora_training import KNOWN as TRAINING_KNOWN
+from qwenkit.checks._lora_training import measured as measured_training
+from qwenkit.checks._lora_training import trainer
 from qwenkit.checks._samples import HALF_B, normal
 from qwenkit.config import QwenConfig
 
 EXERCISES: dict[str, str] = {
-    "13.1": "the forward of LoRA",
-    "13.2": "how many parameters are trained",
-    "13.3": "the merged weight",
+    "13.1": "how many parameters are trained",
+    "13.2": "a LoRA module",
+    "13.3": "LoRA, trained and merged",
     "13.4": "the rank that is enough",
 }
 
 
-def forward(learner: Callable[..., Any]) -> Verdict:
-    """Check `lora_forward(x, weight, a, b, alpha)`: (..., I) -> (..., O): exercise 13.1."""
-
-    def case(label: str, shape: tuple[int, ...], out: int, rank: int, alpha: float) -> Case:
-        return Case(label, (normal(*shape), *_parts(out, shape[-1], rank), alpha))
-
-    square = case("a weight of 4 × 4, rank 2", (3, 4), 4, 2, 6.0)
-    x, weight, a, b, alpha = square.arguments
-    cases = [
-        square,
-        case("a wide weight, rank 3, two texts", (2, 3, 6), 4, 3, 12.0),
-        case("rank 1", (2, 5), 7, 1, 3.0),
-        case("all sizes 4, alpha 5", (3, 4), 4, 4, 5.0),
-        case("a single token", (4,), 3, 2, 1.0),
-        Case("B of zeros", (x, weight, a, torch.zeros_like(b), alpha)),
-        Case("a transposed tensor", (x, weight.T.contiguous().T, a, b.T.contiguous().T, alpha)),
-    ]
-    praise = "the frozen weight's output, plus what A and B have learned."
-    return judge("13.1", learner, forward_of(right_scale), cases, FORWARD_MISTAKES, praise, LOOSE)
-
-
 def count_trained(learner: Callable[..., Any]) -> Verdict:
-    """Check `count_trained(config, targets, rank)`: a model's sizes -> an integer: 13.2."""
+    """Check `count_trained(config, targets, rank)`: a model's sizes -> an integer: 13.1."""
     tiny = QwenConfig(2048, 256, 704, 6, 8, 2, tie_word_embeddings=True)
     own = QwenConfig(100, 24, 40, 3, 4, 2, head_dim=16)  # 4 · 16 is not 24
     mlp = ("gate_proj", "up_proj", "down_proj")
@@ -64,32 +41,42 @@ def count_trained(learner: Callable[..., Any]) -> Verdict:
         Case("heads that are wider than hidden / H", (own, every, 2)),
     ]
     praise = "you can say what a LoRA costs before you create it."
-    return judge("13.2", learner, count_right, cases, COUNT_MISTAKES, praise)
+    return judge("13.1", learner, count_right, cases, COUNT_MISTAKES, praise)
 
 
-def merged_weight(learner: Callable[..., Any]) -> Verdict:
-    """Check `merged_weight(weight, a, b, alpha)`: (O, I), (r, I), (O, r) -> (O, I): 13.3."""
+def module(learner: Callable[..., Any]) -> Verdict:
+    """Check `LoRA(base, rank, alpha)`, a class with A and B; (..., I) -> (..., O): 13.2."""
 
-    def case(label: str, out: int, inner: int, rank: int, alpha: float) -> Case:
-        return Case(label, (*_parts(out, inner, rank), alpha))
+    def case(
+        label: str, shape: tuple[int, ...], out: int, rank: int, alpha: float, **more: Any
+    ) -> Case:
+        settings = {"bias": True, "dtype": torch.float32, **more}
+        return Case(label, (normal(*shape), out, rank, alpha, *settings.values()))
 
-    plain = case("a weight of 4 × 4, rank 2", 4, 4, 2, 6.0)
-    weight, a, b, alpha = plain.arguments
     cases = [
-        plain,
-        case("a wide weight, rank 3", 3, 8, 3, 12.0),
-        case("rank 1", 5, 2, 1, 3.0),
-        case("rank 2, alpha 5", 3, 6, 2, 5.0),
-        case("all sizes 4", 4, 4, 4, 6.0),
-        Case("B of zeros", (weight, a, torch.zeros_like(b), alpha)),
-        Case("a weight in bfloat16, A and B in float32", (weight.bfloat16(), a, b, alpha)),
-        Case(
-            "a weight in bfloat16, two products that nearly cancel",
-            (weight.bfloat16() / 100, torch.stack([1.003 * a[0], a[0]]), _OPPOSITE, alpha),
-        ),
+        case("a weight of 4 × 4, rank 2", (3, 4), 4, 2, 6.0),
+        case("a wide weight, rank 3, two texts", (2, 3, 6), 4, 3, 12.0),
+        case("no bias, rank 1", (2, 5), 7, 1, 3.0, bias=False),
+        case("all sizes 4, alpha 5", (3, 4), 4, 4, 5.0),
+        case("a single token", (4,), 3, 2, 1.0),
+        case("alpha 5, rank 2", (2, 6), 5, 2, 5.0),
+        case("a base in bfloat16", (2, 4), 3, 2, 6.0, dtype=torch.bfloat16),
     ]
-    praise = "one matrix of the old size, which no longer needs A and B."
-    return judge("13.3", learner, merged_by(right_scale), cases, MERGE_MISTAKES, praise, LOOSE)
+    learner = measured_module(learner) if callable(learner) else learner
+    praise = "it starts as the layer that it wraps, and only A and B can learn."
+    return judge("13.2", learner, built(), cases, MODULE_MISTAKES, praise, LOOSE)
+
+
+def train(learner: Callable[..., Any]) -> Verdict:
+    """Check `train_lora(model, batches, rank, alpha, rate, start)`: the losses: 13.3."""
+    cases = [
+        Case("two layers, three steps", (2, 3, 2, 3.0, 0.05)),
+        Case("one layer, four steps, rank 3", (1, 4, 3, 6.0, 0.02)),
+    ]
+    learner = measured_training(learner) if callable(learner) else learner
+    praise = "frozen, trained, merged: a plain model that has learned, and no other tensor moved."
+    right = measured_training(trainer())
+    return judge("13.3", learner, right, cases, TRAINING_KNOWN, praise, LOOSE, _DONE_FOR_YOU)
 
 
 def enough_rank(learner: Callable[..., Any]) -> Verdict:
@@ -111,9 +98,4 @@ def enough_rank(learner: Callable[..., Any]) -> Verdict:
     return judge("13.4", learner, enough_by(1), cases, RANK_MISTAKES, praise)
 
 
-_OPPOSITE = torch.tensor([[10.0, -10], [20, -20], [-10, 10], [5, -5]])  # a B of rank 2
-
-
-def _parts(out: int, inner: int, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a weight (O, I), A (r, I) and B (O, r)."""
-    return normal(out, inner, seed=1), normal(rank, inner, seed=2), normal(out, rank, seed=3)
+_DONE_FOR_YOU = ("add_lora", "merge_lora", "remove_lora", "LoRALinear")

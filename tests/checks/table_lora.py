@@ -7,6 +7,7 @@ from itertools import accumulate
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from qwenkit.lora import add_lora
 from qwenkit.model import QwenForCausalLM
@@ -14,18 +15,175 @@ from qwenkit.model import QwenForCausalLM
 KV = ("k_proj", "v_proj")
 
 
-# lora_forward(x, weight, a, b, alpha)
-def _right(alpha, rank):
-    return alpha / rank
+# LoRA(base, rank, alpha)
+class _Plain(nn.Module):
+    """The notebook's solution, in parts that a wrong answer can override."""
+
+    def __init__(self, base, rank, alpha):
+        super().__init__()
+        self.base, self.rank, self.alpha = base.requires_grad_(False), rank, alpha
+        self.A = nn.Parameter(torch.randn(rank, base.in_features) / base.in_features**0.5)
+        self.B = nn.Parameter(torch.zeros(base.out_features, rank))
+
+    def scale(self):
+        return self.alpha / self.rank
+
+    def update(self, x):
+        return self.scale() * (x.to(self.A.dtype) @ self.A.T @ self.B.T)
+
+    def forward(self, x):
+        plain = self.base(x)
+        return (plain + self.update(x)).to(plain.dtype)
 
 
-def _forward(scale=_right, first=1.0, sign=1.0, chain=False):
-    def lora_forward(x, weight, a, b, alpha):
-        plain = F.linear(x, weight)
-        low = F.linear(plain if chain else x, a)
-        return first * plain + sign * F.linear(low, b) * scale(alpha, a.shape[0])
+class _Linears(nn.Module):
+    def __init__(self, base, rank, alpha):
+        super().__init__()
+        self.base, self.scale = base, alpha / rank
+        for one in base.parameters():
+            one.requires_grad = False
+        self.A = nn.Linear(base.in_features, rank, bias=False)
+        self.B = nn.Linear(rank, base.out_features, bias=False)
+        nn.init.zeros_(self.B.weight)
 
-    return lora_forward
+    def forward(self, x):
+        return self.base(x) + (self.scale * self.B(self.A(x.float()))).to(x.dtype)
+
+
+class _OneMatrix(_Plain):
+    def forward(self, x):
+        whole = self.base.weight.float() + self.B @ self.A * (self.alpha / len(self.A))
+        return F.linear(x.float(), whole, self._bias()).to(x.dtype)
+
+    def _bias(self):
+        return None if self.base.bias is None else self.base.bias.float()
+
+
+def _module(base=_Plain, after=None, **methods):
+    """Return a LoRA class with some methods replaced; `after` runs at the end of its init."""
+
+    class LoRA(base):
+        def __init__(self, *given):
+            super().__init__(*given)
+            if after is not None:
+                after(self)
+
+    for name, method in methods.items():
+        setattr(LoRA, name, method)
+    return LoRA
+
+
+def _scaled(scale):
+    return _module(scale=lambda self: scale(self.alpha, self.rank))
+
+
+def _starts(a, b):
+    def after(self):
+        nn.init.normal_(self.A) if a else nn.init.zeros_(self.A)
+        nn.init.normal_(self.B) if b else nn.init.zeros_(self.B)
+
+    return _module(after=after)
+
+
+def _as_plain_tensors(self):
+    for name in "AB":
+        value = getattr(self, name).detach()
+        delattr(self, name)
+        setattr(self, name, value)
+
+
+def _as_transposed(self):
+    for name in "AB":
+        setattr(self, name, nn.Parameter(getattr(self, name).detach().T.contiguous()))
+
+
+# train_lora(model, batches, rank, alpha, rate, start)
+def _train(
+    targets=("q_proj", "v_proj"), layers=slice(None), freeze="all", make=None, clear="before",
+    step=True, shift=(slice(None, -1), slice(1, None)), picked=None, end="merge", answer=None,
+    first=None, when="before", scale=lambda lora: lora.alpha / lora.rank, a=None,
+):  # fmt: skip
+    """Return the exercise's function, written as the notebook asks; the arguments break it."""
+
+    def make_adam(weights, rate):
+        return torch.optim.AdamW(weights, lr=rate, weight_decay=0)
+
+    def train_lora(model, batches, rank, alpha, rate, start):
+        wrapped = {}
+        for attention in [layer.self_attn for layer in model.model.layers][layers]:
+            for name in targets:
+                lora = _Plain(getattr(attention, name), rank, alpha)
+                with torch.no_grad():
+                    lora.A.copy_(start(rank, lora.A.shape[1]) if a is None else a * lora.A)
+                setattr(attention, name, lora)
+                wrapped[attention, name] = lora
+        for name, one in model.named_parameters():
+            own = name.endswith((".A", ".B"))
+            if freeze == "all" or (freeze == "weights" and not name.endswith("bias")):
+                one.requires_grad_(own)
+            elif freeze == "matrices":  # and the biases need a gradient again
+                one.requires_grad_(own or name.endswith("bias"))
+            elif freeze == "nothing":
+                one.requires_grad_(True)
+            elif freeze == "everything":
+                one.requires_grad_(False)
+        weights = [one for one in model.parameters() if one.requires_grad]
+        optimizer = (make or make_adam)(weights, rate)
+        losses = []
+        for number, batch in enumerate(picked(batches) if picked else batches):
+            if first == "new":
+                optimizer = make_adam(weights, rate)
+            x, y = batch[:, shift[0]], batch[:, shift[1]]
+            loss = F.cross_entropy(model(x).flatten(0, 1), y.flatten())
+            if clear == "before" or (clear == "once" and number == 0):
+                optimizer.zero_grad()
+            loss.backward()
+            if step:
+                optimizer.step()
+            if when == "after":
+                loss = F.cross_entropy(model(x).flatten(0, 1), y.flatten())
+            losses.append(loss.item())
+        for (attention, name), lora in wrapped.items():
+            with torch.no_grad():
+                if end == "merge":
+                    lora.base.weight += scale(lora) * lora.B @ lora.A
+                elif end == "update":
+                    lora.base.weight.copy_(scale(lora) * lora.B @ lora.A)
+            if end != "stay":
+                setattr(attention, name, lora.base)
+        return losses if answer is None else answer(losses)
+
+    return train_lora
+
+
+def _by_hand(model, batches, rank, alpha, rate, start):
+    """Train A and B from a dictionary, with hooks instead of a class, and merge by hand."""
+    model.requires_grad_(False)
+    pairs, hooks = {}, []
+    for name, part in model.named_modules():
+        if name.endswith(("q_proj", "v_proj")):
+            a = start(rank, part.in_features).clone().requires_grad_()
+            b = torch.zeros(part.out_features, rank, requires_grad=True)
+            pairs[part] = a, b
+
+            def hook(part, given, output):
+                a, b = pairs[part]
+                return output + given[0] @ a.T @ b.T * alpha / rank
+
+            hooks.append(part.register_forward_hook(hook))
+    optimizer = torch.optim.Adam([one for pair in pairs.values() for one in pair], lr=rate)
+    losses = []
+    for batch in batches:
+        optimizer.zero_grad()
+        logits = model(batch)[:, :-1]
+        losses.append(F.cross_entropy(logits.transpose(1, 2), batch[:, 1:]))
+        losses[-1].backward()
+        optimizer.step()
+    for hook in hooks:
+        hook.remove()
+    for part, (a, b) in pairs.items():
+        part.weight = nn.Parameter(part.weight + (alpha / rank * b @ a).detach(), False)
+    return losses
 
 
 # count_trained(config, targets, rank)
@@ -85,15 +243,6 @@ def _resized(size, *names):
     return count_trained
 
 
-# merged_weight(weight, a, b, alpha)
-def _merged(scale=_right, first=1.0, times=1.0):
-    def merged_weight(weight, a, b, alpha):
-        update = torch.einsum("or,ri->oi", b, a) * scale(alpha, a.shape[0]) * times
-        return (first * weight.float() + update).to(weight.dtype)
-
-    return merged_weight
-
-
 # enough_rank(values, share)
 def _rank(power=2, off=1, strict=False, flip=False):
     def enough_rank(values, share):
@@ -105,24 +254,18 @@ def _rank(power=2, off=1, strict=False, flip=False):
 
 
 RIGHT = {
-    "forward": [
-        _forward(), lambda x, weight, a, b, alpha: x @ (weight + alpha / a.shape[0] * (b @ a)).T,
-        lambda x, w, a, b, alpha: x @ w.mT + x @ a.mT @ (b * (alpha / b.shape[1])).mT,
-    ],
     "count_trained": [_count(_both), _of_a_model, _by_sizes],
-    "merged_weight": [
-        _merged(), lambda w, a, b, alpha: w + (alpha / len(a) * b @ a).to(w.dtype),
-        lambda w, a, b, alpha: torch.addmm(w.float(), b, a, alpha=alpha / len(a)).to(w.dtype),
+    "module": [_Plain, _Linears, _OneMatrix],
+    "train": [
+        _train(), _by_hand, _train(freeze="no", make=lambda weights, rate: torch.optim.AdamW(
+            [one for one in weights if len(one) in (2, 3) or one.shape[-1] in (2, 3)],
+            lr=rate, weight_decay=0)),
     ],
     "enough_rank": [
         _rank(), lambda s, share: 1 + int(((s**2).cumsum(0) < share * (s**2).sum()).sum()),
         lambda s, share: int(((s**2).cumsum(0) / (s**2).sum() >= share).int().argmax()) + 1,
     ],
 }  # fmt: skip
-
-
-def _cast(w, a, b, alpha):
-    return w + alpha / len(a) * (b.to(w.dtype) @ a.to(w.dtype))
 
 
 def _sums(values, share, off=1):
@@ -141,29 +284,6 @@ SCALES = {
     "root of the rank": lambda alpha, r: alpha * r**-0.5,
 }
 WRONG = {
-    "forward": [
-        *((name, _forward(scale)) for name, scale in SCALES.items()),
-        ("update alone", _forward(first=0.0)),
-        ("weight alone", lambda x, weight, a, b, alpha: F.linear(x, weight)),
-        ("everything scaled", lambda x, w, a, b, alpha: F.linear(x, w + b @ a) * alpha / len(a)),
-        ("not transposed", lambda x, w, a, b, alpha: x @ w + x @ a.T @ b.T * alpha / len(a)),
-        ("one after the other", _forward(chain=True)),
-        ("minus", _forward(sign=-1.0)),
-        ("divided by O", lambda x, w, a, b, alpha: x @ w.T + alpha / b.shape[0] * (x @ a.T @ b.T)),
-        ("divided by I", lambda x, w, a, b, alpha: x @ w.T + alpha / x.shape[-1] * (x @ a.T @ b.T)),
-        ("not transposed", lambda x, w, a, b, alpha: x @ w + alpha / len(a) * (x @ a @ b)),
-        ("A and B not transposed",
-            lambda x, w, a, b, alpha: F.linear(x, w) + x @ a @ b * alpha / len(a)),
-        ("B before A", lambda x, w, a, b, alpha:
-            F.linear(x, w) + alpha / len(a) * F.linear(F.linear(x, b), a)),
-        ("x instead of the output",
-            lambda x, w, a, b, alpha: x + alpha / len(a) * F.linear(x, b @ a)),
-        ("multiplied",
-            lambda x, w, a, b, alpha: F.linear(x, w) * F.linear(x, b @ a) * alpha / len(a)),
-        ("the merged weight", lambda x, w, a, b, alpha: _merged()(w, a, b, alpha)),
-        ("values", _forward(first=1.5)),
-        ("error", lambda x, weight, a, b, alpha: x @ a @ b),
-    ],
     "count_trained": [
         ("whole matrices", _count(lambda out, inner, r: out * inner)),
         ("A alone", _count(lambda out, inner, r: r * inner)),
@@ -196,31 +316,79 @@ WRONG = {
         ("error", lambda c, targets, r: sum(getattr(c, name) for name in targets)),
         ("values", lambda config, targets, r: 7),
     ],
-    "merged_weight": [
-        *((name, _merged(scale)) for name, scale in SCALES.items()),
-        ("float32 comes back", lambda w, a, b, alpha: w + (b * (alpha / len(a))) @ a),
-        ("update alone", _merged(first=0.0)),
-        ("update transposed",
-            lambda w, a, b, alpha: (w.float() + (b @ a).T * alpha / len(a)).to(w.dtype)),
-        ("merged twice", _merged(times=2.0)),
-        ("divided by O", lambda w, a, b, alpha: (w.float() + alpha / len(b) * b @ a).to(w.dtype)),
-        ("divided by I",
-            lambda w, a, b, alpha: (w.float() + alpha / w.shape[1] * b @ a).to(w.dtype)),
-        ("A and B rounded", _cast),
-        ("A and B rounded",
-            lambda w, a, b, alpha: w + (alpha / len(a) * b).to(w.dtype) @ a.to(w.dtype)),
-        ("A and B swapped",
-            lambda w, a, b, alpha: (w.float() + a @ b * alpha / len(a)).to(w.dtype)),
-        ("element by element", lambda w, a, b, alpha: w + b * a * alpha / len(a)),
-        ("weight transposed", lambda w, a, b, alpha: _merged()(w.T, a, b, alpha)),
-        ("everything scaled",
-            lambda w, a, b, alpha: ((w.float() + b @ a) * alpha / len(a)).to(w.dtype)),
-        ("weight alone", lambda w, a, b, alpha: 1 * w),
-        ("multiplied", lambda w, a, b, alpha: (w.float() * (b @ a) * alpha / len(a)).to(w.dtype)),
-        ("dtype", lambda w, a, b, alpha: _merged()(w, a, b, alpha).double()),
-        ("minus", _merged(times=-1.0)),
-        ("changes its input", lambda w, a, b, alpha: w.add_(alpha / len(a) * (b @ a))),
-        ("error", lambda weight, a, b, alpha: weight + a @ b),
+    "module": [
+        *((name, _scaled(scale)) for name, scale in SCALES.items()),
+        ("divided by O", _module(scale=lambda self: self.alpha / len(self.B))),
+        ("divided by I", _module(scale=lambda self: self.alpha / self.A.shape[1])),
+        ("both at zero", _starts(0, 0)),
+        ("both random", _starts(1, 1)),
+        ("A at zero", _starts(0, 1)),
+        ("base not frozen", _module(after=lambda self: self.base.requires_grad_(True))),
+        ("not parameters", _module(after=_as_plain_tensors)),
+        ("dtype of the base", _module(after=lambda self: self.to(self.base.weight.dtype))),
+        ("float32 comes back", _module(forward=lambda self, x: self.base(x) + self.update(x))),
+        ("stored transposed", _module(after=_as_transposed, update=lambda self, x:
+            self.scale() * (x.float() @ self.A @ self.B))),
+        ("no gradient", _module(update=torch.no_grad()(_Plain.update))),
+        ("bias forgotten", _module(forward=lambda self, x:
+            (x @ self.base.weight.T + self.update(x)).to(x.dtype))),
+        ("update alone", _module(forward=lambda self, x: self.update(x).to(x.dtype))),
+        ("base alone", _module(update=lambda self, x: 0 * _Plain.update(self, x))),
+        ("everything scaled", _module(forward=lambda self, x: (self.scale() * (
+            self.base(x) + x.float() @ self.A.T @ self.B.T)).to(x.dtype))),
+        ("x instead of the output", _module(forward=lambda self, x:
+            (x + self.update(x)).to(x.dtype))),
+        ("multiplied", _module(forward=lambda self, x:
+            (self.base(x) * self.update(x)).to(x.dtype))),
+        ("one after the other", _module(forward=lambda self, x:
+            ((y := self.base(x)) + self.update(y)).to(x.dtype))),
+        ("minus", _module(forward=lambda self, x: (self.base(x) - self.update(x)).to(x.dtype))),
+        ("A and B not transposed", _module(update=lambda self, x:
+            self.scale() * (x.float() @ self.A @ self.B))),
+        ("A and B swapped", _module(update=lambda self, x:
+            self.scale() * (x.float() @ self.B.T @ self.A.T))),
+        ("error", _module(update=lambda self, x: self.scale() * (x @ self.A.T @ self.B.T))),
+        ("error", _module(after=lambda self: delattr(self, "B"))),
+        ("values", _module(forward=lambda self, x: 1.5 * _Plain.forward(self, x))),
+        ("nothing returned", _module(forward=lambda self, x: print(end=""))),
+    ],
+    "train": [
+        ("not merged", _train(end="stay")),
+        ("removed, not merged", _train(end="remove")),
+        ("merged without scale", _train(scale=lambda lora: 1)),
+        ("scaled twice", _train(scale=lambda lora: (lora.alpha / lora.rank) ** 2)),
+        ("merged twice", _train(scale=lambda lora: 2 * lora.alpha / lora.rank)),
+        ("minus at the end", _train(scale=lambda lora: -lora.alpha / lora.rank)),
+        ("the update alone", _train(end="update")),
+        ("nothing learned", _train(step=False)),
+        ("nothing learned", _train(a=0.0)),
+        ("not frozen", _train(freeze="nothing")),
+        ("not frozen", _train(freeze="no")),
+        ("biases trained", _train(freeze="weights")),
+        ("biases trained", _train(freeze="matrices")),
+        ("not cleared", _train(clear="never")),
+        ("a new optimizer for each step", _train(first="new")),
+        ("SGD", _train(make=lambda weights, rate: torch.optim.SGD(weights, rate))),
+        ("Adam with another rate",
+            _train(make=lambda weights, rate: torch.optim.Adam(weights))),
+        ("weight decay", _train(make=lambda weights, rate: torch.optim.AdamW(weights, rate))),
+        ("only q", _train(targets=["q_proj"])),
+        ("only v", _train(targets=["v_proj"])),
+        ("k for v", _train(targets=["q_proj", "k_proj"])),
+        ("all of attention", _train(targets=["k_proj", "q_proj", "o_proj", "v_proj"])),
+        ("one layer", _train(layers=slice(0, 1))),
+        ("one layer", _train(layers=slice(-1, None))),
+        ("not shifted", _train(shift=(slice(None), slice(None)))),
+        ("shifted backwards", _train(shift=(slice(1, None), slice(None, -1)))),
+        ("one batch only", _train(picked=lambda batches: [batches[0] for _ in batches])),
+        ("one step only", _train(picked=lambda batches: [batches[0]])),
+        ("losses after the step", _train(when="after")),
+        ("the last loss", _train(answer=lambda losses: losses[-1:])),
+        ("the mean loss", _train(answer=lambda losses: [sum(losses) / len(losses)])),
+        ("no losses", _train(answer=lambda losses: None if losses else 0)),
+        ("error", _train(freeze="everything")),
+        ("error", _train(answer=lambda losses: losses[-1])),
+        ("values", _train(a=2.0)),
     ],
     "enough_rank": [
         ("not squared", _rank(power=1)),
