@@ -34,6 +34,11 @@ def difference(got: Any, wanted: Any, arguments: tuple[Any, ...], tolerance: flo
                 return name, f"value {number} of {len(got)}: {fact}", advice
     if isinstance(got, Mapping) and got.keys() != wanted.keys():
         return "values", f"its keys are {_cut(list(got))}; expected {_cut(list(wanted))}", ""
+    if isinstance(got, Mapping) and isinstance(wanted, Mapping):
+        for key, one in got.items():
+            if not same(one, wanted[key], tolerance):
+                name, fact, advice = difference(one, wanted[key], arguments, tolerance)
+                return name, f"{key}: {fact}", advice
     if not isinstance(got, Tensor | np.ndarray):
         return "values", f"it returns {shown(got)}; expected {shown(wanted)}", ""
     if tuple(got.shape) != tuple(wanted.shape):

@@ -137,7 +137,8 @@ _REPAIRS: tuple[tuple[str, str, str, Callable[[Any, Any], Any]], ...] = (
     ("values: reversed", _RIGHT + "their order is reversed", "",
         lambda got, wanted: type(got)(reversed(got))),
     ("values: another order", _RIGHT + "they are in another order", "",
-        lambda got, wanted: wanted if sorted(got) == sorted(wanted) else got),
+        lambda got, wanted:
+            wanted if not isinstance(got, dict) and sorted(got) == sorted(wanted) else got),
     ("values: spaces", "only spaces or line ends at the start or the end are wrong", "",
         lambda got, wanted: wanted if got.strip() == wanted.strip() else got),
 )  # fmt: skip

@@ -35,7 +35,7 @@ def rope_tables(cos: Any, sin: Any) -> Figure:
             f"cos has shape {tables['cos'].shape}, sin {tables['sin'].shape}; both must be (T, D)"
         )
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.6), layout="constrained", sharey=True)
-    look: dict[str, Any] = {"cmap": "RdBu", "vmin": -1, "vmax": 1, "interpolation": "nearest"}
+    look: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1, "interpolation": "nearest"}
     for ax, (name, table) in zip(axes, tables.items(), strict=True):
         image = ax.imshow(table, aspect="auto", **look)
         half = table.shape[1] // 2
