@@ -12,7 +12,6 @@ RENAMED = {
     ("qwenkit.generate.sampling", "penalise"): "penalize",
     ("qwenkit.tokenizer", "_byte_alphabet"): "byte_alphabet",
     ("qwenkit.interpret", "sink_shares"): "sink_scores",
-    ("qwenkit.checks.rope", "turn_new"): "rotate_new",
     ("qwenkit.checks.start", "likeliest_next"): "most_likely_next",
     ("qwenkit.checks.tokens", "neighbours"): "neighbors",
 }

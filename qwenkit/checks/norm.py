@@ -9,32 +9,20 @@ import torch
 from torch import Tensor
 
 from qwenkit.checks._judge import Case, Mistake, Verdict, judge
+from qwenkit.checks._norm_split import PLUS_ONE, ROUGH, SPLIT_MISTAKES, split
+from qwenkit.checks._norm_split import cases as parts_cases
 from qwenkit.checks._samples import normal
 
 EXERCISES: dict[str, str] = {
-    "03.1": "the root mean square",
-    "03.2": "RMSNorm, as the model computes it",
+    "03.1": "RMSNorm, as the model computes it",
+    "03.2": "RMSNorm with the channels on several devices",
     "03.3": "fold a norm's weight into the next matrix",
 }
-_ROUGH = 4e-5  # one unit in the last digit of bfloat16, so any order of rounding passes
 _Formula = Callable[[Tensor, Tensor, float], Tensor]
 
 
-def rms(learner: Callable[..., Any]) -> Verdict:
-    """Check `rms(x)`: (..., C) -> (..., 1), the root mean square of each vector: exercise 03.1."""
-    cases = [
-        Case("three tokens of four channels", (_random(3, 4, seed=1),)),
-        Case("a single vector", (_random(5, seed=2),)),
-        Case("two texts", (_random(2, 3, 4, seed=3),)),
-        Case("one token, large values", (_random(1, 6, seed=4, scale=1e4),)),
-        Case("a transposed tensor", (_random(4, 3, seed=5).T,)),
-    ]
-    praise = "square, mean, root: one number per vector."
-    return judge("03.1", learner, _rms, cases, _RMS_MISTAKES, praise)
-
-
 def rms_norm(learner: Callable[..., Any]) -> Verdict:
-    """Check `rms_norm(x, weight, eps)`: (..., C) -> (..., C): exercise 03.2."""
+    """Check `rms_norm(x, weight, eps)`: (..., C) -> (..., C): exercise 03.1."""
     weight = _random(4, seed=10)
     half = torch.tensor([[300.0, -200.0, 100.0, 500.0]], dtype=torch.float16)
     cases = [
@@ -48,7 +36,14 @@ def rms_norm(learner: Callable[..., Any]) -> Verdict:
         Case("large values in float16", (half, weight.half(), 1e-6)),
     ]
     praise = "this is the model's norm, for tiny values, large values and half precision."
-    return judge("03.2", learner, _in_float32(_norm), cases, _NORM_MISTAKES, praise, _ROUGH)
+    return judge("03.1", learner, _in_float32(_norm), cases, _NORM_MISTAKES, praise, ROUGH)
+
+
+def split_norm(learner: Callable[..., Any]) -> Verdict:
+    """Check `split_norm(parts, weights, eps)`: a list of (..., Ci), normalized: exercise 03.2."""
+    praise = "only one number per token has to travel from device to device."
+    joins = ("cat", "concat", "concatenate", "hstack", "rms_norm", "RMSNorm", "my_norm")
+    return judge("03.2", learner, split, parts_cases(), SPLIT_MISTAKES, praise, ROUGH, joins)
 
 
 def fold(learner: Callable[..., Any]) -> Verdict:
@@ -60,7 +55,7 @@ def fold(learner: Callable[..., Any]) -> Verdict:
         Case("bfloat16", (_random(4, seed=26).bfloat16(), _random(6, 4, seed=27).bfloat16())),
     ]
     praise = "one matrix does the work of weight and matrix."
-    return judge("03.3", learner, lambda w, m: m * w, cases, _FOLD_MISTAKES, praise, _ROUGH)
+    return judge("03.3", learner, lambda w, m: m * w, cases, _FOLD_MISTAKES, praise, ROUGH)
 
 
 def _random(*shape: int, seed: int, scale: float = 1.0) -> Tensor:
@@ -69,64 +64,6 @@ def _random(*shape: int, seed: int, scale: float = 1.0) -> Tensor:
 
 
 # --- 03.1 ---
-
-
-def _rms(x: Tensor) -> Tensor:
-    return x.pow(2).mean(dim=-1, keepdim=True).sqrt()
-
-
-def _mean_over(dim: int, keep: bool) -> Callable[[Tensor], Tensor]:
-    return lambda x: x.pow(2).mean(dim, keepdim=keep).sqrt()
-
-
-_OVER_TOKENS = (
-    "this mixes different tokens. Each token has its own vector, along the last dimension, and its "
-    "own root mean square."
-)
-_DEVIATION = (
-    "that is the standard deviation: a mean is subtracted first. RMSNorm does not subtract "
-    "anything."
-)
-_RMS_MISTAKES = (
-    Mistake("sum", "that is the root of the sum: the vector's length. It grows with the number of "
-        "channels. Which word of root *mean* square is missing?",
-        lambda x: x.pow(2).sum(dim=-1, keepdim=True).sqrt()),
-    Mistake("divided outside", "the number of channels divides the sum *before* the root is taken. "
-        "Try [3, 3, 3, 3]: its root mean square is 3.",
-        lambda x: x.pow(2).sum(dim=-1, keepdim=True).sqrt() / x.shape[-1]),
-    Mistake("no root", "that is the mean square. Its unit is still a square; what undoes a square?",
-        lambda x: x.pow(2).mean(dim=-1, keepdim=True)),
-    Mistake("absolute values", "that is the mean of the absolute values. The root comes last, "
-        "after the mean, not right after the square.",
-        lambda x: x.abs().mean(dim=-1, keepdim=True)),
-    Mistake("divided by tokens", "you divide by the number of tokens, len(x). The mean is over the "
-        "channels: the last dimension.",
-        lambda x: (x.pow(2).sum(dim=-1, keepdim=True) / len(x)).sqrt()),
-    Mistake("root of the mean", "you take the root of the mean and square nothing; of a negative "
-        "mean that is nan. Square first.",
-        lambda x: x.mean(dim=-1, keepdim=True).sqrt()),
-    Mistake("inverse", "that is 1 divided by the root mean square: rsqrt. The exercise asks for "
-        "the value itself: sqrt.",
-        lambda x: 1 / _rms(x)),
-    Mistake("normalized", "that is x divided by its root mean square. Return the divisor.",
-        lambda x: x / _rms(x)),
-    Mistake("mean first", "you take the mean before the square: 3 and -3 then cancel. Square each "
-        "value first.",
-        lambda x: x.mean(dim=-1, keepdim=True).abs()),
-    Mistake("mean subtracted", _DEVIATION, lambda x: x.std(dim=-1, keepdim=True, correction=0)),
-    Mistake("mean subtracted", _DEVIATION, lambda x: x.std(dim=-1, keepdim=True, correction=1)),
-    Mistake("dimension dropped", "the values are right, but the last dimension is gone. Then x / "
-        "rms(x) would not line up: keep it, with size 1.",
-        lambda x: _rms(x)[..., 0]),
-    Mistake("whole tensor", _OVER_TOKENS, lambda x: x.pow(2).mean().sqrt()),
-    Mistake("whole tensor", _OVER_TOKENS, lambda x: x.pow(2).mean().sqrt().view(*[1] * x.dim())),
-    Mistake("wrong dimension", _OVER_TOKENS, _mean_over(0, keep=True)),
-    Mistake("wrong dimension", _OVER_TOKENS, _mean_over(-2, keep=True)),
-    Mistake("wrong dimension", _OVER_TOKENS, _mean_over(0, keep=False)),
-    Mistake("wrong dimension", _OVER_TOKENS, _mean_over(-2, keep=False)),
-)  # fmt: skip
-
-# --- 03.2 ---
 
 
 def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -156,10 +93,6 @@ def _mean(x: Tensor) -> Tensor:
     return x.mean(dim=-1, keepdim=True)
 
 
-_PLUS_ONE = (
-    "you multiply by 1 + weight. Gemma stores its weights like that; Qwen's weights are the "
-    "factors themselves."
-)
 _FORMULAS: tuple[tuple[str, str, _Formula], ...] = (
     ("eps outside", "eps is added to the root; it belongs under the root. It shows where values "
         "are tiny.",
@@ -185,7 +118,7 @@ _FORMULAS: tuple[tuple[str, str, _Formula], ...] = (
     ("no weight", "the vectors have the right size, but each channel should also be multiplied by "
         "its weight.",
         lambda x, weight, eps: _norm(x, torch.ones_like(weight), eps)),
-    ("weight plus one", _PLUS_ONE, lambda x, weight, eps: _norm(x, 1 + weight, eps)),
+    ("weight plus one", PLUS_ONE, lambda x, weight, eps: _norm(x, 1 + weight, eps)),
     ("weight first", "the weight comes last. Here the vector is multiplied by it first, so the "
         "weight changes the root mean square too.",
         lambda x, weight, eps: _norm(x * weight, torch.ones_like(weight), eps)),
@@ -246,7 +179,7 @@ _FOLD_MISTAKES = (
         lambda weight, matrix: weight @ matrix),
     Mistake("normalized, too", "you divide the weight by its own root mean square. The weight "
         "stays as it is.",
-        lambda weight, matrix: matrix * (weight / _rms(weight))),
+        lambda weight, matrix: matrix * (weight / _mean(weight.pow(2)).sqrt())),
     Mistake("transposed", "the values are right, but rows and columns are swapped. The new matrix "
         "replaces the old one, so it has the same shape.",
         lambda weight, matrix: (matrix * weight).T),
@@ -256,7 +189,7 @@ _FOLD_MISTAKES = (
     Mistake("added", "you add the weight. Write out one output: it is a sum of matrix entry × "
         "weight × value.",
         lambda weight, matrix: matrix + weight),
-    Mistake("weight plus one", _PLUS_ONE, lambda weight, matrix: matrix * (1 + weight)),
+    Mistake("weight plus one", PLUS_ONE, lambda weight, matrix: matrix * (1 + weight)),
     Mistake("unchanged", "the matrix is unchanged, so the weight is lost.",
         lambda weight, matrix: matrix),
 )  # fmt: skip

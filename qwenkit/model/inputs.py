@@ -45,7 +45,7 @@ def check_input_ids(input_ids: object, config: QwenConfig, device: torch.device,
         if isinstance(config.rope_scaling, DynamicScaling):
             raise InputError(
                 f"{total} tokens are more than max_position_embeddings "
-                f"({config.max_position_embeddings}); beyond, dynamic RoPE would turn the cached "
+                f"({config.max_position_embeddings}); beyond, dynamic RoPE would rotate the cached "
                 "keys again with each token, which qwenkit does not do; give fewer tokens"
             )
         warn(

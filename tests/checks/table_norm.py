@@ -11,12 +11,6 @@ def _rms_by_length(x):
     return torch.linalg.vector_norm(x, dim=-1, keepdim=True) / x.shape[-1] ** 0.5
 
 
-def _rms_in_loops(x):
-    flat = x.reshape(-1, x.shape[-1])
-    rows = [(sum(float(v) ** 2 for v in row) / len(row)) ** 0.5 for row in flat]
-    return torch.tensor(rows).view(*x.shape[:-1], 1)
-
-
 def _module(x, weight, eps):
     one = RMSNorm(x.shape[-1], eps)
     one.weight.data = weight
@@ -29,13 +23,39 @@ def _steps(x, weight, eps):
     return (wide / divisor * weight).to(x.dtype)  # the weight before the cast: just as good
 
 
+def _split(parts, weights, eps):
+    total, count = 0.0, 0
+    for part in parts:
+        total = total + torch.einsum("...c,...c->...", part.float(), part.float())
+        count += part.size(-1)
+    scale = torch.rsqrt(total / count + eps).unsqueeze(-1)
+    return [
+        (scale * p.float() * w.float()).to(p.dtype) for p, w in zip(parts, weights, strict=True)
+    ]
+
+
+def _split_by_share(parts, weights, eps):
+    """Weigh the parts' means by their share of the channels; a tuple is as good as a list."""
+    count = sum(w.numel() for w in weights)
+    shares = [p.float().square().mean(-1, True) * p.shape[-1] / count for p in parts]
+    root = (sum(shares) + eps) ** 0.5
+    return tuple(w * (p.float() / root).to(p.dtype) for p, w in zip(parts, weights, strict=True))
+
+
 RIGHT = {
-    "rms": [lambda x: x.square().mean(-1).sqrt().unsqueeze(-1), _rms_by_length, _rms_in_loops],
     "rms_norm": [
         _module, lambda x, w, e: w * F.rms_norm(x.float(), (x.shape[-1],), eps=e).to(x.dtype),
         _steps,
         lambda x, w, e:
             (w * x.double() * (x.double().square().mean(-1, True) + e).pow(-0.5)).to(x.dtype),
+    ],
+    "split_norm": [
+        _split, _split_by_share,
+        lambda parts, weights, e: [
+            w * (p.double() / (
+                sum(q.double().norm(dim=-1, keepdim=True) ** 2 for q in parts)
+                / sum(len(w) for w in weights) + e
+            ) ** 0.5).to(p.dtype) for p, w in zip(parts, weights, strict=True)],
     ],
     "fold": [
         lambda weight, matrix: matrix * weight, lambda weight, matrix: matrix @ torch.diag(weight),
@@ -50,29 +70,39 @@ def _normed(x, weight, eps, about=0.0, power=0.5):
     return (weight * wide / (wide.square().mean(-1, keepdim=True) + eps) ** power).to(x.dtype)
 
 
+def _parts(divisor, dtype=torch.float32, weigh=lambda w: w):
+    """Return a norm of parts, each divided by `divisor(squares, eps)`."""
+
+    def norm(parts, weights, eps):
+        squares = [part.to(dtype or part.dtype).square() for part in parts]
+        d = divisor(squares, eps)
+        return [
+            (p.to(dtype or p.dtype) / d).to(p.dtype) * weigh(w)
+            for p, w in zip(parts, weights, strict=True)
+        ]
+
+    return norm
+
+
+def _sums(squares):
+    return sum(one.sum(-1, True) for one in squares)
+
+
+def _count(squares):
+    return sum(one.shape[-1] for one in squares)
+
+
+def _own_norms(parts, weights, eps):
+    pairs = zip(parts, weights, strict=True)
+    return [F.rms_norm(p.float(), w.shape, w.float(), eps).to(p.dtype) for p, w in pairs]
+
+
+def _joined(parts, weights, eps):
+    x, weight = torch.cat([*parts], dim=-1), torch.cat([*weights])
+    return [*_module(x, weight, eps).split([w.numel() for w in weights], dim=-1)]
+
+
 WRONG = {
-    "rms": [
-        ("sum", lambda x: torch.linalg.vector_norm(x, dim=-1, keepdim=True)),
-        ("divided outside", lambda x: x.norm(dim=-1, keepdim=True) / x.size(-1)),
-        ("no root", lambda x: (x * x).sum(-1, keepdim=True) / x.size(-1)),
-        ("absolute values", lambda x: (x**2).sqrt().mean(-1, keepdim=True)),
-        ("mean first", lambda x: (x.mean(-1, keepdim=True) ** 2).sqrt()),
-        ("mean subtracted", lambda x: x.std(-1, keepdim=True)),
-        ("mean subtracted", lambda x: x.var(-1, keepdim=True, unbiased=False).sqrt()),
-        ("dimension dropped", lambda x: x.square().mean(-1).sqrt()),
-        ("whole tensor", lambda x: x.norm() / x.numel() ** 0.5),
-        ("whole tensor", lambda x: torch.ones(*[1] * x.dim()) * x.square().mean().sqrt()),
-        ("wrong dimension", lambda x: x.square().mean(0, keepdim=True).sqrt()),
-        ("wrong dimension", lambda x: x.square().mean(dim=x.dim() - 2).sqrt()),
-        ("shape", lambda x: _rms_by_length(x).expand_as(x)),
-        ("values", lambda x: 2 * _rms_by_length(x)),
-        ("divided by tokens", lambda x: (x.square().sum(-1, keepdim=True) / len(x)).sqrt()),
-        ("root of the mean", lambda x: x.mean(-1, keepdim=True).sqrt()),
-        ("inverse", lambda x: torch.rsqrt(x.square().mean(-1, keepdim=True))),
-        ("normalized", lambda x: x * torch.rsqrt(x.square().mean(-1, keepdim=True))),
-        ("no return", lambda x: print(_rms_by_length(x))),
-        ("changes its input", lambda x: x.square_().mean(-1, keepdim=True).sqrt_()),
-    ],
     "rms_norm": [
         ("eps outside", lambda x, w, e: w * (x / (_rms_by_length(x) + e))),
         ("eps outside", lambda x, w, e: (w * (x / (_rms_by_length(x.float()) + e))).to(x.dtype)),
@@ -103,6 +133,43 @@ WRONG = {
         ("vector's length", lambda x, w, e: w * F.normalize(x, dim=-1, eps=e)),
         ("keepdim forgotten", lambda x, w, e: w * x / (x.square().mean(-1) + e).sqrt()),
         ("eps subtracted", lambda x, w, e: _normed(x, w, -e)),
+    ],
+    "split_norm": [
+        ("each part alone", _own_norms),
+        ("mean of means",
+            _parts(lambda s, e: (sum(x.mean(-1, True) for x in s) / len(s) + e) ** 0.5)),
+        ("mean of means", _parts(lambda s, e:
+            (torch.stack([x.mean(-1, True) for x in s]).mean(0) + e).sqrt())),
+        ("mean of roots", _parts(lambda s, e:
+            sum((x.mean(-1, True) + e).sqrt() for x in s) / len(s))),
+        ("mean of roots", _parts(lambda s, e: sum((x.mean(-1, True) + e).sqrt() for x in s))),
+        ("sum of means", _parts(lambda s, e: (sum(x.mean(-1, True) for x in s) + e).sqrt())),
+        ("sum", _parts(lambda s, e: (_sums(s) + e).sqrt())),
+        ("divided by the parts", _parts(lambda s, e: (_sums(s) / len(s) + e).sqrt())),
+        ("divided by one size", _parts(lambda s, e: (_sums(s) / s[0].shape[-1] + e).sqrt())),
+        ("divided by one size", _parts(lambda s, e: (_sums(s) / s[-1].shape[-1] + e).sqrt())),
+        ("first part only", _parts(lambda s, e: (s[0].mean(-1, True) + e).sqrt())),
+        ("eps once per part", _parts(lambda s, e: (_sums(s) / _count(s) + len(s) * e).sqrt())),
+        ("eps in the sum", _parts(lambda s, e: ((_sums(s) + e) / _count(s)).sqrt())),
+        ("eps outside", _parts(lambda s, e: (_sums(s) / _count(s)).sqrt() + e)),
+        ("no eps", _parts(lambda s, e: (_sums(s) / _count(s)).sqrt())),
+        ("eps fixed", _parts(lambda s, e: (_sums(s) / _count(s) + 1e-6).sqrt())),
+        ("no root", _parts(lambda s, e: _sums(s) / _count(s) + e)),
+        ("mixes tokens", _parts(lambda s, e: (sum(x.sum() for x in s) / _count(s) + e).sqrt())),
+        ("mixes tokens", _parts(lambda s, e:
+            (sum(x.sum() for x in s) / sum(x.numel() for x in s) + e).sqrt())),
+        ("no weight", _parts(lambda s, e: (_sums(s) / _count(s) + e).sqrt(), weigh=lambda w: 1)),
+        ("weight plus one",
+            _parts(lambda s, e: (_sums(s) / _count(s) + e).sqrt(), weigh=lambda w: 1 + w)),
+        ("weight first", lambda parts, weights, e: _split(
+            [p * w for p, w in zip(parts, weights, strict=True)],
+            [torch.ones_like(w) for w in weights], e)),
+        ("half precision", _parts(lambda s, e: (_sums(s) / _count(s) + e).sqrt(), dtype=None)),
+        ("float32 comes back", lambda parts, weights, e: _split(
+            [p.float() for p in parts], [w.float() for w in weights], e)),
+        ("forbidden", _joined),
+        ("kind", lambda parts, weights, e: torch.cat(_split(parts, weights, e), dim=-1)),
+        ("values", _parts(lambda s, e: (sum(s) / _count(s) + e).sqrt())),
     ],
     "fold": [
         ("rows", lambda w, m: torch.diag(w) @ m),

@@ -91,38 +91,51 @@ def _in_sequence(x, cos, sin):
     return out
 
 
-# rotate_new(q, k, past, frequencies)
-def _rotated(x, places, speeds):
-    cos, sin = _outer(torch.as_tensor(places), speeds, x.dtype)
-    return _apart(x, cos[None], sin[None])
+# to_half_split(tensors, head_dim)
+def _converted(rows, wanted=("q_proj", "k_proj")):
+    """Return a conversion: `rows(tensor, head_dim)` of each tensor whose name has a wanted part."""
+
+    def convert(tensors, head_dim):
+        result = {}
+        for name, one in tensors.items():
+            result[name] = rows(one, head_dim) if any(w in name for w in wanted) else one.clone()
+        return result
+
+    return convert
 
 
-def _new(x, past):
-    return torch.arange(past, past + x.shape[2])
+def _by_index(rows, d):
+    order = [*range(0, d, 2), *range(1, d, 2)]
+    return rows[[head * d + i for head in range(len(rows) // d) for i in order]]
 
 
-def _to(places, of_k=None):
-    """Return a rotation of q and k to `places(x, past)`, or k to other places."""
-    return lambda q, k, n, s: (
-        _rotated(q, places(q, n), s), _rotated(k, (of_k or places)(k, n), s),
-    )  # fmt: skip
+def _by_loop(rows, d):
+    result = torch.empty_like(rows)
+    for row in range(len(rows)):
+        head, i = divmod(row, d)
+        result[head * d + i // 2 + (i % 2) * (d // 2)] = rows[row]
+    return result
 
 
-def _sliced(q, k, past, speeds):
-    """Compute the tables of the whole text, and take the new rows."""
-    cos, sin = _outer(torch.arange(past + q.shape[-2]), speeds, q.dtype)
-    return tuple(_rolled(x, cos[None, past:], sin[None, past:]) for x in (q, k))
+def _chunks(rows, d):
+    heads = rows.reshape(len(rows) // d, d, -1)
+    return torch.cat([heads[:, 0::2], heads[:, 1::2]], dim=1).reshape(rows.shape)
 
 
-def _token_by_token(q, k, past, speeds):
-    return tuple(
-        torch.cat([_rotated(x[:, :, [t]], [past + t], speeds) for t in range(x.shape[2])], dim=2)
-        for x in (q, k)
-    )
+def _inverse(rows, d):
+    heads = rows.reshape(-1, d, *rows.shape[1:])
+    return torch.stack(heads.chunk(2, dim=1), dim=2).reshape(rows.shape)
 
 
-def _shifted(shift):
-    return _to(lambda x, past: [past + shift(past, x.shape[2]) + t for t in range(x.shape[2])])
+def _evens(rows, d):
+    return torch.cat((rows[::2], rows[1::2]), dim=0)
+
+
+def _in_place(tensors, head_dim):
+    for name in tensors:
+        if "q_proj" in name or "k_proj" in name:
+            tensors[name] = _by_index(tensors[name], head_dim)
+    return tensors
 
 
 RIGHT = {
@@ -136,7 +149,7 @@ RIGHT = {
         _of(lambda p, s, t: torch.hstack([torch.einsum("t,i->ti", p.to(torch.float32), s)] * 2)),
     ],
     "rotate": [_apart, _rolled, _complex],
-    "rotate_new": [_to(_new), _sliced, _token_by_token],
+    "to_half_split": [_converted(_by_index), _converted(_by_loop), _converted(_chunks)],
 }  # fmt: skip
 WRONG = {
     "frequencies": [
@@ -191,22 +204,37 @@ WRONG = {
         ("only sin", _sin_alone),
         ("forbidden", lambda x, cos, sin: qwenkit.model.apply_rope(x, cos, sin)),
     ],
-    "rotate_new": [
-        ("past forgotten", _shifted(lambda past, new: -past)),
-        ("one too far", _shifted(lambda past, new: 1)),
-        ("one too near", _shifted(lambda past, new: -1)),
-        ("past includes the new ones", _shifted(lambda past, new: -new)),
-        ("all at one position", _to(lambda x, past: [past] * x.shape[2])),
-        ("k from 0", _to(_new, lambda k, past: _new(k, 0))),
-        ("k not rotated", lambda q, k, n, s: (_rotated(q, _new(q, n), s), k)),
-        ("k rotated backwards", _to(_new, lambda k, past: -_new(k, past))),
-        ("rounded angles", _to(lambda x, past: _new(x, past).to(x.dtype))),
-        ("not cast", lambda q, k, *given: _to(_new)(q.float(), k.float(), *given)),
-        ("only q", lambda q, k, n, s: _rotated(q, _new(q, n), s)),
-        ("only k", lambda q, k, n, s: _rotated(k, _new(k, n), s)),
-        ("q from 0", _to(lambda q, past: _new(q, 0), _new)),
-        ("q not rotated", lambda q, k, n, s: (q, _rotated(k, _new(k, n), s))),
-        ("neither rotated", lambda q, k, n, s: (q, k)),
-        ("swapped", lambda q, k, n, s: _to(_new)(q, k, n, s)[::-1]),
+    "to_half_split": [
+        ("biases forgotten", _converted(_chunks, ("q_proj.weight", "k_proj.weight"))),
+        ("biases forgotten",
+            _converted(lambda rows, d: _by_loop(rows, d) if rows.dim() == 2 else rows)),
+        ("other direction", _converted(_inverse)),
+        ("other direction", _converted(_inverse, ("q_proj.weight", "k_proj.weight"))),
+        ("over all heads", _converted(_evens)),
+        ("first head only",
+            _converted(lambda rows, d: torch.cat([_by_index(rows[:d], d), rows[d:]]))),
+        ("odd rows first", _converted(lambda rows, d:
+            rows[[h * d + i for h in range(len(rows) // d)
+                for i in (*range(1, d, 2), *range(0, d, 2))]])),
+        ("columns", _converted(lambda rows, d:
+            _chunks(rows, d) if rows.dim() == 1 else torch.cat([rows[:, ::2], rows[:, 1::2]], 1))),
+        ("columns", _converted(lambda rows, d:
+            _by_index(rows, d) if rows.dim() == 1 else _by_index(rows.T, d).T)),
+        ("only q", _converted(_by_loop, ("q_proj",))),
+        ("only k", _converted(_by_loop, ("k_proj",))),
+        ("v too", _converted(_by_index, ("q_proj", "k_proj", "v_proj"))),
+        ("v too", _converted(_by_index, ("proj",))),
+        ("names too loosely compared", _converted(_by_index, ("q", "k"))),
+        ("unchanged", lambda tensors, head_dim: {**tensors}),
+        ("others missing", lambda tensors, head_dim: {
+            name: _by_index(one, head_dim) for name, one in tensors.items()
+            if name.split(".")[-2] in ("q_proj", "k_proj")}),
+        ("changes its input", _in_place),
+        ("values", _converted(lambda rows, d: rows.flip(0))),
+        ("error", _converted(lambda rows, d:
+            rows.view(-1, d // 2, 2, rows.shape[1]).transpose(1, 2).reshape(rows.shape))),
+        ("kind", lambda tensors, head_dim: [*_converted(_by_index)(tensors, head_dim).values()]),
+        ("dtype", lambda tensors, head_dim: _converted(_by_index)(
+            {name: one.float() for name, one in tensors.items()}, head_dim)),
     ],
 }  # fmt: skip
