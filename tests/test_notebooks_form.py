@@ -307,4 +307,4 @@ def test_a_breach_is_found(words_expected):
 
 
 def test_from_04_on_a_hard_exercise_is_missed():
-    assert "has no hard exercise of half an hour" in problems(read(NOTEBOOKS[1]), "04")
+    assert "has no hard exercise of half an hour" in problems(read(NOTEBOOKS[0]), "04")
