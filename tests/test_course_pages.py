@@ -36,7 +36,7 @@ def test_a_notebook_is_short(path):
 
 @pytest.mark.parametrize("page", [MAP, GLOSSARY], ids=["map", "glossary"])
 def test_every_notebook_is_linked_and_no_heading_is_missing(page):
-    links = re.findall(r"\]\(([^)]+)\)|^\[\d\d\]: (\S+)$", page, re.MULTILINE)
+    links = re.findall(r"\]\(([^)]+)\)|^\[\d\d[a-z]?\]: (\S+)$", page, re.MULTILINE)
     links = {inline or reference for inline, reference in links}
     assert {path.name for path in NOTEBOOKS} <= links
     headings = re.findall(r"^#+ (.*)$", page.lower(), re.MULTILINE)
@@ -49,6 +49,6 @@ def test_every_notebook_is_linked_and_no_heading_is_missing(page):
 def test_each_row_of_the_glossary_names_one_notebook():
     rows = re.findall(r"^\| (?!term \|).*$", GLOSSARY.partition("## Model")[2], re.MULTILINE)
     assert len(rows) > 100
-    assert [row for row in rows if len(re.findall(r"\[\d\d\]", row)) != 1] == []
+    assert [row for row in rows if len(re.findall(r"\[\d\d[a-z]?\]", row)) != 1] == []
     terms = [row.split(" | ")[0] for row in rows]
     assert sorted(set(terms)) == sorted(terms)
