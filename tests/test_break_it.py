@@ -62,12 +62,12 @@ CASES = {
         ],
     ),
     "04_rope": (
-        "def write(edits",
+        "drawn = ",
         [
             "all(v[0] > seen['right'][0] + 0.05 for n, v in seen.items()"
             " if n not in ('right', 'wrong theta'))",
             "max(seen, key=lambda n: seen[n][0]) != 'right'",
-            "write(breakages['right']) != write(breakages['no RoPE'])",
+            "abs(shifted - right) < 0.05",
         ],
     ),
     "05_attention": (
