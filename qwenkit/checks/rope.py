@@ -83,7 +83,7 @@ def rotate(learner: Callable[..., Tensor]) -> Verdict:
 def to_half_split(learner: Callable[..., Tensors]) -> Verdict:
     """Check `learner(tensors, head_dim)`: name -> tensor, interleaved pairs made half-split."""
     praise = (
-        "with half-split RoPE, the converted weights give the same scores as the original ones with "
-        "interleaved RoPE."
+        "with half-split RoPE, the converted weights give the same scores as the original ones "
+        "with interleaved RoPE."
     )
     return judge("04.4", learner, converted, checkpoints(), PAIR_MISTAKES, praise)
