@@ -64,7 +64,7 @@ CASES = {
     "04_rope": (
         "drawn = ",
         [
-            "all(v[0] > seen['right'][0] + 0.05 for n, v in seen.items()"
+            "all(v[0] > seen['right'][0] + 0.02 for n, v in seen.items()"
             " if n not in ('right', 'wrong theta'))",
             "max(seen, key=lambda n: seen[n][0]) != 'right'",
             "abs(shifted - right) < 0.05",
@@ -74,7 +74,7 @@ CASES = {
         "def leak(rule)",
         [
             "abs(loss_with(rules['right']) - untouched) < 1e-3",
-            "loss_with(rules['no scale']) > untouched + 0.05",
+            "abs(loss_with(rules['no scale']) - untouched) < 0.05",  # as the text says of the 0.5B
             "loss_with(rules['sees its successor']) != untouched",
             "loss_with(rules['over queries']) > untouched + 0.3",
             "[leak(rules[n]) > 1e-3 for n in rules] == [False, False, True, True, True]",
