@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ipywidgets
 
-from qwenkit.checks import _progress
+from qwenkit.checks import _kept, _progress
 from qwenkit.errors import InputError
-from qwenkit.files import replacing
 
 _OPTIONS: dict[str, tuple[str, ...]] = {}  # of the questions asked in this process
 
@@ -126,15 +123,9 @@ def predictions(notebook: str = "") -> Predictions:
 
 
 def _recorded() -> dict[str, dict[str, str]]:
-    try:
-        found = json.loads(file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(found, dict):
-        return {}
     return {
         name: {kind: text for kind, text in one.items() if isinstance(text, str)}
-        for name, one in found.items()
+        for name, one in _kept.read(file()).items()
         if isinstance(one, dict)
     }
 
@@ -143,7 +134,4 @@ def _record(name: str, **values: str) -> None:
     """Record; if the file cannot be written, the record is lost, and all works the same."""
     found = _recorded()
     found[name] = {**found.get(name, {}), **values}
-    with suppress(OSError):
-        file().parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file()) as temporary:
-            temporary.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", "utf-8")
+    _kept.write(file(), found)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from qwenkit.files import replacing
+from qwenkit.checks import _kept
 
 RIGHT, TRIED = "right", "not yet"
 _MARKS = {RIGHT: "solved", TRIED: "tried"}
@@ -99,26 +97,13 @@ def record(exercise: str, outcome: str, mistake: str | None = None) -> None:
     if outcome == "empty" or found.get(exercise) == now:
         return
     found[exercise] = now
-    with suppress(OSError):
-        file().parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file()) as temporary:
-            values = {
-                name: {"outcome": one.outcome, "mistakes": one.mistakes}
-                for name, one in found.items()
-            }
-            text = json.dumps(values, indent=1, sort_keys=True)
-            temporary.write_text(text + "\n", encoding="utf-8")
+    values = {n: {"outcome": one.outcome, "mistakes": one.mistakes} for n, one in found.items()}
+    _kept.write(file(), values)
 
 
 def recorded() -> dict[str, Tried]:
     """Return exercise -> what happened, for the exercises that were tried."""
-    try:
-        found = json.loads(file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(found, dict):
-        return {}
-    return {name: _tried(one) for name, one in found.items()}
+    return {name: _tried(one) for name, one in _kept.read(file()).items()}
 
 
 def _tried(value: object) -> Tried:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, cast
 
 import torch
@@ -70,12 +69,9 @@ def parts() -> Parts:
     Raises:
         InputError: the file cannot be run.
     """
-    return _parts(load())
-
-
-def _parts(module: ModuleType | None) -> Parts:
-    """Return the functions that the file defines; one that it imports is not the reader's."""
+    module = load()
     found: _Functions = {name: getattr(module, name, None) for name in PARTS}
+    # one that the file only imports is not the reader's
     return Parts({n: one for n, one in found.items() if getattr(one, "__module__", "") == NAME})
 
 

@@ -49,10 +49,9 @@ export class Model {
   constructor(json, tensors) {
     this.config = readConfig(json);
     this.tensors = tensors;
-    const { size, theta, longest } = this.config;
+    const { size, theta } = this.config;
     this.frequencies = Array.from({ length: size / 2 }, (_, i) => Math.fround(theta ** (-2 * i / size)));
     this.head = this.config.tied ? this.weight("model.embed_tokens.weight") : this.weight("lm_head.weight");
-    this.longest = longest;
   }
 
   /** @param {string} name */
