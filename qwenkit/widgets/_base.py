@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import html
 import json
+import posixpath
+import re
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -27,6 +29,9 @@ from qwenkit.files import replacing
 from qwenkit.plot import as_png
 from qwenkit.progress import stage
 
+# The one form of import that the scripts use: all files of a bundle share one scope, so that no
+# name may occur twice at their top level.
+_IMPORT = re.compile(r'^import \{[^}]*\} from "([^"]+)";\n', re.M)
 MAPS = ("viridis", "RdBu_r", "cividis")  # safe for the color-blind; RdBu_r for signed values
 
 
@@ -91,8 +96,7 @@ class Inspector(anywidget.AnyWidget):
 
     Attributes:
         view: the view-model.
-        script: static/SCRIPT.js in this folder defines `render({model, el})`; several names,
-            separated by spaces, are parts of one script.
+        script: static/SCRIPT.js in this folder exports `render({model, el})`.
     """
 
     script: ClassVar[str]
@@ -233,10 +237,24 @@ def static(name: str) -> str:
 
 @cache
 def source(script: str) -> str:
-    """Return a widget's whole script: color maps, what all share, and its own part or parts."""
+    """Return static/SCRIPT.js as one module: the color maps, what it imports, and itself."""
     colors = {name: _hex(name) for name in MAPS}
-    files = [static(f"{name}.js") for name in ("common", *script.split())]
-    return "\n".join([f"const MAPS = {json.dumps(colors)};", *files])
+    files = [_IMPORT.sub("", static(name)) for name in _in_order(f"{script}.js", [])]
+    joined = re.sub(
+        r"^export (?=async function|function|class|const)", "", "\n".join(files), flags=re.M
+    )
+    return f"const MAPS = {json.dumps(colors)};\n{joined}"
+
+
+def _in_order(name: str, before: list[str]) -> list[str]:
+    """Return the names of a script and of all it imports, each after those that it needs."""
+    if name in before:
+        return before
+    for imported in _IMPORT.findall(static(name)):
+        before = _in_order(
+            posixpath.normpath(posixpath.join(posixpath.dirname(name), imported)), before
+        )
+    return [*before, name]
 
 
 def _hex(name: str) -> str:

@@ -123,7 +123,7 @@ class AttentionExplorer(Inspector):
         InputError: an empty prompt.
     """
 
-    script = "parts maps attention_map attention"
+    script = "attention"
     view: AttentionView
 
     def __init__(self, model: QwenForCausalLM, tokenizer: Tokenizer, prompt: str) -> None:

@@ -115,7 +115,7 @@ class CheckpointBrowser(Inspector):
         SourceError, CheckpointError, ConfigError: as `Checkpoint` and `resolve` do.
     """
 
-    script = "parts checkpoint"
+    script = "checkpoint"
     histograms = traitlets.Dict().tag(sync=True)
 
     @checked

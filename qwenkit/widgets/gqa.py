@@ -156,7 +156,7 @@ class GQAExplorer(Inspector):
         InputError: not a config, or one with too many heads, layers or tokens to be drawn.
     """
 
-    script = "parts gqa"
+    script = "gqa"
     view: GQAView
 
     def __init__(self, config: QwenConfig | None = None) -> None:

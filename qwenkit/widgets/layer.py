@@ -41,7 +41,7 @@ class LayerInspector(Inspector):
         InputError: an empty prompt, or one that is too long.
     """
 
-    script = "parts maps layer_panels layer"
+    script = "layer"
     view: LayerView
     lens = traitlets.Dict().tag(sync=True)  # the answer for a token whose lens was not sent yet
     without = traitlets.Dict().tag(sync=True)  # the answer for the head that is off

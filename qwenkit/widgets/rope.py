@@ -42,7 +42,7 @@ class RopeExplorer(Inspector):
             range.
     """
 
-    script = "parts rope_panels rope"
+    script = "rope"
     view: RopeView
 
     def __init__(

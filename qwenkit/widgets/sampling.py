@@ -169,7 +169,7 @@ class SamplingExplorer(Inspector):
         InputError: an empty prompt, or logits that are not finite.
     """
 
-    script = "parts sampling"
+    script = "sampling"
     view: SamplingView
 
     def __init__(self, model: QwenForCausalLM, tokenizer: Tokenizer, prompt: str) -> None:

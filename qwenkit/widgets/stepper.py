@@ -174,7 +174,7 @@ class GenerationStepper(Inspector):
         InputError: an empty prompt, or max_new_tokens below 1.
     """
 
-    script = "parts stepper"
+    script = "stepper"
     view: StepperView
 
     def __init__(

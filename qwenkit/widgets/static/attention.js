@@ -1,7 +1,15 @@
 // AttentionExplorer: a grid of all heads, one head large, and the text with arcs.
 // `data` is described in attention.py; `weights` is each head's lower triangle.
 
-async function render({ model, el }) {
+import { headMap, named, tokenText } from "./attention_map.js";
+import {
+  button, choice, choose, chosen, frame, hover, inflate, node, painted, percent, say, sharp,
+  tick,
+} from "./common.js";
+import { AREA, colored, shadesOf } from "./maps.js";
+import { keyed } from "./parts.js";
+
+export async function render({ model, el }) {
   const { root, controls, stage, live } = frame(el, "Attention of every head");
   const data = model.get("data");
   const weights = await inflate(data.weights);
@@ -56,12 +64,6 @@ function arcWeights(triangle, size, { token, arcs }) {
     const [row, column] = arcs === "attends to" ? [token, i] : [i, token];
     return column > row ? 0 : triangle[AREA(row) + column];
   });
-}
-
-// A position by its label and its number: that of its token, or of its first and last one.
-function named({ labels, factor, length }, i) {
-  const last = Math.min((i + 1) * factor, length) - 1;
-  return `${labels[i]} (${factor === 1 ? i : `${i * factor}–${last}`})`;
 }
 
 function spoken(data, { layer, head, token, arcs }, weights) {

@@ -1,12 +1,16 @@
 // AttentionExplorer's large map of one head, and the text with arcs between its tokens.
 
+import { chosen, node } from "./common.js";
+import { shortened, triangleMap } from "./maps.js";
+import { intoSight, tokenLine } from "./parts.js";
+
 const COLORS = { "attends to": "0, 114, 178", "is attended to by": "190, 80, 0" };
 const LEAST = 0.02; // arcs of smaller weights are left out
 const LETTERS = 11; // of a label
 
 // ---- the chosen head ----
 
-function headMap(data, model, pick) {
+export function headMap(data, model, pick) {
   const { labels } = data;
   const map = triangleMap({
     labels, letters: LETTERS, margin: longest(labels) + 8, class: "qk-attention-map",
@@ -29,7 +33,7 @@ function longest(labels) {
 
 // ---- the text with arcs ----
 
-function tokenText(data, model, pick) {
+export function tokenText(data, model, pick) {
   const { list, fill, draw: shade } = tokenLine("The text; arrow keys choose a token",
     (token) => pick({ token }));
   list.classList.add("qk-attention-text");
@@ -71,4 +75,10 @@ function tokenText(data, model, pick) {
     }).join("");
   }
   return { list, draw, close: () => watch.disconnect() };
+}
+
+// A position by its label and its number: that of its token, or of its first and last one.
+export function named({ labels, factor, length }, i) {
+  const last = Math.min((i + 1) * factor, length) - 1;
+  return `${labels[i]} (${factor === 1 ? i : `${i * factor}–${last}`})`;
 }

@@ -1,12 +1,17 @@
 // CheckpointBrowser: the tensors as a tree. `data` is described in checkpoint.py; histograms arrive
 // separately, name -> counts and a few numbers, once `state.asked` names a tensor.
 
+import {
+  button, choose, chosen, frame, freshId, node, painted, percent, say, sharp,
+} from "./common.js";
+import { intoSight, sizeOf, swatch } from "./parts.js";
+
 const PART_COLORS = {
   embed_tokens: "#0072b2", self_attn: "#e69f00", mlp: "#009e73", norms: "#f0e442",
   lm_head: "#cc79a7", others: "#999999",
 };
 
-function render({ model, el }) {
+export function render({ model, el }) {
   const { root, controls, stage, live } = frame(el, "The tensors of a checkpoint");
   const data = model.get("data");
   const tree = grouped(data.tensors);

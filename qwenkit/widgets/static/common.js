@@ -3,14 +3,14 @@
 // ---- the model: what was chosen, and what is drawn ----
 
 // Read and change what was chosen; `patch` holds only what changes.
-const chosen = (model) => model.get("state");
-function choose(model, patch) {
+export const chosen = (model) => model.get("state");
+export function choose(model, patch) {
   model.set("state", { ...chosen(model), ...patch });
   model.save_changes();
 }
 
 // A model for a page without a kernel: the interface of a notebook's, without answers.
-function standalone(values) {
+export function standalone(values) {
   const listeners = {};
   const unpack = (value) =>
     value && typeof value === "object" && !Array.isArray(value)
@@ -47,7 +47,7 @@ const bytesOf = (value) =>
     : new Uint8Array(value.buffer ?? value, value.byteOffset ?? 0, value.byteLength);
 
 // Undo zlib's compression.
-async function inflate(bytes) {
+export async function inflate(bytes) {
   const stream = new Blob([bytesOf(bytes)]).stream();
   const unpacked = stream.pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(unpacked).arrayBuffer());
@@ -56,7 +56,7 @@ async function inflate(bytes) {
 // ---- elements ----
 
 // node("div", {class: "x", onclick: f}, "text", child, ...)
-function node(tag, attributes = {}, ...children) {
+export function node(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
@@ -69,7 +69,7 @@ function node(tag, attributes = {}, ...children) {
 }
 
 // The frame of a widget: a row of controls, the stage, and a line that screen readers speak.
-function frame(el, name) {
+export function frame(el, name) {
   const controls = node("div", { class: "qk-controls" });
   const stage = node("div", { class: "qk-stage" });
   const live = node("div", { class: "qk-live", role: "status", "aria-live": "polite" });
@@ -88,15 +88,15 @@ function keepKeys(root) {
 }
 
 // Tell the page, and tests, that a picture is painted: the count of pictures goes up.
-function painted(root) {
+export function painted(root) {
   root.dataset.drawn = String(Number(root.dataset.drawn) + 1);
 }
 
 let count = 0;
-const freshId = () => `qk-${Date.now().toString(36)}-${++count}`;
+export const freshId = () => `qk-${Date.now().toString(36)}-${++count}`;
 
 // A slider with its name and its value; `show` writes the value. `.update(value)` moves it.
-function slider({ label, min, max, step = 1, value, on, show = String }) {
+export function slider({ label, min, max, step = 1, value, on, show = String }) {
   const id = freshId();
   const output = node("output", { for: id, "aria-live": "off" }, show(value)); // the slider says it
   const input = node("input", {
@@ -113,7 +113,7 @@ function slider({ label, min, max, step = 1, value, on, show = String }) {
 }
 
 // A list to choose from; options are strings or [value, text].
-function choice({ label, options, value, on }) {
+export function choice({ label, options, value, on }) {
   const id = freshId();
   const select = node("select", { id, onchange: () => on(select.value) });
   function refill(next, picked) {
@@ -129,7 +129,7 @@ function choice({ label, options, value, on }) {
 }
 
 // A box to tick.
-function tick({ label, value, on }) {
+export function tick({ label, value, on }) {
   const id = freshId();
   const input = node("input", { id, type: "checkbox", onchange: () => on(input.checked) });
   input.checked = value;
@@ -137,24 +137,24 @@ function tick({ label, value, on }) {
   return Object.assign(made, { update: (next) => { input.checked = next; }, input });
 }
 
-const button = (words, on, more = {}) =>
+export const button = (words, on, more = {}) =>
   node("button", { type: "button", onclick: on, ...more }, words);
 
 // Speak a line once the reader pauses.
-function say(live, words) {
+export function say(live, words) {
   clearTimeout(live.timer);
   live.timer = setTimeout(() => { live.textContent = words; }, 150);
 }
 
 // ---- numbers ----
 
-const percent = (part) =>
+export const percent = (part) =>
   part > 0 && part < 0.01 ? "<1%" : `${Math.round(100 * part)}%`;
 
 // ---- drawing ----
 
 // A color map as 256 packed pixels, for Uint32Array on the bytes of an ImageData.
-const PACKED = Object.fromEntries(Object.entries(MAPS).map(([name, digits]) => {
+export const PACKED = Object.fromEntries(Object.entries(MAPS).map(([name, digits]) => {
   const pixels = new Uint32Array(256);
   for (let i = 0; i < 256; i++) {
     const rgb = parseInt(digits.slice(6 * i, 6 * i + 6), 16);
@@ -165,7 +165,7 @@ const PACKED = Object.fromEntries(Object.entries(MAPS).map(([name, digits]) => {
 
 // Paint a table of numbers on a canvas, a pixel per number; style its size with CSS.
 // values: any array, row by row. low and high: what the ends of the color map stand for.
-function heat(canvas, values, rows, columns, { map = "viridis", low = 0, high = 1 } = {}) {
+export function heat(canvas, values, rows, columns, { map = "viridis", low = 0, high = 1 } = {}) {
   canvas.width = columns;
   canvas.height = rows;
   const context = canvas.getContext("2d");
@@ -178,7 +178,7 @@ function heat(canvas, values, rows, columns, { map = "viridis", low = 0, high = 
 }
 
 // A canvas of a size in CSS pixels that is sharp on every screen; returns its 2D context.
-function sharp(canvas, width, height) {
+export function sharp(canvas, width, height) {
   const ratio = window.devicePixelRatio || 1;
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(height * ratio);
@@ -190,7 +190,7 @@ function sharp(canvas, width, height) {
 }
 
 // A label that follows the mouse over an element; `words(event)` returns null to hide it.
-function hover(root, target, words) {
+export function hover(root, target, words) {
   const box = node("div", { class: "qk-tip", "aria-hidden": "true" });
   box.hidden = true;
   root.append(box);

@@ -1,7 +1,10 @@
 // GQAExplorer: which query heads share a kv head, and the bytes of the cache.
 // `data` is described in gqa.py; every number drawn follows from `state` by the same formulas.
 
-function render({ model, el }) {
+import { choice, choose, chosen, frame, node, painted, say, slider } from "./common.js";
+import { barTable, BLUE, keyed, PALE, panel, sizeOf, walkKeys } from "./parts.js";
+
+export function render({ model, el }) {
   const { root, controls, stage, live } = frame(el, "Grouped-query attention");
   const data = model.get("data");
   const pick = (patch) => choose(model, patch);

@@ -1,9 +1,16 @@
 // LayerInspector: a layer, a head, a token, and panels that move together.
 // `data` is described in _layer_view.py; its arrays come compressed.
 
+import { chosen, frame, inflate, node, painted, percent, say, slider } from "./common.js";
+import {
+  groupPanel, lensPanel, mapPanel, normsPanel, offPanel, pairsPanel, unitsPanel,
+} from "./layer_panels.js";
+import { AREA } from "./maps.js";
+import { later, tokenLine } from "./parts.js";
+
 const PAUSE = 120; // milliseconds without a choice before the kernel gets the last one
 
-async function render({ model, el }) {
+export async function render({ model, el }) {
   const { root, controls, stage, live } = frame(el, "One layer, head and token");
   const data = model.get("data");
   const arrays = await unpackArrays(data);

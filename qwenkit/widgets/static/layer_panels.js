@@ -1,8 +1,12 @@
 // LayerInspector's panels. Each is { box, draw }: an element of the page, and how it is redrawn.
 
+import { button, hover, node, percent, sharp } from "./common.js";
+import { triangleMap } from "./maps.js";
+import { barTable, BLUE, GREEN, intoSight, ORANGE, PALE, panel, short, swatch } from "./parts.js";
+
 // ---- attention: a row for each query position ----
 
-function mapPanel(title, labels, label, root, at, pick) {
+export function mapPanel(title, labels, label, root, at, pick) {
   const map = triangleMap({
     labels, letters: 8, margin: 64, at, pick, "aria-label": label,
     cell: Math.max(1, Math.min(24, Math.floor(230 / labels.length))),
@@ -15,7 +19,7 @@ function mapPanel(title, labels, label, root, at, pick) {
 // ---- query and key, before and after RoPE ----
 
 // Bars come in pairs: dimension i above i + D/2, which rotate together.
-function pairsPanel(dim, root) {
+export function pairsPanel(dim, root) {
   const half = dim / 2, row = 46;
   const cell = Math.max(4, Math.min(18, Math.floor(294 / half)));
   const made = ["query", "key"].map((name) => {
@@ -69,7 +73,7 @@ function pairWords({ before, after }, i, half) {
 
 // ---- which heads share a kv head ----
 
-function groupPanel({ heads, kv_heads: count }, pick) {
+export function groupPanel({ heads, kv_heads: count }, pick) {
   const size = heads / count;
   const buttons = Array.from({ length: heads }, (_, head) =>
     button(String(head), () => pick({ head }), { "aria-label": `head ${head}` }));
@@ -89,7 +93,7 @@ function groupPanel({ heads, kv_heads: count }, pick) {
 
 // ---- the MLP's strongest units ----
 
-function unitsPanel(width) {
+export function unitsPanel(width) {
   const { table, draw: rows } = barTable("Unit of the MLP, and its activation");
   function draw(units) {
     const largest = Math.max(...units.map(([, value]) => Math.abs(value))) || 1;
@@ -105,7 +109,7 @@ function unitsPanel(width) {
 
 // ---- the residual stream's norm ----
 
-function normsPanel(layers, root, pick) {
+export function normsPanel(layers, root, pick) {
   const width = 296, height = 140, left = 44, bottom = 22;
   const canvas = node("canvas", { role: "img", class: "qk-clickable" });
   const context = sharp(canvas, width, height);
@@ -171,7 +175,7 @@ function chartLabels(context, { layers, layer, largest, left, height, bottom, x 
 
 // ---- the logit lens ----
 
-function lensPanel(layers, pick) {
+export function lensPanel(layers, pick) {
   const rows = Array.from({ length: layers + 1 }, (_, stage) => {
     const name = stage ? `layer ${stage - 1}` : "embedding";
     const cells = [0, 1, 2].map(() => node("td", { class: "qk-token" }));
@@ -201,7 +205,7 @@ function lensPanel(layers, pick) {
 
 // ---- the chosen head, switched off ----
 
-function offPanel(tokens, alone, pick) {
+export function offPanel(tokens, alone, pick) {
   const toggle = button("", () => toggle.act(), { class: "qk-wide" });
   toggle.disabled = alone;
   const words = node("div", { class: "qk-note" });

@@ -1,15 +1,18 @@
 // Attention maps: what AttentionExplorer and LayerInspector both draw. A head's attention comes as
 // its lower triangle, row by row, a byte per weight.
 
+import { node, PACKED, percent, sharp } from "./common.js";
+import { keyed, ORANGE, walkKeys } from "./parts.js";
+
 const MASKED = 0xffe9e9e9; // the half of a map above the diagonal
-const AREA = (size) => size * (size + 1) / 2; // of a triangle; also where its row `size` begins
+export const AREA = (size) => size * (size + 1) / 2; // of a triangle; also where its row `size` begins
 
 // The color of each weight from 0 to 255.
-const shadesOf = (faint) => Uint32Array.from({ length: 256 }, (_, i) =>
+export const shadesOf = (faint) => Uint32Array.from({ length: 256 }, (_, i) =>
   PACKED.viridis[faint ? Math.round(Math.sqrt(255 * i)) : i]);
 
 // A canvas with a pixel for each value from 0 to 255; -1: masked.
-function colored(values, width, height, shades) {
+export function colored(values, width, height, shades) {
   const canvas = node("canvas", { width, height });
   const image = new ImageData(width, height);
   const pixels = new Uint32Array(image.data.buffer);
@@ -28,7 +31,7 @@ function coloredTriangle(triangle, size, shades) {
 // A map of one head: a row per query position, a column per key position, one of them framed.
 // cell: pixels a side; letters: of a label at most; margin: room for labels at the left and above;
 // name(i): for the text under the mouse; at() and pick(i): the chosen position.
-function triangleMap({ labels, cell, letters, margin, name, at, pick, ...attributes }) {
+export function triangleMap({ labels, cell, letters, margin, name, at, pick, ...attributes }) {
   const size = labels.length, side = size * cell, edge = margin + side + 3;
   const canvas = node("canvas", { tabindex: 0, role: "application", ...attributes });
   const context = sharp(canvas, edge, edge);
@@ -67,7 +70,7 @@ function triangleMap({ labels, cell, letters, margin, name, at, pick, ...attribu
   return { canvas, draw, words, middle };
 }
 
-function shortened(label, letters) {
+export function shortened(label, letters) {
   const all = [...label];
   return all.length > letters ? `${all.slice(0, letters - 1).join("")}…` : label;
 }

@@ -1,13 +1,15 @@
 // Parts that several widgets use: panels, keys, a line of tokens, bars.
 
-const BLUE = "#0072b2", ORANGE = "#d55e00", GREEN = "#009e73", PALE = "#b0b0b0";
+import { freshId, node } from "./common.js";
+
+export const BLUE = "#0072b2", ORANGE = "#d55e00", GREEN = "#009e73", PALE = "#b0b0b0";
 
 // A box with a heading.
-const panel = (title, ...children) =>
+export const panel = (title, ...children) =>
   node("section", { class: "qk-panel", "aria-label": title }, node("h4", {}, title), ...children);
 
 // What each key does on an element that takes the focus.
-function keyed(element, actions) {
+export function keyed(element, actions) {
   element.addEventListener("keydown", (event) => {
     const action = actions[event.key];
     if (!action || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -17,7 +19,7 @@ function keyed(element, actions) {
 }
 
 // Keys that walk along `size()` positions; `at` tells the current one, `go` takes the next one.
-function walkKeys(size, at, go) {
+export function walkKeys(size, at, go) {
   const by = (steps) => () => go(Math.max(0, Math.min(size() - 1, at() + steps)));
   return {
     ArrowLeft: by(-1), ArrowUp: by(-1), ArrowRight: by(1), ArrowDown: by(1),
@@ -27,7 +29,7 @@ function walkKeys(size, at, go) {
 
 // A text as tokens, one of them chosen by click or by keys: `pick(position)`.
 // `.fill(tokens)` writes it; `.draw(position, shades, rgb)` marks the chosen one, and shades all.
-function tokenLine(label, pick) {
+export function tokenLine(label, pick) {
   const id = freshId();
   const list = node("div", { class: "qk-line", role: "listbox", tabindex: 0, "aria-label": label });
   let items = [], now = 0;
@@ -60,14 +62,14 @@ function tokenLine(label, pick) {
 }
 
 // Scroll a box, and only the box, until a part of it is in sight.
-function intoSight(box, part) {
+export function intoSight(box, part) {
   const above = part.offsetTop - 8, below = part.offsetTop + part.offsetHeight + 8;
   if (box.scrollTop > above) box.scrollTop = above;
   else if (box.scrollTop + box.clientHeight < below) box.scrollTop = below - box.clientHeight;
 }
 
 // A table of bars. A row: { name, bars: [[length, color], ...], texts: [...], faint }.
-function barTable(label) {
+export function barTable(label) {
   const body = node("tbody");
   const table = node("table", { class: "qk-bars", "aria-label": label }, body);
   function draw(rows) {
@@ -80,32 +82,32 @@ function barTable(label) {
   return { table, draw };
 }
 
-const bar = (length, color) => node("div", {
+export const bar = (length, color) => node("div", {
   style: `width: ${(100 * Math.max(0, Math.min(1, length))).toFixed(2)}%; background: ${color}`,
 });
 
 // Let a button act or not; unlike a disabled one it keeps the focus, and with it the keys.
-const allow = (made, yes) => made.setAttribute("aria-disabled", String(!yes));
+export const allow = (made, yes) => made.setAttribute("aria-disabled", String(!yes));
 
 // A small square of a color, for legends.
-const swatch = (color) => node("span", { class: "qk-swatch", style: `background: ${color}` });
+export const swatch = (color) => node("span", { class: "qk-swatch", style: `background: ${color}` });
 
 // A number of few digits, with a true minus.
-const short = (value) => {
+export const short = (value) => {
   const size = Math.abs(value);
   const digits = size >= 100 ? 0 : size >= 10 ? 1 : size >= 0.01 || size === 0 ? 2 : 4;
   return value.toFixed(digits).replace("-", "−");
 };
 
 // Bytes in decimal units, with three digits, as `format_bytes` in files.py writes them.
-function sizeOf(bytes) {
+export function sizeOf(bytes) {
   const units = [[1e12, "TB"], [1e9, "GB"], [1e6, "MB"], [1e3, "kB"], [1, "B"]];
   const [unit, name] = units.find(([one]) => bytes >= 0.9995 * one) || units.at(-1);
   return `${Number((bytes / unit).toPrecision(3))} ${name}`;
 }
 
 // Call a function once it has not been wanted for a while.
-function later(action, pause) {
+export function later(action, pause) {
   let timer;
   return () => {
     clearTimeout(timer);

@@ -1,7 +1,11 @@
 // RopeExplorer: everything is computed here, from the frequencies and two vectors.
 // `data` is described in _rope_view.py.
 
-function render({ model, el }) {
+import { choice, choose, chosen, frame, hover, node, painted, say, slider } from "./common.js";
+import { short } from "./parts.js";
+import { curvePanel, grouped, numbersPanel, pairPanel, tablesPanel } from "./rope_panels.js";
+
+export function render({ model, el }) {
   const { root, controls, stage, live } = frame(el, "Rotary position embedding");
   const data = model.get("data");
   const rope = rotation(data);

@@ -1,13 +1,16 @@
 // RopeExplorer's panels: the pair as arrows, its numbers, the tables, q·k against the distance.
 
+import { chosen, heat, node, sharp } from "./common.js";
+import { BLUE, keyed, ORANGE, panel, short } from "./parts.js";
+
 const QUERY = BLUE, KEY = ORANGE, PAIR = "#8a8a8a";
 const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
-const grouped = (value, digits = 0) => value.toLocaleString("en-US",
+export const grouped = (value, digits = 0) => value.toLocaleString("en-US",
   { minimumFractionDigits: digits, maximumFractionDigits: digits });
 
 // ---- the pair as arrows ----
 
-function pairPanel() {
+export function pairPanel() {
   const size = 240, middle = size / 2;
   const canvas = node("canvas", { role: "img" });
   const context = sharp(canvas, size, size);
@@ -62,7 +65,7 @@ function pairPanel() {
   return { panel: panel("The pair", canvas, key), canvas, draw };
 }
 
-function numbersPanel() {
+export function numbersPanel() {
   const body = node("tbody");
   const exact = (value) => value.toFixed(4).replace("-", "−");
   const both = ([a, b]) => `(${short(a)}, ${short(b)})`;
@@ -87,7 +90,7 @@ function numbersPanel() {
 
 // ---- the tables ----
 
-function tablesPanel({ half, positions }, model, pick) {
+export function tablesPanel({ half, positions }, model, pick) {
   const wide = Math.max(2, Math.floor(190 / half)), high = 240;
   const left = 38, top = 16, gap = 14, width = half * wide;
   const canvas = node("canvas", {
@@ -170,7 +173,7 @@ function tablesPanel({ half, positions }, model, pick) {
 
 // ---- q·k against the distance ----
 
-function curvePanel({ positions }, model, pick) {
+export function curvePanel({ positions }, model, pick) {
   const width = 640, high = 170, left = 48, right = 8, top = 8, bottom = 34;
   const canvas = node("canvas", {
     tabindex: 0, role: "application", class: "qk-clickable qk-rope-curve",

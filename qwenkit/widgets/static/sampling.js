@@ -2,10 +2,15 @@
 // `data` is described in sampling.py; the logits come compressed, the largest first. Every filter
 // keeps the first tokens of that order, so a number, `end`, says what is kept.
 
+import {
+  button, choose, chosen, frame, freshId, inflate, node, painted, percent, say, slider,
+} from "./common.js";
+import { barTable, BLUE, PALE, panel, swatch } from "./parts.js";
+
 const CUT_COLORS = { top_k: "#cc79a7", top_p: "#e69f00", min_p: "#56b4e9" };
 const dashed = (name) => name.replace("_", "-");
 
-async function render({ model, el }) {
+export async function render({ model, el }) {
   const { root, controls, stage, live } = frame(el, "Sampling the next token");
   const data = model.get("data");
   const logits = new Float32Array((await inflate(data.logits)).buffer);

@@ -1,11 +1,14 @@
 // GenerationStepper: a text that grows token by token, its alternatives, and the cache filling.
 // `data` is described in stepper.py. What comes next after a path is in data.visited, by its ids.
 
+import { button, choose, chosen, frame, node, painted, percent, say, sharp } from "./common.js";
+import { allow, bar, BLUE, keyed, ORANGE, panel, swatch, tokenLine } from "./parts.js";
+
 const FREE = "#e8e8e8";
 const BURST = 10; // tokens that one press of a button adds
 const pathKey = (path) => path.join(",");
 
-function render({ model, el }) {
+export function render({ model, el }) {
   const { root, controls, stage, live } = frame(el, "Generation step by step");
   const go = (path, at) => choose(model, { path, at });
   const steps = stepActions(model, go);
