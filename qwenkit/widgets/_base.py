@@ -207,7 +207,8 @@ def page(widget: Inspector, png: bytes) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
-<style>body {{ margin: 1em; background: white; }}
+<style>:root {{ color-scheme: light dark; }} body {{ margin: 1em; background: light-dark(#fff, #15171c); }}
+.qk-page {{ color: light-dark(#1b1b1b, #ececec); }}
 {static("style.css")}</style>
 <h1 class="qk-page">{title}</h1>
 <main id="widget"></main>

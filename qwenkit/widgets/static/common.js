@@ -189,6 +189,26 @@ export function sharp(canvas, width, height) {
   return context;
 }
 
+// A color of style.css as a canvas takes it: ink(root, "blue") is what var(--qk-blue) is now.
+export function ink(root, name) {
+  const probe = node("i", { style: `display: none; color: var(--qk-${name})` });
+  root.append(probe);
+  const found = getComputedStyle(probe).color;
+  probe.remove();
+  return found;
+}
+
+// Call a function when the theme changes; returns a function that ends it.
+export function onTheme(draw) {
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const watch = new MutationObserver(() => draw());
+  const options = { attributes: true, attributeFilter: ["data-jp-theme-light", "data-theme", "class"] };
+  watch.observe(document.body, options);
+  watch.observe(document.documentElement, options);
+  dark.addEventListener("change", draw);
+  return () => { watch.disconnect(); dark.removeEventListener("change", draw); };
+}
+
 // A label that follows the mouse over an element; `words(event)` returns null to hide it.
 export function hover(root, target, words) {
   const box = node("div", { class: "qk-tip", "aria-hidden": "true" });
