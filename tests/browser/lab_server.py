@@ -32,6 +32,20 @@ SHUT_DOWN = f"() => {PANEL}.sessionContext.shutdown()"
 PATIENCE = 120  # seconds for what takes a few on a machine that does nothing else
 
 
+def carry_out(page, command):
+    """Run one of JupyterLab's commands; unlike `evaluate`, do not wait forever if it never ends.
+
+    One that asks something in a dialog ends only with the answer.
+    """
+    page.evaluate(
+        """([command, most]) => Promise.race([eval(command)(), new Promise((_, fail) =>
+          setTimeout(() => fail(new Error(`no end after ${most} ms: ${command}; it shows: `
+            + [...document.querySelectorAll('.jp-Dialog')].map(one => one.innerText))), most))])
+            .then(() => 0)""",
+        [command, 1000 * PATIENCE],
+    )
+
+
 def chromium_path() -> str | None:
     names = ("chromium", "chromium-browser", "google-chrome")
     return next(filter(None, map(shutil.which, names)), None)
@@ -110,7 +124,7 @@ def open_in_lab(browser, lab, root, name, notebook=None):
         page.wait_for_function(READY, polling=100)
         yield page, said
         errors = said.copy()  # without the debugger's complaint about what follows
-        page.evaluate(SHUT_DOWN)
+        carry_out(page, SHUT_DOWN)
     finally:
         page.close()
     elsewhere = [url for url in asked if not url.startswith((lab, "data:", "blob:"))]
