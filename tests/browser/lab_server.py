@@ -5,12 +5,14 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import nbformat
+import psutil
 
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -86,11 +88,33 @@ def serving(command, url, folder):
         try:
             yield _wait_for(url, process)
         finally:
+            kernels = psutil.Process(process.pid).children(recursive=True)
             process.terminate()
             try:
                 process.wait(timeout=20)
             except subprocess.TimeoutExpired:
                 process.kill()
+            kill(kernels)  # a server that is killed leaves them behind
+
+
+def kill(processes):
+    for one in processes:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+
+
+@contextmanager
+def closing(seconds=60):
+    """Kill what this process has started if the block does not end in time.
+
+    A browser that never closes would hold up the end of the whole run, without a word.
+    """
+    timer = threading.Timer(seconds, lambda: kill(psutil.Process().children(recursive=True)))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes]) -> str:
