@@ -6,7 +6,7 @@ import time
 
 import nbformat
 import pytest
-from lab_server import CLEAR, PANEL, SAVE
+from lab_server import CLEAR, PANEL, SAVE, carry_out
 from nbformat.v4 import new_code_cell, new_notebook
 from widget_cases import CASES, PROMPT
 
@@ -121,7 +121,7 @@ def notebook(in_lab):
 @pytest.mark.parametrize("name", CASES)
 def test_a_widget_shows_answers_and_is_quick(notebook, name):
     page, errors, names = notebook
-    page.evaluate(CLEAR)
+    carry_out(page, CLEAR)
     errors.clear()
     case = CASES[name]
     shows = 1 + 3 * list(CASES).index(name)
@@ -189,7 +189,7 @@ def test_a_stored_widget_is_a_picture_where_there_is_no_kernel(in_lab, lab_root)
         run(page, 0)
         page.wait_for_selector(SHOWN)
         assert not page.locator(PICTURE).is_visible()
-        page.evaluate(SAVE)
+        carry_out(page, SAVE)
         page.wait_for_function(f"() => !{PANEL}.context.model.dirty")
     stored = nbformat.read(lab_root / name, as_version=4)
     assert "widgets" not in stored.metadata
