@@ -1,4 +1,4 @@
-// Leaves out of package-lock.json whom to pay for a package: the file then holds no address at all.
+// Removes the funding links from package-lock.json: it then contains no web address at all.
 
 import { readFileSync, writeFileSync } from "node:fs";
 
