@@ -30,8 +30,10 @@ from qwenkit.plot import as_png
 from qwenkit.progress import stage
 
 # The one form of import that the scripts use: all files of a bundle share one scope, so that no
-# name may occur twice at their top level.
-_IMPORT = re.compile(r'^import \{[^}]*\} from "([^"]+)";\n', re.M)
+# name may occur twice at their top level. What the second pattern finds is another form.
+_IMPORT = re.compile(r'^import \{(?:(?!\bas\b)[^}])*\} from "(\.\.?/[^"]+)";\n', re.M)
+_EXPORT = re.compile(r"^export (?=async function|function|class|const)", re.M)
+_UNKNOWN = re.compile(r"""^\s*(?:import|export)\b\s*[\w{*"'].*""", re.M)
 MAPS = ("viridis", "RdBu_r", "cividis")  # safe for the color-blind; RdBu_r for signed values
 
 
@@ -207,7 +209,8 @@ def page(widget: Inspector, png: bytes) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
-<style>:root {{ color-scheme: light dark; }} body {{ margin: 1em; background: light-dark(#fff, #15171c); }}
+<style>:root {{ color-scheme: light dark; }}
+body {{ margin: 1em; background: light-dark(#fff, #15171c); }}
 .qk-page {{ color: light-dark(#1b1b1b, #ececec); }}
 {static("style.css")}</style>
 <h1 class="qk-page">{title}</h1>
@@ -238,23 +241,38 @@ def static(name: str) -> str:
 
 @cache
 def source(script: str) -> str:
-    """Return static/SCRIPT.js as one module: the color maps, what it imports, and itself."""
+    """Return static/SCRIPT.js as one module: the color maps, what it imports, and itself.
+
+    Raises:
+        InputError: the scripts import in a circle, or in a form that cannot be joined.
+    """
     colors = {name: _hex(name) for name in MAPS}
-    files = [_IMPORT.sub("", static(name)) for name in _in_order(f"{script}.js", [])]
-    joined = re.sub(
-        r"^export (?=async function|function|class|const)", "", "\n".join(files), flags=re.M
-    )
+    joined = "\n".join(_joinable(name) for name in _in_order(f"{script}.js", [], ()))
     return f"const MAPS = {json.dumps(colors)};\n{joined}"
 
 
-def _in_order(name: str, before: list[str]) -> list[str]:
+def _joinable(name: str) -> str:
+    """Return a script without its imports and exports."""
+    text = _EXPORT.sub("", _IMPORT.sub("", static(name)))
+    if unknown := _UNKNOWN.search(text):
+        raise InputError(
+            f"{name} has the line {unknown[0].strip()!r}, which cannot be joined with other "
+            'scripts; write import { a, b } from "./x.js"; with the very names that x.js exports, '
+            "and export in front of a function, a class or a const"
+        )
+    return text
+
+
+def _in_order(name: str, before: list[str], parents: tuple[str, ...]) -> list[str]:
     """Return the names of a script and of all it imports, each after those that it needs."""
+    if name in parents:
+        circle = " imports ".join([*parents[parents.index(name) :], name])
+        raise InputError(f"{circle}; move what both need into a script of its own")
     if name in before:
         return before
     for imported in _IMPORT.findall(static(name)):
-        before = _in_order(
-            posixpath.normpath(posixpath.join(posixpath.dirname(name), imported)), before
-        )
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(name), imported))
+        before = _in_order(path, before, (*parents, name))
     return [*before, name]
 
 
