@@ -41,12 +41,12 @@ export function qkvPart(box, view) {
     ]),
     partWideBlock(`Token ${tokenName(view)}`, ...strips,
       partWords("Each strip has its own scale: red above 0, blue below, white at 0.")),
-    partWideBlock("The first number of each, worked out", workedOut(view)),
+    partBlock("The first number of each, worked out", workedOut(view),
+      partWords(`The weights: q_proj ${heads * size} × ${hidden}, k_proj and v_proj ${kvHeads * size} × ${hidden}, each with a bias.`)),
     partBlock("Norm of the query at each token", positionBars(box, view, "Norm of the query at each token",
       headNorms(view, "attn.q", head, heads), "blue")),
     partBlock("Norm of the key at each token", positionBars(box, view, "Norm of the key at each token",
       headNorms(view, "attn.k", kvHeadOf(view), kvHeads), "blue")),
-    partWords(`The weights: q_proj ${heads * size} × ${hidden}, k_proj and v_proj ${kvHeads * size} × ${hidden}, each with a bias.`),
   );
 }
 
@@ -106,9 +106,46 @@ export function ropePart(box, view) {
     partWideBlock(`Rotated by position ${position}`,
       node("div", { class: "qk-part-choices", role: "group", "aria-label": "Shown vector" }, ...choices), circles,
       partWords("Dashed: before. Solid: after the rotation. Low pairs rotate fast, high ones hardly at all.")),
-    partWideBlock("In numbers", numbers,
+    partBlock("In numbers", numbers,
       partWords("A rotation changes no length: the norm is the same before and after.")),
+    partBlock("Only the distance counts", ...distanceCurve(view, frequencies)),
   );
+}
+
+/**
+ * The score of the chosen query and its strongest key, were they at other distances.
+ * @param {View} view
+ * @param {number[]} frequencies
+ */
+function distanceCurve(view, frequencies) {
+  const { config, head, position, ids } = view, { size, heads, kvHeads } = config, half = size / 2;
+  const at = (head * ids.length + position) * ids.length;
+  const scores = view.trace.get(atLayer(view, "attn.scores")).subarray(at, at + position + 1);
+  const best = topIndices(scores, 1)[0], distance = position - best;
+  const q = headRow(view, "attn.q", head, { count: heads });
+  const k = headRow(view, "attn.k", kvHeadOf(view), { count: kvHeads, position: best });
+  const scoreAt = (/** @type {number} */ apart) => frequencies.reduce((total, frequency, i) => {
+    const [cos, sin] = [Math.cos(apart * frequency), Math.sin(apart * frequency)];
+    return total + cos * (q[i] * k[i] + q[i + half] * k[i + half]) + sin * (q[i] * k[i + half] - q[i + half] * k[i]);
+  }, 0) / Math.sqrt(size);
+  const most = Math.max(24, distance + 4), curve = Array.from({ length: most + 1 }, (_, apart) => scoreAt(apart));
+  const bound = largestSize(curve) || 1;
+  const x = (/** @type {number} */ apart) => 10 + 280 * apart / most, y = (/** @type {number} */ score) => 66 - 54 * score / bound;
+  const now = scoreAt(distance);
+  return [svgShape("svg", {
+    viewBox: "0 0 300 146", class: "qk-part-svg", role: "img",
+    "aria-label": `Score against distance, from ${short(curve[0])} at 0 to ${short(curve[most])} at ${most}`,
+  },
+  svgShape("path", { d: `M10,${y(0)}H290`, style: "stroke: var(--qk-line)" }),
+  svgShape("polyline", { points: curve.map((one, i) => `${x(i).toFixed(1)},${y(one).toFixed(1)}`).join(" "),
+    style: "fill: none; stroke: var(--qk-blue)", "stroke-width": 1.5 }),
+  ...curve.slice(0, most < 64 ? undefined : 0).map((one, i) =>
+    svgShape("circle", { cx: x(i).toFixed(1), cy: y(one).toFixed(1), r: 2, style: "fill: var(--qk-blue)" })),
+  svgShape("circle", { cx: x(distance), cy: y(now), r: 5, style: "fill: var(--qk-vermilion); stroke: var(--qk-bg)" }),
+  svgShape("text", { x: 10, y: 140, class: "qk-part-tick" }, "distance 0"),
+  svgShape("text", { x: 290, y: 140, class: "qk-part-tick", "text-anchor": "end" }, String(most))),
+  partWords("The score of this query and the key of ", tokenWords(view.tokens[best]), ` if they were so many tokens apart. `,
+    inked("Dot", "vermilion"), `: as they are, ${distance} apart, `, node("b", { "data-fact": "apart" }, short(now)), ".")];
 }
 
 /**
@@ -152,10 +189,10 @@ function pairTable({ x, y, half, position, frequencies, part }) {
     `(${short(row[i])}, ${short(row[i + half])})`;
   const pairs = [...new Set([0, 1, 2, Math.floor(half / 2), half - 1])].filter((i) => i >= 0 && i < half);
   const rows = pairs.map((i) => ({
-    cells: [String(i), point(x, i), `${short(position * frequencies[i])} rad`, point(y, i)],
+    cells: [String(i), point(x, i), short(position * frequencies[i]), point(y, i)],
   }));
   return node("div", {},
-    rowTable(`Pairs of the ${part === "q" ? "query" : "key"}`, ["pair", "before", "angle", "after"], rows),
+    rowTable(`Pairs of the ${part === "q" ? "query" : "key"}`, ["pair", "before", "angle (rad)", "after"], rows),
     partWords(`Norm before ${short(normOf(x))}, after ${short(normOf(y))}.`));
 }
 
@@ -274,7 +311,7 @@ export function headsPart(box, view) {
       ["query heads", String(heads)], ["kv heads", String(kvHeads)], ["query heads per kv head", String(groups), "groups"],
       ["kv values per token and layer", `2 × ${kvHeads} × ${size} = ${2 * kvHeads * size}`],
     ]),
-    partWideBlock("Attention maps of all heads of the layer", ...boxes, partWords("Click a head to choose it.")),
+    partWideBlock("Attention maps of all heads of the layer", node("div", { class: "qk-part-groups" }, ...boxes), partWords("Click a head to choose it.")),
     partWideBlock(`What each head does at ${tokenName(view)}`, rowTable("Heads at the chosen token",
       ["head", "kv", "strongest key", "", "weight"], Array.from({ length: heads }, (_, head) => {
         const best = topIndices(row(head), 1)[0], weight = row(head)[best];

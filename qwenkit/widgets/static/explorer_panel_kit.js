@@ -1,7 +1,7 @@
 // What the panels of ModelExplorer share: numbers of the trace, vectors as strips, maps, tables.
 // Everything is HTML, SVG and color maps, so that a change of theme needs no redrawing.
 
-import { hover, node, PACKED, percent } from "./common.js";
+import { hover, node, PACKED } from "./common.js";
 import { bar, keyed, short, walkKeys } from "./parts.js";
 
 /** @typedef {import("./engine/trace.js").Trace} Trace */
@@ -105,9 +105,13 @@ export function topIndices(values, count) {
 /** @param {number} value 1234567 as 1,234,567 */
 export const withCommas = (value) => value.toLocaleString("en-US");
 
-/** @param {number} part a probability, with a digit after the point where it is small */
-export const chanceOf = (part) =>
-  part >= 0.0995 || part < 0.0005 ? percent(part) : `${(100 * part).toFixed(1)}%`;
+/** @param {number} part a probability, with a digit after the point near 0 and 1 */
+export function chanceOf(part) {
+  if (part === 0) return "0%";
+  if (part < 0.0005) return "<0.1%";
+  const rough = part >= 0.0995 && part < 0.9895 || part >= 0.9995;
+  return `${(100 * part).toFixed(rough ? 0 : 1)}%`;
+}
 
 /** @type {(view: View, position?: number) => string} */
 export const tokenName = ({ tokens, position: chosen }, position = chosen) =>
@@ -160,8 +164,10 @@ export function partWideBlock(title, ...children) {
 export function rowTable(label, heads, rows) {
   const cell = (/** @type {string | Node} */ one) =>
     node("td", { class: typeof one === "string" ? "qk-number" : null }, one);
+  const ofNumbers = (/** @type {number} */ i) => i > 0 && typeof rows[0]?.cells[i] === "string";
   return node("table", { class: "qk-part-table", "aria-label": label },
-    node("thead", {}, node("tr", {}, ...heads.map((name) => node("th", { scope: "col" }, name)))),
+    node("thead", {}, node("tr", {}, ...heads.map((name, i) =>
+      node(name ? "th" : "td", { scope: name ? "col" : null, class: ofNumbers(i) ? "qk-number" : null }, name)))),
     node("tbody", {}, ...rows.map(({ cells: [first, ...others], on, faint, data }) =>
       node("tr", { class: on ? "qk-on" : faint ? "qk-faint" : null, "data-row": data },
         node("th", { scope: "row" }, first), ...others.map(cell)))));
@@ -284,7 +290,7 @@ export function positionBars(box, view, label, values, color = "blue") {
     style: `height: ${Math.max(2, 100 * values[i] / most).toFixed(1)}%; `
       + `background: var(--qk-${i === view.position ? "vermilion" : color})`,
   }));
-  const made = node("div", { class: "qk-part-positions" }, ...bars);
+  const made = node("div", { class: "qk-part-positions", style: length > 60 ? "gap: 0" : null }, ...bars);
   const under = (/** @type {MouseEvent} */ { clientX }) => {
     const { left, width } = made.getBoundingClientRect();
     return Math.max(0, Math.min(length - 1, Math.floor((clientX - left) / width * length)));

@@ -28,7 +28,7 @@ export function gateUpPart(box, view) {
     data: String(unit),
   }));
   box.append(
-    partWords(`The MLP computes, from the vector, ${withCommas(width)} units. Each has a gate and an up value; the unit's `
+    partWords(`The MLP has ${withCommas(width)} units. Each gets a gate and an up value from the vector; the unit's `
       + "activation is ", codeWords("SiLU(gate) × up"), ". A gate far below 0 closes the unit."),
     factTiles([
       ["units", withCommas(width)],
@@ -150,7 +150,7 @@ export function logitsPart(box, view) {
       ["token", "logit", "", base ? "now" : "probability", ...(base ? ["all on"] : [])], rows),
     partWords(`Worked out: final vector · row of “${view.name(top[0])}” = ${short(dotOf(normed, row))}. `
       + (next < 0 ? "" : `The token that follows in the prompt, “${view.name(next)}”, is marked. `)
-      + (base ? "The pale bar is the probability with everything switched on." : ""))),
+      + (base ? "The gray bar is the probability with everything switched on." : ""))),
     partWideBlock("What the head is given", vectorStrip(box, `final vector of ${tokenName(view)}`, normed, { color: "blue", data: "final" }),
       strengthKey(largestSize(normed))),
     partWideBlock("How the prediction grew", lensTable(view, shown.slice(0, 3), chances)),
@@ -223,7 +223,7 @@ export function samplingPart(box, view) {
       node("div", { class: "qk-part-ends" }, node("span", {}, "0"), node("span", {}, "1")),
       partWords("A random number from 0 to 1 falls on one of these parts; that token is appended to the prompt.")),
     partWideBlock("The most likely tokens", rowTable("Probabilities with and without the settings",
-      ["token", "logit", "÷ temp.", "", "now", "temp. 1"], rows),
-    partWords(inked("Blue", "blue"), ": with the settings; pale: at temperature 1 without top-k.")),
+      ["token", "logit", "÷ temp.", "", "now", "temp. 1"], rows),
+    partWords(inked("Blue", "blue"), ": with the settings; gray: at temperature 1 without top-k.")),
   );
 }

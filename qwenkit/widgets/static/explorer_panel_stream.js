@@ -104,7 +104,7 @@ function normPart(box, view, { before, after, weight, next }) {
       vectorStrip(box, "y = x / RMS × weight", y, { color: "blue", data: "after", bound }),
       strengthKey(bound)),
     partBlock("The largest dimensions, worked out",
-      rowTable("Largest dimensions", ["dim.", "x", "÷ RMS", "× weight", "= y"], rows),
+      rowTable("Largest dimensions", ["dim.", "x", "÷ RMS", "× weight", "= y"], rows),
       partWords(`RMS = √(${short(normOf(x))}² / ${hidden} + ${eps}) = ${short(rms)}.`)),
     partBlock("RMS of each token", positionBars(box, view, "RMS of the residual stream at each token", all)),
   );
@@ -216,30 +216,34 @@ function stoppedHere(view, x, y) {
   }))), partWords("The final norm and the head, applied to the stream at this point (logit lens)."));
 }
 
-/** @param {View} view @param {string} after the point that is marked */
+/**
+ * A bar for the embedding and two for each layer.
+ * @param {View} view
+ * @param {string} after the point that is marked
+ */
 function streamChart(view, after) {
-  const { layers } = view.config, width = 600, height = 120, base = 100;
-  const points = [{ name: "embedding", value: normOf(tokenRow(view, "embed")), layer: 0, mark: "embed" }];
-  for (let layer = 0; layer < layers; layer++)
-    for (const mark of ["resid_mid", "resid_post"])
-      points.push({
-        name: `layer ${layer}, after ${mark === "resid_mid" ? "attention" : "the MLP"}`, layer, mark,
-        value: normOf(tokenRow(view, `layers.${layer}.${mark}`)),
-      });
-  const most = Math.max(...points.map(({ value }) => value)) || 1, gap = width / points.length;
-  const bars = points.map(({ name, value, layer, mark }, i) => {
-    const high = (base - 18) * value / most, on = layer === view.layer && mark === after;
-    const color = mark === "resid_mid" ? "vermilion" : mark === "embed" ? "soft" : "green";
-    return svgShape("g", {},
-      svgShape("rect", { x: i * gap + 1, y: base - high, width: gap - 3, height: high, rx: 1.5,
-        style: `fill: var(--qk-${color}); opacity: ${on ? 1 : 0.45}` }, svgShape("title", {}, `${name}: ${short(value)}`)),
-      on ? svgShape("path", { d: `M${i * gap + gap / 2 - 5},${base + 14} l5,-9 l5,9 z`, style: "fill: var(--qk-fg)" }) : "");
+  const { layers } = view.config, every = Math.ceil(layers / 12);
+  const normAt = (/** @type {string} */ name) => normOf(tokenRow(view, name));
+  const norms = Array.from({ length: layers }, (_, layer) =>
+    ["resid_mid", "resid_post"].map((mark) => normAt(`layers.${layer}.${mark}`)));
+  const start = normAt("embed"), end = norms[layers - 1][1], most = Math.max(start, ...norms.flat()) || 1;
+  const streamBar = (/** @type {number} */ value, /** @type {string} */ color, /** @type {boolean} */ on, /** @type {string} */ name) =>
+    node("i", { class: on ? "qk-on" : null, title: `${name}: ${short(value)}`,
+      style: `height: ${(100 * value / most).toFixed(1)}%; background: var(--qk-${color})` });
+  const column = (/** @type {Node[]} */ bars, /** @type {string} */ words, /** @type {boolean} */ on) =>
+    node("div", { class: on ? "qk-on" : null }, node("div", {}, ...bars), node("span", {}, words));
+  const columns = norms.map(([middle, last], layer) => {
+    const here = layer === view.layer, named = here || layer % every === 0 && Math.abs(layer - view.layer) >= every;
+    return column([
+      streamBar(middle, "vermilion", here && after === "resid_mid", `layer ${layer}, after attention`),
+      streamBar(last, "green", here && after === "resid_post", `layer ${layer}, after the MLP`),
+    ], named ? String(layer) : "", here);
   });
-  const on = points.findIndex(({ layer, mark }) => layer === view.layer && mark === after);
-  return node("div", {}, svgShape("svg", {
-    viewBox: `0 0 ${width} ${height}`, class: "qk-part-wide-svg", role: "img",
-    "aria-label": `Norm of the stream: ${points.map(({ name, value }) => `${name} ${short(value)}`).join("; ")}`,
-  }, ...bars), partWords(`From ${short(points[0].value)} at the embedding to ${short(points[points.length - 1].value)} `
-    + `after the last layer; ${short(points[on].value)} here (marked). `,
-  inked("after attention", "vermilion"), ", ", inked("after the MLP", "green"), "."));
+  const words = norms.map(([middle, last], layer) =>
+    `layer ${layer}: ${short(middle)} after attention, ${short(last)} after the MLP`);
+  return node("div", {},
+    node("div", { class: "qk-part-stream", role: "img", "aria-label": `Embedding ${short(start)}; ${words.join("; ")}` },
+      column([streamBar(start, "soft", false, "embedding")], "emb.", false), ...columns),
+    partWords(`From ${short(start)} at the embedding to ${short(end)} after the last layer. In each layer: `,
+      inked("after attention", "vermilion"), ", ", inked("after the MLP", "green"), "."));
 }
