@@ -2,9 +2,10 @@
 
 import { button, node } from "./common.js";
 import {
-  atLayer, partBlock, chanceOf, codeWords, dotOf, factTiles, withCommas, headRow, inked, kvHeadOf, largestSize,
-  lengthBar, normOf, paintedMap, positionBars, rowTable, partWords, svgShape, signedBar, squareMap, strengthKey,
-  svgArrow, tokenName, tokenRow, tokenWords, topIndices, vectorStrip, weightOf, partWideBlock,
+  atLayer, chanceOf, codeWords, dotOf, factTiles, headRow, inked, kvHeadOf, largestSize, lengthBar,
+  normOf, paintedMap, partBlock, partWideBlock, partWords, positionBars, rowTable, signedBar,
+  squareMap, strengthKey, svgArrow, svgShape, tokenName, tokenRow, tokenWords, topIndices,
+  vectorStrip, weightOf, withCommas,
 } from "./explorer_panel_kit.js";
 import { short, sizeOf } from "./parts.js";
 
@@ -35,17 +36,21 @@ export function qkvPart(box, view) {
       inked("query", "blue"), " (what the token looks for), a ", inked("key", "vermilion"),
       " (what it can be found by) and a ", inked("value", "green"), " (what it passes on)."),
     factTiles([
-      ["query head", `${head} of ${heads}`], ["its kv head", `${kvHeadOf(view)} of ${kvHeads}`, "kv"],
+      ["query head", `${head} of ${heads}`],
+      ["its kv head", `${kvHeadOf(view)} of ${kvHeads}`, "kv"],
       ["q (H, T, D)", `${heads} × ${view.ids.length} × ${size}`],
       ["k and v (KV, T, D)", `${kvHeads} × ${view.ids.length} × ${size}`],
     ]),
     partWideBlock(`Token ${tokenName(view)}`, ...strips,
       partWords("Each strip has its own scale: red above 0, blue below, white at 0.")),
     partBlock("The first number of each, worked out", workedOut(view),
-      partWords(`The weights: q_proj ${heads * size} × ${hidden}, k_proj and v_proj ${kvHeads * size} × ${hidden}, each with a bias.`)),
-    partBlock("Norm of the query at each token", positionBars(box, view, "Norm of the query at each token",
+      partWords(`The weights: q_proj ${heads * size} × ${hidden}, k_proj and v_proj `
+        + `${kvHeads * size} × ${hidden}, each with a bias.`)),
+    partBlock("Norm of the query at each token",
+      positionBars(box, view, "Norm of the query at each token",
       headNorms(view, "attn.q", head, heads), "blue")),
-    partBlock("Norm of the key at each token", positionBars(box, view, "Norm of the key at each token",
+    partBlock("Norm of the key at each token",
+      positionBars(box, view, "Norm of the key at each token",
       headNorms(view, "attn.k", kvHeadOf(view), kvHeads), "blue")),
   );
 }
@@ -59,7 +64,8 @@ function workedOut(view) {
   const { size, hidden } = view.config, x = tokenRow(view, atLayer(view, "attn_norm"));
   const rows = projections(view).map(({ part, color, count, head }) => {
     const at = `model.layers.${view.layer}.self_attn.${part}_proj.`, row = head * size;
-    const dot = dotOf(x, weightOf(view, `${at}weight`).data.subarray(row * hidden, (row + 1) * hidden));
+    const dot = dotOf(x, weightOf(view, `${at}weight`).data.subarray(
+      row * hidden, (row + 1) * hidden));
     const bias = view.weights.get(`${at}bias`)?.data[row] ?? 0;
     const value = headRow(view, `attn.${part}`, head, { count })[0];
     return { cells: [inked(`${part}[0]`, color), short(dot), short(bias), short(value)] };
@@ -83,10 +89,13 @@ export function ropePart(box, view) {
   function show(/** @type {string} */ part) {
     rotatedPart = part;
     choices.forEach((one, i) => one.setAttribute("aria-pressed", String("qk"[i] === part)));
-    const [count, head] = part === "q" ? [config.heads, view.head] : [config.kvHeads, kvHeadOf(view)];
-    const [x, y] = [`attn.${part}`, `attn.${part}_rot`].map((name) => headRow(view, name, head, { count }));
+    const [count, head] = part === "q" ? [config.heads, view.head]
+      : [config.kvHeads, kvHeadOf(view)];
+    const [x, y] = [`attn.${part}`, `attn.${part}_rot`].map(
+      (name) => headRow(view, name, head, { count }));
     const color = part === "q" ? "blue" : "vermilion";
-    const every = Math.ceil(half / MOST_CIRCLES), pairs = frequencies.map((_, i) => i).filter((i) => i % every === 0);
+    const every = Math.ceil(half / MOST_CIRCLES),
+      pairs = frequencies.map((_, i) => i).filter((i) => i % every === 0);
     circles.replaceChildren(...pairs.map((i) =>
       pairCircle(i, [x[i], x[i + half]], position * frequencies[i], color)));
     numbers.replaceChildren(pairTable({ x, y, half, position, frequencies, part }));
@@ -94,8 +103,9 @@ export function ropePart(box, view) {
   show(rotatedPart);
   const last = frequencies[half - 1];
   box.append(
-    partWords("RoPE rotates the query and the key by their position, so that their dot product depends on how far "
-      + `apart two tokens are. Dimensions i and i + ${half} are a point in a plane; pair i is rotated by `,
+    partWords("RoPE rotates the query and the key by their position, so that their dot product "
+      + `depends on how far apart two tokens are. Dimensions i and i + ${half} are a point in a `
+      + "plane; pair i is rotated by ",
     codeWords("position × frequency"), "."),
     factTiles([
       ["position", String(position), "position"],
@@ -104,8 +114,10 @@ export function ropePart(box, view) {
       [`frequency of pair ${half - 1}`, `${last.toPrecision(2)} rad per token`],
     ]),
     partWideBlock(`Rotated by position ${position}`,
-      node("div", { class: "qk-part-choices", role: "group", "aria-label": "Shown vector" }, ...choices), circles,
-      partWords("Dashed: before. Solid: after the rotation. Low pairs rotate fast, high ones hardly at all.")),
+      node("div", { class: "qk-part-choices", role: "group", "aria-label": "Shown vector" },
+        ...choices), circles,
+      partWords("Dashed: before. Solid: after the rotation. Low pairs rotate fast, high ones "
+        + "hardly at all.")),
     partBlock("In numbers", numbers,
       partWords("A rotation changes no length: the norm is the same before and after.")),
     partBlock("Only the distance counts", ...distanceCurve(view, frequencies)),
@@ -126,26 +138,35 @@ function distanceCurve(view, frequencies) {
   const k = headRow(view, "attn.k", kvHeadOf(view), { count: kvHeads, position: best });
   const scoreAt = (/** @type {number} */ apart) => frequencies.reduce((total, frequency, i) => {
     const [cos, sin] = [Math.cos(apart * frequency), Math.sin(apart * frequency)];
-    return total + cos * (q[i] * k[i] + q[i + half] * k[i + half]) + sin * (q[i] * k[i + half] - q[i + half] * k[i]);
+    return total + cos * (q[i] * k[i] + q[i + half] * k[i + half])
+      + sin * (q[i] * k[i + half] - q[i + half] * k[i]);
   }, 0) / Math.sqrt(size);
-  const most = Math.max(24, distance + 4), curve = Array.from({ length: most + 1 }, (_, apart) => scoreAt(apart));
+  const most = Math.max(24, distance + 4),
+    curve = Array.from({ length: most + 1 }, (_, apart) => scoreAt(apart));
   const bound = largestSize(curve) || 1;
-  const x = (/** @type {number} */ apart) => 10 + 280 * apart / most, y = (/** @type {number} */ score) => 66 - 54 * score / bound;
+  const x = (/** @type {number} */ apart) => 10 + 280 * apart / most,
+    y = (/** @type {number} */ score) => 66 - 54 * score / bound;
   const now = scoreAt(distance);
   return [svgShape("svg", {
     viewBox: "0 0 300 146", class: "qk-part-svg", role: "img",
-    "aria-label": `Score against distance, from ${short(curve[0])} at 0 to ${short(curve[most])} at ${most}`,
+    "aria-label": `Score against distance, from ${short(curve[0])} at 0 to ${short(curve[most])} `
+      + `at ${most}`,
   },
   svgShape("path", { d: `M10,${y(0)}H290`, style: "stroke: var(--qk-line)" }),
-  svgShape("polyline", { points: curve.map((one, i) => `${x(i).toFixed(1)},${y(one).toFixed(1)}`).join(" "),
+  svgShape("polyline", { points: curve.map(
+    (one, i) => `${x(i).toFixed(1)},${y(one).toFixed(1)}`).join(" "),
     style: "fill: none; stroke: var(--qk-blue)", "stroke-width": 1.5 }),
-  ...curve.slice(0, most < 64 ? undefined : 0).map((one, i) =>
-    svgShape("circle", { cx: x(i).toFixed(1), cy: y(one).toFixed(1), r: 2, style: "fill: var(--qk-blue)" })),
-  svgShape("circle", { cx: x(distance), cy: y(now), r: 5, style: "fill: var(--qk-vermilion); stroke: var(--qk-bg)" }),
+  ...(most < 64 ? curve : []).map((one, i) =>
+    svgShape("circle", { cx: x(i).toFixed(1), cy: y(one).toFixed(1), r: 2,
+      style: "fill: var(--qk-blue)" })),
+  svgShape("circle", { cx: x(distance), cy: y(now), r: 5,
+    style: "fill: var(--qk-vermilion); stroke: var(--qk-bg)" }),
   svgShape("text", { x: 10, y: 140, class: "qk-part-tick" }, "distance 0"),
   svgShape("text", { x: 290, y: 140, class: "qk-part-tick", "text-anchor": "end" }, String(most))),
-  partWords("The score of this query and the key of ", tokenWords(view.tokens[best]), ` if they were so many tokens apart. `,
-    inked("Dot", "vermilion"), `: as they are, ${distance} apart, `, node("b", { "data-fact": "apart" }, short(now)), ".")];
+  partWords("The score of this query and the key of ", tokenWords(view.tokens[best]),
+    " if they were so many tokens apart. ",
+    inked("Dot", "vermilion"), `: as they are, ${distance} apart, `,
+      node("b", { "data-fact": "apart" }, short(now)), ".")];
 }
 
 /**
@@ -159,24 +180,30 @@ function pairCircle(pair, [a, b], angle, color) {
   const middle = 36, radius = 29, start = Math.atan2(b, a), degrees = angle * 180 / Math.PI;
   /** @type {(at: number) => [number, number]} */
   const point = (at) => [middle + radius * Math.cos(at), middle - radius * Math.sin(at)];
-  const shown = Math.min(angle, 4 * Math.PI + angle % (2 * Math.PI)); // at most some rotations are played
+  // at most some rotations are played
+  const shown = Math.min(angle, 4 * Math.PI + angle % (2 * Math.PI));
   const after = svgShape("g", {
     class: "qk-part-rotating", style: `--from: ${(shown * 180 / Math.PI).toFixed(1)}deg`,
   }, svgArrow([middle, middle], point(start + angle), color, { width: 2.4 }));
   const words = `${short(degrees)}°`;
   return node("figure", { class: "qk-part-circle", "data-pair": pair },
-    svgShape("svg", { viewBox: "0 0 72 72", role: "img", "aria-label": `Pair ${pair}: rotated by ${words}` },
-      svgShape("circle", { cx: middle, cy: middle, r: radius, style: "fill: var(--qk-bg); stroke: var(--qk-line)" }),
-      svgShape("path", { d: arcPath(middle, 13, start, angle), style: `fill: none; stroke: var(--qk-${color}); opacity: 0.55`, "stroke-width": 1.5 }),
+    svgShape("svg", { viewBox: "0 0 72 72", role: "img",
+      "aria-label": `Pair ${pair}: rotated by ${words}` },
+      svgShape("circle", { cx: middle, cy: middle, r: radius,
+        style: "fill: var(--qk-bg); stroke: var(--qk-line)" }),
+      svgShape("path", { d: arcPath(middle, 13, start, angle),
+        style: `fill: none; stroke: var(--qk-${color}); opacity: 0.55`, "stroke-width": 1.5 }),
       svgArrow([middle, middle], point(start), "soft", { width: 1.2, dash: "3 2.5" }), after),
-    node("figcaption", {}, node("span", {}, `pair ${pair}`), node("b", { "data-angle": pair }, words)));
+    node("figcaption", {}, node("span", {}, `pair ${pair}`),
+      node("b", { "data-angle": pair }, words)));
 }
 
 /** @param {number} middle @param {number} radius @param {number} start @param {number} angle */
 function arcPath(middle, radius, start, angle) {
   const part = angle % (2 * Math.PI), end = start + part;
   const at = (/** @type {number} */ where) =>
-    `${(middle + radius * Math.cos(where)).toFixed(2)},${(middle - radius * Math.sin(where)).toFixed(2)}`;
+    [middle + radius * Math.cos(where), middle - radius * Math.sin(where)]
+      .map((one) => one.toFixed(2));
   return `M${at(start)} A${radius},${radius} 0 ${part > Math.PI ? 1 : 0} 0 ${at(end)}`;
 }
 
@@ -187,12 +214,14 @@ function arcPath(middle, radius, start, angle) {
 function pairTable({ x, y, half, position, frequencies, part }) {
   const point = (/** @type {Float32Array} */ row, /** @type {number} */ i) =>
     `(${short(row[i])}, ${short(row[i + half])})`;
-  const pairs = [...new Set([0, 1, 2, Math.floor(half / 2), half - 1])].filter((i) => i >= 0 && i < half);
+  const pairs = [...new Set([0, 1, 2, Math.floor(half / 2), half - 1])].filter(
+    (i) => i >= 0 && i < half);
   const rows = pairs.map((i) => ({
     cells: [String(i), point(x, i), short(position * frequencies[i]), point(y, i)],
   }));
   return node("div", {},
-    rowTable(`Pairs of the ${part === "q" ? "query" : "key"}`, ["pair", "before", "angle (rad)", "after"], rows),
+    rowTable(`Pairs of the ${part === "q" ? "query" : "key"}`,
+      ["pair", "before", "angle (rad)", "after"], rows),
     partWords(`Norm before ${short(normOf(x))}, after ${short(normOf(y))}.`));
 }
 
@@ -216,8 +245,10 @@ const shownKeys = (values) =>
 /** @param {HTMLElement} box @param {View} view */
 export function scoresPart(box, view) {
   const { position, head, config, ids } = view, { size, heads } = config, length = ids.length;
-  const square = headSquare(view, "attn.scores"), row = square.subarray(position * length, (position + 1) * length);
-  const seen = row.subarray(0, position + 1), most = largestSize(seen) || 1, best = topIndices(seen, 1)[0];
+  const square = headSquare(view, "attn.scores"),
+    row = square.subarray(position * length, (position + 1) * length);
+  const seen = row.subarray(0, position + 1), most = largestSize(seen) || 1,
+    best = topIndices(seen, 1)[0];
   const masked = length - seen.length;
   const shown = shownKeys(seen).map((key) => ({
     cells: [tokenWords(view.tokens[key]), signedBar(seen[key], most, "blue"), short(seen[key])],
@@ -226,11 +257,13 @@ export function scoresPart(box, view) {
   const q = headRow(view, "attn.q_rot", head, { count: heads });
   const k = headRow(view, "attn.k_rot", kvHeadOf(view), { count: config.kvHeads, position: best });
   let bound = 0;
-  for (let i = 0; i < length; i++) bound = Math.max(bound, largestSize(square.subarray(i * length, i * length + i + 1)));
+  for (let i = 0; i < length; i++)
+    bound = Math.max(bound, largestSize(square.subarray(i * length, i * length + i + 1)));
   box.append(
-    partWords("The score of two tokens is the dot product of the ", inked("query", "blue"), " of one and the ",
-      inked("key", "vermilion"), ` of the other, divided by √${size}. Scores of later tokens are masked: `
-      + "they become −∞."),
+    partWords("The score of two tokens is the dot product of the ", inked("query", "blue"),
+      " of one and the ",
+      inked("key", "vermilion"), ` of the other, divided by √${size}. Scores of later tokens are `
+        + "masked: they become −∞."),
     factTiles([
       ["scores (H, T, S)", `${heads} × ${length} × ${length}`],
       ["head", `${head} of ${heads}`],
@@ -241,7 +274,8 @@ export function scoresPart(box, view) {
       rowTable("Scores of the chosen query", ["key", "", "score"], [...shown,
         ...(masked ? [{ cells: [`${masked} later`, "masked", "−∞"], faint: true }] : [])]),
       partWords(seen.length > MOST_ROWS ? `The ${MOST_ROWS} largest of ${seen.length}. ` : "",
-        `Worked out for ${tokenName(view, best)}: q · k = ${short(dotOf(q, k))}; ÷ √${size} = ${short(dotOf(q, k) / Math.sqrt(size))}.`)),
+        `Worked out for ${tokenName(view, best)}: q · k = ${short(dotOf(q, k))}; ÷ √${size} = `
+          + `${short(dotOf(q, k) / Math.sqrt(size))}.`)),
     partBlock("Scores of all queries", squareMap(box, view, {
       values: square, map: "RdBu_r", low: -bound, high: bound, show: short, control: "scores-map",
       label: `Scores of head ${head}`,
@@ -251,9 +285,11 @@ export function scoresPart(box, view) {
 
 /** @param {HTMLElement} box @param {View} view */
 export function patternPart(box, view) {
-  const { position, head, ids } = view, length = ids.length, square = headSquare(view, "attn.pattern");
+  const { position, head, ids } = view, length = ids.length,
+    square = headSquare(view, "attn.pattern");
   const row = square.subarray(position * length, position * length + position + 1);
-  const scores = headSquare(view, "attn.scores").subarray(position * length, position * length + position + 1);
+  const scores = headSquare(view, "attn.scores").subarray(
+    position * length, position * length + position + 1);
   const best = topIndices(row, 1)[0], keys = shownKeys(row), top = Math.max(...scores);
   let total = 0, others = 1, spread = 0;
   for (let i = 0; i <= position; i++) total += Math.exp(scores[i] - top);
@@ -265,10 +301,12 @@ export function patternPart(box, view) {
     data: String(key), on: key === best,
   }));
   const left = row.length - keys.length;
-  if (left) shown.push({ cells: [`${left} others`, "", "", "", chanceOf(Math.max(0, others))], data: "others", on: false });
+  if (left) shown.push({ cells: [`${left} others`, "", "", "", chanceOf(Math.max(0, others))],
+    data: "others", on: false });
   box.append(
-    partWords("Softmax makes attention weights of a row of scores: e to the power of each score, divided by the "
-      + "sum, so that they add up to 1. They tell which tokens the chosen one attends to."),
+    partWords("Softmax makes attention weights of a row of scores: e to the power of each score, "
+      + "divided by the sum, so that they add up to 1. They tell which tokens the chosen one "
+      + "attends to."),
     factTiles([
       ["strongest key", `${tokenName(view, best)}: ${chanceOf(row[best])}`, "strongest"],
       ["on itself", chanceOf(row[position]), "self"],
@@ -276,8 +314,10 @@ export function patternPart(box, view) {
       ["entropy", `${short(Math.max(0, spread))} bits`, "entropy"],
     ]),
     partBlock(`Attention of query ${tokenName(view)}`,
-      rowTable("Attention weights of the chosen query", ["key", "score", "e^", "", "weight"], shown),
-      partWords(`e^: e to the power of (score − ${short(top)}), the largest score; their sum is ${short(total)}.`)),
+      rowTable("Attention weights of the chosen query", ["key", "score", "e^", "", "weight"],
+        shown),
+      partWords(`e^: e to the power of (score − ${short(top)}), the largest score; their sum is `
+        + `${short(total)}.`)),
     partBlock(`Attention map of head ${head}`, squareMap(box, view, {
       values: square, map: "viridis", low: 0, high: 1, show: chanceOf, control: "pattern-map",
       label: `Attention map of head ${head}`,
@@ -286,7 +326,8 @@ export function patternPart(box, view) {
 }
 
 const weightKey = () => node("div", { class: "qk-part-key" }, node("span", {}, "0"),
-  node("i", { class: "qk-part-ramp qk-part-viridis", "aria-hidden": "true" }), node("span", {}, "1"));
+  node("i", { class: "qk-part-ramp qk-part-viridis", "aria-hidden": "true" }),
+    node("span", {}, "1"));
 
 // ---- grouped heads ----
 
@@ -302,21 +343,26 @@ export function headsPart(box, view) {
     ` serves query heads ${kv * groups}${groups > 1 ? ` to ${(kv + 1) * groups - 1}` : ""}`),
   node("div", { class: "qk-part-cells" }, ...cells.slice(kv * groups, (kv + 1) * groups))));
   const row = (/** @type {number} */ head) =>
-    pattern.subarray((head * length + view.position) * length, (head * length + view.position) * length + view.position + 1);
+    pattern.subarray((head * length + view.position) * length,
+      (head * length + view.position) * length + view.position + 1);
   box.append(
-    partWords(groups > 1 ? `The ${heads} query heads share ${kvHeads} heads of keys and values: each kv head is repeated `
-      + `${groups} times consecutively. The cache is ${groups} times smaller for it.`
+    partWords(groups > 1 ? `The ${heads} query heads share ${kvHeads} heads of keys and values: `
+      + `each kv head is repeated ${groups} times consecutively. The cache is ${groups} times `
+      + "smaller for it."
       : "Each query head has keys and values of its own in this model."),
     factTiles([
-      ["query heads", String(heads)], ["kv heads", String(kvHeads)], ["query heads per kv head", String(groups), "groups"],
+      ["query heads", String(heads)], ["kv heads", String(kvHeads)],
+      ["query heads per kv head", String(groups), "groups"],
       ["kv values per token and layer", `2 × ${kvHeads} × ${size} = ${2 * kvHeads * size}`],
     ]),
-    partWideBlock("Attention maps of all heads of the layer", node("div", { class: "qk-part-groups" }, ...boxes), partWords("Click a head to choose it.")),
+    partWideBlock("Attention maps of all heads of the layer",
+      node("div", { class: "qk-part-groups" }, ...boxes), partWords("Click a head to choose it.")),
     partWideBlock(`What each head does at ${tokenName(view)}`, rowTable("Heads at the chosen token",
       ["head", "kv", "strongest key", "", "weight"], Array.from({ length: heads }, (_, head) => {
         const best = topIndices(row(head), 1)[0], weight = row(head)[best];
         return {
-          cells: [String(head), String(kvHeadOf(view, head)), tokenWords(view.tokens[best]), lengthBar(weight, "blue"), chanceOf(weight)],
+          cells: [String(head), String(kvHeadOf(view, head)), tokenWords(view.tokens[best]),
+            lengthBar(weight, "blue"), chanceOf(weight)],
           on: head === view.head, data: String(head),
         };
       }))),
@@ -325,13 +371,15 @@ export function headsPart(box, view) {
 
 /** @param {View} view @param {Float32Array} pattern @param {number} head */
 function headCell(view, pattern, head) {
-  const length = view.ids.length, square = pattern.slice(head * length ** 2, (head + 1) * length ** 2);
+  const length = view.ids.length, square = pattern.slice(
+    head * length ** 2, (head + 1) * length ** 2);
   const values = square.map((one, i) => i % length > Math.floor(i / length) ? NaN : one);
   const made = button("", () => view.choose({ head }), {
     class: "qk-part-cell", "aria-pressed": String(head === view.head), "aria-label": `head ${head}`,
     "data-control": `head-${head}`,
   });
-  made.append(paintedMap(values, length, { map: "viridis", low: 0, high: 1 }), node("span", {}, `head ${head}`));
+  made.append(paintedMap(values, length, { map: "viridis", low: 0, high: 1 }),
+    node("span", {}, `head ${head}`));
   return made;
 }
 
@@ -343,25 +391,30 @@ export function attnOutPart(box, view) {
   const joined = new Float32Array(heads * size);
   for (let head = 0; head < heads; head++) joined.set(headRow(view, "attn.z", head), head * size);
   const weight = weightOf(view, `model.layers.${view.layer}.self_attn.o_proj.weight`).data;
-  const parts = Array.from({ length: heads }, (_, head) => Float32Array.from({ length: hidden }, (_, i) => {
+  const parts = Array.from({ length: heads },
+    (_, head) => Float32Array.from({ length: hidden }, (_, i) => {
     const at = i * heads * size + head * size;
     return dotOf(weight.subarray(at, at + size), joined.subarray(head * size, (head + 1) * size));
   }));
   const norms = parts.map(normOf), most = Math.max(...norms) || 1;
   const rows = parts.map((part, head) => ({
-    cells: [`head ${head}`, lengthBar(norms[head] / most, head === view.head ? "vermilion" : "blue"), short(norms[head]),
+    cells: [`head ${head}`, lengthBar(norms[head] / most,
+      head === view.head ? "vermilion" : "blue"), short(norms[head]),
       short(dotOf(part, out) / (normOf(out) || 1))],
     on: head === view.head, data: String(head),
   }));
   const position = view.position, length = view.ids.length, kv = kvHeadOf(view);
-  const pattern = headSquare(view, "attn.pattern").subarray(position * length, position * length + position + 1);
+  const pattern = headSquare(view, "attn.pattern").subarray(
+    position * length, position * length + position + 1);
   const mixed = topIndices(pattern, 5).map((key) => {
     const norm = normOf(headRow(view, "attn.v", kv, { position: key, count: view.config.kvHeads }));
-    return { cells: [tokenWords(view.tokens[key]), chanceOf(pattern[key]), short(norm), short(pattern[key] * norm)] };
+    return { cells: [tokenWords(view.tokens[key]), chanceOf(pattern[key]), short(norm),
+      short(pattern[key] * norm)] };
   });
   box.append(
-    partWords("Each head mixes the ", inked("values", "green"), " of the tokens by its attention weights. The results of "
-      + `all ${heads} heads, joined, pass a last linear layer, o_proj, which makes what is added to the stream.`),
+    partWords("Each head mixes the ", inked("values", "green"),
+      ` of the tokens by its attention weights. The results of all ${heads} heads, joined, pass a `
+      + "last linear layer, o_proj, which makes what is added to the stream."),
     factTiles([
       ["z of a head (T, D)", `${length} × ${size}`],
       ["joined (T, H·D)", `${length} × ${heads * size}`],
@@ -369,13 +422,19 @@ export function attnOutPart(box, view) {
       ["norm of the output", short(normOf(out)), "norm"],
     ]),
     partWideBlock("Mix of values, joined, and the output",
-      vectorStrip(box, `z of head ${view.head}: the mix of its values`, headRow(view, "attn.z", view.head), { color: "green", data: "z" }),
-      vectorStrip(box, `z of heads 0 to ${heads - 1}, joined`, joined, { color: "green", cuts: size }),
+      vectorStrip(box, `z of head ${view.head}: the mix of its values`,
+        headRow(view, "attn.z", view.head), { color: "green", data: "z" }),
+      vectorStrip(box, `z of heads 0 to ${heads - 1}, joined`, joined,
+        { color: "green", cuts: size }),
       vectorStrip(box, "output of attention", out, { color: "blue", data: "out" })),
-    partBlock("What each head adds", rowTable("What each head adds", ["", "", "norm", "along output"], rows),
-      partWords(`The parts of the heads add up to the output. Along the output, they sum to its norm, ${short(normOf(out))}.`)),
-    partBlock(`What head ${view.head} mixes`, rowTable("Values that the head mixes", ["token", "weight", "norm of v", "product"], mixed),
-      partWords("The strongest attention weights, and how long the value is that each one multiplies.")),
+    partBlock("What each head adds", rowTable(
+      "What each head adds", ["", "", "norm", "along output"], rows),
+      partWords("The parts of the heads add up to the output. Along the output, they sum to its "
+        + `norm, ${short(normOf(out))}.`)),
+    partBlock(`What head ${view.head} mixes`,
+      rowTable("Values that the head mixes", ["token", "weight", "norm of v", "product"], mixed),
+      partWords("The strongest attention weights, and how long the value is that each one "
+        + "multiplies.")),
   );
 }
 
@@ -383,27 +442,37 @@ export function attnOutPart(box, view) {
 
 /** @param {HTMLElement} box @param {View} view */
 export function cachePart(box, view) {
-  const { layers, kvHeads, heads, size } = view.config, length = view.ids.length, kept = Math.min(view.seen, length);
+  const { layers, kvHeads, heads, size } = view.config, length = view.ids.length,
+    kept = Math.min(view.seen, length);
   const perToken = 2 * layers * kvHeads * size, bytes = 4;
-  const halves = [["k", "attn.k_rot", "keys, rotated", "vermilion"], ["v", "attn.v", "values", "green"]];
+  const halves = [["k", "attn.k_rot", "keys, rotated", "vermilion"],
+    ["v", "attn.v", "values", "green"]];
   const pictures = halves.map(([part, name, words, color]) => {
     const table = new Float32Array(length * kvHeads * size);
     for (let t = 0; t < length; t++)
       for (let kv = 0; kv < kvHeads; kv++)
-        table.set(headRow(view, name, kv, { position: t, count: kvHeads }), (t * kvHeads + kv) * size);
-    const bound = largestSize(table), canvas = paintedMap(table, kvHeads * size, { low: -bound, high: bound });
+        table.set(headRow(view, name, kv, { position: t, count: kvHeads }),
+          (t * kvHeads + kv) * size);
+    const bound = largestSize(table), canvas = paintedMap(
+      table, kvHeads * size, { low: -bound, high: bound });
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", `${words} of layer ${view.layer}: ${length} tokens, ${kvHeads * size} values each, up to ${short(bound)}`);
-    return node("div", { class: "qk-part-cached", "data-half": part }, node("div", {}, inked(words, color)),
-      node("div", { class: "qk-part-kept", style: `--kept: ${(100 * kept / length).toFixed(2)}%` }, canvas,
-        node("i", { class: "qk-part-frame", style: `top: ${(100 * view.position / length).toFixed(2)}%; height: ${(100 / length).toFixed(2)}%; width: 100%` })));
+    canvas.setAttribute("aria-label", `${words} of layer ${view.layer}: ${length} tokens, `
+      + `${kvHeads * size} values each, up to ${short(bound)}`);
+    return node("div", { class: "qk-part-cached", "data-half": part },
+      node("div", {}, inked(words, color)),
+      node("div", { class: "qk-part-kept", style: `--kept: ${(100 * kept / length).toFixed(2)}%` },
+        canvas,
+        node("i", { class: "qk-part-frame",
+          style: `top: ${(100 * view.position / length).toFixed(2)}%; height: `
+          + `${(100 / length).toFixed(2)}%; width: 100%` })));
   });
   box.append(
-    partWords("For each new token, the keys and values of all earlier tokens are needed again. The cache keeps them, so "
-      + "that a new token passes through the model alone."),
+    partWords("For each new token, the keys and values of all earlier tokens are needed again. "
+      + "The cache keeps them, so that a new token passes through the model alone."),
     factTiles([
       ["tokens in the cache", `${view.seen} of ${length}`, "seen"],
-      ["values per token", `2 × ${layers} layers × ${kvHeads} × ${size} = ${withCommas(perToken)}`, "values"],
+      ["values per token", `2 × ${layers} layers × ${kvHeads} × ${size} = ${withCommas(perToken)}`,
+        "values"],
       ["bytes per token (float32)", sizeOf(perToken * bytes), "token-bytes"],
       ["bytes in the cache", sizeOf(perToken * bytes * view.seen), "bytes"],
       ["without shared kv heads", sizeOf(perToken * bytes * view.seen * heads / kvHeads)],

@@ -167,7 +167,8 @@ export function rowTable(label, heads, rows) {
   const ofNumbers = (/** @type {number} */ i) => i > 0 && typeof rows[0]?.cells[i] === "string";
   return node("table", { class: "qk-part-table", "aria-label": label },
     node("thead", {}, node("tr", {}, ...heads.map((name, i) =>
-      node(name ? "th" : "td", { scope: name ? "col" : null, class: ofNumbers(i) ? "qk-number" : null }, name)))),
+      node(name ? "th" : "td", { scope: name ? "col" : null,
+        class: ofNumbers(i) ? "qk-number" : null }, name)))),
     node("tbody", {}, ...rows.map(({ cells: [first, ...others], on, faint, data }) =>
       node("tr", { class: on ? "qk-on" : faint ? "qk-faint" : null, "data-row": data },
         node("th", { scope: "row" }, first), ...others.map(cell)))));
@@ -186,8 +187,8 @@ export const lengthBar = (length, color) =>
 export function signedBar(value, most, color) {
   const length = Number.isFinite(value) ? 50 * Math.abs(value) / (most || 1) : 0;
   return node("div", { class: "qk-part-signed", "aria-hidden": "true" }, node("i", {
-    style: `background: var(--qk-${color}); width: ${length.toFixed(2)}%; `
-      + `left: ${(value < 0 ? 50 - length : 50).toFixed(2)}%`,
+    style: `background: var(--qk-${color}); width: ${length.toFixed(2)}%; left: `
+      + `${(value < 0 ? 50 - length : 50).toFixed(2)}%`,
   }));
 }
 
@@ -200,7 +201,8 @@ export function signedBar(value, most, color) {
  * @param {{map?: string, low: number, high: number}} options
  */
 export function paintedMap(values, columns, { map = "RdBu_r", low, high }) {
-  const canvas = /** @type {HTMLCanvasElement} */ (node("canvas", { width: columns, height: values.length / columns }));
+  const canvas = /** @type {HTMLCanvasElement} */ (
+    node("canvas", { width: columns, height: values.length / columns }));
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   const image = context.createImageData(columns, values.length / columns);
   const pixels = new Uint32Array(image.data.buffer), scale = 255 / (high - low || 1);
@@ -227,13 +229,14 @@ export function vectorStrip(box, name, values, options = {}) {
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", `${name}: ${aside}; from ${short(Math.min(...values))} to `
     + short(Math.max(...values)));
-  hover(box, canvas, (event) => {
+  hover(box, canvas, (/** @type {PointerEvent} */ event) => {
     const i = Math.floor(event.offsetX / canvas.clientWidth * values.length);
     return i >= 0 && i < values.length ? `${name} [${i}] = ${short(values[i])}` : null;
   });
   const lines = cuts ? Array.from({ length: values.length / cuts - 1 }, (_, i) =>
     node("i", { style: `left: ${(100 * (i + 1) * cuts / values.length).toFixed(3)}%` })) : [];
-  return node("div", { class: "qk-part-vector", style: `--own: var(--qk-${color})`, "data-vector": data },
+  return node("div", { class: "qk-part-vector", style: `--own: var(--qk-${color})`,
+    "data-vector": data },
     node("div", { class: "qk-part-name" }, node("b", {}, name), node("span", {}, aside)),
     node("div", { class: "qk-part-strip" }, canvas, ...lines),
     numbersLine(values));
@@ -263,7 +266,8 @@ export const strengthKey = (bound) => node("div", { class: "qk-part-key" },
 function positionControl(view, made, { control, label, words, found }) {
   const length = view.ids.length;
   for (const [name, value] of Object.entries({
-    role: "slider", tabindex: 0, "aria-label": label, "aria-valuemin": 0, "aria-valuenow": view.position,
+    role: "slider", tabindex: 0, "aria-label": label, "aria-valuemin": 0,
+      "aria-valuenow": view.position,
     "aria-valuemax": length - 1, "aria-valuetext": words(view.position), "data-control": control,
   })) made.setAttribute(name, String(value));
   made.addEventListener("click", (event) => {
@@ -287,18 +291,21 @@ export function positionBars(box, view, label, values, color = "blue") {
   const words = (/** @type {number} */ i) => `${tokenName(view, i)}: ${short(values[i])}`;
   const bars = Array.from({ length }, (_, i) => node("i", {
     class: i === view.position ? "qk-on" : null,
-    style: `height: ${Math.max(2, 100 * values[i] / most).toFixed(1)}%; `
-      + `background: var(--qk-${i === view.position ? "vermilion" : color})`,
+    style: `height: ${Math.max(2, 100 * values[i] / most).toFixed(1)}%; background: `
+      + `var(--qk-${i === view.position ? "vermilion" : color})`,
   }));
-  const made = node("div", { class: "qk-part-positions", style: length > 60 ? "gap: 0" : null }, ...bars);
+  const made = node("div", { class: "qk-part-positions", style: length > 60 ? "gap: 0" : null },
+    ...bars);
   const under = (/** @type {MouseEvent} */ { clientX }) => {
     const { left, width } = made.getBoundingClientRect();
     return Math.max(0, Math.min(length - 1, Math.floor((clientX - left) / width * length)));
   };
-  positionControl(view, made, { control: label, label: `${label}; arrow keys choose a token`, words, found: under });
+  positionControl(view, made, { control: label, label: `${label}; arrow keys choose a token`,
+    words, found: under });
   hover(box, made, (/** @type {PointerEvent} */ event) => words(under(event)));
   return node("div", {}, made,
-    node("div", { class: "qk-part-ends" }, node("span", {}, "first token"), node("span", {}, "last token")));
+    node("div", { class: "qk-part-ends" }, node("span", {}, "first token"),
+      node("span", {}, "last token")));
 }
 
 const MOST_LABELS = 24; // along an edge of a map
@@ -313,7 +320,8 @@ const MOST_LABELS = 24; // along an edge of a map
  */
 export function squareMap(box, view, { values, map, low, high, label, show, control }) {
   const length = view.ids.length, { position, tokens } = view;
-  const seen = Float32Array.from(values, (value, i) => i % length > Math.floor(i / length) ? NaN : value);
+  const seen = Float32Array.from(values,
+    (value, i) => i % length > Math.floor(i / length) ? NaN : value);
   const canvas = paintedMap(seen, length, { map, low, high });
   const part = (/** @type {number} */ count) => `${(100 * count / length).toFixed(3)}%`;
   const field = node("div", { class: "qk-part-field" }, canvas, node("i", {
@@ -330,7 +338,8 @@ export function squareMap(box, view, { values, map, low, high, label, show, cont
     topIndices(values.subarray(row * length, row * length + row + 1), 1)[0];
   const pairWords = (/** @type {number} */ row, /** @type {number} */ key) => key > row
     ? `${tokenName(view, row)} cannot attend to the later ${tokenName(view, key)}`
-    : `query ${tokenName(view, row)}, key ${tokenName(view, key)}: ${show(values[row * length + key])}`;
+    : `query ${tokenName(view, row)}, key ${tokenName(view, key)}: `
+      + `${show(values[row * length + key])}`;
   positionControl(view, field, {
     control, label: `${label}; arrow keys choose the query position`,
     words: (row) => `strongest of the row: ${pairWords(row, strongest(row))}`,
@@ -376,12 +385,15 @@ export function svgArrow([x, y], [toX, toY], color, { width = 2, dash } = {}) {
   const angle = Math.atan2(toY - y, toX - x), length = Math.hypot(toX - x, toY - y);
   const head = Math.min(3 + 2 * width, length), ink = `var(--qk-${color})`;
   const corners = [0.45, -0.45].map((side) =>
-    `${(toX - head * Math.cos(angle + side)).toFixed(2)},${(toY - head * Math.sin(angle + side)).toFixed(2)}`);
+    [toX - head * Math.cos(angle + side), toY - head * Math.sin(angle + side)]
+      .map((one) => one.toFixed(2)));
   const stop = Math.max(0, length - 0.8 * head);
   return svgShape("g", {},
     svgShape("line", {
-      x1: x, y1: y, x2: (x + stop * Math.cos(angle)).toFixed(2), y2: (y + stop * Math.sin(angle)).toFixed(2),
+      x1: x, y1: y, x2: (x + stop * Math.cos(angle)).toFixed(2),
+        y2: (y + stop * Math.sin(angle)).toFixed(2),
       style: `stroke: ${ink}`, "stroke-width": width, "stroke-dasharray": dash,
     }),
-    svgShape("polygon", { points: `${toX.toFixed(2)},${toY.toFixed(2)} ${corners.join(" ")}`, style: `fill: ${ink}` }));
+    svgShape("polygon", { points: `${toX.toFixed(2)},${toY.toFixed(2)} ${corners.join(" ")}`,
+      style: `fill: ${ink}` }));
 }

@@ -3,9 +3,9 @@
 import { node } from "./common.js";
 import { linear, rmsNorm, softmaxInPlace } from "./engine/ops.js";
 import {
-  atLayer, partBlock, chanceOf, codeWords, cosineOf, factTiles, withCommas, inked, largestSize, lengthBar, normOf,
-  positionBars, rowTable, partWords, svgShape, strengthKey, svgArrow, tokenName, tokenRow, tokenWords,
-  topIndices, vectorStrip, weightOf, partWideBlock,
+  atLayer, chanceOf, codeWords, cosineOf, factTiles, inked, largestSize, lengthBar, normOf,
+  partBlock, partWideBlock, partWords, positionBars, rowTable, strengthKey, svgArrow, svgShape,
+  tokenName, tokenRow, tokenWords, topIndices, vectorStrip, weightOf, withCommas,
 } from "./explorer_panel_kit.js";
 import { short } from "./parts.js";
 
@@ -21,20 +21,23 @@ export function tokensPart(box, view) {
     cells: [String(i), tokenWords(tokens[i]), withCommas(id)], on: i === position, data: String(i),
   }));
   const table = rowTable("Tokens of the prompt", ["position", "token", "id"], rows);
-  const scroll = node("div", { class: "qk-part-scroll", role: "region", tabindex: 0, "aria-label": "Tokens" }, table);
-  table.addEventListener("click", (event) => {
+  const scroll = node("div", { class: "qk-part-scroll", role: "region", tabindex: 0,
+    "aria-label": "All tokens" }, table);
+  table.addEventListener("click", (/** @type {MouseEvent} */ event) => {
     const row = /** @type {HTMLElement} */ (event.target).closest("tr[data-row]");
     if (row) view.choose({ position: Number(/** @type {HTMLElement} */ (row).dataset.row) });
   });
   table.classList.add("qk-clickable");
   box.append(
-    partWords("The tokenizer cuts the text into tokens and looks up the id of each. The model never sees "
-      + `letters: only these ${ids.length} integers, each from 0 to ${withCommas(config.vocab - 1)}.`),
+    partWords("The tokenizer cuts the text into tokens and looks up the id of each. The model "
+      + `never sees letters: only these ${ids.length} integers, each from 0 to `
+      + `${withCommas(config.vocab - 1)}.`),
     factTiles([
       ["tokens in the prompt", String(ids.length), "tokens"],
       ["tokens in the vocabulary", withCommas(config.vocab), "vocab"],
       ["id of the chosen token", withCommas(ids[position]), "id"],
-      ["same token at", same.length ? same.slice(0, 6).join(", ") + (same.length > 6 ? ", …" : "") : "no other position"],
+      ["same token at", same.length ? same.slice(0, 6).join(", ") + (same.length > 6 ? ", …" : "")
+        : "no other position"],
     ]),
     partWideBlock("All tokens", scroll),
   );
@@ -50,7 +53,8 @@ export function embedPart(box, view) {
     : cosineOf(row, table.data.subarray(other * config.hidden, (other + 1) * config.hidden)));
   const near = topIndices(alike, 6);
   box.append(
-    partWords("The id chooses a row of the embedding matrix. This row of ", codeWords(`${config.hidden}`),
+    partWords("The id chooses a row of the embedding matrix. This row of ",
+      codeWords(`${config.hidden}`),
       " numbers is where the residual stream of this token begins."),
     factTiles([
       ["row", `${withCommas(id)} of ${withCommas(config.vocab)}`, "id"],
@@ -58,10 +62,13 @@ export function embedPart(box, view) {
       ["prompt (T, C)", `${ids.length} × ${config.hidden}`],
       ["norm of the row", short(normOf(row)), "norm"],
     ]),
-    partWideBlock("The row of this token", vectorStrip(box, `embedding of ${tokenName(view)}`, row, { data: "embed" }),
+    partWideBlock("The row of this token",
+      vectorStrip(box, `embedding of ${tokenName(view)}`, row, { data: "embed" }),
       strengthKey(largestSize(row))),
-    partBlock("Most similar rows", partWords("By cosine: 1 is the same direction, 0 is a right angle."),
-      rowTable("Tokens with the most similar embedding", ["token", "", "cosine"], near.map((other) => ({
+    partBlock("Most similar rows", partWords(
+      "By cosine: 1 is the same direction, 0 is a right angle."),
+      rowTable("Tokens with the most similar embedding", ["token", "", "cosine"],
+        near.map((other) => ({
         cells: [tokenWords(view.name(other)), lengthBar(alike[other], "blue"), short(alike[other])],
       })))),
     partBlock("Where the stream begins at each token", partWords("Norm of each token's embedding."),
@@ -70,7 +77,8 @@ export function embedPart(box, view) {
 }
 
 /** The norm of each token's row. @param {View} view @param {string} name */
-const tokenNorms = (view, name) => view.ids.map((_, position) => normOf(tokenRow(view, name, { position })));
+const tokenNorms = (view, name) =>
+  view.ids.map((_, position) => normOf(tokenRow(view, name, { position })));
 
 // ---- RMSNorm ----
 
@@ -89,8 +97,8 @@ function normPart(box, view, { before, after, weight, next }) {
     cells: [`[${i}]`, short(x[i]), short(x[i] / rms), short(gain[i]), short(y[i])],
   }));
   box.append(
-    partWords("RMSNorm divides the vector by its root mean square, so that its size is always about 1, and "
-      + `multiplies each dimension by a learned weight. ${next}`),
+    partWords("RMSNorm divides the vector by its root mean square, so that its size is always "
+      + `about 1, and multiplies each dimension by a learned weight. ${next}`),
     factTiles([
       ["root mean square (RMS)", short(rms), "rms"],
       ["norm before", short(normOf(x)), "before"],
@@ -106,25 +114,29 @@ function normPart(box, view, { before, after, weight, next }) {
     partBlock("The largest dimensions, worked out",
       rowTable("Largest dimensions", ["dim.", "x", "÷ RMS", "× weight", "= y"], rows),
       partWords(`RMS = √(${short(normOf(x))}² / ${hidden} + ${eps}) = ${short(rms)}.`)),
-    partBlock("RMS of each token", positionBars(box, view, "RMS of the residual stream at each token", all)),
+    partBlock("RMS of each token", positionBars(
+      box, view, "RMS of the residual stream at each token", all)),
   );
 }
 
 /** @param {HTMLElement} box @param {View} view */
 export const attnNormPart = (box, view) => normPart(box, view, {
   before: atLayer(view, "resid_pre"), after: atLayer(view, "attn_norm"),
-  weight: `model.layers.${view.layer}.input_layernorm.weight`, next: "Attention works on the result.",
+  weight: `model.layers.${view.layer}.input_layernorm.weight`,
+    next: "Attention works on the result.",
 });
 
 /** @param {HTMLElement} box @param {View} view */
 export const mlpNormPart = (box, view) => normPart(box, view, {
   before: atLayer(view, "resid_mid"), after: atLayer(view, "mlp_norm"),
-  weight: `model.layers.${view.layer}.post_attention_layernorm.weight`, next: "The MLP works on the result.",
+  weight: `model.layers.${view.layer}.post_attention_layernorm.weight`,
+    next: "The MLP works on the result.",
 });
 
 /** @param {HTMLElement} box @param {View} view */
 export const finalNormPart = (box, view) => normPart(box, view, {
-  before: `layers.${view.config.layers - 1}.resid_post`, after: "final_norm", weight: "model.norm.weight",
+  before: `layers.${view.config.layers - 1}.resid_post`, after: "final_norm",
+    weight: "model.norm.weight",
   next: "The head compares the result with every token's row.",
 });
 
@@ -161,16 +173,19 @@ function addPart(box, view, { before, added, after, who }) {
       ["norm after", short(normOf(y)), "after"],
       ["cosine of stream and addition", off ? "–" : `${short(cosine)} (${angle}°)`, "cosine"],
       ["cosine of before and after", short(cosineOf(x, y)), "kept"],
-      ...(on ? [/** @type {[string, string, string]} */ (["norm after, all on", short(on), "base"])] : []),
+      ...(on ? [/** @type {[string, string, string]} */ (
+        ["norm after, all on", short(on), "base"])] : []),
     ]),
     partBlock("The addition as arrows", additionPicture(x, update, y),
-      partWords("Drawn to scale in the plane of the two vectors: ", inked("stream before", "soft"), " + ",
+      partWords("Drawn to scale in the plane of the two vectors: ", inked("stream before", "soft"),
+        " + ",
         inked(who, "vermilion"), " = ", inked("stream after", "blue"), ".")),
     partBlock("If the model stopped here, it would predict", stoppedHere(view, x, y)),
     partWideBlock("Before, addition, after",
       vectorStrip(box, "stream before", x, { bound, data: "before" }),
       vectorStrip(box, `from ${who}`, update, { bound, color: "vermilion", data: "added" }),
-      vectorStrip(box, "stream after", y, { bound, color: "blue", data: "after" }), strengthKey(bound)),
+      vectorStrip(box, "stream after", y, { bound, color: "blue", data: "after" }),
+        strengthKey(bound)),
     partWideBlock("Norm of the stream through all layers", streamChart(view, after)),
   );
 }
@@ -189,8 +204,10 @@ function additionPicture(x, update, y) {
   return svgShape("svg", {
     viewBox: "0 0 300 150", class: "qk-part-svg", role: "img",
     "aria-label": `Arrows: before, norm ${short(long)}; addition, norm ${short(added)}, at `
-      + `${Math.round(Math.acos(Math.max(-1, Math.min(1, cosine))) * 180 / Math.PI)} degrees; after, norm ${short(normOf(y))}`,
-  }, svgArrow(at[0], at[1], "soft", { width: 3 }), svgArrow(at[1], at[2], "vermilion", { width: 3 }),
+      + `${Math.round(Math.acos(Math.max(-1, Math.min(1, cosine))) * 180 / Math.PI)} degrees; `
+      + `after, norm ${short(normOf(y))}`,
+  }, svgArrow(at[0], at[1], "soft", { width: 3 }),
+    svgArrow(at[1], at[2], "vermilion", { width: 3 }),
   svgArrow(at[0], at[2], "blue", { width: 3 }));
 }
 
@@ -202,7 +219,8 @@ function additionPicture(x, update, y) {
 export function lensOf(view, row) {
   const { eps, tied } = view.config;
   const normed = rmsNorm(row, weightOf(view, "model.norm.weight").data, eps);
-  const chances = linear(normed, weightOf(view, tied ? "model.embed_tokens.weight" : "lm_head.weight"));
+  const chances = linear(normed, weightOf(
+    view, tied ? "model.embed_tokens.weight" : "lm_head.weight"));
   softmaxInPlace(chances, 0, chances.length);
   return chances;
 }
@@ -211,9 +229,12 @@ export function lensOf(view, row) {
 function stoppedHere(view, x, y) {
   const [before, after] = [lensOf(view, x), lensOf(view, y)];
   const shown = [...new Set([...topIndices(after, 4), ...topIndices(before, 3)])].slice(0, 6);
-  return node("div", {}, rowTable("Predictions before and after", ["token", "before", "after", ""], shown.map((id) => ({
-    cells: [tokenWords(view.name(id)), chanceOf(before[id]), chanceOf(after[id]), lengthBar(after[id], "blue")],
-  }))), partWords("The final norm and the head, applied to the stream at this point (logit lens)."));
+  return node("div", {}, rowTable("Predictions before and after", ["token", "before", "after", ""],
+    shown.map((id) => ({
+    cells: [tokenWords(view.name(id)), chanceOf(before[id]), chanceOf(after[id]),
+      lengthBar(after[id], "blue")],
+  }))), partWords("The final norm and the head, applied to the stream at this point (logit "
+    + "lens)."));
 }
 
 /**
@@ -226,24 +247,31 @@ function streamChart(view, after) {
   const normAt = (/** @type {string} */ name) => normOf(tokenRow(view, name));
   const norms = Array.from({ length: layers }, (_, layer) =>
     ["resid_mid", "resid_post"].map((mark) => normAt(`layers.${layer}.${mark}`)));
-  const start = normAt("embed"), end = norms[layers - 1][1], most = Math.max(start, ...norms.flat()) || 1;
-  const streamBar = (/** @type {number} */ value, /** @type {string} */ color, /** @type {boolean} */ on, /** @type {string} */ name) =>
+  const start = normAt("embed"), end = norms[layers - 1][1],
+    most = Math.max(start, ...norms.flat()) || 1;
+  const streamBar = (/** @type {number} */ value, /** @type {string} */ color,
+    /** @type {boolean} */ on, /** @type {string} */ name) =>
     node("i", { class: on ? "qk-on" : null, title: `${name}: ${short(value)}`,
       style: `height: ${(100 * value / most).toFixed(1)}%; background: var(--qk-${color})` });
-  const column = (/** @type {Node[]} */ bars, /** @type {string} */ words, /** @type {boolean} */ on) =>
+  const column = (/** @type {Node[]} */ bars, /** @type {string} */ words,
+    /** @type {boolean} */ on) =>
     node("div", { class: on ? "qk-on" : null }, node("div", {}, ...bars), node("span", {}, words));
   const columns = norms.map(([middle, last], layer) => {
-    const here = layer === view.layer, named = here || layer % every === 0 && Math.abs(layer - view.layer) >= every;
+    const here = layer === view.layer,
+      named = here || layer % every === 0 && Math.abs(layer - view.layer) >= every;
     return column([
-      streamBar(middle, "vermilion", here && after === "resid_mid", `layer ${layer}, after attention`),
+      streamBar(middle, "vermilion", here && after === "resid_mid",
+        `layer ${layer}, after attention`),
       streamBar(last, "green", here && after === "resid_post", `layer ${layer}, after the MLP`),
     ], named ? String(layer) : "", here);
   });
   const words = norms.map(([middle, last], layer) =>
     `layer ${layer}: ${short(middle)} after attention, ${short(last)} after the MLP`);
   return node("div", {},
-    node("div", { class: "qk-part-stream", role: "img", "aria-label": `Embedding ${short(start)}; ${words.join("; ")}` },
+    node("div", { class: "qk-part-stream", role: "img",
+      "aria-label": `Embedding ${short(start)}; ${words.join("; ")}` },
       column([streamBar(start, "soft", false, "embedding")], "emb.", false), ...columns),
-    partWords(`From ${short(start)} at the embedding to ${short(end)} after the last layer. In each layer: `,
+    partWords(`From ${short(start)} at the embedding to ${short(end)} after the last layer. In `
+      + "each layer: ",
       inked("after attention", "vermilion"), ", ", inked("after the MLP", "green"), "."));
 }
