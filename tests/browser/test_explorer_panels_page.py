@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from fixtures_toy import toy_of
-from pages import opened, overflowing
+from pages import color, opened, overflowing, pixel
 
 import qwenkit as qk
 from qwenkit.generate.sampling import Sampling
@@ -184,6 +184,20 @@ def test_norms_angles_and_attention_weights_are_those_of_the_trace(shown, trace,
         assert close(
             fact(page, "cache", "values").split(" = ")[-1], bytes_per_token * config.head_dim
         )
+
+
+def test_maps_have_the_color_of_each_weight_and_later_keys_stay_clear(shown, trace):
+    pattern = trace()["layers.1.attn.pattern"][0]
+    with shown() as page:
+        for head, canvas in (
+            (1, '[data-part="pattern"] .qk-part-field canvas'),
+            (2, '[data-control="head-2"] canvas'),
+        ):
+            for query, key in ((6, 0), (6, 5), (6, 6), (9, 3)):
+                wanted = color("viridis", round(255 * float(pattern[head, query, key])))
+                found = pixel(page, canvas, key, query)
+                assert max(abs(a - b) for a, b in zip(found, wanted, strict=True)) <= 3
+        assert pixel(page, canvas, 7, 6) == [0, 0, 0]  # and not opaque: the field shows through
 
 
 def test_the_next_token_is_predicted_and_sampled_as_by_the_package(shown, trace):

@@ -3,9 +3,9 @@
 import { button, node } from "./common.js";
 import {
   atLayer, chanceOf, codeWords, dotOf, factTiles, headRow, inked, kvHeadOf, largestSize, lengthBar,
-  normOf, paintedMap, partBlock, partWideBlock, partWords, positionBars, rowTable, signedBar,
-  squareMap, strengthKey, svgArrow, svgShape, tokenName, tokenRow, tokenWords, topIndices,
-  vectorStrip, weightOf, withCommas,
+  normOf, paintedMap, partBlock, partWideBlock, partWords, positionBars, rowTable, scoreMap,
+  shadesByRoot, signedBar, squareMap, strengthKey, svgArrow, svgShape, tokenName, tokenRow,
+  tokenWords, topIndices, vectorStrip, weightMap, weightOf, withCommas,
 } from "./explorer_panel_kit.js";
 import { short, sizeOf } from "./parts.js";
 
@@ -221,8 +221,8 @@ function pairTable({ x, y, half, position, frequencies, part }) {
   }));
   return node("div", {},
     rowTable(`Pairs of the ${part === "q" ? "query" : "key"}`,
-      ["pair", "before", "angle (rad)", "after"], rows),
-    partWords(`Norm before ${short(normOf(x))}, after ${short(normOf(y))}.`));
+      ["pair", "before", "angle", "after"], rows),
+    partWords(`Angles in radians. Norm before ${short(normOf(x))}, after ${short(normOf(y))}.`));
 }
 
 // ---- scores and pattern ----
@@ -277,7 +277,7 @@ export function scoresPart(box, view) {
         `Worked out for ${tokenName(view, best)}: q · k = ${short(dotOf(q, k))}; ÷ √${size} = `
           + `${short(dotOf(q, k) / Math.sqrt(size))}.`)),
     partBlock("Scores of all queries", squareMap(box, view, {
-      values: square, map: "RdBu_r", low: -bound, high: bound, show: short, control: "scores-map",
+      values: square, canvas: scoreMap(view, square, bound), show: short, control: "scores-map",
       label: `Scores of head ${head}`,
     }), strengthKey(bound)),
   );
@@ -319,15 +319,16 @@ export function patternPart(box, view) {
       partWords(`e^: e to the power of (score − ${short(top)}), the largest score; their sum is `
         + `${short(total)}.`)),
     partBlock(`Attention map of head ${head}`, squareMap(box, view, {
-      values: square, map: "viridis", low: 0, high: 1, show: chanceOf, control: "pattern-map",
+      values: square, canvas: weightMap(view, square, 160), show: chanceOf, control: "pattern-map",
       label: `Attention map of head ${head}`,
-    }), weightKey()),
+    }), weightKey(view)),
   );
 }
 
-const weightKey = () => node("div", { class: "qk-part-key" }, node("span", {}, "0"),
+/** @param {View} view */
+const weightKey = (view) => node("div", { class: "qk-part-key" }, node("span", {}, "0"),
   node("i", { class: "qk-part-ramp qk-part-viridis", "aria-hidden": "true" }),
-    node("span", {}, "1"));
+  node("span", {}, shadesByRoot(view) ? "1, by the square root: weak weights show, too" : "1"));
 
 // ---- grouped heads ----
 
@@ -371,14 +372,12 @@ export function headsPart(box, view) {
 
 /** @param {View} view @param {Float32Array} pattern @param {number} head */
 function headCell(view, pattern, head) {
-  const length = view.ids.length, square = pattern.slice(
-    head * length ** 2, (head + 1) * length ** 2);
-  const values = square.map((one, i) => i % length > Math.floor(i / length) ? NaN : one);
+  const size = view.ids.length ** 2, square = pattern.subarray(head * size, (head + 1) * size);
   const made = button("", () => view.choose({ head }), {
     class: "qk-part-cell", "aria-pressed": String(head === view.head), "aria-label": `head ${head}`,
     "data-control": `head-${head}`,
   });
-  made.append(paintedMap(values, length, { map: "viridis", low: 0, high: 1 }),
+  made.append(node("span", { class: "qk-part-thumb" }, weightMap(view, square, 64)),
     node("span", {}, `head ${head}`));
   return made;
 }
@@ -479,7 +478,7 @@ export function cachePart(box, view) {
     ]),
     partWideBlock(`Layer ${view.layer}: a row per token, ${2 * kvHeads * size} values`,
       node("div", { class: "qk-part-halves" }, ...pictures),
-      partWords(kept < length ? "Pale rows are not in the cache yet. " : "",
+      partWords(kept < length ? "Faded rows are not in the cache yet. " : "",
         `The frame is token ${tokenName(view)}. Red is above 0, blue below.`)),
   );
 }

@@ -205,7 +205,8 @@ export function paintedMap(values, columns, { map = "RdBu_r", low, high }) {
     node("canvas", { width: columns, height: values.length / columns }));
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   const image = context.createImageData(columns, values.length / columns);
-  const pixels = new Uint32Array(image.data.buffer), scale = 255 / (high - low || 1);
+  if (low === high) [low, high] = [low - 1, high + 1]; // all alike, as of a part switched off
+  const pixels = new Uint32Array(image.data.buffer), scale = 255 / (high - low);
   for (let i = 0; i < pixels.length; i++) {
     if (!Number.isFinite(values[i])) continue;
     pixels[i] = PACKED[map][Math.max(0, Math.min(255, Math.round((values[i] - low) * scale)))];
@@ -308,6 +309,56 @@ export function positionBars(box, view, label, values, color = "blue") {
       node("span", {}, "last token")));
 }
 
+const LONG = 48; // tokens; from here on attention weights are shaded by their square root
+
+/** @type {(view: View) => boolean} weak weights are many in a long prompt, and would all be dark */
+export const shadesByRoot = ({ ids }) => ids.length > LONG;
+
+/**
+ * A head's attention weights as a map; later keys stay clear. In a long prompt a pixel is the
+ * largest of several weights: a strong one is not lost where the map is shown smaller.
+ * @param {View} view
+ * @param {Float32Array} values (T, T)
+ * @param {number} most how many pixels a side
+ */
+export function weightMap(view, values, most) {
+  const length = view.ids.length, step = Math.ceil(length / most), side = Math.ceil(length / step);
+  const pixels = new Float32Array(side * side).fill(NaN);
+  for (let row = 0; row < length; row++)
+    for (let key = 0; key <= row; key++) {
+      const at = Math.floor(row / step) * side + Math.floor(key / step);
+      const value = values[row * length + key];
+      if (!(pixels[at] >= value)) pixels[at] = value;
+    }
+  const shades = shadesByRoot(view) ? pixels.map(Math.sqrt) : pixels;
+  const canvas = paintedMap(shades, side, { map: "viridis", low: 0, high: 1 });
+  return stretched(canvas, side * step / length);
+}
+
+/**
+ * The last pixels of a map may stand for fewer tokens: let it reach beyond its field by the rest.
+ * @param {HTMLCanvasElement} canvas
+ * @param {number} ratio
+ */
+function stretched(canvas, ratio) {
+  if (ratio > 1) canvas.style.width = canvas.style.height = `${(100 * ratio).toFixed(2)}%`;
+  return canvas;
+}
+
+/**
+ * A head's scores as a map; later keys stay clear.
+ * @param {View} view
+ * @param {Float32Array} values (T, T)
+ * @param {number} bound what the deepest colors stand for
+ */
+export function scoreMap(view, values, bound) {
+  const length = view.ids.length;
+  const seen = values.map((value, i) => i % length > Math.floor(i / length) ? NaN : value);
+  const canvas = paintedMap(seen, length, { low: -bound, high: bound });
+  if (length > LONG) canvas.style.imageRendering = "auto"; // several values per pixel: their mean
+  return canvas;
+}
+
 const MOST_LABELS = 24; // along an edge of a map
 
 /**
@@ -315,14 +366,11 @@ const MOST_LABELS = 24; // along an edge of a map
  * choose a row. Later keys are masked: they stay clear.
  * @param {HTMLElement} box the panel
  * @param {View} view
- * @param {{values: Float32Array, map: string, low: number, high: number, label: string,
- *   show: (value: number) => string, control: string}} options values: (T, T)
+ * @param {{values: Float32Array, canvas: HTMLCanvasElement, label: string,
+ *   show: (value: number) => string, control: string}} options values: (T, T); canvas: their map
  */
-export function squareMap(box, view, { values, map, low, high, label, show, control }) {
+export function squareMap(box, view, { values, canvas, label, show, control }) {
   const length = view.ids.length, { position, tokens } = view;
-  const seen = Float32Array.from(values,
-    (value, i) => i % length > Math.floor(i / length) ? NaN : value);
-  const canvas = paintedMap(seen, length, { map, low, high });
   const part = (/** @type {number} */ count) => `${(100 * count / length).toFixed(3)}%`;
   const field = node("div", { class: "qk-part-field" }, canvas, node("i", {
     class: "qk-part-frame",
@@ -349,10 +397,10 @@ export function squareMap(box, view, { values, map, low, high, label, show, cont
     const [row, key] = under(event);
     return pairWords(row, key);
   });
-  const every = Math.ceil(length / MOST_LABELS);
+  const every = Math.ceil(length / MOST_LABELS), middle = Math.floor(every / 2);
   const labels = (/** @type {string} */ kind) => node("div", { class: kind, "aria-hidden": "true" },
     ...tokens.map((token, i) => node("span", { class: i === position ? "qk-on" : null },
-      i === position || i % every === 0 && Math.abs(i - position) >= every ? token : "")));
+      i === position || i % every === middle && Math.abs(i - position) >= every ? token : "")));
   return node("div", { class: "qk-part-map" },
     node("div", { class: "qk-part-axis" }, "query ↓ key →"), labels("qk-part-above"),
     labels("qk-part-left"), field);

@@ -13,7 +13,7 @@ import { short } from "./parts.js";
 
 /** @typedef {import("./explorer_panel_kit.js").View} View */
 
-const MOST_UNITS = 8;
+const MOST_UNITS = 6;
 
 // ---- the MLP ----
 
@@ -86,7 +86,7 @@ function siluPicture(gate, units) {
 /** @param {HTMLElement} box @param {View} view */
 export function mlpOutPart(box, view) {
   const act = tokenRow(view, atLayer(view, "mlp.act")),
-    out = tokenRow(view, atLayer(view, "mlp.out"));
+    out = tokenRow(view, atLayer(view, "mlp.out")), norm = normOf(out);
   const { shape: [hidden, width], data } = weightOf(
     view, `model.layers.${view.layer}.mlp.down_proj.weight`);
   const columnNorms = new Float32Array(width);
@@ -111,10 +111,10 @@ export function mlpOutPart(box, view) {
     factTiles([
       ["down_proj (C, F)", `${hidden} × ${withCommas(width)}`],
       ["output (T, C)", `${view.ids.length} × ${hidden}`],
-      ["norm of the output", short(normOf(out)), "norm"],
+      ["norm of the output", short(norm), "norm"],
       ["largest part of a unit", short(most), "largest"],
     ]),
-    partWideBlock("The output", vectorStrip(
+    partWideBlock(norm ? "The output" : "The output, switched off", vectorStrip(
       box, "output of the MLP", out, { color: "blue", data: "out" }),
       strengthKey(largestSize(out))),
     partWideBlock("The units that add the most", rowTable("Units that add the most",
@@ -264,8 +264,9 @@ export function samplingPart(box, view) {
     ]),
     partWideBlock("What is drawn from", strip,
       node("div", { class: "qk-part-ends" }, node("span", {}, "0"), node("span", {}, "1")),
-      partWords("A random number from 0 to 1 falls on one of these parts; that token is appended "
-        + "to the prompt.")),
+      partWords(kept === 1 ? "There is nothing to choose: this token is appended to the prompt."
+        : "A random number from 0 to 1 falls on one of these parts; that token is appended to the "
+          + "prompt.")),
     partWideBlock("The most likely tokens", rowTable("Probabilities with and without the settings",
       ["token", "logit", "÷ temp.", "", "now", "temp. 1"], rows),
     partWords(inked("Blue", "blue"), ": with the settings; gray: at temperature 1 without top-k.")),

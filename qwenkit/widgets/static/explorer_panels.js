@@ -4,6 +4,7 @@ import { node } from "./common.js";
 import {
   attnOutPart, cachePart, headsPart, patternPart, qkvPart, ropePart, scoresPart,
 } from "./explorer_panel_attention.js";
+import { tokenWords } from "./explorer_panel_kit.js";
 import { gateUpPart, logitsPart, mlpOutPart, samplingPart } from "./explorer_panel_output.js";
 import {
   addAttnPart, addMlpPart, attnNormPart, embedPart, finalNormPart, mlpNormPart, tokensPart,
@@ -177,7 +178,7 @@ function badges(part, { layer, head, position, tokens }) {
   const made = words.map((one) => node("span", { class: "qk-part-badge" }, one));
   const last = part === "sampling" ? tokens.length - 1 : position;
   return [...made, node("span", { class: "qk-part-badge qk-part-badge-token" },
-    "token ", node("span", { class: "qk-token" }, tokens[last]), ` at ${last}`)];
+    "token ", tokenWords(tokens[last]), ` at ${last}`)];
 }
 
 /** @param {string} source the file, a colon, and its line */
