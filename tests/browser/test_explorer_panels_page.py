@@ -40,14 +40,13 @@ const bytes = Uint8Array.from(atob(given.model), (one) => one.charCodeAt(0));
 const weights = readTensors(bytes.buffer), model = new Model(JSON.parse(given.config), weights);
 const {{ root, stage }} = frame(document.querySelector("main"), "Panels");
 stage.style.display = "block";
-const known = (id) => tokenizer.pieces.has(id) || tokenizer.addedText.has(id);
-const name = (id) => !known(id) ? `[${{id}}]`
-  : tokenizer.decode([id]).replaceAll("\\n", "↵").replaceAll(" ", "·");
+const name = (id) => tokenizer.decode([id]).replaceAll("\\n", "↵").replaceAll(" ", "·");
 window.draw = (changes = {{}}) => {{
   const state = window.state = {{ ...given.state, ...window.state, ...changes }};
   const run = (edits) => {{
     const trace = new Trace({{ edits }});
-    return [trace, model.forward(state.ids, {{ trace }}).slice(-model.config.vocab)];
+    const logits = model.forward(state.ids, {{ trace }}).slice(-model.config.vocab);
+    return [trace, logits.subarray(0, state.tokens)];
   }};
   const edits = Object.fromEntries(state.off.map((point) => [point, (value) => value.fill(0)]));
   const [trace, logits] = run(edits), base = state.off.length ? run({{}})[0] : null;
@@ -85,9 +84,10 @@ def shown(folder, loaded, browser, tmp_path, monkeypatch):
             "model": base64.b64encode((folder / "model.safetensors").read_bytes()).decode(),
         }
         ids = loaded[1].encode(prompt)
-        settings = {"temperature": 0.7, "topK": 4}
-        state = {"ids": ids, "layer": 1, "head": 1, "position": 6, "off": [],
-                 "settings": settings, **state}  # fmt: skip
+        state = {
+            "ids": ids, "tokens": loaded[1].num_tokens, "layer": 1, "head": 1, "position": 6,
+            "off": [], "settings": {"temperature": 0.7, "topK": 4}, **state,
+        }  # fmt: skip
         text = PAGE.format(
             given=html.escape(json.dumps({**files, "state": state})),
             style=read("style.css") + read("explorer_panels.css"),
@@ -200,8 +200,8 @@ def test_maps_have_the_color_of_each_weight_and_later_keys_stay_clear(shown, tra
         assert pixel(page, canvas, 7, 6) == [0, 0, 0]  # and not opaque: the field shows through
 
 
-def test_the_next_token_is_predicted_and_sampled_as_by_the_package(shown, trace):
-    logits = trace()["logits"][0]
+def test_the_next_token_is_predicted_and_sampled_as_by_the_package(shown, trace, loaded):
+    logits = trace()["logits"][0][:, : loaded[1].num_tokens]  # without padding rows
     last = len(logits) - 1
     with shown() as page:
         for position in (6, last):
@@ -226,7 +226,7 @@ def test_the_next_token_is_predicted_and_sampled_as_by_the_package(shown, trace)
         assert fact(page, "sampling", "kept") == "1"
 
 
-def test_what_is_switched_off_is_shown_next_to_what_was(shown, trace):
+def test_what_is_switched_off_is_shown_next_to_what_was(shown, trace, loaded):
     was, kept = trace(), {"layers.1.mlp.out": torch.zeros_like}
     now = trace(edits=kept)
     with shown(off=["layers.1.mlp.out"]) as page:
@@ -237,7 +237,8 @@ def test_what_is_switched_off_is_shown_next_to_what_was(shown, trace):
         now_and_before = row.locator("td").all_inner_texts()[-2:]
         top = int(row.get_attribute("data-row"))
         for text, one in zip(now_and_before, (now, was), strict=True):
-            assert close(text, one["logits"][0, 6].softmax(dim=-1)[top])
+            logits = one["logits"][0, 6, : loaded[1].num_tokens]
+            assert close(text, logits.softmax(dim=-1)[top])
 
 
 def test_keys_and_clicks_choose_and_the_control_keeps_the_focus(shown):

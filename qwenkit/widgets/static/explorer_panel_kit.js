@@ -2,6 +2,7 @@
 // Everything is HTML, SVG and color maps, so that a change of theme needs no redrawing.
 
 import { hover, node, PACKED } from "./common.js";
+import { linear } from "./engine/ops.js";
 import { bar, keyed, short, walkKeys } from "./parts.js";
 
 /** @typedef {import("./engine/trace.js").Trace} Trace */
@@ -16,7 +17,7 @@ import { bar, keyed, short, walkKeys } from "./parts.js";
  * @property {number} layer
  * @property {number} head
  * @property {number} position the chosen token
- * @property {Float32Array} logits after the last token, (V)
+ * @property {Float32Array} logits after the last token; without padding rows of the vocabulary
  * @property {{temperature: number, topK: number}} settings
  * @property {Map<string, import("./engine/safetensors.js").Tensor>} weights
  * @property {(id: number) => string} name the shown form of a token
@@ -65,6 +66,14 @@ export function weightOf({ weights }, name) {
   if (!found) throw new Error(`The checkpoint lacks ${name}.`);
   return found;
 }
+
+/** @param {View} view */
+export const headWeight = (view) =>
+  weightOf(view, view.config.tied ? "model.embed_tokens.weight" : "lm_head.weight");
+
+/** @type {(view: View, row: Float32Array) => Float32Array} logits without padding rows */
+export const logitsOf = (view, row) =>
+  linear(row, headWeight(view)).subarray(0, view.logits.length);
 
 /** @param {ArrayLike<number>} values */
 export function normOf(values) {

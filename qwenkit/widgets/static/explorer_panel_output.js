@@ -1,12 +1,12 @@
 // ModelExplorer's panels of the MLP, the logits and the choice of the next token.
 
 import { node } from "./common.js";
-import { linear, silu } from "./engine/ops.js";
+import { silu } from "./engine/ops.js";
 import { probabilities } from "./engine/sampling.js";
 import {
-  atLayer, chanceOf, codeWords, dotOf, factTiles, inked, largestSize, lengthBar, normOf, partBlock,
-  partWideBlock, partWords, rowTable, signedBar, strengthKey, svgShape, tokenName, tokenRow,
-  tokenWords, topIndices, vectorStrip, weightOf, withCommas,
+  atLayer, chanceOf, codeWords, dotOf, factTiles, headWeight, inked, largestSize, lengthBar,
+  logitsOf, normOf, partBlock, partWideBlock, partWords, rowTable, signedBar, strengthKey, svgShape,
+  tokenName, tokenRow, tokenWords, topIndices, vectorStrip, weightOf, withCommas,
 } from "./explorer_panel_kit.js";
 import { lensOf } from "./explorer_panel_stream.js";
 import { short } from "./parts.js";
@@ -131,12 +131,8 @@ export function mlpOutPart(box, view) {
  */
 function raised(view, column) {
   const gain = weightOf(view, "model.norm.weight").data;
-  return topIndices(linear(column.map((one, i) => one * gain[i]), headWeight(view)), 2);
+  return topIndices(logitsOf(view, column.map((one, i) => one * gain[i])), 2);
 }
-
-/** @param {View} view */
-const headWeight = (view) => weightOf(
-  view, view.config.tied ? "model.embed_tokens.weight" : "lm_head.weight");
 
 // ---- logits ----
 
@@ -146,10 +142,10 @@ const MOST_TOKENS = 10;
 export function logitsPart(box, view) {
   const { ids, position, config } = view, normed = tokenRow(view, "final_norm"),
     last = position === ids.length - 1;
-  const logits = last ? view.logits : linear(normed, headWeight(view)),
+  const logits = last ? view.logits : logitsOf(view, normed),
     chances = probabilities(logits);
   const base = view.base && probabilities(
-    linear(tokenRow(view, "final_norm", { trace: view.base }), headWeight(view)));
+    logitsOf(view, tokenRow(view, "final_norm", { trace: view.base })));
   const top = topIndices(logits, MOST_TOKENS), next = last ? -1 : ids[position + 1];
   const shown = next < 0 || top.includes(next) ? top : [...top, next];
   const rows = shown.map((id) => ({
@@ -165,12 +161,12 @@ export function logitsPart(box, view) {
     partWords("The head compares the final vector with a row for each token of the vocabulary. "
       + "The dot product is the token's logit; softmax makes probabilities of all logits."),
     factTiles([
-      ["logits (V)", withCommas(config.vocab)],
+      ["logits (V)", withCommas(logits.length)],
       ["most likely after the token", tokenWords(view.name(top[0]))],
       ["its probability", chanceOf(chances[top[0]]), "top"],
       ["entropy", `${short(entropyOf(chances))} bits`, "entropy"],
       ...(next < 0 ? [] : [/** @type {[string, string, string]} */ (
-        ["rank of the token that follows", `${withCommas(rank)} of ${withCommas(config.vocab)}`,
+        ["rank of the token that follows", `${withCommas(rank)} of ${withCommas(logits.length)}`,
         "rank"])]),
     ]),
     partWideBlock(`Predicted after token ${tokenName(view)}`, rowTable("Most likely next tokens",

@@ -1,11 +1,11 @@
 // ModelExplorer's panels along the residual stream: tokens, embedding, norms, additions.
 
 import { node } from "./common.js";
-import { linear, rmsNorm, softmaxInPlace } from "./engine/ops.js";
+import { rmsNorm, softmaxInPlace } from "./engine/ops.js";
 import {
-  atLayer, chanceOf, codeWords, cosineOf, factTiles, inked, largestSize, lengthBar, normOf,
-  partBlock, partWideBlock, partWords, positionBars, rowTable, strengthKey, svgArrow, svgShape,
-  tokenName, tokenRow, tokenWords, topIndices, vectorStrip, weightOf, withCommas,
+  atLayer, chanceOf, codeWords, cosineOf, factTiles, inked, largestSize, lengthBar, logitsOf,
+  normOf, partBlock, partWideBlock, partWords, positionBars, rowTable, strengthKey, svgArrow,
+  svgShape, tokenName, tokenRow, tokenWords, topIndices, vectorStrip, weightOf, withCommas,
 } from "./explorer_panel_kit.js";
 import { short } from "./parts.js";
 
@@ -15,7 +15,7 @@ import { short } from "./parts.js";
 
 /** @param {HTMLElement} box @param {View} view */
 export function tokensPart(box, view) {
-  const { ids, tokens, config, position } = view;
+  const { ids, tokens, position } = view;
   const same = ids.flatMap((id, i) => id === ids[position] && i !== position ? [i] : []);
   const rows = ids.map((id, i) => ({
     cells: [String(i), tokenWords(tokens[i]), withCommas(id)], on: i === position, data: String(i),
@@ -31,10 +31,10 @@ export function tokensPart(box, view) {
   box.append(
     partWords("The tokenizer cuts the text into tokens and looks up the id of each. The model "
       + `never sees letters: only these ${ids.length} integers, each from 0 to `
-      + `${withCommas(config.vocab - 1)}.`),
+      + `${withCommas(view.logits.length - 1)}.`),
     factTiles([
       ["tokens in the prompt", String(ids.length), "tokens"],
-      ["tokens in the vocabulary", withCommas(config.vocab), "vocab"],
+      ["tokens in the vocabulary", withCommas(view.logits.length), "vocab"],
       ["id of the chosen token", withCommas(ids[position]), "id"],
       ["same token at", same.length ? same.slice(0, 6).join(", ") + (same.length > 6 ? ", …" : "")
         : "no other position"],
@@ -49,7 +49,7 @@ export function tokensPart(box, view) {
 export function embedPart(box, view) {
   const { ids, config, position } = view, id = ids[position];
   const table = weightOf(view, "model.embed_tokens.weight"), row = tokenRow(view, "embed");
-  const alike = Float32Array.from({ length: config.vocab }, (_, other) => other === id ? -2
+  const alike = Float32Array.from({ length: view.logits.length }, (_, other) => other === id ? -2
     : cosineOf(row, table.data.subarray(other * config.hidden, (other + 1) * config.hidden)));
   const near = topIndices(alike, 6);
   box.append(
@@ -217,10 +217,8 @@ function additionPicture(x, update, y) {
  * @param {Float32Array} row
  */
 export function lensOf(view, row) {
-  const { eps, tied } = view.config;
-  const normed = rmsNorm(row, weightOf(view, "model.norm.weight").data, eps);
-  const chances = linear(normed, weightOf(
-    view, tied ? "model.embed_tokens.weight" : "lm_head.weight"));
+  const normed = rmsNorm(row, weightOf(view, "model.norm.weight").data, view.config.eps);
+  const chances = logitsOf(view, normed);
   softmaxInPlace(chances, 0, chances.length);
   return chances;
 }
