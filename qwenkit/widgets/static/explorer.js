@@ -20,7 +20,7 @@ import { clearestHead, tourOf, wayThrough } from "./explorer_tour.js";
 /** @typedef {{config: any, tokenizer: any, weights: Uint8Array}} Files weights: compressed */
 /** @typedef {{title: string, text: string, buttons?: HTMLElement[], kind?: string}} Told */
 
-const MOST_TOKENS = 256; // of a text: the small maps, and the time for a new text, grow with it
+const MOST_READ = 256; // of a text: the small maps, and the time for a new text, grow with it
 const CHUNK = 8; // tokens computed before the page may react
 const SLOW = 1600, FAST = 480; // milliseconds per stop of Play, in the first layer and later
 const PATIENCE = 8000; // milliseconds until a silent kernel is called silent
@@ -91,7 +91,7 @@ class Explorer {
     /** @type {number[]} */
     this.stop = this.data.stop;
     this.tokens = Math.min(this.data.tokens, this.config.vocab); // without padding rows
-    this.room = Math.min(MOST_TOKENS, this.config.longest);
+    this.room = Math.min(MOST_READ, this.config.longest);
     this.base = new Run(engine, this.room);
     /** @type {Run | null} the run with some parts off */
     this.changed = null;
@@ -152,11 +152,12 @@ class Explorer {
     this.move(!still);
     controls.classList.add("qkx-toolbar");
     const { generate, step, play, tour, on } = this.buttons;
-    controls.append(generate, step, play, tour, on, this.examples, this.motion);
+    controls.append(generate, step, play, tour, on, this.motion);
+    const head = (/** @type {string} */ words, /** @type {HTMLElement} */ more) =>
+      node("div", { class: "qkx-head-line" }, node("h2", {}, words), more);
     const top = node("div", { class: "qkx-top" },
-      node("div", { class: "qkx-card qkx-prompt-card" }, prompt, controls),
-      node("div", { class: "qkx-card qkx-tokens" }, node("div", { class: "qkx-tokens-head" },
-        node("h2", {}, "Tokens"), this.count), this.line.list));
+      node("div", { class: "qkx-card" }, head("Prompt", this.examples), prompt, controls),
+      node("div", { class: "qkx-card" }, head("Tokens", this.count), this.line.list));
 
     this.coach = node("section", { class: "qkx-coach", "aria-label": "What happens", tabindex: -1 });
     keyed(this.coach, {

@@ -19,7 +19,7 @@ import { keyed } from "./parts.js";
  */
 
 const MOST_PIXELS = 64; // of a side of a head's small map
-const BINS = 128; // bars of a strip
+const BINS = 96; // bars of a strip
 const WIDEST_STREAM = 26, THINNEST_STREAM = 3; // pixels
 
 /** @param {Off} off @param {Off} one */
@@ -309,7 +309,7 @@ function strip(canvas, values, { positive, negative }) {
     most = Math.max(most, Math.abs(values[i]));
   }
   paint(canvas, bins, 1, (i) => found[i] > 0
-    ? [positive, Math.sqrt(found[i] / most)] : [negative, Math.sqrt(-found[i] / most)]);
+    ? [positive, found[i] / most] : [negative, -found[i] / most]);
 }
 
 /**
