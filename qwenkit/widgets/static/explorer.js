@@ -23,6 +23,7 @@ import { clearestHead, tourOf, wayThrough } from "./explorer_tour.js";
 const MOST_READ = 256; // of a text: the small maps, and the time for a new text, grow with it
 const CHUNK = 8; // tokens computed before the page may react
 const SLOW = 1600, FAST = 480; // milliseconds per stop of Play, in the first layer and later
+const CALM = 150; // milliseconds between pictures while generating
 const PATIENCE = 8000; // milliseconds until a silent kernel is called silent
 
 /** Let the page react, and go on at once. */
@@ -30,6 +31,15 @@ const pause = () => new Promise((resume) => {
   const { port1, port2 } = new MessageChannel();
   port1.onmessage = () => { port1.close(); resume(undefined); };
   port2.postMessage(0);
+});
+
+/** Let the page draw a frame; a hidden page draws none. */
+const frameDrawn = () => new Promise((resume) => {
+  const late = setTimeout(resume, 200);
+  requestAnimationFrame(() => {
+    clearTimeout(late);
+    pause().then(resume);
+  });
 });
 
 /** @param {{model: any, el: HTMLElement}} given */
@@ -113,7 +123,13 @@ class Explorer {
     this.way = /** @type {{stops: Place[], at: number} | null} */ (null);
     this.timer = 0; // of Play
     this.tour = -1;
-    this.name = (/** @type {number} */ id) => shownToken(tokenizer, id);
+    /** @type {Map<number, string>} */
+    const names = new Map();
+    this.name = (/** @type {number} */ id) => {
+      const name = names.get(id) ?? shownToken(tokenizer, id);
+      names.set(id, name);
+      return name;
+    };
     this.build(controls, stage);
   }
 
@@ -129,7 +145,11 @@ class Explorer {
     const { config } = this;
     const prompt = node("textarea", {
       class: "qkx-prompt", rows: 3, spellcheck: "false", autocapitalize: "off", autocomplete: "off",
-      "aria-label": "Prompt", oninput: () => this.typed(),
+      "aria-label": "Prompt",
+      oninput: () => {
+        this.examples.update("");
+        this.typed();
+      },
     });
     this.prompt = /** @type {HTMLTextAreaElement} */ (prompt);
     this.line = tokenLine("Tokens of the prompt", (/** @type {number} */ at) => this.choose({ position: at }));
@@ -216,7 +236,6 @@ class Explorer {
     this.bars.update(this.settings);
     this.off = state.off.map(([layer, head]) => ({ layer, head }));
     this.changed = null;
-    this.prompt.value = state.prompt;
     this.read(state.prompt);
   }
 
@@ -250,11 +269,17 @@ class Explorer {
   /** Go on with this token. @param {number} id */
   append(id) {
     if (this.ids.length >= this.room) return this.full();
-    this.position = this.ids.length;
-    const ids = [...this.ids, id];
-    this.text = this.prompt.value = this.tokenizer.decode(ids);
+    this.take(id);
     this.share();
-    return this.renew(ids);
+    this.drawTokens();
+    return this.refresh();
+  }
+
+  /** Add a token to the text, and choose it. @param {number} id */
+  take(id) {
+    this.position = this.ids.length;
+    this.ids = [...this.ids, id];
+    this.text = this.tokenizer.decode(this.ids);
   }
 
   full() {
@@ -315,10 +340,12 @@ class Explorer {
     this.quiet();
     const mine = {}, { generate } = this.buttons;
     this.generating = mine;
+    this.root.classList.add("qkx-fast");
     generate.textContent = "Stop";
-    let made = 0, why = "Stopped.", spent = 0;
-    while (this.generating === mine) {
-      if (!(await this.refresh())) continue;
+    let made = 0, why = "Stopped.";
+    const start = performance.now();
+    for (let free = start; this.generating === mine;) {
+      if (!(await this.compute())) continue;
       const id = this.pick();
       if (this.stop.includes(id)) {
         why = `The model chose ${this.name(id)}, which stops generation.`;
@@ -328,15 +355,20 @@ class Explorer {
         why = `The explorer reads at most ${this.room} tokens.`;
         break;
       }
-      const start = performance.now();
-      await this.append(id);
-      spent += performance.now() - start;
-      this.speed = 1000 * ++made / spent;
-      await pause();
+      this.take(id);
+      const now = performance.now();
+      this.speed = 1000 * ++made / (now - start);
+      if (now < free) continue; // a frame may take longer than a token: half of the time for each
+      this.drawTokens();
+      await this.refresh();
+      await frameDrawn();
+      free = 2 * performance.now() - now;
     }
     if (this.generating === mine) this.generating = null;
     generate.textContent = "Generate";
-    this.drawSoon();
+    this.root.classList.remove("qkx-fast");
+    this.drawTokens();
+    await this.refresh();
     this.tell({ title: "Generated", kind: "told",
       text: `${made} token${made === 1 ? "" : "s"}${this.speed ? ` at ${Math.round(this.speed)} per second` : ""}. ${why}` });
   }
@@ -403,6 +435,7 @@ class Explorer {
 
   drawTokens() {
     const { ids, lost, room } = this;
+    if (this.prompt.value !== this.text) this.prompt.value = this.text;
     this.prompt.rows = Math.max(2, Math.min(8, this.prompt.value.split("\n").length));
     this.line.fill(ids.map(this.name));
     for (const [i, item] of [...this.line.list.querySelectorAll(".qk-token")].entries())
@@ -456,7 +489,7 @@ class Explorer {
       this.drawPicture();
       this.drawPanelSoon();
     };
-    if (this.generating) setTimeout(again, 80);
+    if (this.generating) setTimeout(again, CALM);
     else requestAnimationFrame(again);
   }
 
@@ -501,16 +534,20 @@ class Explorer {
     };
   }
 
-  /** What the panel's part is, and its switch. */
+  /** The parts before and after, and the switch of a head or an MLP. */
   panelHead() {
-    const { part, layer, head } = this.place, off = this.switchable();
-    const once = ["tokens", "embed", "final_norm", "logits", "sampling", "cache"].includes(part);
-    const where = once ? "" : `layer ${layer}${head === null ? "" : `, head ${head}`}`;
-    const made = node("div", { class: "qkx-panel-head" }, node("span", {}, where));
+    const { part, layer } = this.place, off = this.switchable();
+    const stops = wayThrough(1, this.head ?? 0), at = stops.findIndex((one) => one.part === part);
+    const go = (/** @type {number} */ to, /** @type {(title: string) => string} */ words) => {
+      const next = at < 0 ? undefined : stops[to];
+      return next ? [button(words(PARTS[next.part].title), () => this.open({ ...next, layer }))] : [];
+    };
+    const made = node("div", { class: "qkx-panel-head" },
+      ...go(at - 1, (title) => `← ${title}`), ...go(at + 1, (title) => `${title} →`));
     if (!off) return made;
     const is = this.off.some((one) => sameOff(one, off));
     made.append(button(`Switch ${off.head === null ? "this MLP" : `head ${off.head}`} ${is ? "on" : "off"}`,
-      () => this.flip(off), { "aria-pressed": String(is) }));
+      () => this.flip(off), { class: `qkx-switch${is ? " qkx-warned" : ""}` }));
     return made;
   }
 

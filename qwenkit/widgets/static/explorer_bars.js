@@ -54,8 +54,9 @@ export function nextBars(settings, actions) {
     const own = probabilities(logits), was = before && probabilities(before);
     const plain = now.temperature === 0 || (now.temperature === 1 && !now.topK);
     const drawn = plain ? null : probabilities(logits, now);
-    const order = largest(own, was, BARS);
+    const order = likeliest(own, was, BARS);
     title.replaceChildren("Next token after ", node("span", { class: "qk-token qkx-after" }, after));
+    list.classList.toggle("qkx-two", Boolean(was));
     rows.forEach(({ made, token, bar, before: ghost, drawn: thin, number }, i) => {
       made.hidden = i >= order.length;
       if (made.hidden) return;
@@ -99,28 +100,27 @@ function sentences({ temperature, topK }, drawn, off) {
   if (off) found.push(key("qkx-bar-before", `with everything on (${off} off now)`));
   const filter = topK ? `, top-k ${topK}` : "";
   if (drawn) found.push(key("qkx-bar-drawn", `drawn with temperature ${temperature.toFixed(1)}${filter}`));
-  else if (temperature === 0) found.push(node("span", { class: "qk-item" }, "Greedy: Generate takes the first."));
+  else if (temperature === 0) found.push(node("span", { class: "qk-item" }, "Greedy: Generate takes the most likely."));
   return found;
 }
 
 /**
- * The ids of the largest values, by the first array; of the second the largest one is kept, too.
- * @param {Float32Array} values
- * @param {Float32Array | null} others
+ * The ids of the largest values, before or now: what fell stays in sight.
+ * @param {Float32Array} now
+ * @param {Float32Array | null} before
  * @param {number} count
  */
-function largest(values, others, count) {
-  const found = /** @type {number[]} */ ([]);
-  for (let id = 0; id < values.length; id++) {
-    if (found.length === count && values[id] <= values[found[count - 1]]) continue;
+function likeliest(now, before, count) {
+  const found = /** @type {[number, number][]} */ ([]); // id and value, the largest first
+  for (let id = 0; id < now.length; id++) {
+    const value = Math.max(now[id], before?.[id] ?? 0);
+    if (found.length === count && value <= found[count - 1][1]) continue;
     let at = found.length;
-    while (at > 0 && values[found[at - 1]] < values[id]) at--;
-    found.splice(at, 0, id);
+    while (at > 0 && found[at - 1][1] < value) at--;
+    found.splice(at, 0, [id, value]);
     if (found.length > count) found.pop();
   }
-  const lost = others ? others.indexOf(Math.max(...others)) : found[0];
-  if (lost !== undefined && !found.includes(lost)) found[found.length - 1] = lost;
-  return found;
+  return found.map(([id]) => id);
 }
 
 /**
