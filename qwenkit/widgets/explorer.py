@@ -32,7 +32,7 @@ from qwenkit.widgets._pictures import bars
 from qwenkit.widgets._reading import check_finite
 
 MOST_PARAMETERS = 32_000_000  # 64 MB in bfloat16: more is slow in a page
-MOST_TOKENS = 256  # of a text, as in explorer.js
+MOST_READ = 256  # of a text, as in explorer.js
 SHOWN = 8  # bars
 PROMPT = 'def is_even(n):\n    """Return True if n is even."""\n    return'
 EXAMPLES = {  # name -> prompt
@@ -98,7 +98,7 @@ class ExplorerView(View):
 
     def ids(self) -> Tensor:
         """Return (1, T) the prompt's tokens; what is too long is cut off, as in the page."""
-        return self.tokenizer(self.prompt)[:, :MOST_TOKENS].to(self.model.device)
+        return self.tokenizer(self.prompt)[:, :MOST_READ].to(self.model.device)
 
     @torch.no_grad()
     def next_tokens(self) -> list[tuple[str, float]]:
@@ -169,7 +169,7 @@ class ModelExplorer(Inspector):
         return {
             "config": self.view.model.config.to_dict(),
             "tokenizer": json.loads(self.view.tokenizer.backend.to_str()),
-            "weights": zlib.compress(save(_tensors(self.view.model)), 5),
+            "weights": zlib.compress(save(_shortened(_held(self.view.model))), 5),
         }
 
     def _asked(self, _: object, message: dict[str, Any], buffers: list[memoryview]) -> None:
@@ -203,6 +203,7 @@ def _loaded(
             kind = type(tokenizer).__name__
             raise InputError(f"tokenizer is a {kind}; a model needs its Tokenizer: give both")
         _check(model.config)
+        _held(model)
         return model, tokenizer
     if model is not None and not isinstance(model, str | Path):
         kind = type(model).__name__
@@ -226,8 +227,8 @@ def _check(config: Any) -> None:
             raise InputError(f"the model has {name}, which ModelExplorer does not compute")
 
 
-def _tensors(model: QwenForCausalLM) -> dict[str, Tensor]:
-    """Return the weights by their names in a checkpoint, in 16 bits where no value changes."""
+def _held(model: QwenForCausalLM) -> dict[str, Tensor]:
+    """Return the weights by their names in a checkpoint."""
     held = model.state_dict()
     if model.config.tie_word_embeddings:
         held.pop("lm_head.weight", None)
@@ -237,7 +238,12 @@ def _tensors(model: QwenForCausalLM) -> dict[str, Tensor]:
             f"the model has or lacks {min(other)}; ModelExplorer takes a plain Qwen2 model: merge "
             "adapters (merge_lora), and load int8 in float32"
         )
-    return {name: _short(value.detach().float().cpu()) for name, value in held.items()}
+    return held
+
+
+def _shortened(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights in 16 bits where no value changes."""
+    return {name: _short(value.detach().float().cpu()) for name, value in weights.items()}
 
 
 def _short(value: Tensor) -> Tensor:

@@ -122,6 +122,7 @@ class Explorer {
     this.next = random(Math.floor(2 ** 32 * Math.random()));
     this.way = /** @type {{stops: Place[], at: number} | null} */ (null);
     this.timer = 0; // of Play
+    this.frame = /** @type {number | null} */ (null); // of the tokens
     this.tour = -1;
     /** @type {Map<number, string>} */
     const names = new Map();
@@ -271,7 +272,7 @@ class Explorer {
     if (this.ids.length >= this.room) return this.full();
     this.take(id);
     this.share();
-    this.drawTokens();
+    this.drawTokensSoon();
     return this.refresh();
   }
 
@@ -291,8 +292,17 @@ class Explorer {
     const last = this.position >= this.ids.length - 1;
     this.ids = ids;
     this.position = Math.max(0, last ? ids.length - 1 : Math.min(this.position, ids.length - 1));
-    this.drawTokens();
-    return this.refresh();
+    const whole = this.refresh();
+    this.drawTokensSoon();
+    return whole;
+  }
+
+  /** Draw the tokens with the next frame: the bars come first. */
+  drawTokensSoon() {
+    this.frame ??= requestAnimationFrame(() => {
+      this.frame = null;
+      this.drawTokens();
+    });
   }
 
   /** Compute what is missing, then draw. @returns {Promise<boolean>} false: something newer came */
