@@ -88,6 +88,10 @@ function filesOf(model, wait) {
   });
 }
 
+/** Whether a notebook's kernel was shut down: what is saved then would only raise an error. */
+const kernelGone = (/** @type {any} */ { widget_manager: manager }) =>
+  manager?.kernel === null || Boolean(manager?.kernel?.isDisposed);
+
 class Explorer {
   /** @param {any} given */
   constructor({ model, root, controls, stage, live, engine, tokenizer }) {
@@ -201,7 +205,9 @@ class Explorer {
         node("div", { class: "qkx-card qkx-picture" }, this.picture.body),
         node("div", { class: "qkx-side" }, this.bars.box, this.cache.box, this.panel)));
     this.drawPanelSoon = later(() => this.drawPanel(), 40);
-    this.share = later(() => choose(this.model, this.stateNow()), 400);
+    this.share = later(() => {
+      if (!kernelGone(this.model)) choose(this.model, this.stateNow());
+    }, 400);
   }
 
   /** Show the state, and follow it from now on. @returns {() => void} what ends it */
