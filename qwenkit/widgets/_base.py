@@ -99,16 +99,18 @@ class Inspector(anywidget.AnyWidget):
     Attributes:
         view: the view-model.
         script: static/SCRIPT.js in this folder exports `render({model, el})`.
+        styles: its style sheets in static/, in order.
     """
 
     script: ClassVar[str]
+    styles: ClassVar[tuple[str, ...]] = ("style.css",)
     state = traitlets.Dict().tag(sync=True)
     data = traitlets.Dict().tag(sync=True)
 
     def __init__(self, view: View) -> None:
         self.view = view
         self._esm = source(self.script) + "\nexport default { render };\n"
-        self._css = static("style.css")
+        self._css = style(self)
         super().__init__(state=view.state(), data=view.data())
         self.observe(self._chosen, "state")
 
@@ -212,7 +214,7 @@ def page(widget: Inspector, png: bytes) -> str:
 <style>:root {{ color-scheme: light dark; }}
 body {{ margin: 1em; background: light-dark(#fff, #15171c); }}
 .qk-page {{ color: light-dark(#1b1b1b, #ececec); }}
-{static("style.css")}</style>
+{style(widget)}</style>
 <h1 class="qk-page">{title}</h1>
 <main id="widget"></main>
 <noscript><img alt="{alt}" src="data:image/png;base64,{picture}"></noscript>
@@ -231,6 +233,11 @@ def _as_text(value: Any) -> dict[str, str]:
     if not isinstance(value, bytes | bytearray | memoryview):
         raise TypeError(f"{type(value).__name__} is neither JSON nor bytes")
     return {"base64": base64.b64encode(value).decode()}
+
+
+def style(widget: Inspector) -> str:
+    """Return a widget's style sheets as one."""
+    return "\n".join(static(name) for name in widget.styles)
 
 
 @cache
