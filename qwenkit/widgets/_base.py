@@ -24,7 +24,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from qwenkit.config import QwenConfig
-from qwenkit.errors import InputError
+from qwenkit.errors import InputError, QwenkitError
 from qwenkit.files import replacing
 from qwenkit.plot import as_png
 from qwenkit.progress import stage
@@ -85,6 +85,15 @@ def check_integer(name: str, value: Any, least: int, most: int) -> None:
         raise InputError(f"{name} is {value!r}; it must be an integer from {least:,} to {most:,}")
 
 
+def words_of(error: BaseException) -> str:
+    """Return what the page shows of an error."""
+    words = str(error)
+    if isinstance(error, QwenkitError):
+        return words
+    name = type(error).__name__
+    return f"{name}: {words}" if words else name
+
+
 def check_config(config: object) -> None:
     """Refuse what is not a config."""
     if not isinstance(config, QwenConfig):
@@ -109,6 +118,7 @@ class Inspector(anywidget.AnyWidget):
         self._css = static("style.css")
         super().__init__(state=view.state(), data=view.data())
         self.observe(self._chosen, "state")
+        self.on_msg(self._asked)
 
     def choose(self, **state: Any) -> None:
         """Choose by code what a reader chooses with the mouse; the page follows.
@@ -123,11 +133,27 @@ class Inspector(anywidget.AnyWidget):
     def _chosen(self, change: dict[str, Any]) -> None:
         """Apply what the page chose; if that is refused or interrupted, reset the page."""
         try:
-            if change["new"] != self.view.state():
-                self.view.choose(**change["new"])
-        finally:
-            self.state = self.view.state()
-        self.answer()
+            try:
+                if change["new"] != self.view.state():
+                    self.view.choose(**change["new"])
+            finally:
+                self.state = self.view.state()
+            self.answer()
+        except BaseException as error:  # whoever waits in the page does not see the kernel's log
+            self.send({"error": words_of(error)})
+            raise
+
+    def _asked(self, _: Any, message: dict[str, Any], buffers: Any) -> None:
+        """Tell the page at once that the kernel is there, then do what it asks for."""
+        if "ask" in message:
+            self.send({"heard": message["ask"]})
+            self.asked(message)
+
+    def asked(self, message: dict[str, Any]) -> None:
+        """Do what a message of the page asks for, if it asks for more than whether one is there.
+
+        Its "ask" is an id, which the answer repeats as "done".
+        """
 
     def answer(self) -> None:
         """Send what the page cannot compute, if there is anything."""

@@ -21,8 +21,9 @@ from qwenkit.plot.style import BLUE, VERMILION
 from qwenkit.plot.tokens import label
 from qwenkit.progress import stage
 from qwenkit.tokenizer import Tokenizer
-from qwenkit.widgets._base import Inspector, View, check_integer
+from qwenkit.widgets._base import View, check_integer
 from qwenkit.widgets._pictures import bars
+from qwenkit.widgets._prompted import PromptInspector
 from qwenkit.widgets._reading import one_text
 
 OFFERED = 8  # alternatives at each step
@@ -158,11 +159,11 @@ class StepperView(View):
         return f"{'; '.join(words)}."
 
 
-class GenerationStepper(Inspector):
+class GenerationStepper(PromptInspector):
     """Generate token by token: take the most likely or another, go back, and see the cache fill.
 
     Each new step needs the kernel; steps that were visited are shown at once, also in an exported
-    page.
+    page. Another text can be entered in the page; the new tokens are then dropped.
 
     Args:
         model: any Qwen2 model.
@@ -181,8 +182,13 @@ class GenerationStepper(Inspector):
         self, model: QwenForCausalLM, tokenizer: Tokenizer, prompt: str, max_new_tokens: int = 32
     ) -> None:
         check_count("max_new_tokens", max_new_tokens)
-        ids = one_text(model, tokenizer, prompt)[0].tolist()
-        super().__init__(StepperView(model, tokenizer, ids, max_new_tokens))
+        self.max_new_tokens = max_new_tokens
+        super().__init__(model, tokenizer, prompt)
+
+    def read(self, prompt: str) -> StepperView:
+        """Run the model on a prompt; no token is added yet."""
+        ids = one_text(self.model, self.tokenizer, prompt)[0].tolist()
+        return StepperView(self.model, self.tokenizer, ids, self.max_new_tokens)
 
     def answer(self) -> None:
         """Send the steps that are new."""
