@@ -3,21 +3,29 @@
 
 import { headMap, named, tokenText } from "./attention_map.js";
 import {
-  button, choice, choose, chosen, frame, hover, inflate, node, painted, percent, say, sharp,
-  tick,
+  button, choice, choose, chosen, context2d, frame, hover, inflate, node, painted, percent, say,
+  sharp, tick,
 } from "./common.js";
 import { AREA, colored, shadesOf } from "./maps.js";
 import { keyed } from "./parts.js";
 
+/**
+ * @import { AttentionData, AttentionModel, AttentionState, Choose,
+ *   TriangleAt } from "./types.d.ts"
+ */
+
+/** @param {{model: AttentionModel, el: HTMLElement}} place */
 export async function render({ model, el }) {
   const { root, controls, stage, live } = frame(el, "Attention of every head");
   const data = model.get("data");
   const weights = await inflate(data.weights);
   const size = data.labels.length, area = AREA(size);
+  /** @type {TriangleAt} */
   const at = (layer, head) => {
     const start = (layer * data.heads + head) * area;
     return weights.subarray(start, start + area);
   };
+  /** @type {Choose<AttentionState>} */
   const pick = (patch) => choose(model, patch);
   const title = node("h4", { class: "qk-attention-title" });
   const bar = attentionControls(data, chosen(model), pick);
@@ -59,6 +67,7 @@ export async function render({ model, el }) {
 }
 
 // The weights of the chosen query on each key, or of each query on the chosen key; from 0 to 255.
+/** @param {Uint8Array} triangle @param {number} size @param {AttentionState} state */
 function arcWeights(triangle, size, { token, arcs }) {
   return Array.from({ length: size }, (_, i) => {
     const [row, column] = arcs === "attends to" ? [token, i] : [i, token];
@@ -66,6 +75,7 @@ function arcWeights(triangle, size, { token, arcs }) {
   });
 }
 
+/** @param {AttentionData} data @param {AttentionState} state @param {number[]} weights */
 function spoken(data, { layer, head, token, arcs }, weights) {
   const most = weights.map((weight, i) => [weight, i]).filter(([weight]) => weight)
     .sort(([one], [other]) => other - one).slice(0, 4)
@@ -76,9 +86,14 @@ function spoken(data, { layer, head, token, arcs }, weights) {
 
 // ---- controls ----
 
+/**
+ * @param {AttentionData} data @param {AttentionState} state
+ * @param {Choose<AttentionState>} pick
+ */
 function attentionControls(data, state, pick) {
   const arcs = choice({
-    label: "Arcs", value: state.arcs, on: (value) => pick({ arcs: value }),
+    label: "Arcs", value: state.arcs,
+    on: (value) => pick({ arcs: /** @type {AttentionState["arcs"]} */ (value) }),
     options: [["attends to", "what the token attends to"],
       ["is attended to by", "which tokens attend to it"]],
   });
@@ -92,19 +107,24 @@ function attentionControls(data, state, pick) {
   const strip = node("canvas", { width: 256, height: 1, "aria-hidden": "true" });
   const legend = node("div", { class: "qk-attention-legend" },
     "0%", strip, "100%", node("span", {}, "gray: later tokens, masked"));
+  /** @param {AttentionState} next */
   function update(next) {
     arcs.update(next.arcs);
     faint.update(next.faint);
     const shades = shadesOf(next.faint);
     const image = new ImageData(256, 1);
     new Uint32Array(image.data.buffer).set(shades);
-    strip.getContext("2d").putImageData(image, 0, 0);
+    context2d(strip).putImageData(image, 0, 0);
   }
   return { parts: finds.length ? [arcs, faint, group] : [arcs, faint], legend, update };
 }
 
 // ---- the grid of all heads ----
 
+/**
+ * @param {AttentionData} data @param {TriangleAt} at @param {AttentionModel} model
+ * @param {Choose<AttentionState>} pick
+ */
 function headGrid(data, at, model, pick) {
   const { layers, heads } = data;
   const left = 30, top = 20, gap = 2;
@@ -117,15 +137,19 @@ function headGrid(data, at, model, pick) {
   const context = sharp(canvas, left + heads * step + gap, top + layers * step + gap);
   const small = Math.min(data.labels.length, Math.floor(tile * (window.devicePixelRatio || 1)));
   const pooled = mosaic(data, at, small);
-  const pictures = {}; // the whole grid in both scales of color, painted when first needed
+  /** @type {Map<boolean, HTMLCanvasElement>} */
+  const pictures = new Map(); // the whole grid in both scales of color, painted when first needed
 
+  /** @param {AttentionState} state */
   function draw({ layer, head, faint }) {
-    pictures[faint] ||= colored(pooled, heads * small, layers * small, shadesOf(faint));
+    const picture = pictures.get(faint)
+      ?? colored(pooled, heads * small, layers * small, shadesOf(faint));
+    pictures.set(faint, picture);
     context.clearRect(0, 0, canvas.width, canvas.height);
     context.imageSmoothingEnabled = false;
     for (let i = 0; i < layers; i++)
       for (let j = 0; j < heads; j++)
-        context.drawImage(pictures[faint], j * small, i * small, small, small,
+        context.drawImage(picture, j * small, i * small, small, small,
           left + gap + j * step, top + gap + i * step, tile, tile);
     numbers(layer, head);
     context.strokeStyle = "#d55e00";
@@ -134,8 +158,13 @@ function headGrid(data, at, model, pick) {
   }
 
   // Numbers of layers and heads: all, or every n-th; the chosen ones bold.
+  /** @param {number} layer @param {number} head */
   function numbers(layer, head) {
     context.textBaseline = "middle";
+    /**
+     * @param {number} count @param {number} now @param {number} room
+     * @param {(i: number, middle: number) => void} write
+     */
     const line = (count, now, room, write) => {
       const every = Math.ceil(room / step);
       for (let i = 0; i < count; i++) {
@@ -148,9 +177,10 @@ function headGrid(data, at, model, pick) {
     context.textAlign = "right";
     line(layers, layer, 14, (i, middle) => context.fillText(`L${i}`, left - 3, top + middle));
     context.textAlign = "center";
-    line(heads, head, 18, (i, middle) => context.fillText(i, left + middle, top / 2));
+    line(heads, head, 18, (i, middle) => context.fillText(String(i), left + middle, top / 2));
   }
 
+  /** @param {MouseEvent} event */
   function under(event) {
     const head = Math.floor((event.offsetX - left - gap / 2) / step);
     const layer = Math.floor((event.offsetY - top - gap / 2) / step);
@@ -160,6 +190,7 @@ function headGrid(data, at, model, pick) {
     const found = under(event);
     if (found) pick(found);
   });
+  /** @param {"layer" | "head"} name @param {number} count @param {number} by */
   const move = (name, count, by) => () =>
     pick({ [name]: Math.max(0, Math.min(count - 1, chosen(model)[name] + by)) });
   keyed(canvas, {
@@ -168,16 +199,19 @@ function headGrid(data, at, model, pick) {
     ArrowUp: move("layer", layers, -1), ArrowDown: move("layer", layers, 1),
     PageUp: move("layer", layers, -layers), PageDown: move("layer", layers, layers),
   });
+  /** @param {MouseEvent} event */
   const words = (event) => {
     const found = under(event);
     return found && data.titles[found.layer][found.head];
   };
+  /** @param {number} layer @param {number} head */
   const middle = (layer, head) =>
     [left + gap + head * step + tile / 2, top + gap + layer * step + tile / 2];
   return { canvas, draw, words, middle, low: layers * step < 400 };
 }
 
 // All heads, `small` pixels a side, each the largest of what it stands for; -1: masked.
+/** @param {AttentionData} data @param {TriangleAt} at @param {number} small */
 function mosaic({ layers, heads, labels: { length: size } }, at, small) {
   const width = heads * small;
   const pixels = new Int16Array(width * layers * small).fill(-1);

@@ -6,16 +6,26 @@ import {
 } from "./common.js";
 import { intoSight, sizeOf, swatch } from "./parts.js";
 
+/**
+ * @import { CheckpointData, CheckpointModel, CheckpointState, Choose, Facts, Histogram,
+ *   TensorBytes, TensorRow, TensorTree } from "./types.d.ts"
+ */
+
+/** @type {Record<string, string>} */
 const PART_COLORS = {
   embed_tokens: "#0072b2", self_attn: "#e69f00", mlp: "#009e73", norms: "#f0e442",
   lm_head: "#cc79a7", others: "#999999",
 };
 
+/** @param {{model: CheckpointModel, el: HTMLElement}} place */
 export function render({ model, el }) {
   const { root, controls, stage, live } = frame(el, "The tensors of a checkpoint");
   const data = model.get("data");
   const tree = grouped(data.tensors);
-  const known = new Map(Object.entries(data.facts)); // a Map: a name may be "constructor"
+  // A Map: a name may be "constructor".
+  const known = new Map(Object.entries(data.facts));
+  const factsOf = (/** @type {string} */ name) => /** @type {Facts} */ (known.get(name));
+  /** @type {Choose<CheckpointState>} */
   const pick = (patch) => choose(model, patch);
   const filter = node("input", { type: "search", id: freshId(), size: 18,
     oninput: () => pick({ text: filter.value }) });
@@ -35,18 +45,19 @@ export function render({ model, el }) {
   function draw() {
     const state = chosen(model);
     const rows = visibleRows(data.tensors, tree, state);
-    list.replaceChildren(...rows.map((row) => line(row, tree, state, known, pick)));
+    list.replaceChildren(...rows.map((row) => line(row, tree, state, factsOf, pick)));
     const current = list.querySelector('[aria-selected="true"]');
-    if (current) {
+    if (current instanceof HTMLElement) {
       list.setAttribute("aria-activedescendant", current.id);
       intoSight(list, current);
     }
     name.textContent = state.selected;
-    facts.replaceChildren(...known.get(state.selected).map(([key, value]) =>
+    facts.replaceChildren(...factsOf(state.selected).map(([key, value]) =>
       node("tr", {}, node("th", { scope: "row" }, key), node("td", {}, value))));
     const found = new Map(Object.entries(model.get("histograms"))).get(state.selected);
     numbers.replaceChildren(...numbersOf(model, tree, state, found, pick));
-    say(live, `${state.selected}: ${known.get(state.selected).map((pair) => pair.join(" ")).join(", ")}`);
+    const words = factsOf(state.selected).map((pair) => pair.join(" "));
+    say(live, `${state.selected}: ${words.join(", ")}`);
     root.qk = { state, rows: rows.map(({ name, depth, count, bytes }) => [name, depth, count, bytes]),
       histogram: found ?? null };
     painted(root);
@@ -60,25 +71,29 @@ export function render({ model, el }) {
 // ---- the tree ----
 
 // Group -> its tensors, for every prefix of a name.
+/** @param {TensorBytes[]} tensors @returns {TensorTree} */
 function grouped(tensors) {
   const tree = new Map();
   for (const [name, bytes] of tensors) {
     const parts = name.split(".");
     for (let length = 1; length < parts.length; length++) {
       const group = parts.slice(0, length).join(".");
-      if (!tree.has(group)) tree.set(group, []);
-      tree.get(group).push([name, bytes]);
+      const inside = tree.get(group) ?? [];
+      inside.push([name, bytes]);
+      tree.set(group, inside);
     }
   }
   return tree;
 }
 
 // The visible rows, as Tree.rows in _tensors.py yields them.
+/** @param {TensorBytes[]} tensors @param {TensorTree} tree @param {CheckpointState} state */
 function visibleRows(tensors, tree, { opened, text }) {
   const open = new Set(opened);
   const seen = new Set();
+  /** @type {TensorRow[]} */
   const rows = [];
-  const fits = (name) => name.toLowerCase().includes(text.toLowerCase());
+  const fits = (/** @type {string} */ name) => name.toLowerCase().includes(text.toLowerCase());
   for (const [name, bytes] of tensors) {
     if (!fits(name)) continue;
     const parts = name.split(".");
@@ -87,7 +102,7 @@ function visibleRows(tensors, tree, { opened, text }) {
       const group = parts.slice(0, length).join(".");
       if (!seen.has(group)) {
         seen.add(group);
-        const inside = tree.get(group).filter(([one]) => fits(one));
+        const inside = (tree.get(group) ?? []).filter(([one]) => fits(one));
         rows.push({ name: group, depth: length - 1, count: inside.length,
           bytes: inside.reduce((sum, [, size]) => sum + size, 0) });
       }
@@ -98,11 +113,15 @@ function visibleRows(tensors, tree, { opened, text }) {
   return rows;
 }
 
-function line(row, tree, state, facts, pick) {
+/**
+ * @param {TensorRow} row @param {TensorTree} tree @param {CheckpointState} state
+ * @param {(name: string) => Facts} factsOf @param {Choose<CheckpointState>} pick
+ */
+function line(row, tree, state, factsOf, pick) {
   const group = tree.has(row.name);
   const open = state.text !== "" || state.opened.includes(row.name);
   const sign = group ? (open ? "▾" : "▸") : "·";
-  const short = row.name.split(".").at(-1);
+  const short = row.name.slice(row.name.lastIndexOf(".") + 1);
   return node("div", {
     id: freshId(), role: "treeitem", class: "qk-row", "aria-level": row.depth + 1,
     "aria-selected": String(row.name === state.selected),
@@ -119,22 +138,29 @@ function line(row, tree, state, facts, pick) {
     } }, sign),
   node("span", { class: "qk-token" }, short),
   node("span", { class: "qk-faint qk-small" },
-    group ? `${row.count} tensor${row.count === 1 ? "" : "s"}` : facts.get(row.name)[0][1]),
+    group ? `${row.count} tensor${row.count === 1 ? "" : "s"}` : factsOf(row.name)[0][1]),
   node("span", { class: "qk-end" }, sizeOf(row.bytes)));
 }
 
+/** @param {string[]} names @param {string} name */
 const toggled = (names, name) =>
   names.includes(name) ? names.filter((one) => one !== name) : [...names, name];
 
 // The keys of a tree, as the ARIA practices give them.
+/**
+ * @param {KeyboardEvent} event @param {CheckpointModel} model @param {TensorTree} tree
+ * @param {Choose<CheckpointState>} pick
+ */
 function walk(event, model, tree, pick) {
   const state = chosen(model);
   const rows = visibleRows(model.get("data").tensors, tree, state);
   const at = rows.findIndex((row) => row.name === state.selected);
   const group = tree.has(state.selected);
   const open = state.text !== "" || state.opened.includes(state.selected);
-  const go = (row) => pick({ selected: rows[Math.max(0, Math.min(rows.length - 1, row))].name });
+  const go = (/** @type {number} */ row) =>
+    pick({ selected: rows[Math.max(0, Math.min(rows.length - 1, row))].name });
   const parent = state.selected.split(".").slice(0, -1).join(".");
+  /** @type {Record<string, () => void>} */
   const keys = {
     ArrowDown: () => go(at + 1),
     ArrowUp: () => go(at - 1),
@@ -161,11 +187,19 @@ function walk(event, model, tree, pick) {
 
 // ---- the values of one tensor ----
 
+/**
+ * @param {CheckpointModel} model @param {CheckpointState} state
+ * @param {Choose<CheckpointState>} pick
+ */
 function ask(model, state, pick) {
   if (!model.alone && !state.asked.includes(state.selected))
     pick({ asked: [...state.asked, state.selected] });
 }
 
+/**
+ * @param {CheckpointModel} model @param {TensorTree} tree @param {CheckpointState} state
+ * @param {Histogram | undefined} found @param {Choose<CheckpointState>} pick
+ */
 function numbersOf(model, tree, state, found, pick) {
   if (tree.has(state.selected)) return [];
   if (found) return histogramOf(found);
@@ -175,6 +209,7 @@ function numbersOf(model, tree, state, found, pick) {
   return [button("Read its values", () => ask(model, state, pick))];
 }
 
+/** @param {Histogram} histogram */
 function histogramOf({ counts, edge, mean, std, outliers, not_finite: bad }) {
   const canvas = node("canvas", { role: "img",
     "aria-label": `Histogram from ${-edge.toPrecision(3)} to ${edge.toPrecision(3)}` });
@@ -195,6 +230,7 @@ function histogramOf({ counts, edge, mean, std, outliers, not_finite: bad }) {
 }
 
 // One strip, a piece for each part of the model, and what the colors mean.
+/** @param {CheckpointData} data */
 function partStrip({ parts, whole }) {
   const strip = node("div", { class: "qk-strip", "aria-hidden": "true" });
   const legend = node("div", { class: "qk-legend" });

@@ -1,17 +1,27 @@
 // What all widgets share. MAPS (name -> 256 colors in hexadecimal) is defined above.
 
+/**
+ * @import { Attributes, Child, ColorMap, Live, Model, Numbers, Option, Packed, Root, SliderOptions,
+ *   Values } from "./types.d.ts"
+ */
+
 // ---- the model: what was chosen, and what is drawn ----
 
 // Read and change what was chosen; `patch` holds only what changes.
+/** @template {Values} V @param {Model<V>} model @returns {V["state"]} */
 export const chosen = (model) => model.get("state");
+/** @template {Values} V @param {Model<V>} model @param {Partial<V["state"]>} patch */
 export function choose(model, patch) {
   model.set("state", { ...chosen(model), ...patch });
   model.save_changes();
 }
 
 // A model for a page without a kernel: the interface of a notebook's, without answers.
+/** @param {Values} values as the page holds them: bytes are text @returns {Model<Values>} */
 export function standalone(values) {
+  /** @type {Record<string, (() => void)[]>} */
   const listeners = {};
+  /** @param {any} value JSON may be anything @returns {any} */
   const unpack = (value) =>
     value && typeof value === "object" && !Array.isArray(value)
       ? typeof value.base64 === "string" && Object.keys(value).length === 1
@@ -35,6 +45,7 @@ export function standalone(values) {
 }
 
 // A plain loop: Uint8Array.from would take seconds for some megabytes.
+/** @param {string} text */
 function fromBase64(text) {
   const letters = atob(text), bytes = new Uint8Array(letters.length);
   for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
@@ -42,11 +53,14 @@ function fromBase64(text) {
 }
 
 // Bytes as they come: a DataView from a notebook, a Uint8Array from a page.
+/** @param {Packed} value @returns {Uint8Array<ArrayBuffer>} */
 const bytesOf = (value) =>
   value instanceof Uint8Array ? value
-    : new Uint8Array(value.buffer ?? value, value.byteOffset ?? 0, value.byteLength);
+    : value instanceof DataView ? new Uint8Array(value.buffer, value.byteOffset, value.byteLength)
+      : new Uint8Array(value);
 
 // Undo zlib's compression.
+/** @param {Packed} bytes */
 export async function inflate(bytes) {
   const stream = new Blob([bytesOf(bytes)]).stream();
   const unpacked = stream.pipeThrough(new DecompressionStream("deflate"));
@@ -56,23 +70,30 @@ export async function inflate(bytes) {
 // ---- elements ----
 
 // node("div", {class: "x", onclick: f}, "text", child, ...)
+/**
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag @param {Attributes} [attributes] @param {Child[]} children
+ */
 export function node(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    if (typeof value === "function") made.addEventListener(name.slice(2), value); // "onclick"
     else if (value === true) made.setAttribute(name, "");
     else if (value !== false && value !== null && value !== undefined)
-      made.setAttribute(name, value);
+      made.setAttribute(name, String(value));
   }
   made.append(...children);
   return made;
 }
 
 // The frame of a widget: a row of controls, the stage, and a line that screen readers speak.
+/** @param {HTMLElement} el @param {string} name */
 export function frame(el, name) {
   const controls = node("div", { class: "qk-controls" });
   const stage = node("div", { class: "qk-stage" });
+  /** @type {Live} */
   const live = node("div", { class: "qk-live", role: "status", "aria-live": "polite" });
+  /** @type {Root} */
   const root = node("div", { class: "qk", role: "group", "aria-label": name, "data-drawn": "0" },
     controls, stage, live);
   keepKeys(root);
@@ -81,6 +102,7 @@ export function frame(el, name) {
 }
 
 // JupyterLab reacts to arrow keys and others wherever they are pressed: not in a widget.
+/** @param {HTMLElement} root */
 function keepKeys(root) {
   root.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") event.stopPropagation();
@@ -88,6 +110,7 @@ function keepKeys(root) {
 }
 
 // Tell the page, and tests, that a picture is painted: the count of pictures goes up.
+/** @param {HTMLElement} root */
 export function painted(root) {
   root.dataset.drawn = String(Number(root.dataset.drawn) + 1);
 }
@@ -96,6 +119,7 @@ let count = 0;
 export const freshId = () => `qk-${Date.now().toString(36)}-${++count}`;
 
 // A slider with its name and its value; `show` writes the value. `.update(value)` moves it.
+/** @param {SliderOptions} options */
 export function slider({ label, min, max, step = 1, value, on, show = String }) {
   const id = freshId();
   const output = node("output", { for: id, "aria-live": "off" }, show(value)); // the slider says it
@@ -103,8 +127,9 @@ export function slider({ label, min, max, step = 1, value, on, show = String }) 
     id, type: "range", min, max, step, value, "aria-valuetext": show(value),
     oninput: () => { update(Number(input.value)); on(Number(input.value)); },
   });
+  /** @param {number} next */
   function update(next) {
-    input.value = next;
+    input.value = String(next);
     output.textContent = show(next);
     input.setAttribute("aria-valuetext", show(next));
   }
@@ -113,9 +138,13 @@ export function slider({ label, min, max, step = 1, value, on, show = String }) 
 }
 
 // A list to choose from; options are strings or [value, text].
+/**
+ * @param {{label: string, options: Option[], value: string, on: (value: string) => void}} options
+ */
 export function choice({ label, options, value, on }) {
   const id = freshId();
   const select = node("select", { id, onchange: () => on(select.value) });
+  /** @param {Option[]} next @param {string} picked */
   function refill(next, picked) {
     select.replaceChildren(...next.map((option) => {
       const [key, words] = Array.isArray(option) ? option : [option, option];
@@ -125,22 +154,29 @@ export function choice({ label, options, value, on }) {
   }
   refill(options, value);
   const made = node("span", { class: "qk-control" }, node("label", { for: id }, label), select);
-  return Object.assign(made, { update: (next) => { select.value = next; }, refill, input: select });
+  /** @param {string} next */
+  const update = (next) => { select.value = next; };
+  return Object.assign(made, { update, refill, input: select });
 }
 
 // A box to tick.
+/** @param {{label: string, value: boolean, on: (value: boolean) => void}} options */
 export function tick({ label, value, on }) {
   const id = freshId();
   const input = node("input", { id, type: "checkbox", onchange: () => on(input.checked) });
   input.checked = value;
   const made = node("span", { class: "qk-control" }, input, node("label", { for: id }, label));
-  return Object.assign(made, { update: (next) => { input.checked = next; }, input });
+  /** @param {boolean} next */
+  const update = (next) => { input.checked = next; };
+  return Object.assign(made, { update, input });
 }
 
+/** @param {string} words @param {() => void} on @param {Attributes} [more] */
 export const button = (words, on, more = {}) =>
   node("button", { type: "button", onclick: on, ...more }, words);
 
 // Speak a line once the reader pauses.
+/** @param {Live} live @param {string} words */
 export function say(live, words) {
   clearTimeout(live.timer);
   live.timer = setTimeout(() => { live.textContent = words; }, 150);
@@ -148,27 +184,39 @@ export function say(live, words) {
 
 // ---- numbers ----
 
+/** @param {number} part */
 export const percent = (part) =>
   part > 0 && part < 0.01 ? "<1%" : `${Math.round(100 * part)}%`;
 
 // ---- drawing ----
 
 // A color map as 256 packed pixels, for Uint32Array on the bytes of an ImageData.
-export const PACKED = Object.fromEntries(Object.entries(MAPS).map(([name, digits]) => {
-  const pixels = new Uint32Array(256);
-  for (let i = 0; i < 256; i++) {
-    const rgb = parseInt(digits.slice(6 * i, 6 * i + 6), 16);
-    pixels[i] = (255 << 24 | (rgb & 255) << 16 | (rgb >> 8 & 255) << 8 | rgb >> 16) >>> 0;
-  }
-  return [name, pixels];
-}));
+export const PACKED = /** @type {Record<ColorMap, Uint32Array>} */ (Object.fromEntries(
+  Object.entries(MAPS).map(([name, digits]) => {
+    const pixels = new Uint32Array(256);
+    for (let i = 0; i < 256; i++) {
+      const rgb = parseInt(digits.slice(6 * i, 6 * i + 6), 16);
+      pixels[i] = (255 << 24 | (rgb & 255) << 16 | (rgb >> 8 & 255) << 8 | rgb >> 16) >>> 0;
+    }
+    return [name, pixels];
+  })));
+
+// The 2D context of a canvas.
+/** @param {HTMLCanvasElement} canvas */
+export const context2d = (canvas) =>
+  /** @type {CanvasRenderingContext2D} null only for a canvas of WebGL */ (canvas.getContext("2d"));
 
 // Paint a table of numbers on a canvas, a pixel per number; style its size with CSS.
 // values: any array, row by row. low and high: what the ends of the color map stand for.
+/**
+ * @param {HTMLCanvasElement} canvas
+ * @param {Numbers} values @param {number} rows @param {number} columns
+ * @param {{map?: ColorMap, low?: number, high?: number}} [options]
+ */
 export function heat(canvas, values, rows, columns, { map = "viridis", low = 0, high = 1 } = {}) {
   canvas.width = columns;
   canvas.height = rows;
-  const context = canvas.getContext("2d");
+  const context = context2d(canvas);
   const image = context.createImageData(columns, rows);
   const pixels = new Uint32Array(image.data.buffer);
   const scale = 255 / (high - low || 1);
@@ -178,18 +226,20 @@ export function heat(canvas, values, rows, columns, { map = "viridis", low = 0, 
 }
 
 // A canvas of a size in CSS pixels that is sharp on every screen; returns its 2D context.
+/** @param {HTMLCanvasElement} canvas @param {number} width @param {number} height */
 export function sharp(canvas, width, height) {
   const ratio = window.devicePixelRatio || 1;
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(height * ratio);
   canvas.style.width = `${width}px`;
   canvas.style.height = `${height}px`;
-  const context = canvas.getContext("2d");
+  const context = context2d(canvas);
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   return context;
 }
 
 // A color of style.css as a canvas takes it: ink(root, "blue") is what var(--qk-blue) is now.
+/** @param {HTMLElement} root @param {string} name */
 export function ink(root, name) {
   const probe = node("i", { style: `display: none; color: var(--qk-${name})` });
   root.append(probe);
@@ -199,6 +249,7 @@ export function ink(root, name) {
 }
 
 // Call a function when the theme changes; returns a function that ends it.
+/** @param {() => void} draw */
 export function onTheme(draw) {
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const watch = new MutationObserver(() => draw());
@@ -210,6 +261,10 @@ export function onTheme(draw) {
 }
 
 // A label that follows the mouse over an element; `words(event)` returns null to hide it.
+/**
+ * @param {HTMLElement} root @param {HTMLElement} target
+ * @param {(event: PointerEvent) => string | null} words
+ */
 export function hover(root, target, words) {
   const box = node("div", { class: "qk-tip", "aria-hidden": "true" });
   box.hidden = true;

@@ -4,9 +4,16 @@
 import { choice, choose, chosen, frame, node, painted, say, slider } from "./common.js";
 import { barTable, BLUE, keyed, PALE, panel, sizeOf, walkKeys } from "./parts.js";
 
+/**
+ * @import { BarRow, ByKind, CacheBytes, Choose, GqaData, GqaModel, GqaShape, GqaState,
+ *   HeadRow } from "./types.d.ts"
+ */
+
+/** @param {{model: GqaModel, el: HTMLElement}} place */
 export function render({ model, el }) {
   const { root, controls, stage, live } = frame(el, "Grouped-query attention");
   const data = model.get("data");
+  /** @type {Choose<GqaState>} */
   const pick = (patch) => choose(model, patch);
   const bar = gqaControls(data, model, pick);
   const heads = headPicture(data, model, pick);
@@ -40,27 +47,39 @@ export function render({ model, el }) {
 
 // ---- numbers ----
 
+/** @param {number} number */
 const commas = (number) => number.toLocaleString("en-US");
+/** @param {number} number @param {string} what */
 const plural = (number, what) => `${commas(number)} ${what}${number === 1 ? "" : "s"}`;
+/** @param {number} number */
 const divisors = (number) =>
   Array.from({ length: number }, (_, i) => i + 1).filter((part) => number % part === 0);
+/** @param {GqaShape} shape */
 const kindOf = ({ heads, kv_heads }) =>
   kv_heads === heads ? "MHA" : kv_heads === 1 ? "MQA" : "GQA";
 
 // Keys and values of one token, and of all: with a kv head per query head, as chosen, with one.
+/** @param {GqaState} state @returns {CacheBytes} */
 function cacheBytes({ heads, kv_heads, head_dim, layers, tokens, value_bytes }) {
   const kept = { MHA: heads, chosen: kv_heads, MQA: 1 };
-  const of = (more) => Object.fromEntries(Object.entries(kept)
-    .map(([name, kv]) => [name, 2 * layers * kv * head_dim * value_bytes * more]));
+  /** @param {number} more @returns {ByKind} */
+  const of = (more) => {
+    const all = (/** @type {number} */ kv) => 2 * layers * kv * head_dim * value_bytes * more;
+    return { MHA: all(kept.MHA), chosen: all(kept.chosen), MQA: all(kept.MQA) };
+  };
   return { kept, token: of(1), whole: of(tokens) };
 }
 
+/** @type {(keyof GqaShape)[]} */
+const SHAPE = ["heads", "kv_heads", "head_dim", "layers"];
+/** @param {GqaData} data @param {GqaState} state */
 const presetOf = ({ presets, own }, state) =>
-  Object.keys(presets).find((name) => ["heads", "kv_heads", "head_dim", "layers"]
+  Object.keys(presets).find((name) => SHAPE
     .every((key) => presets[name][key] === state[key])) || own;
 
 // ---- words ----
 
+/** @param {GqaState} state */
 function sharing({ heads, kv_heads, head }) {
   const size = heads / kv_heads, kv = Math.floor(head / size);
   const own = `Query head ${head} has kv head ${kv} for itself.`;
@@ -69,15 +88,19 @@ function sharing({ heads, kv_heads, head }) {
       + `${(kv + 1) * size - 1}.`;
 }
 
+/** @param {GqaState} state @param {CacheBytes} bytes @returns {BarRow[]} */
 function byteRows(state, { kept, token, whole }) {
   const names = { MHA: "MHA", chosen: `chosen (${kindOf(state)})`, MQA: "MQA" };
-  return Object.keys(kept).map((key) => ({
+  /** @type {(keyof ByKind)[]} */
+  const kinds = ["MHA", "chosen", "MQA"];
+  return kinds.map((key) => ({
     name: `${names[key]}: ${plural(kept[key], "kv head")}`,
     bars: [[whole[key] / whole.MHA, key === "chosen" ? BLUE : PALE]],
     texts: [`${commas(token[key])} bytes per token`, sizeOf(whole[key])],
   }));
 }
 
+/** @param {GqaState} state @param {CacheBytes} bytes */
 function sumLines({ heads, kv_heads, head_dim, layers, tokens, value_bytes }, { token, whole }) {
   const factors = [
     "2 (a key and a value)", plural(layers, "layer"), plural(kv_heads, "kv head"),
@@ -94,6 +117,7 @@ function sumLines({ heads, kv_heads, head_dim, layers, tokens, value_bytes }, { 
 
 // ---- controls ----
 
+/** @param {GqaData} data @param {GqaModel} model @param {Choose<GqaState>} pick */
 function gqaControls(data, model, pick) {
   const state = chosen(model), { most } = data;
   const preset = choice({
@@ -101,8 +125,10 @@ function gqaControls(data, model, pick) {
     on: (name) => (name in data.presets ? pick(fitted(data.presets[name])) : update(chosen(model))),
   });
   // The marked head must be one that exists.
+  /** @param {{heads: number} & Partial<GqaState>} patch */
   const fitted = (patch) => ({ ...patch, head: Math.min(chosen(model).head, patch.heads - 1) });
   // Fewer or more query heads keep as many kv heads as divide them.
+  /** @param {number} heads */
   const resize = (heads) => pick(fitted({
     heads, kv_heads: divisors(heads).filter((part) => part <= chosen(model).kv_heads).at(-1),
   }));
@@ -112,6 +138,7 @@ function gqaControls(data, model, pick) {
   const kv = choice({
     label: "kv heads", options: [], value: "", on: (value) => pick({ kv_heads: Number(value) }),
   });
+  /** @param {string} label @param {"head_dim" | "layers"} key @param {number} step */
   const wide = (label, key, step) => slider({
     label, min: step, max: most[key], step, value: state[key],
     on: (value) => pick({ [key]: value }),
@@ -122,11 +149,12 @@ function gqaControls(data, model, pick) {
     show: () => commas(chosen(model).tokens), on: (power) => pick({ tokens: 2 ** power }),
   });
   const bytes = choice({
-    label: "Data type", value: state.value_bytes,
+    label: "Data type", value: String(state.value_bytes),
     options: Object.entries(data.bytes).map(([size, words]) =>
       [size, `${words}, ${plural(Number(size), "byte")}`]),
     on: (value) => pick({ value_bytes: Number(value) }),
   });
+  /** @param {GqaState} next */
   function update(next) {
     preset.update(presetOf(data, next));
     heads.update(next.heads);
@@ -143,16 +171,20 @@ function gqaControls(data, model, pick) {
 
 const TOP = 24, TALL = 28, LOW = 122, HIGH = LOW + TALL + 4; // rows of the picture, in pixels
 
+/** @param {GqaData} data @param {GqaModel} model @param {Choose<GqaState>} pick */
 function headPicture(data, model, pick) {
   const box = node("div", {
     class: "qk-gqa-heads qk-clickable", tabindex: 0, role: "application",
     "aria-label": "Query heads above the kv heads that they use; arrow keys choose a query head",
   });
+  /** @type {[number, number][]} */
   let drawn = [];
 
+  /** @param {GqaState} state */
   function draw(state) {
     const width = Math.max(box.clientWidth, 280), size = state.heads / state.kv_heads;
     const one = width / state.heads, lit = Math.floor(state.head / size);
+    /** @param {number} kv @returns {[string, string]} */
     const colors = (kv) => {
       const fill = data.colors[kv % data.colors.length];
       return [fill, data.light.includes(fill) ? "black" : "white"];
@@ -178,7 +210,7 @@ function headPicture(data, model, pick) {
     drawn = lines.map(({ head, kv }) => [head, kv]);
   }
   box.addEventListener("click", (event) => {
-    const state = chosen(model), bounds = box.firstChild.getBoundingClientRect();
+    const state = chosen(model), bounds = box.children[0].getBoundingClientRect();
     const head = Math.floor((event.clientX - bounds.left) / bounds.width * state.heads);
     pick({ head: Math.max(0, Math.min(state.heads - 1, head)) });
   });
@@ -190,6 +222,10 @@ function headPicture(data, model, pick) {
 }
 
 // A box and its name, "k0, v0", "k0" or "0": the longest that has room in all boxes of `row`.
+/**
+ * @param {HeadRow} row @param {number} number
+ * @param {{lit: boolean, colors: [string, string]}} options
+ */
 function headBox(row, number, { lit, colors: [fill, dark] }) {
   const { width, y, letters } = row;
   const gap = Math.min(2, width * 0.1), x = number * width;
@@ -197,6 +233,7 @@ function headBox(row, number, { lit, colors: [fill, dark] }) {
     x: x + gap, y, width: width - 2 * gap, height: TALL, rx: Math.min(4, width / 4), fill,
     stroke: lit ? "#1b1b1b" : "none", "stroke-width": 2.5,
   });
+  /** @type {((i: number) => string)[]} */
   const forms = [
     (i) => letters.map((letter) => letter + i).join(", "), (i) => letters[0] + i, String,
   ];
@@ -209,9 +246,13 @@ function headBox(row, number, { lit, colors: [fill, dark] }) {
   return [part, text];
 }
 
+/**
+ * @param {string} tag @param {Record<string, string | number>} attributes
+ * @param {Element[]} children
+ */
 function vector(tag, attributes, ...children) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, String(value));
   made.append(...children);
   return made;
 }

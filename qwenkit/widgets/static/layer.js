@@ -8,14 +8,21 @@ import {
 import { AREA } from "./maps.js";
 import { later, tokenLine } from "./parts.js";
 
+/**
+ * @import { Choose, LayerAnswers, LayerArrays, LayerData, LayerModel, LayerShown, LayerState,
+ *   LayerValues, OtherText, Packed, Root } from "./types.d.ts"
+ */
+
 const PAUSE = 120; // milliseconds without a choice before the kernel gets the last one
 
+/** @param {{model: LayerModel, el: HTMLElement}} place */
 export async function render({ model, el }) {
   const { root, controls, stage, live } = frame(el, "One layer, head and token");
   const data = model.get("data");
   const arrays = await unpackArrays(data);
   const tell = later(() => model.save_changes(), PAUSE);
   // The page draws at once; the kernel, which may have to compute, gets only the last state.
+  /** @type {Choose<LayerState>} */
   const pick = (patch) => {
     model.set("state", { ...chosen(model), ...patch });
     tell();
@@ -41,24 +48,36 @@ export async function render({ model, el }) {
   };
 }
 
+/** @param {LayerData} data @returns {Promise<LayerArrays>} */
 async function unpackArrays(data) {
-  const names = ["weights", "queries", "keys", "cos", "sin", "units", "acts", "norms", "embed_norms"];
-  const kinds = { weights: Uint8Array, queries: Int16Array, keys: Int16Array, units: Uint16Array };
-  const all = await Promise.all([...names.map((name) => data[name]), data.other?.weights]
-    .map((bytes) => bytes && inflate(bytes)));
-  const arrays = Object.fromEntries(names.map((name, i) =>
-    [name, new (kinds[name] || Float32Array)(all[i].buffer)]));
-  return { ...arrays, other: all.at(-1) };
+  const unpacked = async (/** @type {Packed} */ bytes) => (await inflate(bytes)).buffer;
+  const floats = async (/** @type {Packed} */ bytes) => new Float32Array(await unpacked(bytes));
+  const [weights, queries, keys, units, cos, sin, acts, norms, embedNorms, other] =
+    await Promise.all([
+      inflate(data.weights), unpacked(data.queries), unpacked(data.keys), unpacked(data.units),
+      floats(data.cos), floats(data.sin), floats(data.acts), floats(data.norms),
+      floats(data.embed_norms), data.other ? inflate(data.other.weights) : undefined,
+    ]);
+  return {
+    weights, queries: new Int16Array(queries), keys: new Int16Array(keys),
+    units: new Uint16Array(units), cos, sin, acts, norms, embed_norms: embedNorms, other,
+  };
 }
 
 // Everything that is drawn for a state, except what the kernel answers.
+/**
+ * @param {LayerData} data @param {LayerArrays} arrays @param {LayerState} state
+ * @returns {LayerValues}
+ */
 function layerValues(data, arrays, { layer, head, token }) {
   const { heads, kv_heads: kvHeads, dim, layers, tokens } = data;
   const size = tokens.length;
+  /** @param {Uint8Array} weights @param {number} length */
   const triangle = (weights, length) => weights.subarray(
     (layer * heads + head) * AREA(length), (layer * heads + head + 1) * AREA(length));
   const own = triangle(arrays.weights, size);
   const kv = Math.floor(head / (heads / kvHeads));
+  /** @param {Int16Array} values @param {number} count @param {number} which @param {number} step */
   const vector = (values, count, which, step) => {
     const start = ((layer * count + which) * size + token) * dim;
     const before = Array.from(values.subarray(start, start + dim), (steps) => steps * step);
@@ -71,7 +90,8 @@ function layerValues(data, arrays, { layer, head, token }) {
   return {
     triangle: own,
     row: Array.from(own.subarray(AREA(token), AREA(token) + token + 1), (weight) => weight / 255),
-    otherTriangle: data.other && triangle(arrays.other, data.other.tokens.length),
+    otherTriangle: data.other && arrays.other
+      && triangle(arrays.other, data.other.tokens.length),
     kv,
     query: vector(arrays.queries, heads, head, data.query_steps[layer]),
     key: vector(arrays.keys, kvHeads, kv, data.key_steps[layer]),
@@ -81,6 +101,7 @@ function layerValues(data, arrays, { layer, head, token }) {
 }
 
 // RoPE: the pair (i, i + D/2) is rotated by its angle at the token's position.
+/** @param {number[]} vector @param {LayerArrays} tables @param {number} token */
 function rotated(vector, { cos, sin }, token) {
   const half = vector.length / 2;
   return vector.map((value, i) => {
@@ -91,14 +112,22 @@ function rotated(vector, { cos, sin }, token) {
 }
 
 // What the kernel answered, if it belongs to what is chosen now; else null.
+/**
+ * @param {LayerModel} model @param {LayerData} data @param {LayerState} state
+ * @returns {LayerAnswers}
+ */
 function answers(model, data, { token, off }) {
   const lens = model.get("lens"), without = model.get("without");
   return {
     lens: data.lens[token] ?? (lens?.token === token ? lens.rows : null),
-    without: off && String(without?.off) === String(off) ? without : null,
+    without: off && without && String(without.off) === String(off) ? without : null,
   };
 }
 
+/**
+ * @param {LayerModel} model @param {LayerData} data @param {Root} root
+ * @param {Choose<LayerState>} pick
+ */
 function layerParts(model, data, root, pick) {
   const { layers, heads, tokens, other } = data;
   const state = chosen(model);
@@ -120,25 +149,35 @@ function layerParts(model, data, root, pick) {
     units: unitsPanel(data.width),
     lens: lensPanel(layers, pick),
   };
-  if (other) addOther(parts, other, model, root, pick);
-  const column = (...boxes) => node("div", { class: "qk-column" }, ...boxes.filter(Boolean));
-  parts.columns = [
-    column(parts.map.box, parts.groups.box, parts.other?.box),
+  const second = other && otherPanel(other, model, root, pick);
+  const column = (/** @type {HTMLElement[]} */ ...boxes) =>
+    node("div", { class: "qk-column" }, ...boxes);
+  const columns = [
+    column(parts.map.box, parts.groups.box, ...(second ? [second.box] : [])),
     column(parts.pairs.box, parts.norms.box, parts.units.box),
     column(parts.lens.box, parts.off.box),
   ];
-  return parts;
+  return { ...parts, other: second, columns };
 }
 
-function addOther(parts, other, model, root, pick) {
-  const go = (token) => pick({ other_token: token });
-  parts.other = mapPanel("The same head on the other text", other.tokens,
+/**
+ * @param {OtherText} other @param {LayerModel} model @param {Root} root
+ * @param {Choose<LayerState>} pick
+ */
+function otherPanel(other, model, root, pick) {
+  const go = (/** @type {number} */ token) => pick({ other_token: token });
+  const map = mapPanel("The same head on the other text", other.tokens,
     "The other text's map; arrow keys choose a token", root, () => chosen(model).other_token, go);
-  parts.otherLine = tokenLine("The other text; arrow keys choose a token", go);
-  parts.otherLine.fill(other.tokens);
-  parts.other.box.children[0].after(parts.otherLine.list);
+  const line = tokenLine("The other text; arrow keys choose a token", go);
+  line.fill(other.tokens);
+  map.box.children[0].after(line.list);
+  return { ...map, line };
 }
 
+/**
+ * @param {ReturnType<typeof layerParts>} parts @param {LayerData} data @param {LayerShown} shown
+ * @param {boolean} alone
+ */
 function drawParts(parts, data, shown, alone) {
   const { state } = shown, { layer, head, token, other_token: otherToken } = state;
   parts.layer.update(layer);
@@ -154,13 +193,14 @@ function drawParts(parts, data, shown, alone) {
     ? "This token's was not computed before the page was made; that needs a kernel."
     : "The kernel computes …");
   parts.off.draw(state, shown.without);
-  if (!parts.other) return;
+  if (!parts.other || !shown.otherTriangle) return;
   const start = AREA(otherToken);
   const row = shown.otherTriangle.subarray(start, start + otherToken + 1);
-  parts.otherLine.draw(otherToken, Array.from(row, (weight) => weight / 255));
+  parts.other.line.draw(otherToken, Array.from(row, (weight) => weight / 255));
   parts.other.draw(shown.otherTriangle, otherToken);
 }
 
+/** @param {LayerData} data @param {LayerShown} shown */
 function layerWords({ tokens }, { state: { layer, head, token }, row, lens }) {
   const most = row.map((weight, i) => [weight, i]).filter(([weight]) => weight)
     .sort(([one], [other]) => other - one).slice(0, 3)

@@ -4,8 +4,17 @@ import { button, hover, node, percent, sharp } from "./common.js";
 import { triangleMap } from "./maps.js";
 import { barTable, BLUE, GREEN, intoSight, ORANGE, PALE, panel, short, swatch } from "./parts.js";
 
+/**
+ * @import { BarRow, Choose, ComparedToken, Comparison, LayerData, LayerState, Lens,
+ *   Rotated } from "./types.d.ts"
+ */
+
 // ---- attention: a row for each query position ----
 
+/**
+ * @param {string} title @param {string[]} labels @param {string} label @param {HTMLElement} root
+ * @param {() => number} at @param {(token: number) => void} pick
+ */
 export function mapPanel(title, labels, label, root, at, pick) {
   const map = triangleMap({
     labels, letters: 8, margin: 64, at, pick, "aria-label": label,
@@ -19,15 +28,20 @@ export function mapPanel(title, labels, label, root, at, pick) {
 // ---- query and key, before and after RoPE ----
 
 // Bars come in pairs: dimension i above i + D/2, which rotate together.
+/** @param {number} dim @param {HTMLElement} root */
 export function pairsPanel(dim, root) {
   const half = dim / 2, row = 46;
   const cell = Math.max(4, Math.min(18, Math.floor(294 / half)));
-  const made = ["query", "key"].map((name) => {
+  /** @type {("query" | "key")[]} */
+  const names = ["query", "key"];
+  const made = names.map((name) => {
     const canvas = node("canvas", { role: "img" });
     const caption = node("div", { class: "qk-note" });
     return { name, canvas, caption, context: sharp(canvas, half * cell, 2 * row) };
   });
-  let shown = {};
+  /** @type {Record<"query" | "key", Rotated> | null} */
+  let shown = null;
+  /** @param {Record<"query" | "key", Rotated>} vectors @param {number} key its kv head */
   function draw(vectors, key) {
     shown = vectors;
     for (const { name, canvas, caption, context } of made) {
@@ -55,7 +69,7 @@ export function pairsPanel(dim, root) {
   for (const { name, canvas } of made)
     hover(root, canvas, ({ offsetX }) => {
       const i = Math.floor(offsetX / cell);
-      return i >= 0 && i < half ? pairWords(shown[name], i, half) : null;
+      return shown && i >= 0 && i < half ? pairWords(shown[name], i, half) : null;
     });
   const legend = node("div", { class: "qk-note" }, swatch(PALE), " before RoPE  ", swatch(BLUE),
     ` after it; above dimension i, below its partner i + ${half}; fast pairs on the left`);
@@ -63,9 +77,11 @@ export function pairsPanel(dim, root) {
   return { box: panel("Query and key of the token", ...parts, legend), draw };
 }
 
+/** @param {Rotated} vector @param {number} i @param {number} half */
 function pairWords({ before, after }, i, half) {
-  const point = (values) => `(${short(values[i])}, ${short(values[i + half])})`;
-  const angle = (values) => Math.atan2(values[i + half], values[i]);
+  const point = (/** @type {number[]} */ values) =>
+    `(${short(values[i])}, ${short(values[i + half])})`;
+  const angle = (/** @type {number[]} */ values) => Math.atan2(values[i + half], values[i]);
   const turn = ((angle(after) - angle(before)) * 180 / Math.PI + 720) % 360;
   return `dimensions ${i} and ${i + half}: ${point(before)}, rotated by ${Math.round(turn)}° `
     + `(full rotations not counted): ${point(after)}`;
@@ -73,6 +89,7 @@ function pairWords({ before, after }, i, half) {
 
 // ---- which heads share a kv head ----
 
+/** @param {LayerData} data @param {Choose<LayerState>} pick */
 export function groupPanel({ heads, kv_heads: count }, pick) {
   const size = heads / count;
   const buttons = Array.from({ length: heads }, (_, head) =>
@@ -81,6 +98,7 @@ export function groupPanel({ heads, kv_heads: count }, pick) {
     node("div", { class: "qk-group", role: "group", "aria-label": `kv head ${kv}` },
       node("div", {}, `kv head ${kv}`), ...buttons.slice(kv * size, (kv + 1) * size)));
   const words = node("div", { class: "qk-note" });
+  /** @param {number} head */
   function draw(head) {
     const kv = Math.floor(head / size);
     buttons.forEach((one, i) => one.setAttribute("aria-pressed", String(i === head)));
@@ -93,8 +111,10 @@ export function groupPanel({ heads, kv_heads: count }, pick) {
 
 // ---- the MLP's strongest units ----
 
+/** @param {number} width */
 export function unitsPanel(width) {
   const { table, draw: rows } = barTable("Unit of the MLP, and its activation");
+  /** @param {[number, number][]} units */
   function draw(units) {
     const largest = Math.max(...units.map(([, value]) => Math.abs(value))) || 1;
     rows(units.map(([unit, value]) => ({
@@ -109,15 +129,20 @@ export function unitsPanel(width) {
 
 // ---- the residual stream's norm ----
 
+/** @param {number} layers @param {HTMLElement} root @param {Choose<LayerState>} pick */
 export function normsPanel(layers, root, pick) {
   const width = 296, height = 140, left = 44, bottom = 22;
   const canvas = node("canvas", { role: "img", class: "qk-clickable" });
   const context = sharp(canvas, width, height);
-  const x = (stage) => left + (width - left - 8) * stage / (2 * layers); // 0: embedding, then two per layer
+  // Stage 0 is the embedding; then there are two for each layer.
+  const x = (/** @type {number} */ stage) => left + (width - left - 8) * stage / (2 * layers);
+  /** @type {number[]} */
   let norms = [];
+  /** @param {number[]} next @param {number} layer */
   function draw(next, layer) {
     norms = next;
-    const largest = Math.max(...norms), y = (value) => 8 + (height - bottom - 8) * (1 - value / largest);
+    const largest = Math.max(...norms);
+    const y = (/** @type {number} */ value) => 8 + (height - bottom - 8) * (1 - value / largest);
     context.clearRect(0, 0, width, height);
     context.fillStyle = "rgba(213, 94, 0, 0.15)";
     context.fillRect(x(2 * layer + 0.5), 0, x(2) - x(0), height - bottom);
@@ -127,13 +152,14 @@ export function normsPanel(layers, root, pick) {
     context.beginPath();
     norms.forEach((value, stage) => context.lineTo(x(stage), y(value)));
     context.stroke();
-    norms.forEach((value, stage) => dot(context, x(stage), y(value), stage % 2));
+    norms.forEach((value, stage) => dot(context, x(stage), y(value), stage % 2 === 1));
     chartLabels(context, { layers, layer, largest, left, height, bottom, x });
     const [start, middle, end] = norms.slice(2 * layer, 2 * layer + 3).map(short);
     canvas.setAttribute("aria-label", `Norm of the residual stream: ${short(norms[0])} of the `
-      + `embedding, ${short(norms.at(-1))} at the end; in layer ${layer} from ${start} to ${middle} by `
-      + `attention, to ${end} by the MLP`);
+      + `embedding, ${short(norms[norms.length - 1])} at the end; in layer ${layer} from `
+      + `${start} to ${middle} by attention, to ${end} by the MLP`);
   }
+  /** @param {MouseEvent} event */
   const stageAt = ({ offsetX }) =>
     Math.max(0, Math.min(2 * layers, Math.round((offsetX - left) / (x(1) - x(0)))));
   canvas.addEventListener("click", (event) =>
@@ -149,6 +175,10 @@ export function normsPanel(layers, root, pick) {
   return { box: panel("Norm of the residual stream at the token", canvas, legend), draw };
 }
 
+/**
+ * @param {CanvasRenderingContext2D} context @param {number} x @param {number} y
+ * @param {boolean} square
+ */
 function dot(context, x, y, square) {
   context.fillStyle = square ? GREEN : BLUE;
   context.beginPath();
@@ -157,6 +187,11 @@ function dot(context, x, y, square) {
   context.fill();
 }
 
+/**
+ * @param {CanvasRenderingContext2D} context
+ * @param {{layers: number, layer: number, largest: number, left: number, height: number,
+ *   bottom: number, x: (stage: number) => number}} chart
+ */
 function chartLabels(context, { layers, layer, largest, left, height, bottom, x }) {
   context.textBaseline = "middle";
   context.font = "12px system-ui, sans-serif";
@@ -175,6 +210,7 @@ function chartLabels(context, { layers, layer, largest, left, height, bottom, x 
 
 // ---- the logit lens ----
 
+/** @param {number} layers @param {Choose<LayerState>} pick */
 export function lensPanel(layers, pick) {
   const rows = Array.from({ length: layers + 1 }, (_, stage) => {
     const name = stage ? `layer ${stage - 1}` : "embedding";
@@ -187,12 +223,13 @@ export function lensPanel(layers, pick) {
     node("table", { class: "qk-lens", "aria-label": "The most likely next tokens after each layer" },
       node("tbody", {}, ...rows.map(({ row }) => row))));
   const wait = node("div", { class: "qk-note" });
+  /** @param {Lens | null} guesses @param {number} layer @param {string} waiting */
   function draw(guesses, layer, waiting) {
     wait.textContent = guesses ? "" : waiting;
     rows.forEach(({ cells, row }, stage) => {
       row.classList.toggle("qk-on", stage === layer + 1);
       cells.forEach((cell, i) => {
-        const [token, chance] = guesses ? guesses[stage][i] : ["", 0];
+        const [token, chance] = guesses?.[stage][i] ?? ["", 0];
         cell.textContent = guesses ? `${token} ${percent(chance)}` : "…";
         cell.style.background = `rgba(0, 114, 178, ${0.75 * chance})`;
         cell.style.color = chance > 0.7 ? "white" : "";
@@ -205,34 +242,40 @@ export function lensPanel(layers, pick) {
 
 // ---- the chosen head, switched off ----
 
+/** @param {string[]} tokens @param {boolean} alone @param {Choose<LayerState>} pick */
 export function offPanel(tokens, alone, pick) {
-  const toggle = button("", () => toggle.act(), { class: "qk-wide" });
+  const nothing = () => {};
+  let switchIt = nothing, goThere = nothing; // what the two buttons do now
+  const toggle = button("", () => switchIt(), { class: "qk-wide" });
   toggle.disabled = alone;
   const words = node("div", { class: "qk-note" });
   const { table, draw: rows } = barTable("Next token: probability with the head, and without it");
-  const jump = button("", () => jump.act?.());
+  const jump = button("", () => goThere());
+  /** @param {LayerState} state @param {Comparison | null} answer */
   function draw({ layer, head, token, off }, answer) {
     const same = off && off[0] === layer && off[1] === head;
     toggle.textContent = same ? `Switch head ${head} of layer ${layer} on again`
       : `Switch head ${head} of layer ${layer} off`;
-    toggle.act = () => pick({ off: same ? null : [layer, head] });
+    switchIt = () => pick({ off: same ? null : [layer, head] });
     jump.hidden = !(off && answer);
     rows(off && answer ? answer.rows[token].map(compared) : []);
     words.textContent = offWords(off, answer, alone);
-    if (jump.hidden) return;
+    if (!off || !answer) return;
     const most = answer.moved.indexOf(Math.max(...answer.moved));
     jump.textContent = `Largest change after token ${most}, ${tokens[most]}`
       + ` (${short(answer.moved[most])} nats)`;
-    jump.act = () => pick({ token: most });
+    goThere = () => pick({ token: most });
   }
   const legend = node("div", { class: "qk-note" }, swatch(PALE), " with it  ", swatch(ORANGE), " without");
   return { box: panel("The next token without a head", toggle, words, table, jump, legend), draw };
 }
 
+/** @param {ComparedToken} token @returns {BarRow} */
 const compared = ([name, , before, after]) => ({
   name, bars: [[before, PALE], [after, ORANGE]], texts: [`${percent(before)} → ${percent(after)}`],
 });
 
+/** @param {LayerState["off"]} off @param {Comparison | null} answer @param {boolean} alone */
 function offWords(off, answer, alone) {
   if (alone && !off) return "This needs a kernel: open the notebook to switch heads off.";
   if (!off) return "All heads are on.";

@@ -3,8 +3,12 @@
 import { chosen, heat, node, sharp } from "./common.js";
 import { BLUE, keyed, ORANGE, panel, short } from "./parts.js";
 
+/** @import { Child, Choose, Point, Rope, RopeModel, RopeNow, RopeState } from "./types.d.ts" */
+
 const QUERY = BLUE, KEY = ORANGE, PAIR = "#8a8a8a";
+/** @param {number} value @param {number} low @param {number} high */
 const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
+/** @param {number} value @param {number} [digits] after the point */
 export const grouped = (value, digits = 0) => value.toLocaleString("en-US",
   { minimumFractionDigits: digits, maximumFractionDigits: digits });
 
@@ -15,6 +19,10 @@ export function pairPanel() {
   const canvas = node("canvas", { role: "img" });
   const context = sharp(canvas, size, size);
 
+  /**
+   * @param {Point} point @param {number} scale @param {string} color @param {number} width
+   * @param {boolean} dashed
+   */
   function arrow([x, y], scale, color, width, dashed) {
     const [toX, toY] = [middle + x * scale, middle - y * scale];
     context.strokeStyle = context.fillStyle = color;
@@ -33,6 +41,7 @@ export function pairPanel() {
     context.fill();
   }
 
+  /** @param {RopeState} state @param {RopeNow} now */
   function draw({ pair }, { before, after, angles }) {
     const reach = Math.max(...[...before, ...after].map(([a, b]) => Math.hypot(a, b))) || 1;
     const scale = (middle - 22) / reach;
@@ -67,19 +76,21 @@ export function pairPanel() {
 
 export function numbersPanel() {
   const body = node("tbody");
-  const exact = (value) => value.toFixed(4).replace("-", "−");
-  const both = ([a, b]) => `(${short(a)}, ${short(b)})`;
+  const exact = (/** @type {number} */ value) => value.toFixed(4).replace("-", "−");
+  const both = (/** @type {Point} */ [a, b]) => `(${short(a)}, ${short(b)})`;
+  /** @param {RopeState} state @param {RopeNow} now */
   function draw({ query, key }, { before, after, angles, pairProduct, product }) {
+    /** @param {string} name @param {Child[]} cells */
     const row = (name, ...cells) => node("tr", {}, node("th", { scope: "row" }, name),
       ...cells.map((cell) => node("td", { class: "qk-number" }, cell)));
-    const degrees = (i) => `${grouped(angles[i] * 180 / Math.PI)}°`;
+    const degrees = (/** @type {number} */ i) => `${grouped(angles[i] * 180 / Math.PI)}°`;
     body.replaceChildren(
       row("", "query", "key"),
-      row("position", query, key),
+      row("position", String(query), String(key)),
       row("before", both(before[0]), both(before[1])),
       row("rotated by", degrees(0), degrees(1)),
       row("after", both(after[0]), both(after[1])),
-      row("distance", query - key),
+      row("distance", String(query - key)),
       row("q·k, this pair", exact(pairProduct)),
       row("q·k, all pairs", node("b", { class: "qk-rope-product" }, exact(product))),
     );
@@ -90,6 +101,7 @@ export function numbersPanel() {
 
 // ---- the tables ----
 
+/** @param {Rope} rope @param {RopeModel} model @param {Choose<RopeState>} pick */
 export function tablesPanel({ half, positions }, model, pick) {
   const wide = Math.max(2, Math.floor(190 / half)), high = 240;
   const left = 38, top = 16, gap = 14, width = half * wide;
@@ -101,8 +113,10 @@ export function tablesPanel({ half, positions }, model, pick) {
   const context = sharp(canvas, left + 2 * width + gap + 4, top + high + 18);
   const starts = [left, left + width + gap];
   const pictures = node("canvas");
+  /** @type {Float32Array[]} */
   let tables = [];
 
+  /** @param {RopeState} state @param {RopeNow} now */
   function draw({ pair, query, key }, { cos, sin }) {
     context.clearRect(0, 0, canvas.width, canvas.height);
     context.imageSmoothingEnabled = positions > high; // several rows per pixel: their mean
@@ -124,14 +138,17 @@ export function tablesPanel({ half, positions }, model, pick) {
   }
 
   // The rows of query and key, with their positions at the left.
+  /** @param {number} query @param {number} key */
   function marks(query, key) {
-    const y = (position) => top + (position + 0.5) / positions * high;
+    const y = (/** @type {number} */ position) => top + (position + 0.5) / positions * high;
     const apart = Math.abs(y(query) - y(key)) < 13 ? (query < key ? -6 : 6) : 0;
     context.textAlign = "right";
-    for (const [position, color, by] of [[key, KEY, -apart], [query, QUERY, apart]]) {
+    /** @type {[number, string, number][]} */
+    const lines = [[key, KEY, -apart], [query, QUERY, apart]];
+    for (const [position, color, by] of lines) {
       context.fillStyle = context.strokeStyle = color;
       context.lineWidth = 1.5;
-      context.fillText(position, left - 5, clamp(y(position) + by + 4, 12, top + high));
+      context.fillText(String(position), left - 5, clamp(y(position) + by + 4, 12, top + high));
       for (const start of starts) {
         context.beginPath();
         context.moveTo(start - 4, y(position));
@@ -141,6 +158,7 @@ export function tablesPanel({ half, positions }, model, pick) {
     }
   }
 
+  /** @param {MouseEvent} event */
   function under({ offsetX, offsetY }) {
     const table = offsetX < starts[1] - gap / 2 ? 0 : 1;
     const pair = Math.floor((offsetX - starts[table]) / wide);
@@ -152,6 +170,7 @@ export function tablesPanel({ half, positions }, model, pick) {
     const found = under(event);
     if (found) pick({ pair: found.pair, query: found.query });
   });
+  /** @param {"pair" | "query"} name @param {number} count @param {number} by */
   const move = (name, count, by) => () =>
     pick({ [name]: clamp(chosen(model)[name] + by, 0, count - 1) });
   keyed(canvas, {
@@ -160,6 +179,7 @@ export function tablesPanel({ half, positions }, model, pick) {
     ArrowUp: move("query", positions, -1), ArrowDown: move("query", positions, 1),
     PageUp: move("query", positions, -10), PageDown: move("query", positions, 10),
   });
+  /** @param {MouseEvent} event */
   const words = (event) => {
     const found = under(event);
     if (!found) return null;
@@ -173,6 +193,7 @@ export function tablesPanel({ half, positions }, model, pick) {
 
 // ---- q·k against the distance ----
 
+/** @param {Rope} rope @param {RopeModel} model @param {Choose<RopeState>} pick */
 export function curvePanel({ positions }, model, pick) {
   const width = 640, high = 170, left = 48, right = 8, top = 8, bottom = 34;
   const canvas = node("canvas", {
@@ -181,10 +202,14 @@ export function curvePanel({ positions }, model, pick) {
   });
   const context = sharp(canvas, width, top + high + bottom);
   const last = positions - 1;
+  /** @param {number} distance */
   const x = (distance) => left + (distance + last) / (2 * last) * (width - left - right);
-  let floor = 0, ceiling = 1, latest = null;
-  const y = (value) => top + (ceiling - value) / (ceiling - floor) * high;
+  let floor = 0, ceiling = 1;
+  /** @type {RopeNow | null} */
+  let latest = null;
+  const y = (/** @type {number} */ value) => top + (ceiling - value) / (ceiling - floor) * high;
 
+  /** @param {number[]} values @param {string} color @param {number} thick */
   function line(values, color, thick) {
     context.strokeStyle = color;
     context.lineWidth = thick;
@@ -193,6 +218,7 @@ export function curvePanel({ positions }, model, pick) {
     context.stroke();
   }
 
+  /** @param {RopeState} state @param {RopeNow} now */
   function draw({ query, key }, now) {
     latest = now;
     const all = [...now.products, ...now.pairProducts, 0];
@@ -208,7 +234,7 @@ export function curvePanel({ positions }, model, pick) {
     line([0, ...Array(2 * last - 1).fill(0), 0], "#ccc", 1);
     line(now.pairProducts, PAIR, 1);
     line(now.products, "#222", 1.6);
-    ticks();
+    ticks(now);
     const distance = query - key;
     context.strokeStyle = context.fillStyle = KEY;
     context.lineWidth = 1;
@@ -224,7 +250,8 @@ export function curvePanel({ positions }, model, pick) {
       top + high + 29);
   }
 
-  function ticks() {
+  /** @param {RopeNow} now */
+  function ticks(now) {
     context.font = "12px system-ui, sans-serif";
     context.fillStyle = "#444";
     context.textAlign = "center";
@@ -232,7 +259,7 @@ export function curvePanel({ positions }, model, pick) {
       context.fillText(String(distance).replace("-", "−"),
         clamp(x(distance), left + 16, width - 16), top + high + 15);
     context.textAlign = "right";
-    const extremes = [Math.max(...latest.products), 0, Math.min(...latest.products)];
+    const extremes = [Math.max(...now.products), 0, Math.min(...now.products)];
     extremes.forEach((value, i) => {
       if (i === 2 && Math.abs(y(value) - y(0)) < 14) return;
       context.fillText(short(value), left - 5, clamp(y(value) + 4, top + 10, top + high));
@@ -240,19 +267,23 @@ export function curvePanel({ positions }, model, pick) {
   }
 
   // Keep the query where it is, unless the key would leave the positions.
+  /** @param {number} distance */
   function go(distance) {
     const wanted = clamp(distance, -last, last);
     const key = clamp(chosen(model).query - wanted, 0, last);
     pick({ key, query: clamp(key + wanted, 0, last) });
   }
+  /** @param {MouseEvent} event */
   const distanceAt = ({ offsetX }) =>
     Math.round((offsetX - left) / (width - left - right) * 2 * last) - last;
   canvas.addEventListener("click", (event) => go(distanceAt(event)));
-  const by = (steps) => () => go(chosen(model).query - chosen(model).key + steps);
+  const by = (/** @type {number} */ steps) => () =>
+    go(chosen(model).query - chosen(model).key + steps);
   keyed(canvas, {
     ArrowLeft: by(-1), ArrowRight: by(1), ArrowDown: by(-1), ArrowUp: by(1),
     PageDown: by(-10), PageUp: by(10), Home: () => go(0), End: () => go(last),
   });
+  /** @param {MouseEvent} event */
   const words = (event) => {
     const distance = distanceAt(event);
     if (!latest || Math.abs(distance) > last) return null;

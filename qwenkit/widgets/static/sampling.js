@@ -7,14 +7,22 @@ import {
 } from "./common.js";
 import { barTable, BLUE, PALE, panel, swatch } from "./parts.js";
 
-const CUT_COLORS = { top_k: "#cc79a7", top_p: "#e69f00", min_p: "#56b4e9" };
-const dashed = (name) => name.replace("_", "-");
+/**
+ * @import { BarRow, Choose, Draws, Filter, Numbers, Sampled, SamplingData, SamplingModel,
+ *   SamplingSettings, SamplingState, SliderOptions } from "./types.d.ts"
+ */
 
+/** @type {Record<string, string>} */
+const CUT_COLORS = { top_k: "#cc79a7", top_p: "#e69f00", min_p: "#56b4e9" };
+const dashed = (/** @type {string} */ name) => name.replace("_", "-");
+
+/** @param {{model: SamplingModel, el: HTMLElement}} place */
 export async function render({ model, el }) {
   const { root, controls, stage, live } = frame(el, "Sampling the next token");
   const data = model.get("data");
   const logits = new Float32Array((await inflate(data.logits)).buffer);
   const before = softmax(logits, 1);
+  /** @type {Choose<SamplingState>} */
   const pick = (patch) => choose(model, patch);
   const bar = samplingControls(chosen(model), pick);
   controls.append(...bar.parts);
@@ -49,6 +57,7 @@ export async function render({ model, el }) {
 }
 
 // The last tokens of the prompt, and an empty position.
+/** @param {string[]} tokens */
 function promptTokens(tokens) {
   const made = tokens.flatMap((words) => {
     const item = node("span", { class: "qk-token" }, words);
@@ -59,6 +68,7 @@ function promptTokens(tokens) {
 
 // ---- numbers ----
 
+/** @param {Float32Array} logits the largest first @param {number} temperature */
 function softmax(logits, temperature) {
   const powers = Float64Array.from(logits, (logit) => Math.exp((logit - logits[0]) / temperature));
   const sum = powers.reduce((one, other) => one + other, 0);
@@ -66,11 +76,14 @@ function softmax(logits, temperature) {
 }
 
 // Temperature, then top-k, top-p and min-p, as Sampling.transforms applies them.
+/** @param {Float32Array} logits @param {SamplingSettings} settings @returns {Sampled} */
 function sampled(logits, { temperature, top_k: k, top_p: p, min_p: m }) {
   const greedy = temperature === 0;
   const tempered = greedy ? Float64Array.from(logits, (_, i) => (i ? 0 : 1)) : softmax(logits, temperature);
   let end = greedy ? 1 : logits.length;
+  /** @type {Sampled["cuts"]} */
   const cuts = {};
+  /** @param {Filter} name @param {boolean} on @param {() => number} filter */
   const cut = (name, on, filter) => {
     if (greedy || !on) return;
     const next = filter();
@@ -98,16 +111,19 @@ function sampled(logits, { temperature, top_k: k, top_p: p, min_p: m }) {
   return { end, share, cuts, tempered, after };
 }
 
+/** @param {Numbers} values @param {number} from @param {number} to */
 function sum(values, from, to) {
   let total = 0;
   for (let i = from; i < to; i++) total += values[i];
   return total;
 }
 
+/** @param {Float64Array} probs */
 const entropy = (probs) =>
   Math.max(0, -probs.reduce((total, p) => total + (p ? p * Math.log(p) : 0), 0));
 
 // The same numbers from 0 to 1 as _random_numbers in sampling.py.
+/** @param {number} seed @param {number} count @returns {Generator<number>} */
 function* randomNumbers(seed, count) {
   for (; count > 0; count--) {
     seed = seed + 0x6d2b79f5 | 0;
@@ -118,16 +134,19 @@ function* randomNumbers(seed, count) {
 }
 
 // Which ranks were drawn, in order, and how often each.
+/** @param {Float64Array} after @param {{seed: number, draws: number}} state @returns {Draws} */
 function countDraws(after, { seed, draws }) {
   const reach = new Float64Array(after.length);
   after.forEach((p, i) => { reach[i] = p + (i ? reach[i - 1] : 0); });
-  const order = Array.from(randomNumbers(seed, draws), (number) => above(reach, number * reach.at(-1)));
+  const whole = reach[reach.length - 1];
+  const order = Array.from(randomNumbers(seed, draws), (number) => above(reach, number * whole));
   const sums = new Map();
   for (const rank of order) sums.set(rank, (sums.get(rank) || 0) + 1);
   return { order, sums };
 }
 
 // The first index whose value is above a number.
+/** @param {Float64Array} values @param {number} number */
 function above(values, number) {
   let low = 0, high = values.length - 1;
   while (low < high) {
@@ -140,8 +159,11 @@ function above(values, number) {
 
 // ---- controls ----
 
+/** @param {SamplingState} state @param {Choose<SamplingState>} pick */
 function samplingControls(state, pick) {
+  /** @param {number} none @returns {(value: number) => string} */
   const off = (none) => (value) => (value === none ? "off" : String(value));
+  /** @type {Record<keyof SamplingSettings, Omit<SliderOptions, "value" | "on">>} */
   const specs = {
     temperature: { label: "Temperature", min: 0, max: 2, step: 0.05,
       show: (value) => (value === 0 ? "0: greedy" : String(value)) },
@@ -149,24 +171,30 @@ function samplingControls(state, pick) {
     top_p: { label: "Top-p", min: 0.01, max: 1, step: 0.01, show: off(1) },
     min_p: { label: "Min-p", min: 0, max: 0.5, step: 0.01, show: off(0) },
   };
-  const made = Object.entries(specs).map(([name, spec]) =>
-    [name, slider({ ...spec, value: state[name], on: (value) => pick({ [name]: value }) })]);
+  const names = /** @type {(keyof SamplingSettings)[]} */ (Object.keys(specs));
+  const made = names.map((name) => ({ name, control: slider({
+    ...specs[name], value: state[name], on: (value) => pick({ [name]: value }),
+  }) }));
   const reset = button("Reset", () => pick({ temperature: 1, top_k: 0, top_p: 1, min_p: 0 }));
-  const update = (next) => made.forEach(([name, one]) => one.update(next[name]));
-  return { parts: [...made.map(([, one]) => one), reset], update };
+  /** @param {SamplingState} next */
+  const update = (next) => made.forEach(({ name, control }) => control.update(next[name]));
+  return { parts: [...made.map(({ control }) => control), reset], update };
 }
 
 // What is kept and what each filter cuts of the probability, as one strip of full width.
 function massStrip() {
   const strip = node("div", { class: "qk-strip", "aria-hidden": "true" });
   const words = node("div", { class: "qk-note" });
+  /** @param {Sampled} result @param {Float64Array} before @param {number} length */
   function draw({ end, share, cuts, after }, before, length) {
+    /** @type {[string, number, number, string][]} */
     const parts = [["kept", end, share, BLUE],
-      ...Object.entries(cuts).map(([name, [count, mass]]) => [name, count, mass, CUT_COLORS[name]])];
+      ...Object.entries(cuts).map(([name, [count, mass]]) =>
+        /** @type {[string, number, number, string]} */ ([name, count, mass, CUT_COLORS[name]]))];
     strip.replaceChildren(...parts.map(([, , mass, color]) =>
       node("div", { style: `width: ${100 * mass}%; background: ${color}` })));
     const was = entropy(before), is = entropy(after);
-    const many = (nats) => Math.exp(nats).toFixed(1);
+    const many = (/** @type {number} */ nats) => Math.exp(nats).toFixed(1);
     words.replaceChildren(...parts.map(([name, count, mass, color]) =>
       node("span", { class: "qk-item" }, swatch(color),
         ` ${name === "kept" ? "kept" : `cut by ${dashed(name)}`}: ${count.toLocaleString("en")} of `
@@ -177,20 +205,30 @@ function massStrip() {
   return { box: node("div", { class: "qk-mass" }, strip, words), draw };
 }
 
+/**
+ * @param {SamplingData} data @param {Float64Array} before @param {Sampled} result
+ * @param {Draws} counts @param {SamplingState} state
+ * @returns {BarRow[]}
+ */
 function tokenRows({ names, shown }, before, { after, end, cuts }, { sums }, { draws }) {
   const count = Math.min(shown, names.length);
   const most = Math.max(before[0], after[0]);
+  /** @type {[string, number, number][]} */
   const ends = []; // after each filter, the last first: which one cuts a rank
   let reach = end;
   for (const [name, [cut]] of Object.entries(cuts).reverse()) ends.push([name, reach, reach += cut]);
-  const cutBy = (i) => ends.find(([, from, to]) => i >= from && i < to)?.[0];
+  const cutBy = (/** @type {number} */ i) => ends.find(([, from, to]) => i >= from && i < to)?.[0];
+  /** @param {number} was @param {string} is @param {number} [times] */
   const texts = (was, is, times) => [percent(was), `→ ${is}`, ...(draws ? [`${times || 0}×`] : [])];
   const rows = Array.from({ length: count }, (_, i) => {
-    const cut = i >= end && (cutBy(i) ? `cut by ${dashed(cutBy(i))}` : "never drawn");
-    return {
+    const filter = cutBy(i);
+    const cut = i >= end && (filter ? `cut by ${dashed(filter)}` : "never drawn");
+    /** @type {BarRow} */
+    const row = {
       name: names[i], faint: i >= end, bars: [[before[i] / most, PALE], [after[i] / most, BLUE]],
       texts: texts(before[i], cut || percent(after[i]), sums.get(i)),
     };
+    return row;
   });
   const rest = [before, after].map((probs) => sum(probs, count, probs.length));
   const others = [...sums].reduce((total, [i, times]) => total + (i >= count ? times : 0), 0);
@@ -204,8 +242,13 @@ function tokenRows({ names, shown }, before, { after, end, cuts }, { sums }, { d
 
 // ---- draws ----
 
+/**
+ * @param {SamplingData} data @param {SamplingModel} model
+ * @param {Choose<SamplingState>} pick
+ */
 function drawPanel({ names, most_draws: most }, model, pick) {
-  const more = (by) => () => pick({ draws: Math.min(most, chosen(model).draws + by) });
+  const more = (/** @type {number} */ by) => () =>
+    pick({ draws: Math.min(most, chosen(model).draws + by) });
   const id = freshId();
   const seed = node("input", { id, type: "number", min: 0, max: 2 ** 32 - 1, step: 1, class: "qk-seed" });
   seed.addEventListener("change", () => {
@@ -217,8 +260,9 @@ function drawPanel({ names, most_draws: most }, model, pick) {
     node("span", { class: "qk-control" }, node("label", { for: id }, "Seed"), seed));
   const words = node("div", { class: "qk-note" });
   const list = node("div", { class: "qk-drawn", "aria-label": "The last tokens drawn" });
+  /** @param {SamplingState} state @param {Draws} counts */
   function draw(state, { order }) {
-    if (Number(seed.value) !== state.seed || seed.value === "") seed.value = state.seed;
+    if (Number(seed.value) !== state.seed || seed.value === "") seed.value = String(state.seed);
     words.textContent = state.draws
       ? `${state.draws.toLocaleString("en")} drawn; other settings use the same random numbers. The last:`
       : "Nothing drawn yet. The same seed and settings always draw the same tokens.";

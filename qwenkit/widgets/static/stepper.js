@@ -4,12 +4,18 @@
 import { button, choose, chosen, frame, node, painted, percent, say, sharp } from "./common.js";
 import { allow, bar, BLUE, keyed, ORANGE, panel, swatch, tokenLine } from "./parts.js";
 
+/**
+ * @import { Offer, StepActions, StepperData, StepperModel, StepView } from "./types.d.ts"
+ */
+
 const FREE = "#e8e8e8";
 const BURST = 10; // tokens that one press of a button adds
-const pathKey = (path) => path.join(",");
+const pathKey = (/** @type {number[]} */ path) => path.join(",");
 
+/** @param {{model: StepperModel, el: HTMLElement}} place */
 export function render({ model, el }) {
   const { root, controls, stage, live } = frame(el, "Generation step by step");
+  /** @param {number[]} path @param {number} at */
   const go = (path, at) => choose(model, { path, at });
   const steps = stepActions(model, go);
   const line = tokenLine("The text; arrow keys go back and forward, Enter adds the most likely token",
@@ -56,8 +62,10 @@ export function render({ model, el }) {
 }
 
 // What is shown: the text, what comes next, and how full the cache is.
+/** @param {StepperModel} model @returns {StepView} */
 function stepView(model) {
   const data = model.get("data"), { path, at } = chosen(model);
+  /** @param {number} step @returns {Offer[] | undefined} */
   const offered = (step) => data.visited[pathKey(path.slice(0, step))];
   const taken = path.map((id, step) => offered(step)?.find(([number]) => number === id));
   const offers = offered(at); // undefined: the kernel has not answered yet
@@ -75,9 +83,16 @@ function stepView(model) {
   };
 }
 
+/**
+ * @param {StepperModel} model @param {(path: number[], at: number) => void} go
+ * @returns {StepActions}
+ */
 function stepActions(model, go) {
-  let left = 0, timer = null; // tokens that a burst still has to add, and the next one's pause
+  let left = 0; // tokens that a burst still has to add
+  /** @type {number | null} */
+  let timer = null; // the pause before the next one
   const now = () => stepView(model);
+  /** @type {StepActions} */
   const steps = {
     to(at) {
       left = 0;
@@ -114,20 +129,24 @@ function stepActions(model, go) {
   return steps;
 }
 
+/** @param {StepActions} steps */
 function stepButtons(steps) {
   const restart = button("To the prompt", steps.restart);
   const back = button("◀ Back", steps.back);
   const forward = button("Forward again ▶", steps.forward);
   const add = button("Add the most likely", steps.add);
   const burst = button(`Add ${BURST}`, steps.burst);
+  /** @param {StepView} view */
   function draw({ path, at, offers, full, open }) {
     for (const one of [restart, back]) allow(one, at > 0);
     allow(forward, at < path.length);
-    for (const one of [add, burst]) allow(one, !full && offers?.length && open(offers[0][0]));
+    const more = !full && Boolean(offers?.length && open(offers[0][0]));
+    for (const one of [add, burst]) allow(one, more);
   }
   return { buttons: [restart, back, forward, add, burst], draw };
 }
 
+/** @param {StepView} view */
 function waitWords({ offers, ended, full, alone, data, open }) {
   if (ended) return "The text has ended.";
   if (full) return `max_new_tokens = ${data.max_new_tokens} is reached.`;
@@ -138,6 +157,7 @@ function waitWords({ offers, ended, full, alone, data, open }) {
 }
 
 // The alternatives as buttons; the one that the text continues with is marked.
+/** @param {(rank: number) => void} take */
 function offersPanel(take) {
   const rows = Array.from({ length: 8 }, (_, rank) => {
     const key = button("", () => take(rank), { class: "qk-token" });
@@ -149,8 +169,10 @@ function offersPanel(take) {
   const table = node("table", { class: "qk-bars", "aria-label": "The next token" },
     node("tbody", {}, ...rows.map(({ row }) => row)));
   const note = node("div", { class: "qk-note" }, "Click one, or press 1 to 8, to continue with it.");
+  /** @param {StepView} view */
   function draw({ offers = [], path, at, full, open }) {
     rows.forEach(({ key, share, number, row }, rank) => {
+      /** @type {Offer | [null, string, number]} */
       const [id, name, chance] = offers[rank] || [null, "–", 0];
       key.textContent = name;
       allow(key, id !== null && !full && open(id));
@@ -165,6 +187,7 @@ function offersPanel(take) {
 }
 
 // A cell for each position of each layer: prompt, new, free.
+/** @param {StepperData} data */
 function cachePanel({ layers, kv_heads: heads, dim, prompt, max_new_tokens: more, token_bytes: bytes }) {
   const room = prompt.length + more;
   const wide = Math.max(1, Math.min(14, Math.floor(520 / room)));
@@ -175,7 +198,8 @@ function cachePanel({ layers, kv_heads: heads, dim, prompt, max_new_tokens: more
   const legend = node("div", { class: "qk-note" }, swatch(BLUE), " prompt  ", swatch(ORANGE), " new  ",
     swatch(FREE), ` free; a row per layer, a column per position. A cell holds ${heads} keys `
     + `and ${heads} values (one for each kv head) of ${dim} dimensions.`);
-  const count = (number) => number.toLocaleString("en");
+  const count = (/** @type {number} */ number) => number.toLocaleString("en");
+  /** @param {StepView} view */
   function draw({ cached }) {
     context.clearRect(0, 0, room * wide, layers * high);
     for (let i = 0; i < room; i++) {
