@@ -3,11 +3,7 @@
 import { button, frame, freshId, node } from "./common.js";
 import { allow } from "./parts.js";
 
-/**
- * @template {import("./types.d.ts").Values} V
- * @typedef {import("./types.d.ts").Model<V>} Model
- */
-/** @typedef {import("./types.d.ts").Shell} Shell */
+/** @import { Answer, Model, PromptValues, Shell, Values } from "./types.d.ts" */
 
 const PATIENCE = 4500; // milliseconds without an answer before the page says that there is none
 const LOOK = 250; // milliseconds between two looks at whether the kernel is still there
@@ -46,37 +42,47 @@ export function watchKernel(model, el, changed) {
     else if (heard || waited < PATIENCE) say(COMPUTES);
     else say(status === "" ? SILENT : status === "busy" ? BUSY : GONE);
   }
-  function listen(/** @type {any} */ message) {
-    if (!id || message?.heard !== id) return;
-    heard = true;
-    look();
+  function listen(/** @type {Answer | undefined} */ message) {
+    if (message?.error && !message.done) { // a choice went wrong: say so until the next one
+      clearInterval(timer);
+      timer = 0;
+      say(message.error);
+    } else if (id && message?.heard === id) {
+      heard = true;
+      look();
+    }
   }
   function rest() {
     clearInterval(timer);
     [id, timer] = ["", 0];
     say("");
   }
+  function ask(question = {}) {
+    [id, heard, lost, since] = [freshId(), false, false, performance.now()];
+    timer ||= window.setInterval(look, LOOK);
+    send({ ask: id, ...question });
+    look();
+    return id;
+  }
   model.on("msg:custom", listen);
   return {
     words: () => words,
     /** Whether the answer may still be on its way. */
     computes: () => words === COMPUTES,
-    /** Whether a question has no answer yet. */
-    waits: () => id !== "",
+    /** Ask something, such as { prompt }; returns the question's id. */
+    ask,
     /**
-     * Ask, before what the kernel has to compute is sent; returns the question's id.
-     * @param {object} [question] what is asked, if it is more than whether the kernel is there
+     * Say with each drawing whether it lacks what the kernel has to compute; this must be before
+     * that is sent, because the kernel answers in turn.
+     * @param {boolean} yes
      */
-    ask(question = {}) {
-      [id, heard, lost, since] = [freshId(), false, false, performance.now()];
-      timer ||= window.setInterval(look, LOOK);
-      send({ ask: id, ...question });
-      look();
-      return id;
+    need(yes) {
+      if (!yes) rest();
+      else if (!id) ask();
     },
     rest,
     close() {
-      rest();
+      clearInterval(timer);
       model.off("msg:custom", listen);
     },
   };
@@ -98,23 +104,23 @@ function kernelStatus({ widget_manager: manager }) {
 
 /**
  * A text area and a button that runs the model on what is written there.
- * @param {Model<{state: object, data: object, prompt: string}>} model
+ * @param {Model<PromptValues>} model
  * @param {Element} root the widget's
  * @param {(busy: boolean) => void} busy called when a run begins and when it ends
  */
 export function promptBox(model, root, busy) {
   const id = freshId();
   let shown = model.get("prompt"), asked = "", question = "";
-  const area = /** @type {HTMLTextAreaElement} */ (node("textarea", {
-    id, class: "qk-ask-text", rows: 1, spellcheck: "false", autocapitalize: "off",
-    "aria-describedby": `${id}-how`, oninput: fit,
-    onkeydown: (/** @type {KeyboardEvent} */ event) => {
-      if (event.key !== "Escape") event.stopPropagation(); // digits and arrows are text here
-      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-      event.preventDefault();
-      run();
-    },
-  }));
+  const area = node("textarea", {
+    id, rows: 1, spellcheck: "false", autocapitalize: "off", "aria-describedby": `${id}-how`,
+    oninput: fit,
+  });
+  area.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") event.stopPropagation(); // digits and arrows are text here
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    run();
+  });
   const go = button("Run", run);
   const line = node("div", { class: "qk-ask-line", role: "status" });
   const box = node("div", { class: "qk-ask", role: "group", "aria-label": "Prompt" },
@@ -140,11 +146,11 @@ export function promptBox(model, root, busy) {
     asked = area.value;
     question = kernel.ask({ prompt: asked });
   }
-  function listen(/** @type {any} */ message) {
+  function listen(/** @type {Answer | undefined} */ message) {
     if (!question || message?.done !== question) return;
     question = "";
     kernel.rest();
-    tell(message.error, true);
+    tell(message.error ?? "", true);
   }
   function follow() { // but keep what the reader is writing
     const next = model.get("prompt");
@@ -166,7 +172,7 @@ export function promptBox(model, root, busy) {
 
 /**
  * A widget's frame with a prompt box; what is in it is built now, and again for another text.
- * @param {{model: Model<any>, el: Element}} place
+ * @param {{model: Model<any>, el: HTMLElement}} place
  * @param {string} name of the widget
  * @param {(shell: Shell) => (() => void) | Promise<() => void>} build returns what ends it; it
  *   may use `body`, which is new each time, as it likes

@@ -3,13 +3,14 @@
 // keeps the first tokens of that order, so a number, `end`, says what is kept.
 
 import {
-  button, choose, chosen, frame, freshId, inflate, node, painted, percent, say, slider,
+  button, choose, chosen, freshId, inflate, node, painted, percent, say, slider,
 } from "./common.js";
 import { barTable, BLUE, PALE, panel, swatch } from "./parts.js";
+import { prompted } from "./prompt.js";
 
 /**
  * @import { BarRow, Choose, Draws, Filter, Numbers, Sampled, SamplingData, SamplingModel,
- *   SamplingSettings, SamplingState, SliderOptions } from "./types.d.ts"
+ *   SamplingSettings, SamplingState, Shell, SliderOptions } from "./types.d.ts"
  */
 
 /** @type {Record<string, string>} */
@@ -17,8 +18,11 @@ const CUT_COLORS = { top_k: "#cc79a7", top_p: "#e69f00", min_p: "#56b4e9" };
 const dashed = (/** @type {string} */ name) => name.replace("_", "-");
 
 /** @param {{model: SamplingModel, el: HTMLElement}} place */
-export async function render({ model, el }) {
-  const { root, controls, stage, live } = frame(el, "Sampling the next token");
+export const render = (place) =>
+  prompted(place, "Sampling the next token", (shell) => samplingBody(place.model, shell));
+
+/** @param {SamplingModel} model @param {Shell} shell */
+async function samplingBody(model, { root, controls, stage, live }) {
   const data = model.get("data");
   const logits = new Float32Array((await inflate(data.logits)).buffer);
   const before = softmax(logits, 1);
@@ -39,6 +43,7 @@ export async function render({ model, el }) {
   text.scrollTop = text.scrollHeight;
 
   function draw() {
+    if (model.get("data") !== data) return; // another text: all is about to be built again
     const state = chosen(model);
     const result = sampled(logits, state);
     const counts = countDraws(result.after, state);

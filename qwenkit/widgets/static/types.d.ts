@@ -18,11 +18,45 @@ export interface Values {
 /** What `render` gets: anywidget's model, or that of `standalone`, which has no kernel. */
 export interface Model<V extends Values> {
   alone?: boolean;
+  /** Ask the kernel, or the engine of a page that has one; absent where nobody answers. */
+  send?(message: object): void;
+  /** JupyterLab's has the kernel, which is null once it was shut down. */
+  widget_manager?: { kernel?: { status: string } | null };
   get<Name extends keyof V>(name: Name): V[Name];
   set<Name extends keyof V>(name: Name, value: V[Name]): void;
   save_changes(): void;
-  on(event: string, listener: () => void): void;
-  off(event: string, listener: () => void): void;
+  on(event: string, listener: Listener): void;
+  off(event: string, listener: Listener): void;
+}
+
+/** Called without a message when a value changes; with one for "msg:custom". */
+export type Listener = (message?: Answer) => void;
+
+/** The model of an exported page. */
+export interface Standalone extends Model<any> {
+  /** Call those that listen to an event. */
+  emit(event: string, message?: Answer): void;
+}
+
+/** What the kernel says of a question, by the question's id, or of a choice that went wrong. */
+export interface Answer {
+  heard?: string;
+  done?: string;
+  error?: string;
+}
+
+/** The values of a widget that takes a prompt. */
+export interface PromptValues extends Values {
+  prompt: string;
+}
+
+/** Where a widget is built; `body`, `controls` and `stage` are new for each text. */
+export interface Shell {
+  root: Root;
+  body: HTMLElement;
+  controls: HTMLElement;
+  stage: HTMLElement;
+  live: Live;
 }
 
 /** Change some of what was chosen. */
