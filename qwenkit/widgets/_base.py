@@ -208,7 +208,11 @@ class Inspector(anywidget.AnyWidget):
         Raises:
             InputError: the file cannot be written there.
         """
-        text = page(self, self._png())
+        return self._write(path, self.exported(), self.script, "render")
+
+    def _write(self, path: str | Path, values: dict[str, Any], script: str, render: str) -> Path:
+        """Write a page of these values, drawn by a function that a script exports."""
+        text = page(self, self._png(), values, script, render)
         try:
             path = Path(path)
             with replacing(path) as temporary:
@@ -222,28 +226,29 @@ class Inspector(anywidget.AnyWidget):
         return path
 
 
-def page(widget: Inspector, png: bytes) -> str:
-    """Return the page: the widget's own script, its state and data, and a picture as a fallback."""
+def page(widget: Inspector, png: bytes, values: dict[str, Any], script: str, render: str) -> str:
+    """Return the page: the widget's script, its values, and a picture as a fallback."""
     title, alt = type(widget).__name__, html.escape(widget.view.alt(), quote=True)
-    values = json.dumps(widget.exported(), default=_as_text, allow_nan=False)
-    values = values.replace("<", r"\u003c")  # no string may end the script, or begin a comment
+    text = json.dumps(values, default=_as_text, allow_nan=False)
+    text = text.replace("<", r"\u003c")  # no string may end the script, or begin a comment
     picture = base64.b64encode(png).decode()
     return f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
-<style>:root {{ color-scheme: light dark; }} body {{ margin: 1em; background: light-dark(#fff, #15171c); }}
+<style>:root {{ color-scheme: light dark; }}
+body {{ margin: 1em; background: light-dark(#fff, #15171c); }}
 .qk-page {{ color: light-dark(#1b1b1b, #ececec); }}
 {static("style.css")}</style>
 <h1 class="qk-page">{title}</h1>
 <main id="widget"></main>
 <noscript><img alt="{alt}" src="data:image/png;base64,{picture}"></noscript>
-<script type="application/json" id="values">{values}</script>
+<script type="application/json" id="values">{text}</script>
 <script type="module">
-{source(widget.script)}
+{source(script)}
 const values = JSON.parse(document.getElementById("values").textContent);
-render({{ model: standalone(values), el: document.getElementById("widget") }});
+{render}({{ model: standalone(values), el: document.getElementById("widget") }});
 </script>
 </html>
 """

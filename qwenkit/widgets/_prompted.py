@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import traitlets
@@ -10,6 +11,8 @@ from qwenkit.errors import QwenkitError
 from qwenkit.model import QwenForCausalLM
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.widgets._base import Inspector, View, words_of
+from qwenkit.widgets._carried import carried
+from qwenkit.widgets._reading import one_text
 
 
 class PromptInspector(Inspector):
@@ -77,3 +80,28 @@ class PromptInspector(Inspector):
     def exported(self) -> dict[str, Any]:
         """Return what an exported page holds: the widget's values by name."""
         return super().exported() | {"prompt": self.prompt}
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the engine of an exported page has to know besides the model."""
+        return {}
+
+    def to_html(self, path: str | Path, live: bool = False) -> Path:
+        """Write one page that shows this widget from disk: no kernel, no network.
+
+        Args:
+            path: the file.
+            live: let the page carry the model and an engine in JavaScript that runs it, so that a
+                reader can enter prompts there. For small models in float32, of at most 16 MB.
+
+        Returns:
+            The file's path. An existing file is replaced only once the page is complete.
+
+        Raises:
+            InputError: the file cannot be written there, or a page cannot carry this model.
+        """
+        if not live:
+            return super().to_html(path)
+        ids = one_text(self.model, self.tokenizer, self.prompt)
+        engine = carried(self.model, self.tokenizer, ids) | {"settings": self.settings()}
+        values = self.exported() | {"engine": engine}
+        return self._write(path, values, f"{self.script}_live", "renderLive")

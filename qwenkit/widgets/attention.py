@@ -17,7 +17,7 @@ from qwenkit.plot import attention
 from qwenkit.plot.arrays import pool
 from qwenkit.plot.heads import CURRENT, INDUCTION
 from qwenkit.plot.tokens import label
-from qwenkit.widgets._patterns import HeadView, Patterns, read_patterns
+from qwenkit.widgets._patterns import LARGEST, HeadView, Patterns, most_tokens, read_patterns
 from qwenkit.widgets._pictures import MARK, mark
 from qwenkit.widgets._prompted import PromptInspector
 
@@ -130,6 +130,12 @@ class AttentionExplorer(PromptInspector):
         """Run the model on a prompt; its last token is chosen."""
         patterns = read_patterns(self.model, self.tokenizer, prompt)
         return AttentionView(patterns, token=len(patterns.labels) - 1)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the largest text, the pooling of long ones, and what is said of induction."""
+        config = self.model.config
+        heads = config.num_hidden_layers * config.num_attention_heads
+        return {"most": most_tokens(heads), "largest": LARGEST, "meaning": MEANING}
 
     def snapshot(self) -> Figure:
         """Draw the mosaic of all heads next to the chosen head."""

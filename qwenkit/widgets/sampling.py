@@ -184,6 +184,15 @@ class SamplingExplorer(PromptInspector):
         names, tokens = tokenizer.token_strings(ids[:NAMED]), tokenizer.token_strings(input_ids)
         return SamplingView(logits, ids, names, tokens)
 
+    def settings(self) -> dict[str, Any]:
+        """Return how many tokens there are, and how many have a name and a bar."""
+        return {
+            "tokens": self.model.num_tokens,
+            "named": NAMED,
+            "shown": SHOWN,
+            "most_draws": MOST_DRAWS,
+        }
+
     def snapshot(self) -> Figure:
         """Draw the most likely tokens before and after."""
         view, names = self.view, self.view.names[:SHOWN]

@@ -200,7 +200,9 @@ def test_a_prompt_is_answered_and_a_kernel_that_is_gone_is_noticed(in_lab):
         run(page, 0)
         for number in range(1, 5):
             run(page, number)
-        page.wait_for_function("(shown) => document.querySelectorAll(shown).length === 4", arg=SHOWN)
+        page.wait_for_function(
+            "(shown) => document.querySelectorAll(shown).length === 4", arg=SHOWN
+        )
         for widget in page.locator(".qk").all():
             enter(page, widget, count)
             assert widget.locator(".qk-ask [role=status]").inner_text() == ""

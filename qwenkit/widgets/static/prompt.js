@@ -110,7 +110,7 @@ function kernelStatus({ widget_manager: manager }) {
  */
 export function promptBox(model, root, busy) {
   const id = freshId();
-  let shown = model.get("prompt"), asked = "", question = "";
+  let shown = "", asked = "", question = "";
   const area = node("textarea", {
     id, rows: 1, spellcheck: "false", autocapitalize: "off", "aria-describedby": `${id}-how`,
     oninput: fit,
@@ -139,6 +139,7 @@ export function promptBox(model, root, busy) {
   }
   function write(/** @type {string} */ text) {
     area.value = text;
+    shown = area.value; // where "\r\n" is "\n"
     fit();
   }
   function run() {
@@ -153,13 +154,11 @@ export function promptBox(model, root, busy) {
     tell(message.error ?? "", true);
   }
   function follow() { // but keep what the reader is writing
-    const next = model.get("prompt");
-    if (area.value === shown || area.value === asked) write(next);
-    shown = next;
+    if (area.value === shown || area.value === asked) write(model.get("prompt"));
   }
   model.on("msg:custom", listen);
   model.on("change:prompt", follow);
-  write(shown);
+  write(model.get("prompt"));
   return {
     box,
     close() {

@@ -92,7 +92,7 @@ function sampled(logits, { temperature, top_k: k, top_p: p, min_p: m }) {
   const cut = (name, on, filter) => {
     if (greedy || !on) return;
     const next = filter();
-    cuts[name] = [end - next, sum(tempered, next, end)];
+    cuts[name] = [end - next, sumOf(tempered, next, end)];
     end = next;
   };
   cut("top_k", k !== 0, () => {
@@ -101,7 +101,7 @@ function sampled(logits, { temperature, top_k: k, top_p: p, min_p: m }) {
     return next;
   });
   cut("top_p", p !== 1, () => {
-    const enough = p * sum(tempered, 0, end);
+    const enough = p * sumOf(tempered, 0, end);
     let next = 1;
     for (let reach = tempered[0]; next < end && reach < enough; next++) reach += tempered[next];
     return next;
@@ -111,13 +111,13 @@ function sampled(logits, { temperature, top_k: k, top_p: p, min_p: m }) {
     while (next < end && tempered[next] >= m * tempered[0]) next++;
     return next;
   });
-  const share = sum(tempered, 0, end);
+  const share = sumOf(tempered, 0, end);
   const after = tempered.map((value, i) => (i < end ? value / share : 0));
   return { end, share, cuts, tempered, after };
 }
 
 /** @param {Numbers} values @param {number} from @param {number} to */
-function sum(values, from, to) {
+function sumOf(values, from, to) {
   let total = 0;
   for (let i = from; i < to; i++) total += values[i];
   return total;
@@ -235,7 +235,7 @@ function tokenRows({ names, shown }, before, { after, end, cuts }, { sums }, { d
     };
     return row;
   });
-  const rest = [before, after].map((probs) => sum(probs, count, probs.length));
+  const rest = [before, after].map((probs) => sumOf(probs, count, probs.length));
   const others = [...sums].reduce((total, [i, times]) => total + (i >= count ? times : 0), 0);
   rows.push({
     name: `${(before.length - count).toLocaleString("en")} others`, faint: end <= count,

@@ -472,3 +472,27 @@ export interface StepActions {
   forward(): void;
   restart(): void;
 }
+
+// ---- a page that carries its model ----
+
+export interface Engine {
+  net: import("./engine/model.js").Model;
+  tokenizer: import("./engine/tokenizer.js").Tokenizer;
+  /** What a widget's `settings` in Python gives. */
+  settings: any;
+  model: Standalone;
+}
+
+/** What a page computes in the kernel's place: values of the widget by name. */
+export interface LiveAnswers {
+  prompt(text: string): Promise<{ data: object; state: object; [name: string]: object }>;
+  /** After a choice, what the page lacks. */
+  state?(): object | Promise<object>;
+}
+
+export interface PatternsRead extends Patterns {
+  tokens: string[];
+  factor: number;
+  /** Head type -> a score for each head, layer by layer. */
+  scores: Map<string, number[]>;
+}
