@@ -20,7 +20,7 @@ from qwenkit.widgets._layer_view import LayerView
 from qwenkit.widgets._patterns import LARGEST, Patterns, read_patterns
 from qwenkit.widgets._pictures import bars, mark
 from qwenkit.widgets._prompted import PromptInspector
-from qwenkit.widgets._reading import guesses, one_text, read_layers
+from qwenkit.widgets._reading import LENS, SHOWN, UNITS, guesses, one_text, read_layers
 
 CHEAP = 100e9  # multiplications; if the lens of all tokens takes fewer, it is computed at once
 
@@ -89,6 +89,13 @@ class LayerInspector(PromptInspector):
         """Return all that was computed so far."""
         lenses = {str(token): rows for token, rows in self.view.lenses.items()}
         return {**super().exported(), "data": self.data | {"lens": lenses}, "without": self.without}
+
+    def settings(self) -> dict[str, Any]:
+        """Return how many tokens there are, and how many of what is computed are shown."""
+        return {
+            "tokens": self.model.num_tokens, "most": LARGEST, "units": UNITS, "lens": LENS,
+            "shown": SHOWN, "cheap": CHEAP,
+        }  # fmt: skip
 
     def snapshot(self) -> Figure:
         """Draw the panels, and what has changed if a head is off."""

@@ -194,6 +194,10 @@ class GenerationStepper(PromptInspector):
         """Send the steps that are new."""
         self.data = self.view.data()
 
+    def settings(self) -> dict[str, Any]:
+        """Return how many tokens there are, and how many are offered."""
+        return {"tokens": self.model.num_tokens, "offered": min(OFFERED, self.model.num_tokens)}
+
     def snapshot(self) -> Figure:
         """Draw the alternatives, and how full the cache is."""
         view, choices = self.view, self.view.choices()
