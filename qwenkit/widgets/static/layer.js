@@ -198,9 +198,10 @@ function drawParts(parts, data, shown, alone, waiting) {
   parts.norms.draw(shown.norms, layer);
   parts.units.draw(shown.units);
   parts.lens.draw(shown.lens, layer, alone
-    ? "This token's was not computed before the page was made; that needs a kernel."
+    ? "This token's was not computed before the page was made."
     : waiting);
   parts.off.draw(state, shown.without, waiting);
+  parts.off.box.hidden = alone && !state.off;
   if (!parts.other || !shown.otherTriangle) return;
   const start = AREA(otherToken);
   const row = shown.otherTriangle.subarray(start, start + otherToken + 1);

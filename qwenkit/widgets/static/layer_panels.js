@@ -247,7 +247,7 @@ export function offPanel(tokens, alone, pick) {
   const nothing = () => {};
   let switchIt = nothing, goThere = nothing; // what the two buttons do now
   const toggle = button("", () => switchIt(), { class: "qk-wide" });
-  toggle.disabled = alone;
+  toggle.hidden = alone; // nobody would compute
   const words = node("div", { class: "qk-note" });
   const { table, draw: rows } = barTable("Next token: probability with the head, and without it");
   const jump = button("", () => goThere());
@@ -259,7 +259,7 @@ export function offPanel(tokens, alone, pick) {
     switchIt = () => pick({ off: same ? null : [layer, head] });
     jump.hidden = !(off && answer);
     rows(off && answer ? answer.rows[token].map(compared) : []);
-    words.textContent = offWords(off, answer, alone, waiting);
+    words.textContent = offWords(off, answer, waiting);
     if (!off || !answer) return;
     const most = answer.moved.indexOf(Math.max(...answer.moved));
     jump.textContent = `Largest change after token ${most}, ${tokens[most]}`
@@ -276,13 +276,10 @@ const compared = ([name, , before, after]) => ({
 });
 
 /**
- * @param {LayerState["off"]} off @param {Comparison | null} answer @param {boolean} alone
- * @param {string} waiting
+ * @param {LayerState["off"]} off @param {Comparison | null} answer @param {string} waiting
  */
-function offWords(off, answer, alone, waiting) {
-  if (alone && !off) return "This needs a kernel: open the notebook to switch heads off.";
+function offWords(off, answer, waiting) {
   if (!off) return waiting || "All heads are on.";
   if (!answer) return waiting;
-  return `Head ${off[1]} of layer ${off[0]} is off (its output is 0).`
-    + (alone ? " To switch others off, a kernel is needed." : "");
+  return `Head ${off[1]} of layer ${off[0]} is off (its output is 0).`;
 }

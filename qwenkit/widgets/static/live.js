@@ -53,7 +53,7 @@ export async function liveModel(model, answersOf) {
   const saved = () => {
     if (change) later(() => answered({}, async () => change()));
   };
-  return Object.assign(model, { alone: false, send, save_changes: saved });
+  return Object.assign(model, { alone: false, live: true, send, save_changes: saved });
 }
 
 /**

@@ -7,7 +7,7 @@ import { allow } from "./parts.js";
 
 const PATIENCE = 4500; // milliseconds without an answer before the page says that there is none
 const LOOK = 250; // milliseconds between two looks at whether the kernel is still there
-const COMPUTES = "The kernel computes …";
+const COMPUTES = "The kernel computes …", HERE = "This page computes …";
 const GONE = "The kernel does not answer: run this cell again.";
 const BUSY = "The kernel does not answer yet: it is busy with something else.";
 const SILENT = "The kernel does not answer: unless it is busy with another cell, run this cell again.";
@@ -22,6 +22,7 @@ const SILENT = "The kernel does not answer: unless it is busy with another cell,
  * @param {() => void} changed called when there are other words to show
  */
 export function watchKernel(model, el, changed) {
+  const computes = model.live ? HERE : COMPUTES;
   let words = "", id = "", heard = false, lost = false, since = 0, timer = 0, looks = 0;
   function say(/** @type {string} */ next) {
     if (next === words) return;
@@ -39,7 +40,7 @@ export function watchKernel(model, el, changed) {
     if (++looks % 8 === 0) send({}); // no question: only to see whether it can be sent
     const status = kernelStatus(model), waited = performance.now() - since;
     if (lost || STOPPED.includes(status) || el.closest(".jupyter-widgets-disconnected")) say(GONE);
-    else if (heard || waited < PATIENCE) say(COMPUTES);
+    else if (heard || waited < PATIENCE) say(computes);
     else say(status === "" ? SILENT : status === "busy" ? BUSY : GONE);
   }
   function listen(/** @type {Answer | undefined} */ message) {
@@ -68,7 +69,7 @@ export function watchKernel(model, el, changed) {
   return {
     words: () => words,
     /** Whether the answer may still be on its way. */
-    computes: () => words === COMPUTES,
+    computes: () => words === computes,
     /** Ask something, such as { prompt }; returns the question's id. */
     ask,
     /**

@@ -167,10 +167,10 @@ function stepButtons(steps) {
 function waitWords({ offers, ended, full, alone, data, open }) {
   if (ended) return "The text has ended.";
   if (full) return `max_new_tokens = ${data.max_new_tokens} is reached.`;
-  if (!offers) return alone ? "This needs a kernel." : "";
-  if (alone && !offers.every(([id]) => open(id)))
-    return "Steps that were never visited need a kernel.";
-  return "";
+  if (!offers || !alone || offers.every(([id]) => open(id))) return "";
+  return offers.some(([id]) => open(id))
+    ? "Tokens with a frame can be chosen; this page does not hold what follows the others."
+    : "This page does not hold what follows.";
 }
 
 // The alternatives as buttons; the one that the text continues with is marked.
@@ -187,12 +187,14 @@ function offersPanel(take) {
     node("tbody", {}, ...rows.map(({ row }) => row)));
   const note = node("div", { class: "qk-note" }, "Click one, or press 1 to 8, to continue with it.");
   /** @param {StepView} view */
-  function draw({ offers = [], path, at, full, open }) {
+  function draw({ offers = [], path, at, full, open, alone }) {
+    note.hidden = full || !offers.some(([id]) => open(id));
     rows.forEach(({ key, share, number, row }, rank) => {
       /** @type {Offer | [null, string, number]} */
       const [id, name, chance] = offers[rank] || [null, "–", 0];
       key.textContent = name;
       allow(key, id !== null && !full && open(id));
+      key.classList.toggle("qk-plain", alone && id !== null && !open(id));
       key.setAttribute("aria-pressed", String(id !== null && path[at] === id));
       key.setAttribute("aria-label", `${name}, ${percent(chance)}`);
       share.replaceChildren(bar(chance, BLUE));

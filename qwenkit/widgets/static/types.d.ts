@@ -18,6 +18,8 @@ export interface Values {
 /** What `render` gets: anywidget's model, or that of `standalone`, which has no kernel. */
 export interface Model<V extends Values> {
   alone?: boolean;
+  /** Whether the page itself computes, with an engine. */
+  live?: boolean;
   /** Ask the kernel, or the engine of a page that has one; absent where nobody answers. */
   send?(message: object): void;
   /** JupyterLab's has the kernel, which is null once it was shut down. */
