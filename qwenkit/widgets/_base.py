@@ -24,7 +24,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from qwenkit.config import QwenConfig
-from qwenkit.errors import InputError
+from qwenkit.errors import InputError, QwenkitError
 from qwenkit.files import replacing
 from qwenkit.plot import as_png
 from qwenkit.progress import stage
@@ -87,6 +87,15 @@ def check_integer(name: str, value: Any, least: int, most: int) -> None:
         raise InputError(f"{name} is {value!r}; it must be an integer from {least:,} to {most:,}")
 
 
+def words_of(error: BaseException) -> str:
+    """Return what the page shows of an error."""
+    words = str(error)
+    if isinstance(error, QwenkitError):
+        return words
+    name = type(error).__name__
+    return f"{name}: {words}" if words else name
+
+
 def check_config(config: object) -> None:
     """Refuse what is not a config."""
     if not isinstance(config, QwenConfig):
@@ -113,6 +122,7 @@ class Inspector(anywidget.AnyWidget):
         self._css = style(self)
         super().__init__(state=view.state(), data=view.data())
         self.observe(self._chosen, "state")
+        self.on_msg(self._asked)
 
     def choose(self, **state: Any) -> None:
         """Choose by code what a reader chooses with the mouse; the page follows.
@@ -127,11 +137,27 @@ class Inspector(anywidget.AnyWidget):
     def _chosen(self, change: dict[str, Any]) -> None:
         """Apply what the page chose; if that is refused or interrupted, reset the page."""
         try:
-            if change["new"] != self.view.state():
-                self.view.choose(**change["new"])
-        finally:
-            self.state = self.view.state()
-        self.answer()
+            try:
+                if change["new"] != self.view.state():
+                    self.view.choose(**change["new"])
+            finally:
+                self.state = self.view.state()
+            self.answer()
+        except BaseException as error:  # whoever waits in the page does not see the kernel's log
+            self.send({"error": words_of(error)})
+            raise
+
+    def _asked(self, _: Any, message: dict[str, Any], buffers: Any) -> None:
+        """Tell the page at once that the kernel is there, then do what it asks for."""
+        if "ask" in message:
+            self.send({"heard": message["ask"]})
+            self.asked(message)
+
+    def asked(self, message: dict[str, Any]) -> None:
+        """Do what a message of the page asks for, if it asks for more than whether one is there.
+
+        Its "ask" is an id, which the answer repeats as "done".
+        """
 
     def answer(self) -> None:
         """Send what the page cannot compute, if there is anything."""
@@ -186,7 +212,11 @@ class Inspector(anywidget.AnyWidget):
         Raises:
             InputError: the file cannot be written there.
         """
-        text = page(self, self._png())
+        return self._write(path, self.exported(), self.script, "render")
+
+    def _write(self, path: str | Path, values: dict[str, Any], script: str, render: str) -> Path:
+        """Write a page of these values, drawn by a function that a script exports."""
+        text = page(self, self._png(), values, script, render)
         try:
             path = Path(path)
             with replacing(path) as temporary:
@@ -200,11 +230,11 @@ class Inspector(anywidget.AnyWidget):
         return path
 
 
-def page(widget: Inspector, png: bytes) -> str:
-    """Return the page: the widget's own script, its state and data, and a picture as a fallback."""
+def page(widget: Inspector, png: bytes, values: dict[str, Any], script: str, render: str) -> str:
+    """Return the page: the widget's script, its values, and a picture as a fallback."""
     title, alt = type(widget).__name__, html.escape(widget.view.alt(), quote=True)
-    values = json.dumps(widget.exported(), default=_as_text, allow_nan=False)
-    values = values.replace("<", r"\u003c")  # no string may end the script, or begin a comment
+    text = json.dumps(values, default=_as_text, allow_nan=False)
+    text = text.replace("<", r"\u003c")  # no string may end the script, or begin a comment
     picture = base64.b64encode(png).decode()
     return f"""<!doctype html>
 <html lang="en">
@@ -218,11 +248,11 @@ body {{ margin: 1em; background: light-dark(#fff, #15171c); }}
 <h1 class="qk-page">{title}</h1>
 <main id="widget"></main>
 <noscript><img alt="{alt}" src="data:image/png;base64,{picture}"></noscript>
-<script type="application/json" id="values">{values}</script>
+<script type="application/json" id="values">{text}</script>
 <script type="module">
-{source(widget.script)}
+{source(script)}
 const values = JSON.parse(document.getElementById("values").textContent);
-render({{ model: standalone(values), el: document.getElementById("widget") }});
+{render}({{ model: standalone(values), el: document.getElementById("widget") }});
 </script>
 </html>
 """

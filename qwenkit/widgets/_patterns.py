@@ -105,6 +105,11 @@ def short(head_type: str) -> str:
     return head_type.removesuffix(" head").replace("-", " ")
 
 
+def most_tokens(heads: int) -> int:
+    """Return how long a text may be for a model with so many heads in all layers."""
+    return math.isqrt(MOST // heads)
+
+
 @stage("Running the model")
 @torch.no_grad()
 def read_patterns(
@@ -120,7 +125,7 @@ def read_patterns(
     """
     config = model.config if isinstance(model, QwenForCausalLM) else None
     heads = config.num_hidden_layers * config.num_attention_heads if config else 1
-    input_ids = one_text(model, tokenizer, prompt, most or math.isqrt(MOST // heads))
+    input_ids = one_text(model, tokenizer, prompt, most or most_tokens(heads))
     tokens = tokenizer.token_strings(input_ids)
     factor = -(-len(tokens) // LARGEST)
     targets = torch.from_numpy(induction_targets(input_ids[0].cpu())).float()  # (T, T)

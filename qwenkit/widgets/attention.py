@@ -13,15 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from qwenkit.errors import InputError
-from qwenkit.model import QwenForCausalLM
 from qwenkit.plot import attention
 from qwenkit.plot.arrays import pool
 from qwenkit.plot.heads import CURRENT, INDUCTION
 from qwenkit.plot.tokens import label
-from qwenkit.tokenizer import Tokenizer
-from qwenkit.widgets._base import Inspector
-from qwenkit.widgets._patterns import HeadView, Patterns, read_patterns
+from qwenkit.widgets._patterns import LARGEST, HeadView, Patterns, most_tokens, read_patterns
 from qwenkit.widgets._pictures import MARK, mark
+from qwenkit.widgets._prompted import PromptInspector
 
 MOSAIC = 400  # pixels that the longer side of the snapshot's mosaic has for its tiles
 ARCS = ("attends to", "is attended to by")
@@ -108,11 +106,12 @@ class AttentionView(HeadView):
         return grid.reshape(layers * (side + 1), heads * (side + 1)), side
 
 
-class AttentionExplorer(Inspector):
+class AttentionExplorer(PromptInspector):
     """All heads of all layers as a grid of small maps; the chosen one large, with arcs.
 
     Arrow keys and clicks choose a head in the grid, and a token in the large map or in the text.
     Weights are shown to the nearest 255th. A text of more than 512 tokens is pooled, and says so.
+    Another text can be entered in the page.
 
     Args:
         model: any Qwen2 model.
@@ -124,11 +123,19 @@ class AttentionExplorer(Inspector):
     """
 
     script = "attention"
+    kept = ("layer", "head", "arcs", "faint")
     view: AttentionView
 
-    def __init__(self, model: QwenForCausalLM, tokenizer: Tokenizer, prompt: str) -> None:
-        patterns = read_patterns(model, tokenizer, prompt)
-        super().__init__(AttentionView(patterns, token=len(patterns.labels) - 1))
+    def read(self, prompt: str) -> AttentionView:
+        """Run the model on a prompt; its last token is chosen."""
+        patterns = read_patterns(self.model, self.tokenizer, prompt)
+        return AttentionView(patterns, token=len(patterns.labels) - 1)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the largest text, the pooling of long ones, and what is said of induction."""
+        config = self.model.config
+        heads = config.num_hidden_layers * config.num_attention_heads
+        return {"most": most_tokens(heads), "largest": LARGEST, "meaning": MEANING}
 
     def snapshot(self) -> Figure:
         """Draw the mosaic of all heads next to the chosen head."""

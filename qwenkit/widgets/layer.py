@@ -16,20 +16,21 @@ from qwenkit.plot import attention
 from qwenkit.plot.style import BLUE, GREEN, PALE, VERMILION, grid
 from qwenkit.plot.tokens import label
 from qwenkit.tokenizer import Tokenizer
-from qwenkit.widgets._base import Inspector
 from qwenkit.widgets._layer_view import LayerView
 from qwenkit.widgets._patterns import LARGEST, Patterns, read_patterns
 from qwenkit.widgets._pictures import bars, mark
-from qwenkit.widgets._reading import guesses, one_text, read_layers
+from qwenkit.widgets._prompted import PromptInspector
+from qwenkit.widgets._reading import LENS, SHOWN, UNITS, guesses, one_text, read_layers
 
 CHEAP = 100e9  # multiplications; if the lens of all tokens takes fewer, it is computed at once
 
 
-class LayerInspector(Inspector):
+class LayerInspector(PromptInspector):
     """One layer, one head, one token: linked panels, from the attention to the output.
 
     Click a token or use arrow keys; the panels follow at once. Only two things need the kernel:
-    ablating a head, and, on a large model with a long text, the logit lens of a token.
+    ablating a head, and, on a large model with a long text, the logit lens of a token. Another text
+    can be entered in the page; the other text stays.
 
     Args:
         model: any Qwen2 model.
@@ -42,6 +43,7 @@ class LayerInspector(Inspector):
     """
 
     script = "layer"
+    kept = ("layer", "head", "other_token", "off")
     view: LayerView
     lens = traitlets.Dict().tag(sync=True)  # the answer for a token whose lens was not sent yet
     without = traitlets.Dict().tag(sync=True)  # the answer for the head that is off
@@ -53,12 +55,17 @@ class LayerInspector(Inspector):
         prompt: str,
         other_prompt: str | None = None,
     ) -> None:
+        self.other = None
+        if other_prompt is not None:
+            self.other = read_patterns(model, tokenizer, other_prompt, LARGEST)
+        super().__init__(model, tokenizer, prompt)
+
+    def read(self, prompt: str) -> LayerView:
+        """Run the model on a prompt; its last token is chosen."""
+        model, tokenizer, other = self.model, self.tokenizer, self.other
         patterns = read_patterns(model, tokenizer, prompt, LARGEST)
         input_ids = one_text(model, tokenizer, prompt)
         reading = read_layers(model, input_ids)
-        other = None
-        if other_prompt is not None:
-            other = read_patterns(model, tokenizer, other_prompt, LARGEST)
         view = LayerView(model, tokenizer, input_ids, patterns, reading, other)
         last = len(patterns.tokens) - 1
         streams = reading.streams
@@ -68,21 +75,27 @@ class LayerInspector(Inspector):
             }
         view.choose(token=last, other_token=len(other.tokens) - 1 if other else 0)
         view.lens()
-        super().__init__(view)
+        return view
 
     def answer(self) -> None:
         """Send what the page cannot compute, with the token or head that it belongs to."""
         view = self.view
-        if str(view.token) not in self.data["lens"]:
-            self.lens = {"token": view.token, "rows": view.lens()}
+        sent = str(view.token) in self.data["lens"]
+        self.lens = {} if sent else {"token": view.token, "rows": view.lens()}
         compared = view.compared()
-        if compared is not None:
-            self.without = asdict(compared)
+        self.without = {} if compared is None else asdict(compared)
 
     def exported(self) -> dict[str, Any]:
         """Return all that was computed so far."""
         lenses = {str(token): rows for token, rows in self.view.lenses.items()}
         return {**super().exported(), "data": self.data | {"lens": lenses}, "without": self.without}
+
+    def settings(self) -> dict[str, Any]:
+        """Return how many tokens there are, and how many of what is computed are shown."""
+        return {
+            "tokens": self.model.num_tokens, "most": LARGEST, "units": UNITS, "lens": LENS,
+            "shown": SHOWN, "cheap": CHEAP,
+        }  # fmt: skip
 
     def snapshot(self) -> Figure:
         """Draw the panels, and what has changed if a head is off."""

@@ -14,14 +14,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from qwenkit.generate import Sampling
-from qwenkit.model import QwenForCausalLM
 from qwenkit.plot.style import BLUE, PALE
 from qwenkit.plot.tokens import label
 from qwenkit.progress import stage
-from qwenkit.tokenizer import Tokenizer
-from qwenkit.widgets._base import Inspector, View
+from qwenkit.widgets._base import View
 from qwenkit.widgets._patterns import pack
 from qwenkit.widgets._pictures import bars
+from qwenkit.widgets._prompted import PromptInspector
 from qwenkit.widgets._reading import check_finite, one_text
 
 NAMED, SHOWN = 256, 16  # tokens that have a name in the page, and that have a bar
@@ -155,10 +154,11 @@ def _random_numbers(seed: int, count: int) -> Iterator[float]:
         yield (mixed ^ mixed >> 14) / 2**32
 
 
-class SamplingExplorer(Inspector):
+class SamplingExplorer(PromptInspector):
     """The distribution of a text's next token, and what the filters leave of it.
 
-    The page holds every logit, so its numbers are exact without a kernel.
+    The page holds every logit, so its numbers are exact without a kernel. Another text can be
+    entered in the page; the settings stay.
 
     Args:
         model: any Qwen2 model.
@@ -170,16 +170,28 @@ class SamplingExplorer(Inspector):
     """
 
     script = "sampling"
+    kept = SamplingView.chosen
     view: SamplingView
 
-    def __init__(self, model: QwenForCausalLM, tokenizer: Tokenizer, prompt: str) -> None:
+    def read(self, prompt: str) -> SamplingView:
+        """Run the model on a prompt."""
+        model, tokenizer = self.model, self.tokenizer
         input_ids = one_text(model, tokenizer, prompt)
         with stage("Running the model"), torch.no_grad():
             logits = model(input_ids, logits_to_keep=1)[0, -1].float().cpu()
         check_finite("a logit", logits[: model.num_tokens])
         logits, ids = logits[: model.num_tokens].sort(descending=True, stable=True)
         names, tokens = tokenizer.token_strings(ids[:NAMED]), tokenizer.token_strings(input_ids)
-        super().__init__(SamplingView(logits, ids, names, tokens))
+        return SamplingView(logits, ids, names, tokens)
+
+    def settings(self) -> dict[str, Any]:
+        """Return how many tokens there are, and how many have a name and a bar."""
+        return {
+            "tokens": self.model.num_tokens,
+            "named": NAMED,
+            "shown": SHOWN,
+            "most_draws": MOST_DRAWS,
+        }
 
     def snapshot(self) -> Figure:
         """Draw the most likely tokens before and after."""

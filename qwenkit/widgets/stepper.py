@@ -21,11 +21,13 @@ from qwenkit.plot.style import BLUE, VERMILION
 from qwenkit.plot.tokens import label
 from qwenkit.progress import stage
 from qwenkit.tokenizer import Tokenizer
-from qwenkit.widgets._base import Inspector, View, check_integer
+from qwenkit.widgets._base import View, check_integer
 from qwenkit.widgets._pictures import bars
+from qwenkit.widgets._prompted import PromptInspector
 from qwenkit.widgets._reading import one_text
 
 OFFERED = 8  # alternatives at each step
+AHEAD, AHEAD_OTHERS = 10, 3  # steps that an exported page holds: the most likely, another first
 CELLS = ListedColormap(["#e8e8e8", BLUE, VERMILION])  # free, prompt, new
 Choices = list[tuple[int, str, float]]
 """The most likely next tokens: id, name and probability; none after the text's end."""
@@ -121,6 +123,21 @@ class StepperView(View):
         names = self.tokenizer.token_strings(found.indices)
         return list(zip(found.indices.tolist(), names, found.values.tolist(), strict=True))
 
+    def ahead(self) -> None:
+        """Visit steps that a reader may take from here in a page without a kernel."""
+        start = self.path[: self.at]
+        for rank, (token, *_) in enumerate(self.choices()):
+            path = [*start, token]
+            for _ in range(AHEAD if rank == 0 else AHEAD_OTHERS):
+                if len(path) > self.max_new_tokens:
+                    break
+                if tuple(path) not in self.visited:
+                    self._feed(path)
+                if not self.visited[tuple(path)]:
+                    break
+                path.append(self.visited[tuple(path)][0][0])
+        self._feed(start)
+
     def choices(self) -> Choices:
         """Return the most likely next tokens after the text as it is now."""
         return self.visited[tuple(self.path[: self.at])]
@@ -158,11 +175,12 @@ class StepperView(View):
         return f"{'; '.join(words)}."
 
 
-class GenerationStepper(Inspector):
+class GenerationStepper(PromptInspector):
     """Generate token by token: take the most likely or another, go back, and see the cache fill.
 
-    Each new step needs the kernel; steps that were visited are shown at once, also in an exported
-    page.
+    Each new step needs the kernel; steps that were visited are shown at once. An exported page
+    holds those, and some steps from the current one on. Another text can be entered in the page;
+    the new tokens are then dropped.
 
     Args:
         model: any Qwen2 model.
@@ -181,12 +199,26 @@ class GenerationStepper(Inspector):
         self, model: QwenForCausalLM, tokenizer: Tokenizer, prompt: str, max_new_tokens: int = 32
     ) -> None:
         check_count("max_new_tokens", max_new_tokens)
-        ids = one_text(model, tokenizer, prompt)[0].tolist()
-        super().__init__(StepperView(model, tokenizer, ids, max_new_tokens))
+        self.max_new_tokens = max_new_tokens
+        super().__init__(model, tokenizer, prompt)
+
+    def read(self, prompt: str) -> StepperView:
+        """Run the model on a prompt; no token is added yet."""
+        ids = one_text(self.model, self.tokenizer, prompt)[0].tolist()
+        return StepperView(self.model, self.tokenizer, ids, self.max_new_tokens)
 
     def answer(self) -> None:
         """Send the steps that are new."""
         self.data = self.view.data()
+
+    def exported(self) -> dict[str, Any]:
+        """Return the widget's values, with steps that can be taken from here."""
+        self.view.ahead()
+        return super().exported() | {"data": self.view.data()}
+
+    def settings(self) -> dict[str, Any]:
+        """Return how many tokens there are, and how many are offered."""
+        return {"tokens": self.model.num_tokens, "offered": min(OFFERED, self.model.num_tokens)}
 
     def snapshot(self) -> Figure:
         """Draw the alternatives, and how full the cache is."""

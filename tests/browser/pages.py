@@ -1,9 +1,12 @@
 """Exported pages in Chromium: opened from disk, watched for errors and for what they ask for."""
 
+import json
 from contextlib import contextmanager
 
 import matplotlib as mpl
 import pytest
+
+from qwenkit.widgets._base import _as_text
 
 
 @contextmanager
@@ -22,13 +25,24 @@ def opened(browser, path, width=1280, height=900):
     page.close()
 
 
-# A model that is not alone: what the page saves is kept, and a test answers in the kernel's place.
+# A model that is not alone: what the page saves and asks is kept, and a test answers in the
+# kernel's place.
 KERNEL = """const answering = (values) => {
-  const model = standalone(values), saved = [];
+  const model = standalone(values), saved = [], asked = [];
   const save_changes = () => saved.push(model.get("state"));
-  return window.kernel = Object.assign(model, { alone: false, saved, save_changes });
+  const send = (message) => { if ("ask" in message) asked.push(message); };
+  return window.kernel = Object.assign(model, { alone: false, saved, save_changes, asked, send });
 };
 render({ model: answering("""
+# Give the page what the kernel sends: its messages, with the widget's values before the last one.
+ANSWER = """([text, messages]) => {
+  const bytes = (_, value) => typeof value?.base64 === "string"
+    ? Uint8Array.from(atob(value.base64), (letter) => letter.charCodeAt(0)) : value;
+  const last = messages.pop();
+  for (const message of messages) kernel.emit("msg:custom", message);
+  for (const [name, value] of Object.entries(JSON.parse(text, bytes))) kernel.set(name, value);
+  kernel.emit("msg:custom", last);
+}"""
 
 
 @contextmanager
@@ -39,6 +53,15 @@ def answered(browser, path, **options):
     path.write_text(text.replace("render({ model: standalone(", KERNEL), encoding="utf-8")
     with opened(browser, path, **options) as page:
         yield page
+
+
+def relay(page, widget, monkeypatch):
+    """Let a real widget answer the page's last question, and the page get its answer."""
+    messages = []
+    monkeypatch.setattr(widget, "send", messages.append)
+    widget._handle_custom_msg(page.evaluate("kernel.asked.at(-1)"), [])
+    values = json.dumps({"data": widget.data} | widget.exported(), default=_as_text)
+    page.evaluate(ANSWER, [values, messages])
 
 
 def value(page, expression):

@@ -66,15 +66,37 @@ def test_another_branch_that_was_visited_can_be_walked_without_a_kernel(page, wi
     assert [one.get_attribute("aria-pressed") for one in row] == ["false"] * 8
 
 
-def test_steps_that_were_not_visited_need_a_kernel(page, widget):
+def test_a_page_without_a_kernel_holds_the_next_steps(page, widget):
     offers = page.get_by_role("table").get_by_role("button")
+    assert not any(refuses(one) for one in offers.all())
+    start = value(page, "at")
+    page.get_by_role("button", name="Add 10").click()
+    page.wait_for_function(f"() => document.querySelector('.qk').qk.at === {start + 9}")
+    check(page, widget)
+    page.wait_for_timeout(200)  # max_new_tokens ends the run
+    page.get_by_role("listbox").press("Home")
+    page.get_by_role("button", name="Forward again").click()
+    for _ in range(start - 1):
+        page.keyboard.press("Enter")
+    page.keyboard.press("7")
+    for _ in range(2):
+        page.get_by_role("button", name="Add the most likely").click()
+        check(page, widget)
     assert all(refuses(one) for one in offers.all())
-    assert "need a kernel" in page.locator(".qk").inner_text()
+    assert "does not hold what follows" in page.locator(".qk").inner_text()
+    assert page.get_by_text("Click one").is_hidden()
     before = value(page, "path")
     page.keyboard.press("2")
     assert value(page, "path") == before
 
 
+@pytest.fixture
+def only_visited(widget, monkeypatch):
+    """Let the page hold what a notebook's holds: no steps that nobody took."""
+    monkeypatch.setattr(widget.view, "ahead", lambda: None)
+
+
+@pytest.mark.usefixtures("only_visited")
 def test_a_new_token_is_shown_once_the_kernel_has_answered(widget, shown):
     with shown(answered) as page:
         page.get_by_role("table").get_by_role("button").nth(3).click()
@@ -89,6 +111,7 @@ def test_a_new_token_is_shown_once_the_kernel_has_answered(widget, shown):
         assert page.get_by_role("option").all_inner_texts() == names
 
 
+@pytest.mark.usefixtures("only_visited")
 def test_a_burst_adds_the_most_likely_one_after_another(toy, widget, shown):
     with shown(answered) as page:
         page.get_by_role("button", name="To the prompt").click()

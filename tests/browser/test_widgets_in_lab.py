@@ -6,7 +6,7 @@ import time
 
 import nbformat
 import pytest
-from lab_server import CLEAR, PANEL, SAVE, carry_out
+from lab_server import CLEAR, PANEL, READY, SAVE, carry_out
 from nbformat.v4 import new_code_cell, new_notebook
 from widget_cases import CASES, PROMPT
 
@@ -35,6 +35,7 @@ RUN_CELL = f"""(number) => {{
   window.jupyterapp.commands.execute("notebook:run-cell");
 }}"""
 COUNT = f"(number) => {PANEL}.content.widgets[number].model.executionCount || 0"
+RESTART = f"() => {PANEL}.sessionContext.session.kernel.restart()"
 OUTPUTS = f"(number) => {PANEL}.content.widgets[number].model.outputs.toJSON()"
 
 
@@ -181,6 +182,61 @@ def kernel_knows(page, number, widget):
             return
         page.wait_for_timeout(100)  # some widgets tell the kernel once the hand rests
     assert told == wanted
+
+
+PROMPTED = ("AttentionExplorer", "SamplingExplorer", "GenerationStepper", "LayerInspector")
+OTHER = "class Box:\n    w = 1\n"
+# What a reader of the kernel's answer sees: the number of tokens that are shown.
+TOKENS = "(widget) => widget.querySelectorAll('.qk-line .qk-token:not(.qk-next)').length"
+GONE = "The kernel does not answer: run this cell again."
+
+
+def test_a_prompt_is_answered_and_a_kernel_that_is_gone_is_noticed(in_lab):
+    shows = [f"qk.widgets.{name}(model, tokenizer, PROMPT)" for name in PROMPTED]
+    names = {}
+    exec(LOAD, names)
+    count = names["tokenizer"](OTHER).shape[1]
+    with in_lab("prompts.ipynb", notebook_of(LOAD, *shows)) as (page, errors):
+        run(page, 0)
+        for number in range(1, 5):
+            run(page, number)
+        page.wait_for_function(
+            "(shown) => document.querySelectorAll(shown).length === 4", arg=SHOWN
+        )
+        for widget in page.locator(".qk").all():
+            enter(page, widget, count)
+            assert widget.locator(".qk-ask [role=status]").inner_text() == ""
+        run(page, 0)  # as a cell between them
+        assert errors == []
+
+        page.evaluate(RESTART)
+        page.wait_for_function(READY)
+        attention, sampling, stepper, layer = page.locator(".qk").all()
+        for press, within in (
+            (attention.get_by_role("button", name="Run"), attention.locator(".qk-ask")),
+            (sampling.get_by_role("button", name="Run"), sampling.locator(".qk-ask")),
+            (stepper.get_by_role("button", name="Add the most likely"), stepper),
+            (layer.get_by_role("button", name="Switch head 0 of layer 0 off"), layer),
+        ):
+            press.click()
+            within.get_by_text(GONE).first.wait_for(timeout=5000)
+        carry_out(page, CLEAR)  # with the numbers of the runs before
+        errors.clear()  # JupyterLab's own, about the kernel that is gone
+        run(page, 0)
+        for number in range(1, 5):
+            run(page, number)
+            widget = page.locator(".qk").nth(number - 1)
+            enter(page, widget, count)
+
+
+def enter(page, widget, count):
+    """Type a prompt, and wait until its tokens are shown."""
+    box = widget.get_by_role("textbox", name="Prompt")
+    box.fill(OTHER)
+    box.press("Enter")
+    page.wait_for_function(
+        f"([widget, count]) => ({TOKENS})(widget) === count", arg=[widget.element_handle(), count]
+    )
 
 
 def test_a_stored_widget_is_a_picture_where_there_is_no_kernel(in_lab, lab_root):

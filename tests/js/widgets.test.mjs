@@ -197,9 +197,9 @@ test("entropy in nats", () => {
   assert.equal(sampling.entropy(Float64Array.of(1, 0)), 0);
 });
 
-test("sum takes a part", () => {
+test("sumOf takes a part", () => {
   for (const [from, to, wanted] of [[0, 4, 1], [1, 3, 0.375], [2, 2, 0], [3, 2, 0]])
-    assert.equal(sampling.sum(probs, from, to), wanted);
+    assert.equal(sampling.sumOf(probs, from, to), wanted);
 });
 
 table("above", sampling.above, [

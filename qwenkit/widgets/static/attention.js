@@ -3,20 +3,24 @@
 
 import { headMap, named, tokenText } from "./attention_map.js";
 import {
-  button, choice, choose, chosen, context2d, frame, hover, inflate, node, painted, percent, say,
-  sharp, tick,
+  button, choice, choose, chosen, context2d, hover, inflate, node, painted, percent, say, sharp,
+  tick,
 } from "./common.js";
 import { AREA, colored, shadesOf } from "./maps.js";
 import { keyed } from "./parts.js";
+import { prompted } from "./prompt.js";
 
 /**
- * @import { AttentionData, AttentionModel, AttentionState, Choose,
+ * @import { AttentionData, AttentionModel, AttentionState, Choose, Shell,
  *   TriangleAt } from "./types.d.ts"
  */
 
 /** @param {{model: AttentionModel, el: HTMLElement}} place */
-export async function render({ model, el }) {
-  const { root, controls, stage, live } = frame(el, "Attention of every head");
+export const render = (place) =>
+  prompted(place, "Attention of every head", (shell) => attentionBody(place.model, shell));
+
+/** @param {AttentionModel} model @param {Shell} shell */
+async function attentionBody(model, { root, body, controls, stage, live }) {
   const data = model.get("data");
   const weights = await inflate(data.weights);
   const size = data.labels.length, area = AREA(size);
@@ -40,12 +44,13 @@ export async function render({ model, el }) {
   stage.before(title);
   stage.append(left, node("div", {}, map.canvas, about));
   (grid.low ? left : stage).append(text.list); // below a high grid it has the whole width
-  hover(root, grid.canvas, grid.words);
-  hover(root, map.canvas, map.words);
+  hover(body, grid.canvas, grid.words);
+  hover(body, map.canvas, map.words);
 
   const middle = { grid: grid.middle, map: map.middle }; // of a head, and of a pixel: for tests
 
   function draw() {
+    if (model.get("data") !== data) return; // another text: all is about to be built again
     const state = chosen(model);
     const triangle = at(state.layer, state.head);
     const arcs = arcWeights(triangle, size, state);

@@ -1,8 +1,8 @@
 // What all widgets share. MAPS (name -> 256 colors in hexadecimal) is defined above.
 
 /**
- * @import { Attributes, Child, ColorMap, Live, Model, Numbers, Option, Packed, Root, SliderOptions,
- *   Values } from "./types.d.ts"
+ * @import { Answer, Attributes, Child, ColorMap, Listener, Live, Model, Numbers, Option, Packed, Root,
+ *   SliderOptions, Standalone, Values } from "./types.d.ts"
  */
 
 // ---- the model: what was chosen, and what is drawn ----
@@ -17,10 +17,14 @@ export function choose(model, patch) {
 }
 
 // A model for a page without a kernel: the interface of a notebook's, without answers.
-/** @param {Values} values as the page holds them: bytes are text @returns {Model<Values>} */
+/** @param {Values} values as the page holds them: bytes are text @returns {Standalone} */
 export function standalone(values) {
-  /** @type {Record<string, (() => void)[]>} */
+  /** @type {Record<string, Listener[]>} */
   const listeners = {};
+  /** @param {string} event @param {Answer} [message] */
+  const emit = (event, message) => {
+    for (const listener of [...(listeners[event] || [])]) listener(message);
+  };
   /** @param {any} value JSON may be anything @returns {any} */
   const unpack = (value) =>
     value && typeof value === "object" && !Array.isArray(value)
@@ -34,13 +38,16 @@ export function standalone(values) {
     get: (name) => kept[name],
     set(name, value) {
       kept[name] = value;
-      for (const listener of listeners[`change:${name}`] || []) listener();
+      emit(`change:${String(name)}`);
     },
     save_changes() {},
     on(event, listener) {
       (listeners[event] ||= []).push(listener);
     },
-    off() {},
+    off(event, listener) {
+      listeners[event] = (listeners[event] || []).filter((one) => one !== listener);
+    },
+    emit,
   };
 }
 

@@ -1,23 +1,27 @@
 // LayerInspector: a layer, a head, a token, and panels that move together.
 // `data` is described in _layer_view.py; its arrays come compressed.
 
-import { chosen, frame, inflate, node, painted, percent, say, slider } from "./common.js";
+import { chosen, inflate, node, painted, percent, say, slider } from "./common.js";
 import {
   groupPanel, lensPanel, mapPanel, normsPanel, offPanel, pairsPanel, unitsPanel,
 } from "./layer_panels.js";
 import { AREA } from "./maps.js";
 import { later, tokenLine } from "./parts.js";
+import { prompted, watchKernel } from "./prompt.js";
 
 /**
  * @import { Choose, LayerAnswers, LayerArrays, LayerData, LayerModel, LayerShown, LayerState,
- *   LayerValues, OtherText, Packed, Root } from "./types.d.ts"
+ *   LayerValues, OtherText, Packed, Root, Shell } from "./types.d.ts"
  */
 
 const PAUSE = 120; // milliseconds without a choice before the kernel gets the last one
 
 /** @param {{model: LayerModel, el: HTMLElement}} place */
-export async function render({ model, el }) {
-  const { root, controls, stage, live } = frame(el, "One layer, head and token");
+export const render = (place) =>
+  prompted(place, "One layer, head and token", (shell) => layerBody(place.model, shell));
+
+/** @param {LayerModel} model @param {Shell} shell */
+async function layerBody(model, { root, body, controls, stage, live }) {
   const data = model.get("data");
   const arrays = await unpackArrays(data);
   const tell = later(() => model.save_changes(), PAUSE);
@@ -27,15 +31,18 @@ export async function render({ model, el }) {
     model.set("state", { ...chosen(model), ...patch });
     tell();
   };
-  const parts = layerParts(model, data, root, pick);
+  const parts = layerParts(model, data, body, pick);
+  const kernel = watchKernel(model, root, draw);
   controls.append(parts.layer, parts.head);
   stage.before(parts.title, parts.line.list);
   stage.append(...parts.columns);
 
   function draw() {
-    const state = chosen(model);
+    if (model.get("data") !== data) return; // another text: all is about to be built again
+    const state = chosen(model), alone = Boolean(model.alone);
     const shown = { state, ...layerValues(data, arrays, state), ...answers(model, data, state) };
-    drawParts(parts, data, shown, Boolean(model.alone));
+    kernel.need(!alone && (!shown.lens || Boolean(state.off && !shown.without)));
+    drawParts(parts, data, shown, alone, kernel.words());
     say(live, layerWords(data, shown));
     root.qk = shown;
     painted(root);
@@ -44,6 +51,7 @@ export async function render({ model, el }) {
   for (const signal of signals) model.on(signal, draw);
   draw();
   return () => {
+    kernel.close();
     for (const signal of signals) model.off(signal, draw);
   };
 }
@@ -176,9 +184,9 @@ function otherPanel(other, model, root, pick) {
 
 /**
  * @param {ReturnType<typeof layerParts>} parts @param {LayerData} data @param {LayerShown} shown
- * @param {boolean} alone
+ * @param {boolean} alone @param {string} waiting
  */
-function drawParts(parts, data, shown, alone) {
+function drawParts(parts, data, shown, alone, waiting) {
   const { state } = shown, { layer, head, token, other_token: otherToken } = state;
   parts.layer.update(layer);
   parts.head.update(head);
@@ -190,9 +198,10 @@ function drawParts(parts, data, shown, alone) {
   parts.norms.draw(shown.norms, layer);
   parts.units.draw(shown.units);
   parts.lens.draw(shown.lens, layer, alone
-    ? "This token's was not computed before the page was made; that needs a kernel."
-    : "The kernel computes …");
-  parts.off.draw(state, shown.without);
+    ? "This token's was not computed before the page was made."
+    : waiting);
+  parts.off.draw(state, shown.without, waiting);
+  parts.off.box.hidden = alone && !state.off;
   if (!parts.other || !shown.otherTriangle) return;
   const start = AREA(otherToken);
   const row = shown.otherTriangle.subarray(start, start + otherToken + 1);

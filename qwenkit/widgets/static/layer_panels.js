@@ -247,19 +247,19 @@ export function offPanel(tokens, alone, pick) {
   const nothing = () => {};
   let switchIt = nothing, goThere = nothing; // what the two buttons do now
   const toggle = button("", () => switchIt(), { class: "qk-wide" });
-  toggle.disabled = alone;
+  toggle.hidden = alone; // nobody would compute
   const words = node("div", { class: "qk-note" });
   const { table, draw: rows } = barTable("Next token: probability with the head, and without it");
   const jump = button("", () => goThere());
-  /** @param {LayerState} state @param {Comparison | null} answer */
-  function draw({ layer, head, token, off }, answer) {
+  /** @param {LayerState} state @param {Comparison | null} answer @param {string} waiting */
+  function draw({ layer, head, token, off }, answer, waiting) {
     const same = off && off[0] === layer && off[1] === head;
     toggle.textContent = same ? `Switch head ${head} of layer ${layer} on again`
       : `Switch head ${head} of layer ${layer} off`;
     switchIt = () => pick({ off: same ? null : [layer, head] });
     jump.hidden = !(off && answer);
     rows(off && answer ? answer.rows[token].map(compared) : []);
-    words.textContent = offWords(off, answer, alone);
+    words.textContent = offWords(off, answer, waiting);
     if (!off || !answer) return;
     const most = answer.moved.indexOf(Math.max(...answer.moved));
     jump.textContent = `Largest change after token ${most}, ${tokens[most]}`
@@ -275,11 +275,11 @@ const compared = ([name, , before, after]) => ({
   name, bars: [[before, PALE], [after, ORANGE]], texts: [`${percent(before)} → ${percent(after)}`],
 });
 
-/** @param {LayerState["off"]} off @param {Comparison | null} answer @param {boolean} alone */
-function offWords(off, answer, alone) {
-  if (alone && !off) return "This needs a kernel: open the notebook to switch heads off.";
-  if (!off) return "All heads are on.";
-  if (!answer) return "The kernel computes …";
-  return `Head ${off[1]} of layer ${off[0]} is off (its output is 0).`
-    + (alone ? " To switch others off, a kernel is needed." : "");
+/**
+ * @param {LayerState["off"]} off @param {Comparison | null} answer @param {string} waiting
+ */
+function offWords(off, answer, waiting) {
+  if (!off) return waiting || "All heads are on.";
+  if (!answer) return waiting;
+  return `Head ${off[1]} of layer ${off[0]} is off (its output is 0).`;
 }

@@ -3,13 +3,14 @@
 // keeps the first tokens of that order, so a number, `end`, says what is kept.
 
 import {
-  button, choose, chosen, frame, freshId, inflate, node, painted, percent, say, slider,
+  button, choose, chosen, freshId, inflate, node, painted, percent, say, slider,
 } from "./common.js";
 import { barTable, BLUE, PALE, panel, swatch } from "./parts.js";
+import { prompted } from "./prompt.js";
 
 /**
  * @import { BarRow, Choose, Draws, Filter, Numbers, Sampled, SamplingData, SamplingModel,
- *   SamplingSettings, SamplingState, SliderOptions } from "./types.d.ts"
+ *   SamplingSettings, SamplingState, Shell, SliderOptions } from "./types.d.ts"
  */
 
 /** @type {Record<string, string>} */
@@ -17,8 +18,11 @@ const CUT_COLORS = { top_k: "#cc79a7", top_p: "#e69f00", min_p: "#56b4e9" };
 const dashed = (/** @type {string} */ name) => name.replace("_", "-");
 
 /** @param {{model: SamplingModel, el: HTMLElement}} place */
-export async function render({ model, el }) {
-  const { root, controls, stage, live } = frame(el, "Sampling the next token");
+export const render = (place) =>
+  prompted(place, "Sampling the next token", (shell) => samplingBody(place.model, shell));
+
+/** @param {SamplingModel} model @param {Shell} shell */
+async function samplingBody(model, { root, controls, stage, live }) {
   const data = model.get("data");
   const logits = new Float32Array((await inflate(data.logits)).buffer);
   const before = softmax(logits, 1);
@@ -39,6 +43,7 @@ export async function render({ model, el }) {
   text.scrollTop = text.scrollHeight;
 
   function draw() {
+    if (model.get("data") !== data) return; // another text: all is about to be built again
     const state = chosen(model);
     const result = sampled(logits, state);
     const counts = countDraws(result.after, state);
@@ -87,7 +92,7 @@ export function sampled(logits, { temperature, top_k: k, top_p: p, min_p: m }) {
   const cut = (name, on, filter) => {
     if (greedy || !on) return;
     const next = filter();
-    cuts[name] = [end - next, sum(tempered, next, end)];
+    cuts[name] = [end - next, sumOf(tempered, next, end)];
     end = next;
   };
   cut("top_k", k !== 0, () => {
@@ -96,7 +101,7 @@ export function sampled(logits, { temperature, top_k: k, top_p: p, min_p: m }) {
     return next;
   });
   cut("top_p", p !== 1, () => {
-    const enough = p * sum(tempered, 0, end);
+    const enough = p * sumOf(tempered, 0, end);
     let next = 1;
     for (let reach = tempered[0]; next < end && reach < enough; next++) reach += tempered[next];
     return next;
@@ -106,13 +111,13 @@ export function sampled(logits, { temperature, top_k: k, top_p: p, min_p: m }) {
     while (next < end && tempered[next] >= m * tempered[0]) next++;
     return next;
   });
-  const share = sum(tempered, 0, end);
+  const share = sumOf(tempered, 0, end);
   const after = tempered.map((value, i) => (i < end ? value / share : 0));
   return { end, share, cuts, tempered, after };
 }
 
 /** @param {Numbers} values @param {number} from @param {number} to */
-export function sum(values, from, to) {
+export function sumOf(values, from, to) {
   let total = 0;
   for (let i = from; i < to; i++) total += values[i];
   return total;
@@ -230,7 +235,7 @@ export function tokenRows({ names, shown }, before, { after, end, cuts }, { sums
     };
     return row;
   });
-  const rest = [before, after].map((probs) => sum(probs, count, probs.length));
+  const rest = [before, after].map((probs) => sumOf(probs, count, probs.length));
   const others = [...sums].reduce((total, [i, times]) => total + (i >= count ? times : 0), 0);
   rows.push({
     name: `${(before.length - count).toLocaleString("en")} others`, faint: end <= count,

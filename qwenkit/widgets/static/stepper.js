@@ -1,11 +1,12 @@
 // GenerationStepper: a text that grows token by token, its alternatives, and the cache filling.
 // `data` is described in stepper.py. What comes next after a path is in data.visited, by its ids.
 
-import { button, choose, chosen, frame, node, painted, percent, say, sharp } from "./common.js";
+import { button, choose, chosen, node, painted, percent, say, sharp } from "./common.js";
 import { allow, bar, BLUE, keyed, ORANGE, panel, swatch, tokenLine } from "./parts.js";
+import { prompted, watchKernel } from "./prompt.js";
 
 /**
- * @import { Offer, StepActions, StepperData, StepperModel, StepView } from "./types.d.ts"
+ * @import { Offer, Shell, StepActions, StepperData, StepperModel, StepView } from "./types.d.ts"
  */
 
 const FREE = "#e8e8e8";
@@ -13,30 +14,39 @@ const BURST = 10; // tokens that one press of a button adds
 const pathKey = (/** @type {number[]} */ path) => path.join(",");
 
 /** @param {{model: StepperModel, el: HTMLElement}} place */
-export function render({ model, el }) {
-  const { root, controls, stage, live } = frame(el, "Generation step by step");
+export const render = (place) =>
+  prompted(place, "Generation step by step", (shell) => stepperBody(place.model, shell), isOtherText);
+
+/** @param {StepperData} one @param {StepperData} other */
+const isOtherText = (one, other) =>
+  one.prompt.join("") !== other.prompt.join("") || one.max_new_tokens !== other.max_new_tokens;
+
+/** @param {StepperModel} model @param {Shell} shell */
+function stepperBody(model, { root, body, controls, stage, live }) {
   /** @param {number[]} path @param {number} at */
   const go = (path, at) => choose(model, { path, at });
   const steps = stepActions(model, go);
   const line = tokenLine("The text; arrow keys go back and forward, Enter adds the most likely token",
     (position) => steps.to(position + 1 - model.get("data").prompt.length));
   keyed(line.list, { Enter: steps.add });
-  keyed(root, Object.fromEntries(
+  keyed(body, Object.fromEntries(
     Array.from({ length: 8 }, (_, i) => [String(i + 1), () => steps.take(i)])));
   const bar = stepButtons(steps);
   controls.append(...bar.buttons);
-  const wait = node("span", { class: "qk-note" });
+  const wait = node("span", { class: "qk-note", role: "status" });
   controls.append(wait);
   const offers = offersPanel(steps.take);
   const cache = cachePanel(model.get("data"));
   stage.before(line.list);
   stage.append(node("div", { class: "qk-column" }, offers.box),
     node("div", { class: "qk-column qk-wider" }, cache.box));
-  let written = "";
+  /** @type {string | null} */
+  let written = null;
+  const kernel = watchKernel(model, root, sayWait);
 
   function draw() {
     const view = stepView(model);
-    if (pathKey(view.path) !== written || !root.qk) line.fill(view.tokens);
+    if (pathKey(view.path) !== written) line.fill(view.tokens);
     written = pathKey(view.path);
     line.draw(view.length - 1, view.shades);
     [...line.list.querySelectorAll("[data-position]")].forEach((item, i) => {
@@ -44,7 +54,8 @@ export function render({ model, el }) {
       item.classList.toggle("qk-given", i < view.data.prompt.length);
     });
     bar.draw(view);
-    wait.textContent = waitWords(view);
+    kernel.need(!view.offers && !view.alone);
+    sayWait();
     offers.draw(view);
     cache.draw(view);
     say(live, view.offers?.length
@@ -54,9 +65,15 @@ export function render({ model, el }) {
     painted(root);
     if (view.offers) steps.goOn();
   }
+  function sayWait() {
+    const words = kernel.words();
+    wait.textContent = words || waitWords(stepView(model));
+    wait.classList.toggle("qk-wrong", words !== "" && !kernel.computes());
+  }
   for (const signal of ["change:state", "change:data"]) model.on(signal, draw);
   draw();
   return () => {
+    kernel.close();
     for (const signal of ["change:state", "change:data"]) model.off(signal, draw);
   };
 }
@@ -150,10 +167,10 @@ function stepButtons(steps) {
 function waitWords({ offers, ended, full, alone, data, open }) {
   if (ended) return "The text has ended.";
   if (full) return `max_new_tokens = ${data.max_new_tokens} is reached.`;
-  if (!offers) return alone ? "This needs a kernel." : "The kernel computes …";
-  if (alone && !offers.every(([id]) => open(id)))
-    return "Steps that were never visited need a kernel.";
-  return "";
+  if (!offers || !alone || offers.every(([id]) => open(id))) return "";
+  return offers.some(([id]) => open(id))
+    ? "Tokens with a frame can be chosen; this page does not hold what follows the others."
+    : "This page does not hold what follows.";
 }
 
 // The alternatives as buttons; the one that the text continues with is marked.
@@ -170,12 +187,14 @@ function offersPanel(take) {
     node("tbody", {}, ...rows.map(({ row }) => row)));
   const note = node("div", { class: "qk-note" }, "Click one, or press 1 to 8, to continue with it.");
   /** @param {StepView} view */
-  function draw({ offers = [], path, at, full, open }) {
+  function draw({ offers = [], path, at, full, open, alone }) {
+    note.hidden = full || !offers.some(([id]) => open(id));
     rows.forEach(({ key, share, number, row }, rank) => {
       /** @type {Offer | [null, string, number]} */
       const [id, name, chance] = offers[rank] || [null, "–", 0];
       key.textContent = name;
       allow(key, id !== null && !full && open(id));
+      key.classList.toggle("qk-plain", alone && id !== null && !open(id));
       key.setAttribute("aria-pressed", String(id !== null && path[at] === id));
       key.setAttribute("aria-label", `${name}, ${percent(chance)}`);
       share.replaceChildren(bar(chance, BLUE));

@@ -18,11 +18,47 @@ export interface Values {
 /** What `render` gets: anywidget's model, or that of `standalone`, which has no kernel. */
 export interface Model<V extends Values> {
   alone?: boolean;
+  /** Whether the page itself computes, with an engine. */
+  live?: boolean;
+  /** Ask the kernel, or the engine of a page that has one; absent where nobody answers. */
+  send?(message: object): void;
+  /** JupyterLab's has the kernel, which is null once it was shut down. */
+  widget_manager?: { kernel?: { status: string } | null };
   get<Name extends keyof V>(name: Name): V[Name];
   set<Name extends keyof V>(name: Name, value: V[Name]): void;
   save_changes(): void;
-  on(event: string, listener: () => void): void;
-  off(event: string, listener: () => void): void;
+  on(event: string, listener: Listener): void;
+  off(event: string, listener: Listener): void;
+}
+
+/** Called without a message when a value changes; with one for "msg:custom". */
+export type Listener = (message?: Answer) => void;
+
+/** The model of an exported page. */
+export interface Standalone extends Model<any> {
+  /** Call those that listen to an event. */
+  emit(event: string, message?: Answer): void;
+}
+
+/** What the kernel says of a question, by the question's id, or of a choice that went wrong. */
+export interface Answer {
+  heard?: string;
+  done?: string;
+  error?: string;
+}
+
+/** The values of a widget that takes a prompt. */
+export interface PromptValues extends Values {
+  prompt: string;
+}
+
+/** Where a widget is built; `body`, `controls` and `stage` are new for each text. */
+export interface Shell {
+  root: Root;
+  body: HTMLElement;
+  controls: HTMLElement;
+  stage: HTMLElement;
+  live: Live;
 }
 
 /** Change some of what was chosen. */
@@ -437,4 +473,28 @@ export interface StepActions {
   back(): void;
   forward(): void;
   restart(): void;
+}
+
+// ---- a page that carries its model ----
+
+export interface Engine {
+  net: import("./engine/model.js").Model;
+  tokenizer: import("./engine/tokenizer.js").Tokenizer;
+  /** What a widget's `settings` in Python gives. */
+  settings: any;
+  model: Standalone;
+}
+
+/** What a page computes in the kernel's place: values of the widget by name. */
+export interface LiveAnswers {
+  prompt(text: string): Promise<{ data: object; state: object; [name: string]: object }>;
+  /** After a choice, what the page lacks. */
+  state?(): object | Promise<object>;
+}
+
+export interface PatternsRead extends Patterns {
+  tokens: string[];
+  factor: number;
+  /** Head type -> a score for each head, layer by layer. */
+  scores: Map<string, number[]>;
 }
