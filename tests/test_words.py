@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("notebooks", "qwenkit", "tests", "data/tiny-coder")
+FOLDERS = ("docs", "notebooks", "qwenkit", "tests", "data/tiny-coder")
 ENDINGS = {".md", ".py", ".ipynb", ".js", ".mjs", ".ts", ".css", ".toml", ".yml"}
 OTHERS = ("README.md", "CONTRIBUTING.md", "Makefile", "pyproject.toml", "environment.yml")
 OLD_NAMES = ("test_deprecated.py",)  # it holds the names that code had before
