@@ -212,8 +212,10 @@ def page(widget: Inspector, png: bytes) -> str:
 <style>:root {{ color-scheme: light dark; }} body {{ margin: 1em; background: light-dark(#fff, #15171c); }}
 .qk-page {{ color: light-dark(#1b1b1b, #ececec); }}
 {style(widget)}</style>
+<main>
 <h1 class="qk-page">{title}</h1>
-<main id="widget"></main>
+<div id="widget"></div>
+</main>
 <noscript><img alt="{alt}" src="data:image/png;base64,{picture}"></noscript>
 <script type="application/json" id="values">{values}</script>
 <script type="module">
