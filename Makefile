@@ -29,7 +29,7 @@ NEW_ENOUGH := -c "import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit
 help:
 	@echo "make lab        open JupyterLab on the first notebook (ARGS=\"--port 8900 --no-browser\")"
 	@echo "make test       all that checks: lint, unit (with QWENKIT_MODEL also notebooks)"
-	@echo "make lint       ruff, mypy and import-linter"
+	@echo "make lint       ruff, mypy and import-linter; with Node.js also ESLint and tsc"
 	@echo "make unit       the tests in tests/, in two processes (WORKERS=4 for more); they run every"
 	@echo "                notebook in JupyterLab and compare its outputs with the stored ones"
 	@echo "make notebooks  only the notebooks, with nbval (with QWENKIT_MODEL: only that every cell runs)"
@@ -58,6 +58,7 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/mypy tests/typing
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python tests/js/lint.py
 
 unit: $(READY)
 	$(PYTEST) --dist worksteal tests

@@ -1,6 +1,7 @@
 """Shared set-up: shape annotations of the model are checked in every test."""
 
 import os
+import shutil
 import signal
 
 import jaxtyping
@@ -42,6 +43,16 @@ def toy(tmp_path_factory):
     from fixtures_toy import toy_of
 
     return toy_of(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def node():
+    """The path of Node.js, or skip loudly; in CI its absence is a failure."""
+    path = shutil.which("node")
+    if path is None:
+        stop = pytest.fail if os.environ.get("QWENKIT_REQUIRE_BROWSER") else pytest.skip
+        stop("NO NODE: Node.js is not installed, the tests of the JavaScript do not run")
+    return path
 
 
 @pytest.fixture(autouse=True)

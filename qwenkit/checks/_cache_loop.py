@@ -60,7 +60,10 @@ def measured(function: Loop) -> Loop:
         wanted, needed = _wanted(key, steps, stop_ids)
         if found == wanted and calls != needed:
             done, enough = (" ".join(map(str, one)) for one in (calls, needed))
-            raise TooMuchWork(f"new tokens per call: {done}; enough are {enough}")
+            raise TooMuchWork(
+                f"the tokens are right, but the calls of the model read {done} new tokens; "
+                f"{enough} would do"
+            )
         return found
 
     return run

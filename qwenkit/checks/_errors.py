@@ -64,6 +64,8 @@ _MEANINGS = (
 
 def explained(error: Raised) -> tuple[str, str, str]:
     """Return the name of an error ("error: the shapes", or "error"), what it says, and advice."""
+    if error.ours:
+        return "error", error.message, ""
     whole = f"{error.kind}: {error.message}"
     said = f"it raises {whole.removesuffix(': ').rstrip('.')}"
     if error.line:

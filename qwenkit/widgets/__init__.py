@@ -6,6 +6,7 @@ A notebook shows one that is the last expression of a cell. Each has `.choose(..
 
 from qwenkit.widgets.attention import AttentionExplorer
 from qwenkit.widgets.checkpoint import CheckpointBrowser
+from qwenkit.widgets.explorer import ModelExplorer
 from qwenkit.widgets.gqa import GQAExplorer
 from qwenkit.widgets.layer import LayerInspector
 from qwenkit.widgets.rope import RopeExplorer
@@ -14,5 +15,5 @@ from qwenkit.widgets.stepper import GenerationStepper
 
 __all__ = [
     "AttentionExplorer", "CheckpointBrowser", "GQAExplorer", "GenerationStepper", "LayerInspector",
-    "RopeExplorer", "SamplingExplorer",
+    "ModelExplorer", "RopeExplorer", "SamplingExplorer",
 ]  # fmt: skip

@@ -30,8 +30,10 @@ from qwenkit.plot import as_png
 from qwenkit.progress import stage
 
 # The one form of import that the scripts use: all files of a bundle share one scope, so that no
-# name may occur twice at their top level.
-_IMPORT = re.compile(r'^import \{[^}]*\} from "([^"]+)";\n', re.M)
+# name may occur twice at their top level. What the second pattern finds is another form.
+_IMPORT = re.compile(r'^import \{(?:(?!\bas\b)[^}])*\} from "(\.\.?/[^"]+)";\n', re.M)
+_EXPORT = re.compile(r"^export (?=async function|function|class|const)", re.M)
+_UNKNOWN = re.compile(r"""^\s*(?:import|export)\b\s*[\w{*"'].*""", re.M)
 MAPS = ("viridis", "RdBu_r", "cividis")  # safe for the color-blind; RdBu_r for signed values
 
 
@@ -106,16 +108,18 @@ class Inspector(anywidget.AnyWidget):
     Attributes:
         view: the view-model.
         script: static/SCRIPT.js in this folder exports `render({model, el})`.
+        styles: its style sheets in static/, in order.
     """
 
     script: ClassVar[str]
+    styles: ClassVar[tuple[str, ...]] = ("style.css",)
     state = traitlets.Dict().tag(sync=True)
     data = traitlets.Dict().tag(sync=True)
 
     def __init__(self, view: View) -> None:
         self.view = view
         self._esm = source(self.script) + "\nexport default { render };\n"
-        self._css = static("style.css")
+        self._css = style(self)
         super().__init__(state=view.state(), data=view.data())
         self.observe(self._chosen, "state")
         self.on_msg(self._asked)
@@ -246,7 +250,7 @@ def page(widget: Inspector, png: bytes, engine: dict[str, Any] | None = None) ->
 <style>:root {{ color-scheme: light dark; }}
 body {{ margin: 1em; background: light-dark(#fff, #15171c); }}
 .qk-page {{ color: light-dark(#1b1b1b, #ececec); }}
-{static("style.css")}</style>
+{style(widget)}</style>
 <h1 class="qk-page">{title}</h1>
 <main id="widget"></main>
 <noscript><img alt="{alt}" src="data:image/png;base64,{picture}"></noscript>
@@ -267,6 +271,11 @@ def _as_text(value: Any) -> dict[str, str]:
     return {"base64": base64.b64encode(value).decode()}
 
 
+def style(widget: Inspector) -> str:
+    """Return a widget's style sheets as one."""
+    return "\n".join(static(name) for name in widget.styles)
+
+
 @cache
 def static(name: str) -> str:
     """Return a file of the folder static/."""
@@ -275,23 +284,38 @@ def static(name: str) -> str:
 
 @cache
 def source(script: str) -> str:
-    """Return static/SCRIPT.js as one module: the color maps, what it imports, and itself."""
+    """Return static/SCRIPT.js as one module: the color maps, what it imports, and itself.
+
+    Raises:
+        InputError: the scripts import in a circle, or in a form that cannot be joined.
+    """
     colors = {name: _hex(name) for name in MAPS}
-    files = [_IMPORT.sub("", static(name)) for name in _in_order(f"{script}.js", [])]
-    joined = re.sub(
-        r"^export (?=async function|function|class|const)", "", "\n".join(files), flags=re.M
-    )
+    joined = "\n".join(_joinable(name) for name in _in_order(f"{script}.js", [], ()))
     return f"const MAPS = {json.dumps(colors)};\n{joined}"
 
 
-def _in_order(name: str, before: list[str]) -> list[str]:
+def _joinable(name: str) -> str:
+    """Return a script without its imports and exports."""
+    text = _EXPORT.sub("", _IMPORT.sub("", static(name)))
+    if unknown := _UNKNOWN.search(text):
+        raise InputError(
+            f"{name} has the line {unknown[0].strip()!r}, which cannot be joined with other "
+            'scripts; write import { a, b } from "./x.js"; with the very names that x.js exports, '
+            "and export in front of a function, a class or a const"
+        )
+    return text
+
+
+def _in_order(name: str, before: list[str], parents: tuple[str, ...]) -> list[str]:
     """Return the names of a script and of all it imports, each after those that it needs."""
+    if name in parents:
+        circle = " imports ".join([*parents[parents.index(name) :], name])
+        raise InputError(f"{circle}; move what both need into a script of its own")
     if name in before:
         return before
     for imported in _IMPORT.findall(static(name)):
-        before = _in_order(
-            posixpath.normpath(posixpath.join(posixpath.dirname(name), imported)), before
-        )
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(name), imported))
+        before = _in_order(path, before, (*parents, name))
     return [*before, name]
 
 

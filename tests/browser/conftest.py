@@ -7,7 +7,15 @@ from functools import partial
 
 import pytest
 from fixtures_toy import toy_of
-from lab_server import FLAGS, LAB, chromium_path, free_port, open_in_lab, serving
+from lab_server import (
+    FLAGS,
+    LAB,
+    chromium_path,
+    closing,
+    free_port,
+    open_in_lab,
+    serving,
+)
 from notebook_cells import FOLDER
 from pages import opened
 
@@ -38,10 +46,12 @@ def browser():
         stop = pytest.fail if os.environ.get("QWENKIT_REQUIRE_BROWSER") else pytest.skip
         stop("NO BROWSER: Chromium is not installed, the browser tests do not run")
     playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=path, args=list(FLAGS))
-        yield chromium
+    driver = playwright.sync_playwright().start()
+    chromium = driver.chromium.launch(executable_path=path, args=list(FLAGS))
+    yield chromium
+    with closing():
         chromium.close()
+        driver.stop()
 
 
 @pytest.fixture(scope="session")

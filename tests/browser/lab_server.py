@@ -5,12 +5,14 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import nbformat
+import psutil
 
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -30,6 +32,20 @@ COMMAND = "() => window.jupyterapp.commands.execute"
 CLEAR, SAVE = f"{COMMAND}('notebook:clear-all-cell-outputs')", f"{COMMAND}('docmanager:save')"
 SHUT_DOWN = f"() => {PANEL}.sessionContext.shutdown()"
 PATIENCE = 120  # seconds for what takes a few on a machine that does nothing else
+
+
+def carry_out(page, command):
+    """Run one of JupyterLab's commands; unlike `evaluate`, do not wait forever if it never ends.
+
+    One that asks something in a dialog ends only with the answer.
+    """
+    page.evaluate(
+        """([command, most]) => Promise.race([eval(command)(), new Promise((_, fail) =>
+          setTimeout(() => fail(new Error(`no end after ${most} ms: ${command}; it shows: `
+            + [...document.querySelectorAll('.jp-Dialog')].map(one => one.innerText))), most))])
+            .then(() => 0)""",
+        [command, 1000 * PATIENCE],
+    )
 
 
 def chromium_path() -> str | None:
@@ -72,11 +88,33 @@ def serving(command, url, folder):
         try:
             yield _wait_for(url, process)
         finally:
+            kernels = psutil.Process(process.pid).children(recursive=True)
             process.terminate()
             try:
                 process.wait(timeout=20)
             except subprocess.TimeoutExpired:
                 process.kill()
+            kill(kernels)  # a server that is killed leaves them behind
+
+
+def kill(processes):
+    for one in processes:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+
+
+@contextmanager
+def closing(seconds=60):
+    """Kill what this process has started if the block does not end in time.
+
+    A browser that never closes would hold up the end of the whole run, without a word.
+    """
+    timer = threading.Timer(seconds, lambda: kill(psutil.Process().children(recursive=True)))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes]) -> str:
@@ -110,7 +148,7 @@ def open_in_lab(browser, lab, root, name, notebook=None):
         page.wait_for_function(READY, polling=100)
         yield page, said
         errors = said.copy()  # without the debugger's complaint about what follows
-        page.evaluate(SHUT_DOWN)
+        carry_out(page, SHUT_DOWN)
     finally:
         page.close()
     elsewhere = [url for url in asked if not url.startswith((lab, "data:", "blob:"))]

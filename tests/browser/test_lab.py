@@ -15,6 +15,7 @@ from lab_server import (
     PANEL,
     READY,
     SAVE,
+    carry_out,
     chromium_path,
     free_port,
     isolated,
@@ -65,7 +66,7 @@ def _run_in_lab(in_lab, name, notebook):
     with in_lab(name, notebook) as (page, _):
         hidden = [one.metadata.get("jupyter", {}).get("outputs_hidden") for one in notebook.cells]
         assert page.evaluate(FOLDED) == hidden.count(True)  # what answers a prediction
-        page.evaluate(CLEAR)
+        carry_out(page, CLEAR)
         page.evaluate(RUN)
         page.wait_for_function(ENDED, timeout=1000 * LONGEST, polling=500)
         page.wait_for_function(READY, polling=100)
@@ -134,7 +135,7 @@ def test_opening_a_notebook_does_not_modify_it(in_lab, lab_root):
     with in_lab(name) as (page, _):
         page.wait_for_timeout(1000)
         assert page.evaluate(f"() => {PANEL}.context.model.dirty") is False
-        page.evaluate(SAVE)
+        carry_out(page, SAVE)
         assert (lab_root / name).read_bytes() == before
 
 

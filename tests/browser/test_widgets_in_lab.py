@@ -6,7 +6,7 @@ import time
 
 import nbformat
 import pytest
-from lab_server import CLEAR, PANEL, READY, SAVE
+from lab_server import CLEAR, PANEL, READY, SAVE, carry_out
 from nbformat.v4 import new_code_cell, new_notebook
 from widget_cases import CASES, PROMPT
 
@@ -122,7 +122,7 @@ def notebook(in_lab):
 @pytest.mark.parametrize("name", CASES)
 def test_a_widget_shows_answers_and_is_quick(notebook, name):
     page, errors, names = notebook
-    page.evaluate(CLEAR)
+    carry_out(page, CLEAR)
     errors.clear()
     case = CASES[name]
     shows = 1 + 3 * list(CASES).index(name)
@@ -220,7 +220,7 @@ def test_a_prompt_is_answered_and_a_kernel_that_is_gone_is_noticed(in_lab):
         ):
             press.click()
             within.get_by_text(GONE).first.wait_for(timeout=5000)
-        page.evaluate(CLEAR)  # with the numbers of the runs before
+        carry_out(page, CLEAR)  # with the numbers of the runs before
         errors.clear()  # JupyterLab's own, about the kernel that is gone
         run(page, 0)
         for number in range(1, 5):
@@ -245,7 +245,7 @@ def test_a_stored_widget_is_a_picture_where_there_is_no_kernel(in_lab, lab_root)
         run(page, 0)
         page.wait_for_selector(SHOWN)
         assert not page.locator(PICTURE).is_visible()
-        page.evaluate(SAVE)
+        carry_out(page, SAVE)
         page.wait_for_function(f"() => !{PANEL}.context.model.dirty")
     stored = nbformat.read(lab_root / name, as_version=4)
     assert "widgets" not in stored.metadata

@@ -6,15 +6,18 @@ A name such as "values" stands for any diagnosis of that kind, such as "values: 
 there: check -> function that returns the check's further arguments.
 """
 
-import functools
+import json
+import os
 import re
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 
 from qwenkit import checks
+from qwenkit.files import replacing
 
 TABLES = {path.stem[6:]: path.stem for path in sorted(Path(__file__).parent.glob("table_*.py"))}
 TABLES = {topic: import_module(name) for topic, name in TABLES.items()}
@@ -41,9 +44,30 @@ def answers(kind):
     return found
 
 
-@functools.cache
-def wrong_verdict(topic, check, number):
-    return judged(topic, check, TABLES[topic].WRONG[check][number][1])
+@pytest.fixture(scope="session")
+def wrong_verdict(tmp_path_factory):
+    """Return a function: the verdict on a wrong answer, judged once for all workers together."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all workers of this run
+
+    def verdict(topic, check, number):
+        path = folder / f"verdict-{topic}-{check}-{number}.json"
+        if not path.exists():
+            found = judged(topic, check, TABLES[topic].WRONG[check][number][1])
+            with replacing(path) as temporary:
+                temporary.write_text(json.dumps([found.outcome, found.mistake, str(found)]))
+        return Told(*json.loads(path.read_text()))
+
+    return verdict
+
+
+class Told(NamedTuple):
+    """What a verdict says."""
+
+    outcome: str
+    mistake: str | None
+    text: str
 
 
 @pytest.mark.parametrize(("topic", "check", "number"), answers("RIGHT"))
@@ -53,16 +77,16 @@ def test_right_no_matter_how_it_is_written(topic, check, number):
 
 
 @pytest.mark.parametrize(("topic", "check", "number"), answers("WRONG"))
-def test_a_wrong_answer_is_named(topic, check, number):
+def test_a_wrong_answer_is_named(topic, check, number, wrong_verdict):
     name, _, *words = TABLES[topic].WRONG[check][number]
     verdict = wrong_verdict(topic, check, number)
     assert verdict.outcome == "not yet"
-    assert name in (verdict.mistake, verdict.mistake.split(":")[0]), str(verdict)
-    assert all(one in str(verdict) for one in words), str(verdict)
+    assert name in (verdict.mistake, verdict.mistake.split(":")[0]), verdict.text
+    assert all(one in verdict.text for one in words), verdict.text
 
 
 @pytest.mark.parametrize(("topic", "check"), CHECKS)
-def test_three_of_four_common_mistakes_get_a_diagnosis(topic, check):
+def test_three_of_four_common_mistakes_get_a_diagnosis(topic, check, wrong_verdict):
     rows = range(len(TABLES[topic].WRONG[check]))
     found = [wrong_verdict(topic, check, number).mistake for number in rows]
     named = sum(name not in GENERIC for name in found)
@@ -71,7 +95,7 @@ def test_three_of_four_common_mistakes_get_a_diagnosis(topic, check):
     assert named / len(found) >= 0.75
 
 
-def test_the_shares_over_the_whole_course():
+def test_the_shares_over_the_whole_course(wrong_verdict):
     """Of all wrong answers: named at least 75 %, misleading at most 1 %, accepted none."""
     named = misleading = accepted = total = 0
     for topic, check in CHECKS:

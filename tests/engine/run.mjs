@@ -22,7 +22,7 @@ const model = new Model(json("config.json"), readTensors(buffer));
 const EDITS = {
   zero: (value) => value.fill(0),
   triple: (value) => value.map((one) => 3 * one),
-  zeroHead2: (value, [heads, length, size]) => value.fill(0, 2 * length * size, 3 * length * size),
+  zeroHead2: (value, [, length, size]) => value.fill(0, 2 * length * size, 3 * length * size),
 };
 const rows = (flat, size) => Array.from({ length: flat.length / size }, (_, i) =>
   Array.from(flat.subarray(i * size, (i + 1) * size)));

@@ -1,9 +1,7 @@
 """The engine in JavaScript against the package: ids, logits, activation points, edits, sampling."""
 
 import json
-import os
 import random
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,23 +14,19 @@ import qwenkit as qk
 from qwenkit.pretrained import resolve
 
 HERE = Path(__file__).parent
-NODE = shutil.which("node")
 CODE = 'class Box:\n    def __init__(self, w):\n        self.w = w\n\n\ndef f(x):\n    """é"""'
 SPACES = "\t\n\x0b\x0c\r \x1c\x85\xa0\u1680\u2003\u2028\u2029\u202f\u205f\u3000\ufeff\u200b"
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory):
+def engine(node, tmp_path_factory):
     """Return a function: questions in, answers out, by one process of node."""
-    if NODE is None:
-        stop = pytest.fail if os.environ.get("QWENKIT_REQUIRE_BROWSER") else pytest.skip
-        stop("NO NODE: Node.js is not installed, the tests of the engine do not run")
     folder = tmp_path_factory.mktemp("engine")
 
     def ask(*questions):
         (folder / "asked.json").write_text(json.dumps(questions), encoding="utf-8")
         command = [
-            NODE,
+            node,
             HERE / "run.mjs",
             resolve(),
             folder / "asked.json",

@@ -19,7 +19,7 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def toy(folders):
-    """The untied toy: a tied one of random weights repeats its last token for ever."""
+    """The untied toy: a tied one of random weights repeats its last token forever."""
     return qk.load_pretrained(folders["untied"], dtype="float32")
 
 

@@ -42,7 +42,7 @@ def test_greedy_equals_that_of_transformers(folders, which, text, penalty):
     ours = tokens(model, ids, 40, repetition_penalty=penalty, stop_ids=())
     assert ours == want.tolist()
     assert len(ours) == 40
-    if which == "untied":  # a tied one of random weights may repeat a token for ever
+    if which == "untied":  # a tied one of random weights may repeat a token forever
         assert len(set(ours)) > 5
 
 

@@ -73,7 +73,7 @@ async function attentionBody(model, { root, body, controls, stage, live }) {
 
 // The weights of the chosen query on each key, or of each query on the chosen key; from 0 to 255.
 /** @param {Uint8Array} triangle @param {number} size @param {AttentionState} state */
-function arcWeights(triangle, size, { token, arcs }) {
+export function arcWeights(triangle, size, { token, arcs }) {
   return Array.from({ length: size }, (_, i) => {
     const [row, column] = arcs === "attends to" ? [token, i] : [i, token];
     return column > row ? 0 : triangle[AREA(row) + column];
@@ -217,7 +217,7 @@ function headGrid(data, at, model, pick) {
 
 // All heads, `small` pixels a side, each the largest of what it stands for; -1: masked.
 /** @param {AttentionData} data @param {TriangleAt} at @param {number} small */
-function mosaic({ layers, heads, labels: { length: size } }, at, small) {
+export function mosaic({ layers, heads, labels: { length: size } }, at, small) {
   const width = heads * small;
   const pixels = new Int16Array(width * layers * small).fill(-1);
   const pixel = Uint16Array.from({ length: size }, (_, i) => Math.floor(i * small / size));

@@ -72,7 +72,7 @@ export function render({ model, el }) {
 
 // Group -> its tensors, for every prefix of a name.
 /** @param {TensorBytes[]} tensors @returns {TensorTree} */
-function grouped(tensors) {
+export function grouped(tensors) {
   const tree = new Map();
   for (const [name, bytes] of tensors) {
     const parts = name.split(".");
@@ -88,7 +88,7 @@ function grouped(tensors) {
 
 // The visible rows, as Tree.rows in _tensors.py yields them.
 /** @param {TensorBytes[]} tensors @param {TensorTree} tree @param {CheckpointState} state */
-function visibleRows(tensors, tree, { opened, text }) {
+export function visibleRows(tensors, tree, { opened, text }) {
   const open = new Set(opened);
   const seen = new Set();
   /** @type {TensorRow[]} */

@@ -52,15 +52,15 @@ const commas = (number) => number.toLocaleString("en-US");
 /** @param {number} number @param {string} what */
 const plural = (number, what) => `${commas(number)} ${what}${number === 1 ? "" : "s"}`;
 /** @param {number} number */
-const divisors = (number) =>
+export const divisors = (number) =>
   Array.from({ length: number }, (_, i) => i + 1).filter((part) => number % part === 0);
 /** @param {GqaShape} shape */
-const kindOf = ({ heads, kv_heads }) =>
+export const kindOf = ({ heads, kv_heads }) =>
   kv_heads === heads ? "MHA" : kv_heads === 1 ? "MQA" : "GQA";
 
 // Keys and values of one token, and of all: with a kv head per query head, as chosen, with one.
 /** @param {GqaState} state @returns {CacheBytes} */
-function cacheBytes({ heads, kv_heads, head_dim, layers, tokens, value_bytes }) {
+export function cacheBytes({ heads, kv_heads, head_dim, layers, tokens, value_bytes }) {
   const kept = { MHA: heads, chosen: kv_heads, MQA: 1 };
   /** @param {number} more @returns {ByKind} */
   const of = (more) => {
@@ -80,7 +80,7 @@ const presetOf = ({ presets, own }, state) =>
 // ---- words ----
 
 /** @param {GqaState} state */
-function sharing({ heads, kv_heads, head }) {
+export function sharing({ heads, kv_heads, head }) {
   const size = heads / kv_heads, kv = Math.floor(head / size);
   const own = `Query head ${head} has kv head ${kv} for itself.`;
   return size === 1 ? own
@@ -101,7 +101,7 @@ function byteRows(state, { kept, token, whole }) {
 }
 
 /** @param {GqaState} state @param {CacheBytes} bytes */
-function sumLines({ heads, kv_heads, head_dim, layers, tokens, value_bytes }, { token, whole }) {
+export function sumLines({ heads, kv_heads, head_dim, layers, tokens, value_bytes }, { token, whole }) {
   const factors = [
     "2 (a key and a value)", plural(layers, "layer"), plural(kv_heads, "kv head"),
     plural(head_dim, "value"), plural(value_bytes, "byte"),

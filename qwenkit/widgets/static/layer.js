@@ -110,7 +110,7 @@ function layerValues(data, arrays, { layer, head, token }) {
 
 // RoPE: the pair (i, i + D/2) is rotated by its angle at the token's position.
 /** @param {number[]} vector @param {LayerArrays} tables @param {number} token */
-function rotated(vector, { cos, sin }, token) {
+export function rotated(vector, { cos, sin }, token) {
   const half = vector.length / 2;
   return vector.map((value, i) => {
     const pair = token * half + i % half;
@@ -210,7 +210,7 @@ function drawParts(parts, data, shown, alone, waiting) {
 }
 
 /** @param {LayerData} data @param {LayerShown} shown */
-function layerWords({ tokens }, { state: { layer, head, token }, row, lens }) {
+export function layerWords({ tokens }, { state: { layer, head, token }, row, lens }) {
   const most = row.map((weight, i) => [weight, i]).filter(([weight]) => weight)
     .sort(([one], [other]) => other - one).slice(0, 3)
     .map(([weight, i]) => `${tokens[i]} (${i}) ${percent(weight)}`);

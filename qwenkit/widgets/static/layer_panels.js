@@ -78,7 +78,7 @@ export function pairsPanel(dim, root) {
 }
 
 /** @param {Rotated} vector @param {number} i @param {number} half */
-function pairWords({ before, after }, i, half) {
+export function pairWords({ before, after }, i, half) {
   const point = (/** @type {number[]} */ values) =>
     `(${short(values[i])}, ${short(values[i + half])})`;
   const angle = (/** @type {number[]} */ values) => Math.atan2(values[i + half], values[i]);

@@ -46,7 +46,7 @@ export function render({ model, el }) {
 // ---- the computation ----
 
 /** @param {RopeData} data @returns {Rope} */
-function rotation({ thetas, frequencies, factor, vectors, positions }) {
+export function rotation({ thetas, frequencies, factor, vectors, positions }) {
   const half = vectors[0].length / 2;
   /** @param {number} theta */
   const speeds = (theta) => frequencies[thetas.indexOf(theta)];

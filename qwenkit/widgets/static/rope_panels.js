@@ -7,7 +7,7 @@ import { BLUE, keyed, ORANGE, panel, short } from "./parts.js";
 
 const QUERY = BLUE, KEY = ORANGE, PAIR = "#8a8a8a";
 /** @param {number} value @param {number} low @param {number} high */
-const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
+export const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
 /** @param {number} value @param {number} [digits] after the point */
 export const grouped = (value, digits = 0) => value.toLocaleString("en-US",
   { minimumFractionDigits: digits, maximumFractionDigits: digits });

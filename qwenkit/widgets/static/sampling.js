@@ -74,7 +74,7 @@ function promptTokens(tokens) {
 // ---- numbers ----
 
 /** @param {Float32Array} logits the largest first @param {number} temperature */
-function softmax(logits, temperature) {
+export function softmax(logits, temperature) {
   const powers = Float64Array.from(logits, (logit) => Math.exp((logit - logits[0]) / temperature));
   const sum = powers.reduce((one, other) => one + other, 0);
   return powers.map((power) => power / sum);
@@ -82,7 +82,7 @@ function softmax(logits, temperature) {
 
 // Temperature, then top-k, top-p and min-p, as Sampling.transforms applies them.
 /** @param {Float32Array} logits @param {SamplingSettings} settings @returns {Sampled} */
-function sampled(logits, { temperature, top_k: k, top_p: p, min_p: m }) {
+export function sampled(logits, { temperature, top_k: k, top_p: p, min_p: m }) {
   const greedy = temperature === 0;
   const tempered = greedy ? Float64Array.from(logits, (_, i) => (i ? 0 : 1)) : softmax(logits, temperature);
   let end = greedy ? 1 : logits.length;
@@ -117,19 +117,19 @@ function sampled(logits, { temperature, top_k: k, top_p: p, min_p: m }) {
 }
 
 /** @param {Numbers} values @param {number} from @param {number} to */
-function sumOf(values, from, to) {
+export function sumOf(values, from, to) {
   let total = 0;
   for (let i = from; i < to; i++) total += values[i];
   return total;
 }
 
 /** @param {Float64Array} probs */
-const entropy = (probs) =>
+export const entropy = (probs) =>
   Math.max(0, -probs.reduce((total, p) => total + (p ? p * Math.log(p) : 0), 0));
 
 // The same numbers from 0 to 1 as _random_numbers in sampling.py.
 /** @param {number} seed @param {number} count @returns {Generator<number>} */
-function* randomNumbers(seed, count) {
+export function* randomNumbers(seed, count) {
   for (; count > 0; count--) {
     seed = seed + 0x6d2b79f5 | 0;
     let mixed = Math.imul(seed ^ seed >>> 15, seed | 1);
@@ -140,7 +140,7 @@ function* randomNumbers(seed, count) {
 
 // Which ranks were drawn, in order, and how often each.
 /** @param {Float64Array} after @param {{seed: number, draws: number}} state @returns {Draws} */
-function countDraws(after, { seed, draws }) {
+export function countDraws(after, { seed, draws }) {
   const reach = new Float64Array(after.length);
   after.forEach((p, i) => { reach[i] = p + (i ? reach[i - 1] : 0); });
   const whole = reach[reach.length - 1];
@@ -152,7 +152,7 @@ function countDraws(after, { seed, draws }) {
 
 // The first index whose value is above a number.
 /** @param {Float64Array} values @param {number} number */
-function above(values, number) {
+export function above(values, number) {
   let low = 0, high = values.length - 1;
   while (low < high) {
     const middle = low + high >> 1;
@@ -215,7 +215,7 @@ function massStrip() {
  * @param {Draws} counts @param {SamplingState} state
  * @returns {BarRow[]}
  */
-function tokenRows({ names, shown }, before, { after, end, cuts }, { sums }, { draws }) {
+export function tokenRows({ names, shown }, before, { after, end, cuts }, { sums }, { draws }) {
   const count = Math.min(shown, names.length);
   const most = Math.max(before[0], after[0]);
   /** @type {[string, number, number][]} */

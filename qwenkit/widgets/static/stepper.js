@@ -80,7 +80,7 @@ function stepperBody(model, { root, body, controls, stage, live }) {
 
 // What is shown: the text, what comes next, and how full the cache is.
 /** @param {StepperModel} model @returns {StepView} */
-function stepView(model) {
+export function stepView(model) {
   const data = model.get("data"), { path, at } = chosen(model);
   /** @param {number} step @returns {Offer[] | undefined} */
   const offered = (step) => data.visited[pathKey(path.slice(0, step))];
