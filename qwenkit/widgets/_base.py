@@ -212,11 +212,10 @@ class Inspector(anywidget.AnyWidget):
         Raises:
             InputError: the file cannot be written there.
         """
-        return self._write(path, self.exported(), self.script, "render")
+        return self._write(path, page(self, self._png()))
 
-    def _write(self, path: str | Path, values: dict[str, Any], script: str, render: str) -> Path:
-        """Write a page of these values, drawn by a function that a script exports."""
-        text = page(self, self._png(), values, script, render)
+    def _write(self, path: str | Path, text: str) -> Path:
+        """Write a page; an existing file is replaced only once it is complete."""
         try:
             path = Path(path)
             with replacing(path) as temporary:
@@ -230,9 +229,16 @@ class Inspector(anywidget.AnyWidget):
         return path
 
 
-def page(widget: Inspector, png: bytes, values: dict[str, Any], script: str, render: str) -> str:
-    """Return the page: the widget's script, its values, and a picture as a fallback."""
+def page(widget: Inspector, png: bytes, engine: dict[str, Any] | None = None) -> str:
+    """Return the page: the widget's script, its values, and a picture as a fallback.
+
+    With an engine, SCRIPT_live.js runs the model there; it exports `renderLive`.
+    """
     title, alt = type(widget).__name__, html.escape(widget.view.alt(), quote=True)
+    values = widget.exported() | ({"engine": engine} if engine else {})
+    render, script = (
+        ("renderLive", f"{widget.script}_live") if engine else ("render", widget.script)
+    )
     text = json.dumps(values, default=_as_text, allow_nan=False)
     text = text.replace("<", r"\u003c")  # no string may end the script, or begin a comment
     picture = base64.b64encode(png).decode()

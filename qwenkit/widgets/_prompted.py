@@ -10,7 +10,7 @@ import traitlets
 from qwenkit.errors import QwenkitError
 from qwenkit.model import QwenForCausalLM
 from qwenkit.tokenizer import Tokenizer
-from qwenkit.widgets._base import Inspector, View, words_of
+from qwenkit.widgets._base import Inspector, View, page, words_of
 from qwenkit.widgets._carried import carried
 from qwenkit.widgets._reading import one_text
 
@@ -103,5 +103,4 @@ class PromptInspector(Inspector):
             return super().to_html(path)
         ids = one_text(self.model, self.tokenizer, self.prompt)
         engine = carried(self.model, self.tokenizer, ids) | {"settings": self.settings()}
-        values = self.exported() | {"engine": engine}
-        return self._write(path, values, f"{self.script}_live", "renderLive")
+        return self._write(path, page(self, self._png(), engine))
