@@ -25,7 +25,7 @@ NEW_ENOUGH := -c "import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit
 	make lab PYTHON=python3.12' % ((sys.executable,) + v))"
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint unit notebooks fuzz bench tiny-coder site wheel clean
+.PHONY: help lab test lint unit notebooks fuzz bench tiny-coder site explorer wheel clean
 
 help:
 	@echo "make lab        open JupyterLab on the first notebook (ARGS=\"--port 8900 --no-browser\")"
@@ -40,6 +40,7 @@ help:
 	@echo "make site       the course as pages in site/, which open from disk and on any host; the first"
 	@echo "                time takes minutes, for it runs the notebooks that have widgets"
 	@echo "make clean      remove caches and build products (not .venv)"
+	@echo "make explorer   write docs/explorer/, the page that a clone holds, and its moving picture again"
 	@echo "make wheel      the package with its model and notebooks, in dist/"
 	@echo "The first of them sets up .venv; PYTHON=python3.12 names the Python it is made with."
 	@echo "make lab installs what a reader needs; the others add the tools of tests."
@@ -86,6 +87,10 @@ site: $(SITE)
 	rm -rf site
 	$(BIN)/python -m sphinx -c docs -d build/site -j auto -E -W --keep-going -q . site
 	@echo "Open site/index.html"
+
+explorer: $(READY)
+	$(BIN)/python docs/explorer.py page
+	$(BIN)/python docs/explorer.py picture
 
 wheel: $(READY)
 	$(BIN)/python -m hatchling build

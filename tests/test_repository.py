@@ -184,8 +184,9 @@ def test_readmes_snippets_run_in_order(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert "parameters in 6 layers" in done.stdout
     assert done.stdout.endswith("no problems\n")
-    stated = re.search(r"lines that it prints:\n\n```\n(.*?)```\n", readme, re.DOTALL)[1]
-    assert stated in done.stdout
+    stated = re.findall(r"^```\n\n```\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
+    assert len(stated) == 5
+    assert done.stdout == "".join(stated)
 
 
 def test_the_readme_links_to_files_that_exist():

@@ -105,7 +105,7 @@ def _files():
     found = [ROOT / name for name in OTHERS]
     for folder in FOLDERS:
         found += [path for path in sorted((ROOT / folder).rglob("*")) if path.suffix in ENDINGS]
-    found = [path for path in found if "node_modules" not in path.parts]
+    found = [path for path in found if not {"node_modules", "explorer"} & {*path.parts}]
     return [path for path in found if path.name not in (Path(__file__).name, *OLD_NAMES)]
 
 
