@@ -166,7 +166,7 @@ def test_heads_are_switched_and_text_is_typed_while_generating(page, widget):
 def test_a_full_text_ends_generation(page):
     page.evaluate(TYPE, LONG)
     page.get_by_role("button", name="Generate").click()
-    page.get_by_text(f"reads at most {MOST_READ} tokens.").wait_for()
+    page.get_by_text(f"This page reads at most {MOST_READ} tokens.").wait_for()
     assert len(value(page, "ids")) == MOST_READ
 
 
@@ -186,7 +186,7 @@ def test_the_tour_has_ten_steps_by_keys_and_ends_with_escape(page):
     page.keyboard.press("ArrowLeft")
     page.get_by_text("9 of 10.").wait_for()
     page.evaluate(TYPE, "def half(n):\n    return")  # the sentences follow the text
-    page.get_by_text("If the model stopped").filter(has_text="“·n”").wait_for()
+    page.get_by_text("Stopped after layer 0").filter(has_text="“·n”").wait_for()
     page.keyboard.press("Escape")
     page.get_by_text("New here?").wait_for()
     assert page.evaluate("document.activeElement.textContent") == "Take the tour"
