@@ -209,7 +209,8 @@ def page(widget: Inspector, png: bytes) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
-<style>:root {{ color-scheme: light dark; }} body {{ margin: 1em; background: light-dark(#fff, #15171c); }}
+<style>:root {{ color-scheme: light dark; }}
+body {{ margin: 1em; background: light-dark(#fff, #15171c); }}
 .qk-page {{ color: light-dark(#1b1b1b, #ececec); }}
 {style(widget)}</style>
 <main>

@@ -99,7 +99,7 @@ REFUSED = {  # name -> what is allowed; (what is not, the message) of each case
     ),
     "ModelExplorer": ({"top_k": 3},
         ({"prompt": None}, "prompt is None; it must be a string"),
-        ({"temperature": -1.0}, "temperature is -1.0; it must be 0"), ({"top_k": -1}, "top_k is -1"),
+        ({"temperature": -1.0}, "temperature is -1.0"), ({"top_k": -1}, "top_k is -1"),
         ({"off": 3}, r"off is 3; it must be a list of \[layer, head\]"),
         ({"off": [[6, 0]]}, "the layer in off is 6; it must be an integer from 0 to 5"),
         ({"off": [[0, 8]]}, "the head in off is 8; it must be an integer from 0 to 7"),

@@ -1,7 +1,7 @@
 // The drawing of the model in ModelExplorer: the residual stream runs down at the left; in each
 // layer attention and the MLP branch off to the right, and what they compute is added to it.
 
-import { ink, node } from "./common.js";
+import { ink, node, percent } from "./common.js";
 import { keyed } from "./parts.js";
 
 /** @typedef {import("./engine/model.js").Config} Config */
@@ -212,7 +212,7 @@ export function modelPicture(root, config, actions) {
         tints));
       const [name, probability] = shown.guess(layer);
       one.guessed.textContent = name;
-      one.chance.textContent = ` ${Math.round(100 * probability)}%`;
+      one.chance.textContent = ` ${percent(probability)}`;
       one.chance.style.setProperty("--share", String(probability));
     });
     light(shown.place);
