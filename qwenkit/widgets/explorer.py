@@ -61,7 +61,7 @@ class ExplorerView(View):
     off: list[list[int | None]] = field(default_factory=list)  # [layer, head]; None: its MLP
 
     def checked(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Refuse a prompt that is no text, settings that no sampling has, and unknown heads."""
+        """Refuse a prompt that is not a string, impossible settings, and unknown heads."""
         new = self.state() | state
         if not isinstance(new["prompt"], str):
             raise InputError(f"prompt is {new['prompt']!r}; it must be a string")

@@ -56,7 +56,7 @@ export function nextBars(settings, actions) {
     const own = probabilities(logits), was = before && probabilities(before);
     const plain = now.temperature === 0 || (now.temperature === 1 && !now.topK);
     const drawn = plain ? null : probabilities(logits, now);
-    const order = likeliest(own, was, BARS);
+    const order = largestOfBoth(own, was, BARS);
     title.replaceChildren("Next token after ",
       node("span", { class: "qk-token qkx-after" }, after));
     list.classList.toggle("qkx-two", Boolean(was));
@@ -113,7 +113,7 @@ function sentences({ temperature, topK }, drawn, off) {
  * @param {Float32Array | null} before
  * @param {number} count
  */
-function likeliest(now, before, count) {
+function largestOfBoth(now, before, count) {
   const found = /** @type {[number, number][]} */ ([]); // id and value, the largest first
   for (let id = 0; id < now.length; id++) {
     const value = Math.max(now[id], before?.[id] ?? 0);

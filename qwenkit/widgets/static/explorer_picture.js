@@ -268,7 +268,7 @@ export function modelPicture(root, config, actions) {
 export const nameOf = ({ layer, head }) =>
   head === null ? `the MLP of layer ${layer}` : `head ${head} of layer ${layer}`;
 
-// A row of parts beside a piece of the stream, which `stream(above, below)` makes so wide.
+// A row of parts next to a piece of the stream, which `stream(above, below)` makes so wide.
 /** @param {string} look @param {...HTMLElement} inside */
 function streamRow(look, ...inside) {
   const space = "http://www.w3.org/2000/svg";

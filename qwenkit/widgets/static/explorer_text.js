@@ -131,11 +131,11 @@ export class LiveText {
 
   /** The most likely next token. @param {number} position @returns {[string, number]} */
   best(position) {
-    return this.likeliest(this.logits(position));
+    return this.mostLikely(this.logits(position));
   }
 
   /**
-   * What the model would predict if it stopped after a layer: the logit lens.
+   * What the model predicts if it stops after a layer: the logit lens.
    * @param {number} layer
    * @param {number} position
    * @returns {[string, number]}
@@ -144,11 +144,11 @@ export class LiveText {
     const stream = this.run.rows(`layers.${layer}.resid_post`, position, position + 1);
     const weight = this.engine.weight("model.norm.weight").data;
     const normed = rmsNorm(stream, weight, this.config.eps);
-    return this.likeliest(linear(normed, this.engine.head).subarray(0, this.tokens));
+    return this.mostLikely(linear(normed, this.engine.head).subarray(0, this.tokens));
   }
 
   /** @param {Float32Array} logits @returns {[string, number]} */
-  likeliest(logits) {
+  mostLikely(logits) {
     const id = argmax(logits);
     return [this.name(id), probabilities(logits)[id]];
   }

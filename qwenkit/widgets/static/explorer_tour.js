@@ -120,8 +120,8 @@ function aboutTheEnd(text, position) {
       text: `The MLP looks at one token alone. Of its ${acts.length} units in the last layer, `
         + `${active} are strongly active here (above 1). Its result is added, too.` },
     { place: at("add_mlp", last), title: "A guess becomes an answer",
-      text: `Stopped after layer 0, the model would say “${first[0]}” (${share(first[1])}), after `
-        + `layer ${middle} “${half[0]}” (${share(half[1])}). At the end it says “${best}” `
+      text: `Stopped after layer 0, the model predicts “${first[0]}” (${share(first[1])}), after `
+        + `layer ${middle} “${half[0]}” (${share(half[1])}). At the end it predicts “${best}” `
         + `(${share(chance)}).` },
     { place: at("sampling"), title: "The next token",
       text: `Each of ${many(tokens)} tokens gets a probability: “${best}” has ${share(chance)}. `
