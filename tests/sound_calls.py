@@ -160,7 +160,7 @@ def widgets(model, tokenizer):
     """Return the calls of qwenkit.widgets."""
     text = {"model": model, "tokenizer": tokenizer, "prompt": "def f"}
     return {
-        "AttentionExplorer": text, "SamplingExplorer": text,
+        "AttentionExplorer": text, "SamplingExplorer": text, "ModelExplorer": text,
         "GenerationStepper": {**text, "max_new_tokens": 3},
         "LayerInspector": {**text, "other_prompt": "x"},
         "CheckpointBrowser": {"source": "data/tiny-coder"},

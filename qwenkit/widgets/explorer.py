@@ -32,18 +32,18 @@ from qwenkit.widgets._pictures import bars
 from qwenkit.widgets._reading import check_finite
 
 MOST_PARAMETERS = 32_000_000  # 64 MB in bfloat16: more is slow in a page
-MOST_READ = 256  # of a text, as in explorer.js
+MOST_READ = 256  # tokens of a text, as in explorer_text.js
 SHOWN = 8  # bars
 PROMPT = 'def is_even(n):\n    """Return True if n is even."""\n    return'
 EXAMPLES = {  # name -> prompt
     "Is a number even?": PROMPT,
     "Is a number prime?": 'def is_prime(n):\n    """Return True if n is prime."""\n',
     "Area of a rectangle": "def area(width, height):\n    return width *",
-    "Vowels of a text": (
+    "Count the vowels": (
         'def count_vowels(text):\n    """Return how many vowels are in text."""\n    return'
     ),
     "A class": "class Point:\n    def __init__(self, x, y):\n        self.x =",
-    "The same again": "red green blue one two red green blue one two red green",
+    "Repeated words": "red green blue one two red green blue one two red green",
     "English, which it has hardly seen": "The capital of France is",
 }
 
@@ -58,10 +58,10 @@ class ExplorerView(View):
     prompt: str = PROMPT
     temperature: float = 0.0  # see `Sampling`, as for the next one; 0: greedy
     top_k: int = 0
-    off: list[list[int | None]] = field(default_factory=list)  # [layer, head], or [layer, None]: MLP
+    off: list[list[int | None]] = field(default_factory=list)  # [layer, head]; None: its MLP
 
     def checked(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Refuse a prompt that is no text, settings that no sampling has, and unknown heads."""
+        """Refuse a prompt that is not a string, impossible settings, and unknown heads."""
         new = self.state() | state
         if not isinstance(new["prompt"], str):
             raise InputError(f"prompt is {new['prompt']!r}; it must be a string")
@@ -91,10 +91,12 @@ class ExplorerView(View):
 
     def edits(self) -> dict[str, Edit]:
         """Return the edits that switch off what `off` names."""
-        heads = [(layer, head) for layer, head in self.off if layer is not None and head is not None]
+        heads = [(layer or 0, head) for layer, head in self.off if head is not None]
         mlps = [layer for layer, head in self.off if head is None]
-        found = dict(ablate_heads(heads)) if heads else {}
-        return found | {f"layers.{layer}.mlp.out": torch.zeros_like for layer in mlps}
+        return {
+            **ablate_heads(heads),
+            **{f"layers.{layer}.mlp.out": torch.zeros_like for layer in mlps},
+        }
 
     def ids(self) -> Tensor:
         """Return (1, T) the prompt's tokens; what is too long is cut off, as in the page."""
@@ -102,7 +104,7 @@ class ExplorerView(View):
 
     @torch.no_grad()
     def next_tokens(self) -> list[tuple[str, float]]:
-        """Return the most likely next tokens with their probabilities; none after an empty prompt."""
+        """Return the most likely next tokens and their probabilities; none after no prompt."""
         ids = self.ids()
         if ids.shape[1] == 0:
             return []
@@ -220,7 +222,8 @@ def _check(config: Any) -> None:
     if config.num_parameters > MOST_PARAMETERS:
         raise InputError(
             f"the model has {config.num_parameters:,} parameters; ModelExplorer computes in the "
-            f"page and takes at most {MOST_PARAMETERS:,}: take the embedded model, or LayerInspector"
+            f"page and takes at most {MOST_PARAMETERS:,}: take the embedded model, or a "
+            "LayerInspector"
         )
     for name in ("rope_scaling", "use_sliding_window", "quantization"):
         if getattr(config, name):

@@ -9,7 +9,8 @@ from qwenkit.widgets.explorer import EXAMPLES, MOST_READ, PROMPT, ModelExplorer
 pytestmark = pytest.mark.browser
 PRIME = EXAMPLES["Is a number prime?"]
 LONG = "x = [1, 2, 3]\n" * 60
-TEXTS = [PROMPT, "a", "\n", "😀🎉👩‍👩‍👧 é 日本語 = ", "<|endoftext|><b>&amp;</b>\u202e", PRIME, LONG]
+ODD = ["a", "\n", "😀🎉👩‍👩‍👧 é 日本語 = ", "<|endoftext|><b>&amp;</b>\u202e"]
+WIDTHS = "(bars) => bars.map((bar) => parseFloat(bar.style.width))"
 # Types a text, and resolves once its bars are drawn: with the milliseconds that it took.
 TYPE = """async (text) => {
   const root = document.querySelector(".qk"), box = root.querySelector(".qkx-prompt");
@@ -61,7 +62,7 @@ def test_the_page_is_small_and_its_first_bars_come_soon(page, path):
 
 
 def test_any_text_gives_the_packages_probabilities(page, widget):
-    for text in TEXTS:
+    for text in [PROMPT, *ODD, PRIME, LONG]:
         page.evaluate(TYPE, text)
         same(page, widget, text)
     assert f"the first {MOST_READ} of" in page.locator(".qkx-count").inner_text()
@@ -73,7 +74,7 @@ def test_any_text_gives_the_packages_probabilities(page, widget):
 
 
 def test_typing_reuses_what_was_computed_and_stays_right(page, widget):
-    text = PRIME + "    if n < 2:\n        return False\n    for i in range(2, n):\n        if n % i"
+    text = PRIME + "    if n < 2:\n        return 0\n    for i in range(2, n):\n        if n % i"
     page.evaluate(TYPE, text)
     took = []
     for end in range(1, 9):
@@ -166,7 +167,7 @@ def test_heads_are_switched_and_text_is_typed_while_generating(page, widget):
 def test_a_full_text_ends_generation(page):
     page.evaluate(TYPE, LONG)
     page.get_by_role("button", name="Generate").click()
-    page.get_by_text(f"reads at most {MOST_READ} tokens.").wait_for()
+    page.get_by_text(f"This page reads at most {MOST_READ} tokens.").wait_for()
     assert len(value(page, "ids")) == MOST_READ
 
 
@@ -186,7 +187,7 @@ def test_the_tour_has_ten_steps_by_keys_and_ends_with_escape(page):
     page.keyboard.press("ArrowLeft")
     page.get_by_text("9 of 10.").wait_for()
     page.evaluate(TYPE, "def half(n):\n    return")  # the sentences follow the text
-    page.get_by_text("If the model stopped").filter(has_text="“·n”").wait_for()
+    page.get_by_text("Stopped after layer 0").filter(has_text="“·n”").wait_for()
     page.keyboard.press("Escape")
     page.get_by_text("New here?").wait_for()
     assert page.evaluate("document.activeElement.textContent") == "Take the tour"
@@ -219,9 +220,7 @@ def test_temperature_and_top_k_show_what_is_drawn_from(page):
     page.get_by_label("Top-k").fill("2")
     text = page.locator(".qkx-next").inner_text()
     assert "drawn with temperature 1.5, top-k 2" in text
-    widths = page.eval_on_selector_all(
-        ".qkx-track > .qkx-bar-drawn", "(bars) => bars.map((bar) => parseFloat(bar.style.width))"
-    )
+    widths = page.eval_on_selector_all(".qkx-track > .qkx-bar-drawn", WIDTHS)
     assert widths[0] + widths[1] == pytest.approx(100, abs=0.1)
     assert max(widths[2:]) == 0
 

@@ -1,37 +1,26 @@
 // ModelExplorer: the whole model, computed and drawn in the page. What the reader chose is `state`;
 // `data` holds the examples. An exported page holds the model's files; a notebook asks for them.
 
-import { button, choice, choose, chosen, frame, inflate, node, onTheme, painted, percent, say, tick } from "./common.js";
-import { allow, keyed, later, tokenLine } from "./parts.js";
+import { choose, chosen, frame, inflate, node, onTheme, painted, percent, say } from "./common.js";
+import { later } from "./parts.js";
 import { Model } from "./engine/model.js";
-import { argmax, linear, rmsNorm } from "./engine/ops.js";
 import { readTensors } from "./engine/safetensors.js";
 import { draw, probabilities, random } from "./engine/sampling.js";
 import { Tokenizer } from "./engine/tokenizer.js";
 import { cacheLine, nextBars } from "./explorer_bars.js";
-import { PARTS, partPanel } from "./explorer_panels.js";
+import { Guide } from "./explorer_guide.js";
+import { introPanel, panelHead, refill, topCards } from "./explorer_page.js";
+import { partPanel } from "./explorer_panels.js";
 import { modelPicture, nameOf, sameOff } from "./explorer_picture.js";
-import { Run } from "./explorer_run.js";
-import { shownToken } from "./explorer_tokens.js";
-import { clearestHead, tourOf, wayThrough } from "./explorer_tour.js";
+import { LiveText, pause } from "./explorer_text.js";
 
 /** @typedef {import("./explorer_picture.js").Place} Place */
 /** @typedef {import("./explorer_run.js").Off} Off */
 /** @typedef {{config: any, tokenizer: any, weights: Uint8Array}} Files weights: compressed */
-/** @typedef {{title: string, text: string, buttons?: HTMLElement[], kind?: string}} Told */
+/** @typedef {{root: any, controls: HTMLElement, stage: HTMLElement, live: HTMLElement}} Frame */
 
-const MOST_READ = 256; // of a text: the small maps, and the time for a new text, grow with it
-const CHUNK = 8; // tokens computed before the page may react
-const SLOW = 1600, FAST = 480; // milliseconds per stop of Play, in the first layer and later
 const CALM = 150; // milliseconds between pictures while generating
 const PATIENCE = 8000; // milliseconds until a silent kernel is called silent
-
-/** Let the page react, and go on at once. */
-const pause = () => new Promise((resume) => {
-  const { port1, port2 } = new MessageChannel();
-  port1.onmessage = () => { port1.close(); resume(undefined); };
-  port2.postMessage(0);
-});
 
 /** Let the page draw a frame; a hidden page draws none. */
 const frameDrawn = () => new Promise((resume) => {
@@ -44,22 +33,20 @@ const frameDrawn = () => new Promise((resume) => {
 
 /** @param {{model: any, el: HTMLElement}} given */
 export async function render({ model, el }) {
-  const { root, controls, stage, live } = frame(el, "Model explorer");
-  root.classList.add("qkx");
+  const made = frame(el, "Model explorer");
+  made.root.classList.add("qkx");
   const wait = node("p", { class: "qkx-wait" }, "Loading the model …");
-  stage.append(wait);
+  made.stage.append(wait);
   try {
     const { config, tokenizer, weights } = await filesOf(model, wait);
-    const tensors = readTensors((await inflate(weights)).buffer);
-    const explorer = new Explorer({
-      model, root, controls, stage, live,
-      engine: new Model(config, tensors), tokenizer: new Tokenizer(tokenizer),
-    });
+    const engine = new Model(config, readTensors((await inflate(weights)).buffer));
+    const text = new LiveText(engine, new Tokenizer(tokenizer), model.get("data").tokens);
     wait.remove();
-    return explorer.start();
+    return new Explorer(model, made, text).start();
   } catch (error) {
     wait.textContent = `The model cannot be shown. ${/** @type {Error} */ (error).message}`;
-    painted(root);
+    made.stage.append(wait);
+    painted(made.root);
     return undefined;
   }
 }
@@ -75,9 +62,10 @@ function filesOf(model, wait) {
   if (files) return Promise.resolve(files);
   return new Promise((resolve) => {
     const silent = setTimeout(() => {
-      wait.textContent = "The kernel does not answer. It may be busy; if it was restarted, run this cell again.";
+      wait.textContent = "The kernel does not answer. It may be busy; if it was restarted, run "
+        + "this cell again.";
     }, PATIENCE);
-    const listen = (/** @type {any} */ message, /** @type {DataView[]} */ buffers) => {
+    const listen = (/** @type {any} */ message, /** @type {any} */ buffers) => {
       if (message?.files === undefined) return;
       clearTimeout(silent);
       model.off("msg:custom", listen);
@@ -93,120 +81,61 @@ const kernelGone = (/** @type {any} */ { widget_manager: manager }) =>
   manager?.kernel === null || Boolean(manager?.kernel?.isDisposed);
 
 class Explorer {
-  /** @param {any} given */
-  constructor({ model, root, controls, stage, live, engine, tokenizer }) {
+  /**
+   * @param {any} model the widget's: state, data, messages
+   * @param {Frame} made
+   * @param {LiveText} text
+   */
+  constructor(model, { root, controls, stage, live }, text) {
     this.model = model;
     this.root = root;
     this.live = live;
-    this.engine = engine;
-    this.tokenizer = tokenizer;
-    this.config = engine.config;
-    this.data = model.get("data");
-    /** @type {number[]} */
-    this.stop = this.data.stop;
-    this.tokens = Math.min(this.data.tokens, this.config.vocab); // without padding rows
-    this.room = Math.min(MOST_READ, this.config.longest);
-    this.base = new Run(engine, this.room);
-    /** @type {Run | null} the run with some parts off */
-    this.changed = null;
-    /** @type {Off[]} */
-    this.off = [];
+    this.text = text;
     this.settings = { temperature: 0, topK: 0 };
-    this.text = "";
-    /** @type {number[]} */
-    this.ids = [];
-    this.lost = 0; // tokens beyond the room
     this.position = 0;
     /** @type {Place} */
     this.place = { part: "", layer: 0, head: 0 };
-    this.turn = 0; // counts the texts: an older computation gives up
+    this.head = 0; // the last one that was chosen
     /** @type {object | null} */
     this.generating = null;
-    this.speed = /** @type {number | null} */ (null);
-    this.next = random(Math.floor(2 ** 32 * Math.random()));
-    this.way = /** @type {{stops: Place[], at: number} | null} */ (null);
-    this.timer = 0; // of Play
-    this.frame = /** @type {number | null} */ (null); // of the tokens
-    this.tour = -1;
-    /** @type {Map<number, string>} */
-    const names = new Map();
-    this.name = (/** @type {number} */ id) => {
-      const name = names.get(id) ?? shownToken(tokenizer, id);
-      names.set(id, name);
-      return name;
-    };
-    this.build(controls, stage);
-  }
-
-  /** The run that is shown. */
-  get run() {
-    return this.changed ?? this.base;
-  }
-
-  // ---- the page ----
-
-  /** @param {HTMLElement} controls @param {HTMLElement} stage */
-  build(controls, stage) {
-    const { config } = this;
-    const prompt = node("textarea", {
-      class: "qkx-prompt", rows: 3, spellcheck: "false", autocapitalize: "off", autocomplete: "off",
-      "aria-label": "Prompt",
-      oninput: () => {
-        this.examples.update("");
-        this.typed();
+    /** @type {number | null} */
+    this.speed = null; // tokens per second
+    this.number = random(Math.floor(2 ** 32 * Math.random()));
+    /** @type {number | null} */
+    this.tokenFrame = null;
+    this.waiting = false; // whether the picture is to be drawn
+    /** @type {ReturnType<ReturnType<typeof nextBars>["draw"]> | null} */
+    this.shown = null;
+    const flip = (/** @type {Off} */ off) => this.flip(off);
+    const open = (/** @type {Place} */ place) => this.open(place);
+    this.actions = { flip, open };
+    this.top = topCards(root, controls, model.get("data").examples, {
+      typed: () => this.typed(this.top.prompt.value),
+      example: (words) => this.typed(words),
+      pick: (position) => this.choose({ position }),
+      press: {
+        generate: () => this.toggleGenerate(), step: () => this.guide.step(),
+        play: () => this.togglePlay(), tour: () => this.startTour(), allOn: () => this.switchTo([]),
       },
     });
-    this.prompt = /** @type {HTMLTextAreaElement} */ (prompt);
-    this.line = tokenLine("Tokens of the prompt", (/** @type {number} */ at) => this.choose({ position: at }));
-    this.count = node("span", { class: "qkx-count" });
-    this.examples = choice({
-      label: "Example", options: [["", "choose …"], ...Object.keys(this.data.examples)], value: "",
-      on: (/** @type {string} */ name) => {
-        if (name) this.write(this.data.examples[name]);
-      },
+    this.guide = new Guide({
+      live, text, position: () => this.position, show: (place) => this.show(place),
+      arrive: () => this.arrive(), buttons: this.top.buttons,
     });
-    this.buttons = {
-      generate: button("Generate", () => this.toggleGenerate(), { class: "qkx-main" }),
-      step: button("Step", () => this.step()),
-      play: button("Play", () => this.togglePlay()),
-      tour: button("Take the tour", () => this.startTour()),
-      on: button("All on again", () => this.switchTo([])),
-    };
-    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    this.motion = tick({ label: "Motion", value: !still, on: (/** @type {boolean} */ yes) => this.move(yes) });
-    this.move(!still);
-    controls.classList.add("qkx-toolbar");
-    const { generate, step, play, tour, on } = this.buttons;
-    controls.append(generate, step, play, tour, on, this.motion);
-    const head = (/** @type {string} */ words, /** @type {HTMLElement} */ more) =>
-      node("div", { class: "qkx-head-line" }, node("h2", {}, words), more);
-    const top = node("div", { class: "qkx-top" },
-      node("div", { class: "qkx-card" }, head("Prompt", this.examples), prompt, controls),
-      node("div", { class: "qkx-card" }, head("Tokens", this.count), this.line.list));
-
-    this.coach = node("section", { class: "qkx-coach", "aria-label": "What happens", tabindex: -1 });
-    keyed(this.coach, {
-      ArrowRight: () => this.tourTo(this.tour + 1), ArrowLeft: () => this.tourTo(this.tour - 1),
-    });
-    this.root.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
-      if (event.key === "Escape") this.quiet();
-    });
-    this.picture = modelPicture(this.root, config, {
-      open: (place) => this.open(place), flip: (off) => this.flip(off),
-    });
+    this.picture = modelPicture(root, text.config, this.actions);
     this.bars = nextBars(this.settings, {
-      set: (patch) => this.set(patch), append: (id) => this.append(id), name: this.name,
+      set: (patch) => this.set(patch), append: (id) => this.append(id),
+      name: (id) => text.name(id),
     });
-    this.cache = cacheLine(config, this.room, () => this.open({ ...this.place, part: "cache" }));
+    this.cache = cacheLine(text.config, text.room, () => open({ ...this.place, part: "cache" }));
     this.panel = node("div", { class: "qkx-panel" });
     stage.classList.add("qkx-stage");
-    stage.append(top, this.coach,
-      node("div", { class: "qkx-body" },
-        node("div", { class: "qkx-card qkx-picture" }, this.picture.body),
-        node("div", { class: "qkx-side" }, this.bars.box, this.cache.box, this.panel)));
+    stage.append(this.top.box, this.guide.box, node("div", { class: "qkx-body" },
+      node("div", { class: "qkx-card qkx-picture" }, this.picture.body),
+      node("div", { class: "qkx-side" }, this.bars.box, this.cache.box, this.panel)));
     this.drawPanelSoon = later(() => this.drawPanel(), 40);
     this.share = later(() => {
-      if (!kernelGone(this.model)) choose(this.model, this.stateNow());
+      if (!kernelGone(model)) choose(model, this.stateNow());
     }, 400);
   }
 
@@ -219,95 +148,72 @@ class Explorer {
       this.picture.forgetColors();
       this.drawPicture();
     });
-    this.idle();
+    this.root.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+      if (event.key === "Escape") this.guide.end();
+    });
     return () => {
       ended();
       this.model.off("change:state", follow);
       this.generating = null;
-      this.turn++;
-      clearTimeout(this.timer);
+      this.text.cancel();
+      this.guide.pausePlay();
     };
   }
 
   stateNow() {
-    return {
-      prompt: this.text, temperature: this.settings.temperature, top_k: this.settings.topK,
-      off: this.off.map(({ layer, head }) => [layer, head]),
-    };
+    const { text: { text, off }, settings: { temperature, topK } } = this;
+    const pairs = off.map(({ layer, head }) => [layer, head]);
+    return { prompt: text, temperature, top_k: topK, off: pairs };
   }
 
   /** Take over a state that was chosen by code. @param {any} state */
   adopt(state) {
-    if (JSON.stringify(state) === JSON.stringify(this.stateNow()) && this.ids.length) return;
-    this.settings = { temperature: state.temperature, topK: state.top_k };
+    if (JSON.stringify(state) === JSON.stringify(this.stateNow()) && this.shown) return;
+    Object.assign(this.settings, { temperature: state.temperature, topK: state.top_k });
     this.bars.update(this.settings);
-    this.off = state.off.map(([layer, head]) => ({ layer, head }));
-    this.changed = null;
+    this.text.switchTo(state.off.map((/** @type {any} */ [layer, head]) => ({ layer, head })));
     this.read(state.prompt);
-  }
-
-  /** @param {boolean} yes */
-  move(yes) {
-    this.root.classList.toggle("qkx-still", !yes);
   }
 
   // ---- the text ----
 
-  typed() {
+  /** @param {string} words */
+  typed(words) {
     this.generating = null;
-    this.read(this.prompt.value);
+    this.read(words);
     this.share();
   }
 
-  /** Replace the text. @param {string} text */
-  write(text) {
-    this.prompt.value = text;
-    this.typed();
-  }
-
-  /** @param {string} text */
-  read(text) {
-    this.text = text;
-    const ids = this.tokenizer.encode(text);
-    this.lost = Math.max(0, ids.length - this.room);
-    this.renew(ids.slice(0, this.room));
+  /** @param {string} words */
+  read(words) {
+    const { text } = this, atEnd = this.position >= text.ids.length - 1;
+    text.write(words);
+    const last = Math.max(0, text.ids.length - 1);
+    this.position = atEnd ? last : Math.min(this.position, last);
+    this.refresh();
+    this.drawTokensSoon();
   }
 
   /** Go on with this token. @param {number} id */
   append(id) {
-    if (this.ids.length >= this.room) return this.full();
+    if (this.text.full)
+      return say(this.live, `This page reads at most ${this.text.room} tokens; shorten the text.`);
     this.take(id);
     this.share();
     this.drawTokensSoon();
     return this.refresh();
   }
 
-  /** Add a token to the text, and choose it. @param {number} id */
+  /** @param {number} id */
   take(id) {
-    this.position = this.ids.length;
-    this.ids = [...this.ids, id];
-    this.text = this.tokenizer.decode(this.ids);
+    this.position = this.text.ids.length;
+    this.text.take(id);
   }
 
-  full() {
-    say(this.live, `The explorer reads at most ${this.room} tokens; shorten the text.`);
-  }
-
-  /** Compute and show other tokens. @param {number[]} ids */
-  async renew(ids) {
-    const last = this.position >= this.ids.length - 1;
-    this.ids = ids;
-    this.position = Math.max(0, last ? ids.length - 1 : Math.min(this.position, ids.length - 1));
-    const whole = this.refresh();
-    this.drawTokensSoon();
-    return whole;
-  }
-
-  /** Draw the tokens with the next frame: the bars come first. */
-  drawTokensSoon() {
-    this.frame ??= requestAnimationFrame(() => {
-      this.frame = null;
-      this.drawTokens();
+  compute() {
+    return this.text.compute(() => {
+      this.root.classList.add("qkx-busy");
+      this.cache.draw(this.text.run.ids.length, this.speed);
     });
   }
 
@@ -317,31 +223,7 @@ class Explorer {
     this.root.classList.remove("qkx-busy");
     this.drawBars();
     this.drawSoon();
-    if (this.tour >= 0) this.tourTo(this.tour, false);
-    return true;
-  }
-
-  async compute() {
-    const mine = ++this.turn, { ids, base } = this;
-    if (this.off.length && !this.changed)
-      this.changed = new Run(this.engine, this.room, { off: this.off, base });
-    const { changed } = this;
-    base.keep(ids);
-    changed?.keep(ids);
-    const behind = () => ids.length - Math.min(base.ids.length, changed?.ids.length ?? Infinity);
-    while (behind()) {
-      const at = base.ids.length;
-      if (at < ids.length) base.extend(ids.slice(at, at + CHUNK));
-      if (changed && changed.ids.length < base.ids.length) {
-        const from = changed.ids.length;
-        changed.extend(ids.slice(from, Math.min(base.ids.length, from + CHUNK)));
-      }
-      if (!behind()) break;
-      this.root.classList.add("qkx-busy");
-      this.cache.draw(this.run.ids.length, this.speed);
-      await pause();
-      if (mine !== this.turn) return false;
-    }
+    this.guide.again();
     return true;
   }
 
@@ -353,25 +235,37 @@ class Explorer {
   }
 
   async generate() {
-    if (!this.ids.length) return say(this.live, "Type a prompt first.");
-    this.quiet();
-    const mine = {}, { generate } = this.buttons;
+    if (!this.text.ids.length) return say(this.live, "Type a prompt first.");
+    this.guide.end();
+    const mine = {}, { generate } = this.top.buttons;
     this.generating = mine;
     this.root.classList.add("qkx-fast");
     generate.textContent = "Stop";
-    let made = 0, why = "Stopped.";
-    const start = performance.now();
+    const { made, why } = await this.writeOn(mine);
+    if (this.generating === mine) this.generating = null;
+    generate.textContent = "Generate";
+    this.root.classList.remove("qkx-fast");
+    this.drawTokens();
+    await this.refresh();
+    this.share();
+    const speed = this.speed ? ` at ${Math.round(this.speed)} per second` : "";
+    return this.guide.tell({ title: "Generated", kind: "told",
+      text: `${made} token${made === 1 ? "" : "s"}${speed}. ${why}` });
+  }
+
+  /**
+   * Append tokens until one stops generation, or the reader does.
+   * @param {object} mine what `generating` is meanwhile
+   */
+  async writeOn(mine) {
+    const { text } = this, start = performance.now();
+    let made = 0;
     for (let free = start; this.generating === mine;) {
-      if (!(await this.compute())) continue;
+      if (!(await this.compute())) continue; // something was switched off meanwhile
       const id = this.pick();
-      if (this.stop.includes(id)) {
-        why = `The model chose ${this.name(id)}, which stops generation.`;
-        break;
-      }
-      if (this.ids.length >= this.room) {
-        why = `The explorer reads at most ${this.room} tokens.`;
-        break;
-      }
+      if (this.stops(id))
+        return { made, why: `The model chose ${text.name(id)}, which stops generation.` };
+      if (text.full) return { made, why: `This page reads at most ${text.room} tokens.` };
       this.take(id);
       const now = performance.now();
       this.speed = 1000 * ++made / (now - start);
@@ -381,57 +275,65 @@ class Explorer {
       await frameDrawn();
       free = 2 * performance.now() - now;
     }
-    if (this.generating === mine) this.generating = null;
-    generate.textContent = "Generate";
-    this.root.classList.remove("qkx-fast");
-    this.drawTokens();
-    await this.refresh();
-    this.tell({ title: "Generated", kind: "told",
-      text: `${made} token${made === 1 ? "" : "s"}${this.speed ? ` at ${Math.round(this.speed)} per second` : ""}. ${why}` });
+    return { made, why: "Stopped." };
   }
 
   /** The next token by the settings. */
   pick() {
-    return draw(probabilities(this.logitsAt(this.ids.length - 1), this.settings), this.next());
+    const logits = this.text.logits(this.text.ids.length - 1);
+    return draw(probabilities(logits, this.settings), this.number());
   }
 
-  /** @param {number} position @param {Run} [run] */
-  logitsAt(position, run = this.run) {
-    return run.logits(position).subarray(0, this.tokens);
+  /** @param {number} id */
+  stops(id) {
+    return this.model.get("data").stop.includes(id);
   }
 
   // ---- choosing ----
 
   /** @param {{position?: number, layer?: number, head?: number}} patch */
-  choose({ position = this.position, layer = this.place.layer, head = this.place.head ?? 0 }) {
+  choose({ position = this.position, layer = this.place.layer, head }) {
     const moved = position !== this.position;
     this.position = position;
-    this.place = { ...this.place, layer, head: this.place.head === null ? null : head };
-    this.head = head;
-    this.drawLine();
-    if (moved) this.drawBars();
+    this.head = head ?? this.head;
+    this.place = { ...this.place, layer, head: this.place.head === null ? null : this.head };
+    this.top.line.draw(position);
+    if (moved && this.text.ready) this.drawBars();
     this.drawSoon();
   }
 
   /** Open a part's panel. @param {Place} place */
   open(place) {
     this.place = place;
-    if (place.head !== null) this.head = place.head;
+    this.head = place.head ?? this.head;
     this.picture.light(place);
     this.drawPanelSoon();
   }
 
+  /**
+   * Open a part and bring it into sight.
+   * @param {Place | null} place null: the walk is over
+   */
+  show(place) {
+    const { list } = this.top.line;
+    list.classList.toggle("qkx-lit", place?.part === "tokens");
+    this.picture.moveDot(place);
+    if (!place) return;
+    this.open(place);
+    const behavior = this.root.classList.contains("qkx-still") ? "auto" : "smooth";
+    (this.picture.find(place)[0] ?? list).scrollIntoView({ block: "nearest", behavior });
+  }
+
   /** Switch a head or an MLP off, or on. @param {Off} one */
   flip(one) {
-    const is = this.off.some((other) => sameOff(other, one));
-    this.switchTo(is ? this.off.filter((other) => !sameOff(other, one)) : [...this.off, one]);
+    const { off } = this.text, is = off.some((other) => sameOff(other, one));
+    this.switchTo(is ? off.filter((other) => !sameOff(other, one)) : [...off, one]);
     say(this.live, `${nameOf(one)} is ${is ? "on" : "off"}.`);
   }
 
   /** @param {Off[]} off */
   switchTo(off) {
-    this.off = off;
-    this.changed = null;
+    this.text.switchTo(off);
     this.share();
     this.refresh();
   }
@@ -440,59 +342,73 @@ class Explorer {
   set(patch) {
     Object.assign(this.settings, patch);
     this.share();
-    if (this.ready()) this.drawBars();
+    if (this.text.ready) this.drawBars();
     this.drawPanelSoon();
+  }
+
+  togglePlay() {
+    this.generating = null;
+    this.guide.togglePlay();
+  }
+
+  startTour() {
+    this.generating = null;
+    this.guide.start();
+  }
+
+  /** The way of a token ends with the next one. */
+  arrive() {
+    const id = this.pick(), name = this.text.name(id);
+    if (this.stops(id)) {
+      this.guide.tell({ title: "The end.", text: `${name} was chosen: it stops generation.` });
+      return;
+    }
+    this.append(id);
+    this.guide.tell({ title: `“${name}” is appended.`, kind: "told", text: "The next round starts "
+      + "with this token; of all others, the cache holds the keys and values." });
   }
 
   // ---- drawing ----
 
-  ready() {
-    return this.ids.length > 0 && this.run.ids.length === this.ids.length;
+  /** Draw the tokens with the next frame: the bars come first. */
+  drawTokensSoon() {
+    this.tokenFrame ??= requestAnimationFrame(() => {
+      this.tokenFrame = null;
+      this.drawTokens();
+    });
   }
 
   drawTokens() {
-    const { ids, lost, room } = this;
-    if (this.prompt.value !== this.text) this.prompt.value = this.text;
-    this.prompt.rows = Math.max(2, Math.min(8, this.prompt.value.split("\n").length));
-    this.line.fill(ids.map(this.name));
-    for (const [i, item] of [...this.line.list.querySelectorAll(".qk-token")].entries())
-      item.title = `token ${i}, id ${ids[i]}`;
-    this.count.textContent = lost ? `the first ${room} of ${room + lost}: this page reads at most ${room}`
-      : String(ids.length);
-    this.count.classList.toggle("qkx-warn", lost > 0);
-    this.drawLine();
-  }
-
-  drawLine() {
-    this.line.draw(this.position);
+    this.top.drawTokens(this.text, this.position);
   }
 
   drawBars() {
-    const { ids, position } = this;
-    allow(this.buttons.on, this.off.length > 0);
-    this.buttons.on.textContent = this.off.length ? `All on again (${this.off.length} off)` : "All on again";
-    this.cache.draw(this.run.ids.length, this.speed);
+    const { text, position, settings } = this, { ids, off, changed, base } = text;
+    this.top.drawOff(off.length);
+    this.cache.draw(text.run.ids.length, this.speed);
     if (!ids.length) {
+      this.shown = null;
       this.bars.empty("Type a prompt: the model needs at least one token.");
       return this.done();
     }
-    const before = this.changed ? this.logitsAt(position, this.base) : null;
+    const after = text.name(ids[position]);
     this.shown = this.bars.draw({
-      logits: this.logitsAt(position), before, settings: this.settings, off: this.off.length,
-      after: this.name(ids[position]), actual: ids[position + 1] ?? null,
+      logits: text.logits(position), before: changed && text.logits(position, base),
+      settings, after, actual: ids[position + 1] ?? null, off: off.length,
     });
     const { own, order } = this.shown;
-    say(this.live, `After ${this.name(ids[position])}: ${order.slice(0, 3).map(
-      (id) => `${this.name(id)} ${percent(own[id])}`).join(", ")}.`);
+    const likely = order.slice(0, 3).map((id) => `${text.name(id)} ${percent(own[id])}`);
+    say(this.live, `After ${after}: ${likely.join(", ")}.`);
     return this.done();
   }
 
   /** Tell tests what is shown. */
   done() {
+    const { shown, speed, position, place } = this;
     this.root.qk = {
-      state: this.stateNow(), ids: this.ids, position: this.position, place: this.place,
-      probabilities: this.ids.length ? this.shown?.own : null, before: this.shown?.was ?? null,
-      speed: this.speed, generating: this.generating !== null, tour: this.tour,
+      state: this.stateNow(), ids: this.text.ids, position, place, speed,
+      probabilities: shown?.own ?? null, before: shown?.was ?? null,
+      generating: this.generating !== null,
     };
     painted(this.root);
   }
@@ -501,227 +417,44 @@ class Explorer {
   drawSoon() {
     if (this.waiting) return;
     this.waiting = true;
-    const again = () => {
+    const drawing = () => {
       this.waiting = false;
       this.drawPicture();
       this.drawPanelSoon();
     };
-    if (this.generating) setTimeout(again, CALM);
-    else requestAnimationFrame(again);
+    if (this.generating) setTimeout(drawing, CALM);
+    else requestAnimationFrame(drawing);
   }
 
   drawPicture() {
-    const { run, position, place, off, ids } = this;
-    if (ids.length && !this.ready()) return; // it is drawn once all tokens are computed
+    const { text, position, place } = this, { ids, run, off } = text;
+    if (ids.length && !text.ready) return; // it is drawn once all tokens are computed
     this.picture.draw({
-      run, position, place, off, token: ids.length ? this.name(ids[position]) : "",
-      guess: (layer) => this.guess(layer),
+      run, position, place, off, token: ids.length ? text.name(ids[position]) : "",
+      guess: (layer) => text.guess(layer, position),
     });
-    this.root.dataset.pictures = String(Number(this.root.dataset.pictures ?? 0) + 1);
-  }
-
-  /** What the model would say after a layer: the logit lens. @param {number} layer @returns {[string, number]} */
-  guess(layer) {
-    const { engine, position, run } = this;
-    const stream = run.rows(`layers.${layer}.resid_post`, position, position + 1);
-    const normed = rmsNorm(stream, engine.weight("model.norm.weight").data, this.config.eps);
-    const chances = probabilities(linear(normed, engine.head).subarray(0, this.tokens));
-    const best = argmax(chances);
-    return [this.name(best), chances[best]];
   }
 
   drawPanel() {
-    const { ids, place, panel } = this;
-    if (ids.length && !this.ready()) return;
-    const focused = pathTo(panel);
-    const shown = !place.part || !ids.length ? this.intro() : [this.panelHead(), partPanel(place.part, this.view())];
-    panel.replaceChildren(...shown);
-    refocus(panel, focused);
+    const { text, place, panel } = this;
+    if (text.ids.length && !text.ready) return;
+    const intro = !place.part || !text.ids.length;
+    refill(panel, intro ? [introPanel(text)]
+      : [panelHead({ ...place, head: this.head }, text.off, this.actions),
+        partPanel(place.part, this.view())]);
     this.root.dataset.panel = place.part;
   }
 
+  /** What a panel shows. */
   view() {
-    const { ids, run, base, changed, place, position, settings, config, engine, root } = this;
+    const { text, place: { layer }, head, position, settings, root } = this;
+    const { config, ids, run, base, changed, engine } = text;
+    const name = (/** @type {number} */ id) => text.name(id);
     return {
-      config, ids, tokens: ids.map(this.name), trace: run.trace(), base: changed ? base.trace() : null,
-      layer: place.layer, head: place.head ?? this.head ?? 0, position,
-      logits: this.logitsAt(ids.length - 1), settings, weights: engine.tensors, name: this.name,
-      seen: run.cache.length, root,
+      config, ids, tokens: ids.map(name), trace: run.trace(), base: changed && base.trace(),
+      layer, head, position, logits: text.logits(ids.length - 1), settings,
+      weights: engine.tensors, name, seen: run.cache.length, root,
       choose: (/** @type {any} */ patch) => this.choose(patch),
     };
   }
-
-  /** The parts before and after, and the switch of a head or an MLP. */
-  panelHead() {
-    const { part, layer } = this.place, off = this.switchable();
-    const stops = wayThrough(1, this.head ?? 0), at = stops.findIndex((one) => one.part === part);
-    const go = (/** @type {number} */ to, /** @type {(title: string) => string} */ words) => {
-      const next = at < 0 ? undefined : stops[to];
-      return next ? [button(words(PARTS[next.part].title), () => this.open({ ...next, layer }))] : [];
-    };
-    const made = node("div", { class: "qkx-panel-head" },
-      ...go(at - 1, (title) => `← ${title}`), ...go(at + 1, (title) => `${title} →`));
-    if (!off) return made;
-    const is = this.off.some((one) => sameOff(one, off));
-    made.append(button(`Switch ${off.head === null ? "this MLP" : `head ${off.head}`} ${is ? "on" : "off"}`,
-      () => this.flip(off), { class: `qkx-switch${is ? " qkx-warned" : ""}` }));
-    return made;
-  }
-
-  /** @returns {Off | null} */
-  switchable() {
-    const { part, layer, head } = this.place;
-    if (["gate_up", "mlp_out"].includes(part)) return { layer, head: null };
-    return ["pattern", "scores"].includes(part) ? { layer, head: head ?? 0 } : null;
-  }
-
-  intro() {
-    const { config, tokens, engine } = this;
-    let count = 0;
-    for (const [name, { data }] of engine.tensors)
-      if (!(config.tied && name === "lm_head.weight")) count += data.length;
-    const size = (count / 1e6).toFixed(1);
-    return [node("section", { class: "qk-panel qkx-intro", "aria-label": "About" },
-      node("h2", {}, "A language model, running in this page"),
-      node("p", {}, `It has ${size} million parameters in ${config.layers} layers of ${config.heads} `
-        + `heads, and knows ${tokens.toLocaleString("en")} tokens. Change the prompt, and everything `
-        + "here is computed again."),
-      node("ul", {},
-        node("li", {}, "Click a part of the drawing to see its numbers."),
-        node("li", {}, "Press x on a head or an MLP to switch it off, and watch the bars."),
-        node("li", {}, "Click a token to follow it through the layers.")))];
-  }
-
-  // ---- telling ----
-
-  /** @param {Told} told */
-  tell({ title, text, buttons = [], kind = "" }) {
-    this.coach.dataset.kind = kind;
-    this.coach.replaceChildren(
-      node("p", {}, node("b", {}, title), " ", text), node("div", { class: "qkx-coach-buttons" }, ...buttons));
-  }
-
-  idle() {
-    this.tell({ title: "New here?", text: "The tour explains the drawing in ten steps, with the numbers of your prompt. "
-      + "Or press Play, and follow a token through the model." });
-  }
-
-  /** End a tour or a walk. */
-  quiet() {
-    clearTimeout(this.timer);
-    this.timer = 0;
-    this.buttons.play.textContent = "Play";
-    const had = this.tour >= 0;
-    this.way = null;
-    this.tour = -1;
-    this.picture.moveDot(null);
-    this.idle();
-    if (had) this.buttons.tour.focus();
-  }
-
-  step() {
-    if (!this.ready()) return;
-    this.tour = -1;
-    this.way ??= { stops: wayThrough(this.config.layers, clearestHead(this.run, this.position).head), at: -1 };
-    const { way } = this;
-    if (++way.at >= way.stops.length) return this.arrive();
-    this.goTo(way.stops[way.at]);
-    const place = way.stops[way.at], { title, short } = PARTS[place.part];
-    const once = ["tokens", "embed", "final_norm", "logits", "sampling"].includes(place.part);
-    this.tell({ kind: "step", title: `${way.at + 1} of ${way.stops.length}. ${title}${once ? "" : `, layer ${place.layer}`}.`,
-      text: short, buttons: [button("End", () => this.quiet())] });
-    if (!this.timer) say(this.live, `${title}. ${short}`);
-  }
-
-  /** The way ends with a new token. */
-  arrive() {
-    const id = this.pick();
-    this.quiet();
-    if (this.stop.includes(id)) {
-      this.tell({ title: "The end.", text: `The model chose ${this.name(id)}, which stops generation.` });
-      return;
-    }
-    this.append(id);
-    this.tell({ title: `“${this.name(id)}” is appended.`,
-      text: "The next round starts with this token; for all others, the cache holds what attention needs.", kind: "told" });
-  }
-
-  togglePlay() {
-    if (this.timer) {
-      clearTimeout(this.timer);
-      this.timer = 0;
-      this.buttons.play.textContent = "Play";
-      return;
-    }
-    this.generating = null;
-    this.buttons.play.textContent = "Pause";
-    const tick = () => {
-      this.timer = -1;
-      this.step();
-      const { way } = this;
-      if (!way) return;
-      const { layer, part } = way.stops[way.at];
-      this.timer = setTimeout(tick, layer === 0 || part === "sampling" ? SLOW : FAST);
-    };
-    tick();
-  }
-
-  /** Show a part as the text speaks of it. @param {Place} place */
-  goTo(place) {
-    this.open(place);
-    const [target] = this.picture.find(place);
-    this.line.list.classList.toggle("qkx-lit", place.part === "tokens");
-    (target ?? this.line.list).scrollIntoView({ block: "nearest", behavior: this.root.classList.contains("qkx-still") ? "auto" : "smooth" });
-    this.picture.moveDot(place);
-  }
-
-  startTour() {
-    if (!this.ready()) return say(this.live, "Type a prompt first.");
-    this.quiet();
-    this.generating = null;
-    this.tourTo(0);
-    return this.coach.focus();
-  }
-
-  /**
-   * @param {number} at
-   * @param {boolean} [moved] false: the same stop, for another text
-   */
-  tourTo(at, moved = true) {
-    if (at < 0 || (this.tour < 0 && at > 0) || !this.ready()) return;
-    const { run, position, ids, tokens: vocab } = this;
-    const own = probabilities(this.logitsAt(position)), best = argmax(own);
-    const stops = tourOf({
-      run, position, tokens: ids.map(this.name), vocab, guess: (layer) => this.guess(layer),
-      best: [this.name(best), own[best]],
-    });
-    if (at >= stops.length) return this.quiet();
-    this.tour = at;
-    const { place, title, text } = stops[at];
-    if (moved) this.goTo(place);
-    const back = button("Back", () => this.tourTo(this.tour - 1));
-    allow(back, at > 0);
-    this.tell({ kind: "tour", title: `${at + 1} of ${stops.length}. ${title}.`, text, buttons: [
-      back, button(at + 1 < stops.length ? "Next" : "Finish", () => this.tourTo(this.tour + 1), { class: "qkx-main" }),
-      button("End", () => this.quiet())] });
-    if (!moved) return;
-    this.coach.focus({ preventScroll: true });
-    say(this.live, `${title}. ${text}`);
-  }
-}
-
-/** The way of the focused element from a box: the number of the child at each step. @param {HTMLElement} box */
-function pathTo(box) {
-  const path = [];
-  let one = /** @type {Element | null} */ (box.querySelector(":focus"));
-  for (; one && one !== box; one = one.parentElement)
-    path.unshift([.../** @type {Element} */ (one.parentElement).children].indexOf(one));
-  return path;
-}
-
-/** @param {HTMLElement} box @param {number[]} path */
-function refocus(box, path) {
-  let one = /** @type {Element | undefined} */ (box);
-  for (const at of path) one = one?.children[at];
-  if (path.length && one instanceof HTMLElement) one.focus({ preventScroll: true });
 }

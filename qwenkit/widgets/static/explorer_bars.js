@@ -17,29 +17,31 @@ const BYTES = 4; // of a value in the cache: the engine computes in float32
 export function nextBars(settings, actions) {
   const title = node("h2", {}, "Next token");
   const rows = Array.from({ length: BARS }, () => {
-    const parts = {
-      token: node("span", { class: "qk-token qkx-bar-token" }),
-      bar: node("span", { class: "qkx-bar-own" }), before: node("span", { class: "qkx-bar-before" }),
-      drawn: node("span", { class: "qkx-bar-drawn" }), number: node("span", { class: "qkx-bar-number" }),
-    };
-    const track = node("span", { class: "qkx-track" }, parts.bar, parts.before, parts.drawn);
-    const made = node("button", { type: "button", class: "qkx-bar-row",
-      onclick: () => actions.append(Number(made.dataset.id)) }, parts.token, " ", track, parts.number); // its name is its text
-    return { made, ...parts };
+    const span = (/** @type {string} */ look) => node("span", { class: look });
+    const token = span("qk-token qkx-bar-token"), number = span("qkx-bar-number");
+    const bar = span("qkx-bar-own"), before = span("qkx-bar-before"), drawn = span("qkx-bar-drawn");
+    const track = node("span", { class: "qkx-track" }, bar, before, drawn);
+    const made = node("button", {
+      type: "button", class: "qkx-bar-row", onclick: () => actions.append(Number(made.dataset.id)),
+    }, token, " ", track, number); // its text is its name, too
+    return { made, token, bar, before, drawn, number };
   });
-  const list = node("div", { class: "qkx-bars", role: "group", "aria-label": "Most likely next tokens" },
-    ...rows.map(({ made }) => made));
+  const list = node("div", {
+    class: "qkx-bars", role: "group", "aria-label": "Most likely next tokens",
+  }, ...rows.map(({ made }) => made));
   const legend = node("p", { class: "qkx-legend" });
   const sliders = {
     temperature: slider({
       label: "Temperature", min: 0, max: 2, step: 0.1, value: settings.temperature,
       on: (/** @type {number} */ temperature) => actions.set({ temperature }),
-      show: (/** @type {number} */ value) => (value === 0 ? "0 (greedy)" : value.toFixed(1)),
+      show: /** @type {any} */ ((/** @type {number} */ value) =>
+        (value === 0 ? "0 (greedy)" : value.toFixed(1))),
     }),
     topK: slider({
       label: "Top-k", min: 0, max: 50, value: settings.topK,
       on: (/** @type {number} */ topK) => actions.set({ topK }),
-      show: (/** @type {number} */ value) => (value === 0 ? "off" : String(value)),
+      show: /** @type {any} */ ((/** @type {number} */ value) =>
+        (value === 0 ? "off" : String(value))),
     }),
   };
   const box = node("section", { class: "qkx-card qkx-next", "aria-label": "Next token" }, title,
@@ -54,8 +56,9 @@ export function nextBars(settings, actions) {
     const own = probabilities(logits), was = before && probabilities(before);
     const plain = now.temperature === 0 || (now.temperature === 1 && !now.topK);
     const drawn = plain ? null : probabilities(logits, now);
-    const order = likeliest(own, was, BARS);
-    title.replaceChildren("Next token after ", node("span", { class: "qk-token qkx-after" }, after));
+    const order = largestOfBoth(own, was, BARS);
+    title.replaceChildren("Next token after ",
+      node("span", { class: "qk-token qkx-after" }, after));
     list.classList.toggle("qkx-two", Boolean(was));
     rows.forEach(({ made, token, bar, before: ghost, drawn: thin, number }, i) => {
       made.hidden = i >= order.length;
@@ -63,7 +66,7 @@ export function nextBars(settings, actions) {
       const id = order[i];
       made.dataset.id = String(id);
       made.classList.toggle("qkx-actual", id === actual);
-      made.title = id === actual ? "This token follows in the text" : "Click to append it to the text";
+      made.title = id === actual ? "This token follows in the text" : "Click to append it";
       token.textContent = actions.name(id);
       bar.style.width = `${100 * own[id]}%`;
       ghost.style.width = was ? `${100 * was[id]}%` : "0";
@@ -97,8 +100,10 @@ function sentences({ temperature, topK }, drawn, off) {
   const found = [key("qkx-bar-own", "the model's probability")];
   if (off) found.push(key("qkx-bar-before", `with everything on (${off} off now)`));
   const filter = topK ? `, top-k ${topK}` : "";
-  if (drawn) found.push(key("qkx-bar-drawn", `drawn with temperature ${temperature.toFixed(1)}${filter}`));
-  else if (temperature === 0) found.push(node("span", { class: "qk-item" }, "Greedy: Generate takes the most likely."));
+  const words = `drawn with temperature ${temperature.toFixed(1)}${filter}`;
+  if (drawn) found.push(key("qkx-bar-drawn", words));
+  else if (temperature === 0)
+    found.push(node("span", { class: "qk-item" }, "Greedy: Generate takes the most likely."));
   return found;
 }
 
@@ -108,7 +113,7 @@ function sentences({ temperature, topK }, drawn, off) {
  * @param {Float32Array | null} before
  * @param {number} count
  */
-function likeliest(now, before, count) {
+function largestOfBoth(now, before, count) {
   const found = /** @type {[number, number][]} */ ([]); // id and value, the largest first
   for (let id = 0; id < now.length; id++) {
     const value = Math.max(now[id], before?.[id] ?? 0);
@@ -132,12 +137,14 @@ export function cacheLine(config, room, open) {
   const words = node("span", { class: "qkx-cache-words" });
   const fill = node("span", { class: "qkx-cache-fill" });
   const box = node("button", { type: "button", class: "qkx-card qkx-cache", onclick: open },
-    node("b", {}, "KV cache"), node("span", { class: "qkx-cache-track", "aria-hidden": "true" }, fill), words);
+    node("b", {}, "KV cache"),
+    node("span", { class: "qkx-cache-track", "aria-hidden": "true" }, fill), words);
   /** @param {number} length @param {number | null} speed tokens per second */
   function draw(length, speed) {
     fill.style.width = `${100 * length / room}%`;
+    const rate = speed === null ? "" : ` · ${Math.round(speed)} tokens/s`;
     words.textContent = `${length} of ${room} tokens × ${each.toLocaleString("en")} values = `
-      + `${sizeOf(length * each * BYTES)}${speed === null ? "" : ` · ${Math.round(speed)} tokens/s`}`;
+      + `${sizeOf(length * each * BYTES)}${rate}`;
   }
   return { box, draw };
 }

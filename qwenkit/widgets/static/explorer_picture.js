@@ -1,7 +1,7 @@
 // The drawing of the model in ModelExplorer: the residual stream runs down at the left; in each
 // layer attention and the MLP branch off to the right, and what they compute is added to it.
 
-import { ink, node } from "./common.js";
+import { ink, node, percent } from "./common.js";
 import { keyed } from "./parts.js";
 
 /** @typedef {import("./engine/model.js").Config} Config */
@@ -80,7 +80,8 @@ export function modelPicture(root, config, actions) {
   dot.hidden = true;
   const body = node("div", {
     class: "qkx-model", role: "toolbar", "aria-orientation": "vertical",
-    "aria-label": "The model, part by part. Arrow keys move, Enter opens, x switches a head or MLP off",
+    "aria-label": "The model, part by part. "
+      + "Arrow keys move, Enter opens, x switches a head or MLP off",
   }, top.row, ...layers.map(({ box }) => box), bottom.row, dot);
   walkParts(body, lines);
 
@@ -88,7 +89,8 @@ export function modelPicture(root, config, actions) {
   function layerPicture(layer) {
     const place = (/** @type {string} */ name) => ({ part: name, layer, head: null });
     // What is written on a part comes first in its name.
-    const says = (/** @type {string} */ on, /** @type {string} */ text) => `${on}, layer ${layer}: ${text}`;
+    const says = (/** @type {string} */ on, /** @type {string} */ text) =>
+      `${on}, layer ${layer}: ${text}`;
     const group = config.heads / config.kvHeads;
     const cells = Array.from({ length: config.heads }, (_, head) => headCell(layer, head));
     const groups = Array.from({ length: config.kvHeads }, (_, kv) =>
@@ -103,23 +105,25 @@ export function modelPicture(root, config, actions) {
     });
     const before = [
       part(place("attn_norm"), says("norm", "RMSNorm before attention"), "qkx-box", words("norm")),
-      part(place("qkv"), says("q k v", "queries, keys and values"), "qkx-box", node("span", { "aria-hidden": "true" },
+      part(place("qkv"), says("q k v", "queries, keys and values"), "qkx-box", node("span", {},
         node("b", { class: "qkx-q" }, "q"), " ", node("b", { class: "qkx-k" }, "k"), " ",
         node("b", { class: "qkx-v" }, "v"))),
       part(place("rope"), says("RoPE", "rotates queries and keys"), "qkx-box", words("RoPE")),
     ];
     const out = part(place("attn_out"), says("o", "output projection of attention"), "qkx-box",
       words("o"));
-    const addAttn = part(place("add_attn"), says("+", "attention is added to the stream"), "qkx-add",
-      words("+"));
+    const addAttn = part(place("add_attn"), says("+", "attention is added to the stream"),
+      "qkx-add", words("+"));
     const heads = node("div", { class: "qkx-heads" }, ...groups);
     const attention = streamRow("qkx-attention", ...before, heads, out, addAttn);
 
     const strip = node("canvas", { class: "qkx-strip" });
-    const mlpNorm = part(place("mlp_norm"), says("norm", "RMSNorm before the MLP"), "qkx-box", words("norm"));
+    const mlpNorm = part(place("mlp_norm"), says("norm", "RMSNorm before the MLP"), "qkx-box",
+      words("norm"));
     const gate = part(place("gate_up"), says("MLP", "gate and up"), "qkx-wide qkx-gate",
       words("MLP"), strip);
-    const down = part(place("mlp_out"), says("down", "down projection of the MLP"), "qkx-box", words("down"));
+    const down = part(place("mlp_out"), says("down", "down projection of the MLP"), "qkx-box",
+      words("down"));
     const addMlp = part(place("add_mlp"), says("+", "the MLP is added to the stream"), "qkx-add",
       words("+"));
     const offMlp = offButton({ layer, head: null });
@@ -160,8 +164,8 @@ export function modelPicture(root, config, actions) {
   /** The small switch of a head or MLP, for the mouse; keys have x. @param {Off} off */
   function offButton(off) {
     return node("button", {
-      type: "button", class: "qkx-off", tabindex: -1, "aria-label": `Switch ${nameOf(off)} off or on`,
-      title: "Switch off or on", onclick: () => actions.flip(off),
+      type: "button", class: "qkx-off", tabindex: -1, title: "Switch off or on",
+      "aria-label": `Switch ${nameOf(off)} off or on`, onclick: () => actions.flip(off),
     }, "×");
   }
 
@@ -208,7 +212,7 @@ export function modelPicture(root, config, actions) {
         tints));
       const [name, probability] = shown.guess(layer);
       one.guessed.textContent = name;
-      one.chance.textContent = ` ${Math.round(100 * probability)}%`;
+      one.chance.textContent = ` ${percent(probability)}`;
       one.chance.style.setProperty("--share", String(probability));
     });
     light(shown.place);
@@ -264,7 +268,7 @@ export function modelPicture(root, config, actions) {
 export const nameOf = ({ layer, head }) =>
   head === null ? `the MLP of layer ${layer}` : `head ${head} of layer ${layer}`;
 
-// A row of parts beside a piece of the stream, which `stream(above, below)` makes so wide.
+// A row of parts next to a piece of the stream, which `stream(above, below)` makes so wide.
 /** @param {string} look @param {...HTMLElement} inside */
 function streamRow(look, ...inside) {
   const space = "http://www.w3.org/2000/svg";

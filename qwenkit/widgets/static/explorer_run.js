@@ -26,7 +26,9 @@ export class Run {
   constructor(model, room, { off = [], base } = {}) {
     this.model = model;
     this.off = off;
+    /** @type {Run | undefined} */
     this.base = off.length ? base : undefined;
+    /** @type {number} the first layer that differs from the base's */
     this.first = this.base ? Math.min(...off.map(({ layer }) => layer)) : 0;
     this.edits = editsOf(off);
     this.cache = new Cache(model.config, room);

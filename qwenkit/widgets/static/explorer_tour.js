@@ -5,14 +5,14 @@ import { streamNorms } from "./explorer_picture.js";
 
 /** @typedef {import("./explorer_picture.js").Place} Place */
 /** @typedef {import("./explorer_run.js").Run} Run */
-/**
- * What a tour's sentences speak of.
- * @typedef {{run: Run, position: number, tokens: string[], vocab: number,
- *   guess: (layer: number) => [string, number], best: [string, number]}} Facts
- */
+/** @typedef {import("./explorer_text.js").LiveText} LiveText */
+/** @typedef {{place: Place, title: string, text: string}} Stop */
 
-const ATTENTION = ["attn_norm", "qkv", "rope", "scores", "pattern", "heads", "attn_out", "add_attn"];
-const MLP = ["mlp_norm", "gate_up", "mlp_out", "add_mlp"];
+const IN_A_LAYER = [
+  "attn_norm", "qkv", "rope", "scores", "pattern", "heads", "attn_out", "add_attn",
+  "mlp_norm", "gate_up", "mlp_out", "add_mlp",
+];
+const OF_A_HEAD = ["qkv", "rope", "scores", "pattern", "heads"];
 
 /**
  * All stops on the way of a token, in order: every part of the first layer, fewer of the others.
@@ -22,9 +22,8 @@ const MLP = ["mlp_norm", "gate_up", "mlp_out", "add_mlp"];
  */
 export function wayThrough(layers, head) {
   const stop = (/** @type {string} */ part, layer = 0) =>
-    ({ part, layer, head: ["scores", "pattern", "heads", "qkv", "rope"].includes(part) ? head : null });
-  const stops = [stop("tokens"), stop("embed"),
-    ...[...ATTENTION, ...MLP].map((part) => stop(part))];
+    ({ part, layer, head: OF_A_HEAD.includes(part) ? head : null });
+  const stops = [stop("tokens"), stop("embed"), ...IN_A_LAYER.map((part) => stop(part))];
   for (let layer = 1; layer < layers; layer++)
     stops.push(...["pattern", "add_attn", "gate_up", "add_mlp"].map((part) => stop(part, layer)));
   return [...stops, stop("final_norm"), stop("logits"), stop("sampling")];
@@ -51,45 +50,82 @@ export function clearestHead(run, position) {
 }
 
 const share = (/** @type {number} */ part) => `${Math.round(100 * part)}%`;
+const many = (/** @type {number} */ count) => count.toLocaleString("en");
+/** @type {(part: string, layer?: number, head?: number | null) => Place} */
+const at = (part, layer = 0, head = null) => ({ part, layer, head });
 
 /**
  * The tour for a text: where to look, and what to say.
- * @param {Facts} facts
- * @returns {{place: Place, title: string, text: string}[]}
+ * @param {LiveText} text
+ * @param {number} position
+ * @returns {Stop[]}
  */
-export function tourOf({ run, position, tokens, vocab, guess, best }) {
-  const { config } = run.model, { layers, heads, kvHeads, size, hidden } = config;
-  const norms = streamNorms(run, position), clear = clearestHead(run, position);
-  const acts = run.rows(`layers.${layers - 1}.mlp.act`, position, position + 1);
-  const active = acts.reduce((count, value) => count + Number(Math.abs(value) > 1), 0);
-  const token = tokens[position], id = run.ids[position];
-  const each = 2 * layers * kvHeads * size;
-  const middle = Math.max(0, Math.floor(layers / 2) - 1);
-  const at = (/** @type {string} */ part, layer = 0, head = /** @type {number | null} */ (null)) =>
-    ({ part, layer, head });
-  const [early, earlyShare] = guess(0), [half, halfShare] = guess(middle);
+export function tourOf(text, position) {
+  const norms = streamNorms(text.run, position), clear = clearestHead(text.run, position);
+  return [
+    ...aboutTokens(text, position, norms),
+    ...aboutAttention(text, position, clear),
+    { place: at("add_attn"), title: "Added to the stream",
+      text: "What the heads found is added to the stream; nothing is overwritten. In layer 0 its "
+        + `norm goes from ${short(norms[0])} to ${short(norms[1])}.` },
+    ...aboutTheEnd(text, position),
+  ];
+}
+
+/** @type {(text: LiveText, position: number, norms: number[]) => Stop[]} */
+function aboutTokens(text, position, [norm]) {
+  const { ids, tokens, config: { layers, hidden } } = text, token = text.name(ids[position]);
   return [
     { place: at("tokens"), title: "Tokens",
-      text: `The model reads tokens, pieces of text. Your prompt has ${tokens.length}. Each is a number: “${token}” is ${id} of ${vocab.toLocaleString("en")}.` },
+      text: `A model reads tokens, which are pieces of text. Your prompt has ${ids.length}. Each `
+        + `is a number: “${token}” is ${many(ids[position])} of ${many(tokens)}.` },
     { place: at("embed"), title: "A token becomes a vector",
-      text: `The embedding table gives “${token}” ${hidden} numbers. They start the residual stream, the line on the left. Its length (norm) here is ${short(norms[0])}.` },
+      text: `The embedding has ${hidden} numbers for “${token}”. They start the residual stream, `
+        + `the line on the left: it is the wider, the larger its norm, here ${short(norm)}.` },
     { place: at("attn_norm"), title: "Layers read the stream",
-      text: `${layers} layers follow, all of the same form. Each reads a normalized copy of the stream, computes something and adds it to the stream.` },
-    { place: at("qkv", 0, 0), title: "Query, key, value",
-      text: `Each of ${heads} heads makes a query: what this token looks for. Each token also has keys, which queries are compared with, and values, which are passed on.` },
-    { place: at("pattern", clear.layer, clear.head), title: "Attention",
-      text: position > 1
-        ? `Head ${clear.head} of layer ${clear.layer} attends from “${token}” to “${tokens[clear.key]}” with ${share(clear.weight)} of its weight. Each square is such a head; the marked row is your token.`
-        : "Each square is a head: it shows which token attends to which. With more tokens there is more to see." },
-    { place: at("heads", clear.layer, clear.head), title: "Heads share keys and values",
-      text: `${heads} query heads share ${kvHeads} kv heads. So the cache holds ${each.toLocaleString("en")} numbers per token, not ${(each * heads / kvHeads).toLocaleString("en")}.` },
-    { place: at("add_attn", 0), title: "Added to the stream",
-      text: `What the heads found is added to the stream. In layer 0 its norm goes from ${short(norms[0])} to ${short(norms[1])}. Nothing is overwritten.` },
-    { place: at("gate_up", layers - 1), title: "The MLP",
-      text: `The MLP works on each token alone. In the last layer ${active} of its ${acts.length} units are strongly active here (above 1). Its result is added, too.` },
-    { place: at("add_mlp", layers - 1), title: "A guess becomes an answer",
-      text: `If the model stopped after layer 0, it would say “${early}” (${share(earlyShare)}); after layer ${middle}, “${half}” (${share(halfShare)}); at the end it says “${best[0]}” (${share(best[1])}).` },
+      text: `${layers} layers follow, all built alike. Each reads a normalized copy of the stream, `
+        + "computes something, and adds it to the stream." },
+  ];
+}
+
+/** @type {(text: LiveText, position: number, clear: ReturnType<typeof clearestHead>) => Stop[]} */
+function aboutAttention(text, position, { layer, head, key, weight }) {
+  const { ids, config: { layers, heads, kvHeads, size } } = text;
+  const from = text.name(ids[position]), to = text.name(ids[key]);
+  const each = 2 * layers * kvHeads * size;
+  return [
+    { place: at("qkv", 0, head), title: "Query, key, value",
+      text: `Attention looks back. Each of ${heads} heads makes a query: what this token looks `
+        + "for. It is compared with the keys of all tokens so far; their values are passed on." },
+    { place: at("pattern", layer, head), title: "Attention", text: position > 1
+      ? `Each square is a head, each row a token. Head ${head} of layer ${layer} attends from `
+        + `“${from}” to “${to}” with ${share(weight)} of its weight.`
+      : "Each square is a head, each row a token: it shows what that token attends to. With more "
+        + "tokens there is more to see." },
+    { place: at("heads", layer, head), title: "Heads share keys and values",
+      text: `${heads} query heads share ${kvHeads} kv heads. So the cache holds ${many(each)} `
+        + `values per token instead of ${many(each * heads / kvHeads)}.` },
+  ];
+}
+
+/** @type {(text: LiveText, position: number) => Stop[]} */
+function aboutTheEnd(text, position) {
+  const { tokens, config: { layers } } = text, last = layers - 1, middle = Math.floor(last / 2);
+  const acts = text.run.rows(`layers.${last}.mlp.act`, position, position + 1);
+  const active = acts.reduce((count, value) => count + Number(Math.abs(value) > 1), 0);
+  const [first, half] = [0, middle].map((layer) => text.guess(layer, position));
+  const [best, chance] = text.best(position);
+  return [
+    { place: at("gate_up", last), title: "The MLP",
+      text: `The MLP looks at one token alone. Of its ${acts.length} units in the last layer, `
+        + `${active} are strongly active here (above 1). Its result is added, too.` },
+    { place: at("add_mlp", last), title: "A guess becomes an answer",
+      text: `Stopped after layer 0, the model predicts “${first[0]}” (${share(first[1])}), after `
+        + `layer ${middle} “${half[0]}” (${share(half[1])}). At the end it predicts “${best}” `
+        + `(${share(chance)}).` },
     { place: at("sampling"), title: "The next token",
-      text: `Each of ${vocab.toLocaleString("en")} tokens gets a probability; “${best[0]}” has ${share(best[1])}. Generate appends one and starts again, and the cache keeps what was computed. Now switch some heads off and see what changes.` },
+      text: `Each of ${many(tokens)} tokens gets a probability: “${best}” has ${share(chance)}. `
+        + "Generate appends a token and starts again. Now switch some heads off, and see what "
+        + "changes." },
   ];
 }
