@@ -9,7 +9,15 @@ from qwenkit.widgets.explorer import EXAMPLES, MOST_READ, PROMPT, ModelExplorer
 pytestmark = pytest.mark.browser
 PRIME = EXAMPLES["Is a number prime?"]
 LONG = "x = [1, 2, 3]\n" * 60
-TEXTS = [PROMPT, "a", "\n", "😀🎉👩‍👩‍👧 é 日本語 = ", "<|endoftext|><b>&amp;</b>\u202e", PRIME, LONG]
+TEXTS = [
+    PROMPT,
+    "a",
+    "\n",
+    "😀🎉👩‍👩‍👧 é 日本語 = ",
+    "<|endoftext|><b>&amp;</b>\u202e",
+    PRIME,
+    LONG,
+]
 # Types a text, and resolves once its bars are drawn: with the milliseconds that it took.
 TYPE = """async (text) => {
   const root = document.querySelector(".qk"), box = root.querySelector(".qkx-prompt");
@@ -73,7 +81,9 @@ def test_any_text_gives_the_packages_probabilities(page, widget):
 
 
 def test_typing_reuses_what_was_computed_and_stays_right(page, widget):
-    text = PRIME + "    if n < 2:\n        return False\n    for i in range(2, n):\n        if n % i"
+    text = (
+        PRIME + "    if n < 2:\n        return False\n    for i in range(2, n):\n        if n % i"
+    )
     page.evaluate(TYPE, text)
     took = []
     for end in range(1, 9):
