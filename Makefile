@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LAB := $(VENV)/.lab
+SITE := $(VENV)/.site
 READY := $(VENV)/.installed
 PIP = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 ARGS ?=
@@ -24,7 +25,7 @@ NEW_ENOUGH := -c "import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit
 	make lab PYTHON=python3.12' % ((sys.executable,) + v))"
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test lint unit notebooks fuzz bench tiny-coder wheel clean
+.PHONY: help lab test lint unit notebooks fuzz bench tiny-coder site explorer wheel clean
 
 help:
 	@echo "make lab        open JupyterLab on the first notebook (ARGS=\"--port 8900 --no-browser\")"
@@ -36,7 +37,10 @@ help:
 	@echo "make fuzz       edits of every kind of file, N=10000 of each (ARGS=\"--seed 1 tokenizer\")"
 	@echo "make bench      times next to transformers'; needs QWENKIT_MODEL"
 	@echo "make tiny-coder train the embedded model again into runs/ (three hours; ARGS=--resume resumes)"
+	@echo "make site       the course as pages in site/, which open from disk and on any host; the first"
+	@echo "                time takes minutes, for it runs the notebooks that have widgets"
 	@echo "make clean      remove caches and build products (not .venv)"
+	@echo "make explorer   write docs/explorer/, the page that a clone holds, and its moving picture again"
 	@echo "make wheel      the package with its model and notebooks, in dist/"
 	@echo "The first of them sets up .venv; PYTHON=python3.12 names the Python it is made with."
 	@echo "make lab installs what a reader needs; the others add the tools of tests."
@@ -78,11 +82,21 @@ bench: $(READY)
 tiny-coder: $(LAB)
 	OMP_WAIT_POLICY=passive $(BIN)/qwenkit train data/tiny-coder/recipe.toml --out $(OUT) $(ARGS)
 
+# What a page shows comes from several files: all are read again, but widgets are kept in build/.
+site: $(SITE)
+	rm -rf site
+	$(BIN)/python -m sphinx -c docs -d build/site -j auto -E -W --keep-going -q . site
+	@echo "Open site/index.html"
+
+explorer: $(READY)
+	$(BIN)/python docs/explorer.py page
+	$(BIN)/python docs/explorer.py picture
+
 wheel: $(READY)
 	$(BIN)/python -m hatchling build
 
 clean:
-	rm -rf .pytest_cache .mypy_cache .ruff_cache build dist .coverage
+	rm -rf .pytest_cache .mypy_cache .ruff_cache build dist site .coverage
 	find qwenkit tests notebooks -name __pycache__ -prune -exec rm -rf {} +
 	find notebooks -name .ipynb_checkpoints -prune -exec rm -rf {} +
 
@@ -93,7 +107,7 @@ $(BIN)/python:
 	@echo "Making $(VENV) with $(PYTHON)"
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
-# Two stamps: what a reader needs, and the tools of tests on top.
+# Three stamps: what a reader needs, and on top what makes the site, and the tools of tests.
 $(LAB): pyproject.toml constraints.txt | $(BIN)/python
 	@$(BIN)/python $(NEW_ENOUGH)
 	@echo "Installing what a reader needs into $(VENV): PyTorch, JupyterLab and what they need." \
@@ -102,6 +116,11 @@ $(LAB): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Compiling the kernels: a first sentence of the embedded model"
 	@QWENKIT_MODEL= $(BIN)/qwenkit generate "def" --max-new-tokens 3 > /dev/null
 	@touch $(LAB)
+
+$(SITE): $(LAB)
+	@echo "Installing what makes pages into $(VENV): Sphinx, MyST-NB and Furo"
+	@$(PIP) -e '.[site]'
+	@touch $(SITE)
 
 $(READY): $(LAB)
 	@echo "Installing the tools of tests into $(VENV): transformers, PEFT, pytest and more"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("notebooks", "qwenkit", "tests", "data/tiny-coder")
+FOLDERS = ("docs", "notebooks", "qwenkit", "tests", "data/tiny-coder")
 ENDINGS = {".md", ".py", ".ipynb", ".js", ".mjs", ".ts", ".css", ".toml", ".yml"}
 OTHERS = ("README.md", "CONTRIBUTING.md", "Makefile", "pyproject.toml", "environment.yml")
 OLD_NAMES = ("test_deprecated.py",)  # it holds the names that code had before
@@ -105,7 +105,7 @@ def _files():
     found = [ROOT / name for name in OTHERS]
     for folder in FOLDERS:
         found += [path for path in sorted((ROOT / folder).rglob("*")) if path.suffix in ENDINGS]
-    found = [path for path in found if "node_modules" not in path.parts]
+    found = [path for path in found if not {"node_modules", "explorer"} & {*path.parts}]
     return [path for path in found if path.name not in (Path(__file__).name, *OLD_NAMES)]
 
 

@@ -251,8 +251,10 @@ def page(widget: Inspector, png: bytes, engine: dict[str, Any] | None = None) ->
 body {{ margin: 1em; background: light-dark(#fff, #15171c); }}
 .qk-page {{ color: light-dark(#1b1b1b, #ececec); }}
 {style(widget)}</style>
+<main>
 <h1 class="qk-page">{title}</h1>
-<main id="widget"></main>
+<div id="widget"></div>
+</main>
 <noscript><img alt="{alt}" src="data:image/png;base64,{picture}"></noscript>
 <script type="application/json" id="values">{text}</script>
 <script type="module">

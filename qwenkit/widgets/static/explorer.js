@@ -317,6 +317,7 @@ class Explorer {
     this.root.classList.remove("qkx-busy");
     this.drawBars();
     this.drawSoon();
+    if (this.tour >= 0) this.tourTo(this.tour, false);
     return true;
   }
 
@@ -682,8 +683,11 @@ class Explorer {
     return this.coach.focus();
   }
 
-  /** @param {number} at */
-  tourTo(at) {
+  /**
+   * @param {number} at
+   * @param {boolean} [moved] false: the same stop, for another text
+   */
+  tourTo(at, moved = true) {
     if (at < 0 || (this.tour < 0 && at > 0) || !this.ready()) return;
     const { run, position, ids, tokens: vocab } = this;
     const own = probabilities(this.logitsAt(position)), best = argmax(own);
@@ -694,12 +698,13 @@ class Explorer {
     if (at >= stops.length) return this.quiet();
     this.tour = at;
     const { place, title, text } = stops[at];
-    this.goTo(place);
+    if (moved) this.goTo(place);
     const back = button("Back", () => this.tourTo(this.tour - 1));
     allow(back, at > 0);
     this.tell({ kind: "tour", title: `${at + 1} of ${stops.length}. ${title}.`, text, buttons: [
       back, button(at + 1 < stops.length ? "Next" : "Finish", () => this.tourTo(this.tour + 1), { class: "qkx-main" }),
       button("End", () => this.quiet())] });
+    if (!moved) return;
     this.coach.focus({ preventScroll: true });
     say(this.live, `${title}. ${text}`);
   }

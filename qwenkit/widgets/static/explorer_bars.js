@@ -24,7 +24,7 @@ export function nextBars(settings, actions) {
     };
     const track = node("span", { class: "qkx-track" }, parts.bar, parts.before, parts.drawn);
     const made = node("button", { type: "button", class: "qkx-bar-row",
-      onclick: () => actions.append(Number(made.dataset.id)) }, parts.token, track, parts.number);
+      onclick: () => actions.append(Number(made.dataset.id)) }, parts.token, " ", track, parts.number); // its name is its text
     return { made, ...parts };
   });
   const list = node("div", { class: "qkx-bars", role: "group", "aria-label": "Most likely next tokens" },
@@ -60,19 +60,17 @@ export function nextBars(settings, actions) {
     rows.forEach(({ made, token, bar, before: ghost, drawn: thin, number }, i) => {
       made.hidden = i >= order.length;
       if (made.hidden) return;
-      const id = order[i], name = actions.name(id);
+      const id = order[i];
       made.dataset.id = String(id);
       made.classList.toggle("qkx-actual", id === actual);
-      made.title = id === actual ? "The token that follows in the text" : "Click to append";
-      token.textContent = name;
+      made.title = id === actual ? "This token follows in the text" : "Click to append it to the text";
+      token.textContent = actions.name(id);
       bar.style.width = `${100 * own[id]}%`;
       ghost.style.width = was ? `${100 * was[id]}%` : "0";
       ghost.hidden = !was;
       thin.style.width = drawn ? `${100 * drawn[id]}%` : "0";
       thin.hidden = !drawn;
-      const numbers = was ? `${percent(was[id])} → ${percent(own[id])}` : percent(own[id]);
-      number.textContent = numbers;
-      made.setAttribute("aria-label", `${name}: ${numbers}${id === actual ? ", follows in the text" : ""}`);
+      number.textContent = was ? `${percent(was[id])} → ${percent(own[id])}` : percent(own[id]);
     });
     legend.replaceChildren(...sentences(now, Boolean(drawn), off));
     return { own, was, order };

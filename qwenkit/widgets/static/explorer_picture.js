@@ -57,7 +57,7 @@ export function modelPicture(root, config, actions) {
   const embedStrip = node("canvas", { class: "qkx-strip" });
   const embedName = node("span", { class: "qk-token qkx-embed-name" });
   const embed = part({ part: "embed", layer: 0, head: null },
-    "Embedding: the token's row of the table", "qkx-wide",
+    "embedding: the token's row of the table", "qkx-wide",
     words("embedding"), embedName, embedStrip);
   const top = streamRow("qkx-first", embed);
   lines.push([embed]);
@@ -65,11 +65,12 @@ export function modelPicture(root, config, actions) {
   const layers = Array.from({ length: config.layers }, (_, layer) => layerPicture(layer));
 
   const ends = [
-    part({ part: "final_norm", layer: 0, head: null }, "Final RMSNorm", "qkx-box", words("norm")),
+    part({ part: "final_norm", layer: 0, head: null }, "norm: the final RMSNorm", "qkx-box",
+      words("norm")),
     part({ part: "logits", layer: 0, head: null },
-      `Output head: ${config.vocab.toLocaleString("en")} logits`, "qkx-box qkx-grow",
+      `output head: ${config.vocab.toLocaleString("en")} logits`, "qkx-box qkx-grow",
       words(`output head: ${config.vocab.toLocaleString("en")} logits`)),
-    part({ part: "sampling", layer: 0, head: null }, "Choice of the next token", "qkx-box",
+    part({ part: "sampling", layer: 0, head: null }, "next token: how it is chosen", "qkx-box",
       words("next token")),
   ];
   const bottom = streamRow("qkx-last", ...ends);
@@ -86,7 +87,8 @@ export function modelPicture(root, config, actions) {
   /** One layer. @param {number} layer */
   function layerPicture(layer) {
     const place = (/** @type {string} */ name) => ({ part: name, layer, head: null });
-    const says = (/** @type {string} */ text) => `Layer ${layer}: ${text}`;
+    // What is written on a part comes first in its name.
+    const says = (/** @type {string} */ on, /** @type {string} */ text) => `${on}, layer ${layer}: ${text}`;
     const group = config.heads / config.kvHeads;
     const cells = Array.from({ length: config.heads }, (_, head) => headCell(layer, head));
     const groups = Array.from({ length: config.kvHeads }, (_, kv) =>
@@ -94,31 +96,31 @@ export function modelPicture(root, config, actions) {
         ({ cell }) => cell)));
     const kvs = groups.map((box, kv) => {
       const made = part({ part: "heads", layer, head: kv * group },
-        says(`kv head ${kv}, shared by query heads ${kv * group} to ${(kv + 1) * group - 1}`),
+        says(`kv ${kv}`, `keys and values of query heads ${kv * group} to ${(kv + 1) * group - 1}`),
         "qkx-kv", words(`kv ${kv}`));
       box.prepend(made);
       return made;
     });
     const before = [
-      part(place("attn_norm"), says("RMSNorm before attention"), "qkx-box", words("norm")),
-      part(place("qkv"), says("queries, keys and values"), "qkx-box", node("span", { "aria-hidden": "true" },
+      part(place("attn_norm"), says("norm", "RMSNorm before attention"), "qkx-box", words("norm")),
+      part(place("qkv"), says("q k v", "queries, keys and values"), "qkx-box", node("span", { "aria-hidden": "true" },
         node("b", { class: "qkx-q" }, "q"), " ", node("b", { class: "qkx-k" }, "k"), " ",
         node("b", { class: "qkx-v" }, "v"))),
-      part(place("rope"), says("RoPE rotates queries and keys"), "qkx-box", words("RoPE")),
+      part(place("rope"), says("RoPE", "rotates queries and keys"), "qkx-box", words("RoPE")),
     ];
-    const out = part(place("attn_out"), says("output projection of attention"), "qkx-box",
+    const out = part(place("attn_out"), says("o", "output projection of attention"), "qkx-box",
       words("o"));
-    const addAttn = part(place("add_attn"), says("attention is added to the stream"), "qkx-add",
+    const addAttn = part(place("add_attn"), says("+", "attention is added to the stream"), "qkx-add",
       words("+"));
     const heads = node("div", { class: "qkx-heads" }, ...groups);
     const attention = streamRow("qkx-attention", ...before, heads, out, addAttn);
 
     const strip = node("canvas", { class: "qkx-strip" });
-    const mlpNorm = part(place("mlp_norm"), says("RMSNorm before the MLP"), "qkx-box", words("norm"));
-    const gate = part(place("gate_up"), says("MLP, gate and up"), "qkx-wide qkx-gate",
+    const mlpNorm = part(place("mlp_norm"), says("norm", "RMSNorm before the MLP"), "qkx-box", words("norm"));
+    const gate = part(place("gate_up"), says("MLP", "gate and up"), "qkx-wide qkx-gate",
       words("MLP"), strip);
-    const down = part(place("mlp_out"), says("MLP, down projection"), "qkx-box", words("down"));
-    const addMlp = part(place("add_mlp"), says("the MLP is added to the stream"), "qkx-add",
+    const down = part(place("mlp_out"), says("down", "down projection of the MLP"), "qkx-box", words("down"));
+    const addMlp = part(place("add_mlp"), says("+", "the MLP is added to the stream"), "qkx-add",
       words("+"));
     const offMlp = offButton({ layer, head: null });
     const mlp = streamRow("qkx-mlp", mlpNorm,
@@ -177,6 +179,7 @@ export function modelPicture(root, config, actions) {
     const tints = colors;
     body.classList.toggle("qkx-empty", !length);
     embedName.textContent = shown.token;
+    embed.setAttribute("aria-label", `embedding ${shown.token}: the token's row of the table`);
     const norms = length ? streamNorms(run, position) : [];
     const most = Math.max(1e-9, ...norms);
     const wide = (/** @type {number} */ i) =>
@@ -190,7 +193,7 @@ export function modelPicture(root, config, actions) {
       one.mlp.stream(wide(i + 1), wide(i + 2));
       one.gate.parentElement?.classList.toggle("qkx-is-off", mlpOff);
       one.gate.setAttribute("aria-label",
-        `Layer ${layer}: MLP, gate and up${mlpOff ? ", switched off" : ""}`);
+        `MLP, layer ${layer}: gate and up${mlpOff ? ", switched off" : ""}`);
       one.cells.forEach(({ cell, map }, head) => {
         const is = off.some((other) => sameOff(other, { layer, head }));
         cell.classList.toggle("qkx-is-off", is);
