@@ -1,7 +1,8 @@
 """Widgets that open the model: any layer, any head, any token.
 
 A notebook shows one that is the last expression of a cell. Each has `.choose(...)`, `.snapshot()`
-(a figure) and `.to_html(path)` (one page that works from disk).
+(a figure) and `.to_html(path)` (one page that works from disk). Those that run a model on a text
+take another one: `.choose(prompt=...)`, or the box in the page.
 """
 
 from qwenkit.widgets.attention import AttentionExplorer

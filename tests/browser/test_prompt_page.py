@@ -139,3 +139,50 @@ def test_a_page_without_a_kernel_has_no_box(widget, shown):
     with shown() as page:
         assert page.get_by_role("textbox", name="Prompt").count() == 0
         assert page.get_by_role("button", name="Run").count() == 0
+
+
+@pytest.fixture
+def asking(toy, browser, tmp_path):
+    """A page that just asked for a prompt, whose clock stands still."""
+    path = widgets.SamplingExplorer(*toy, PROMPT).to_html(tmp_path / "page.html")
+    with answered(browser, path) as page:
+        page.clock.install()
+        box(page).press("Enter")
+        yield page
+
+
+STATUS = ".qk-ask [role=status]"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ("busy", "The kernel does not answer yet: it is busy with something else."),
+        ("idle", "The kernel does not answer: run this cell again."),
+    ],
+)
+def test_what_is_said_of_a_silent_kernel_depends_on_its_status(asking, status, words):
+    asking.evaluate("(status) => { kernel.widget_manager = { kernel: { status } }; }", status)
+    asking.clock.run_for(4000)
+    assert asking.locator(STATUS).inner_text() == "The kernel computes …"
+    asking.clock.run_for(1000)
+    assert asking.locator(STATUS).inner_text() == words
+
+
+GONE = {
+    "dead": "kernel.widget_manager = { kernel: { status: 'dead' } }",
+    "shut down": "kernel.widget_manager = { kernel: null }",
+    "restarted": "kernel.send = () => { throw new Error('Cannot send'); }",
+    "marked": "document.querySelector('#widget').classList.add('jupyter-widgets-disconnected')",
+}
+
+
+@pytest.mark.parametrize("how", GONE)
+def test_a_kernel_that_goes_while_it_computes_is_noticed(asking, how):
+    asking.evaluate("kernel.emit('msg:custom', { heard: kernel.asked.at(-1).ask })")
+    asking.clock.run_for(30_000)
+    assert asking.locator(STATUS).inner_text() == "The kernel computes …"
+    asking.evaluate(f"() => {{ {GONE[how]}; }}")
+    asking.clock.run_for(2500)
+    words = "The kernel does not answer: run this cell again."
+    assert asking.locator(STATUS).inner_text() == words

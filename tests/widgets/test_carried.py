@@ -50,7 +50,7 @@ def hooked(model):
 
 REFUSED = {
     "bfloat16": (lambda model: model.bfloat16(), "the model is in bfloat16, not in float32"),
-    "LoRA": (lambda model: qk.add_lora(model, rank=2), "it has other weights than its config tells"),
+    "LoRA": (lambda model: qk.add_lora(model, rank=2), "it has other weights than its config"),
     "a hook": (hooked, "it computes otherwise than its config and weights tell"),
 }
 

@@ -92,7 +92,7 @@ def test_a_wrong_prompt_is_answered_with_the_message(name, widget, ask):
     assert exported(widget) == before
 
 
-def test_an_unforeseen_error_is_told_with_its_type_and_logged(widget, ask, monkeypatch, caplog):
+def test_another_error_is_told_with_its_type_and_logged(widget, ask, monkeypatch, caplog):
     def fails(*_, **__):
         raise RuntimeError("no memory")
 

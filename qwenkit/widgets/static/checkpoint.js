@@ -5,6 +5,7 @@ import {
   button, choose, chosen, frame, freshId, node, painted, percent, say, sharp,
 } from "./common.js";
 import { intoSight, sizeOf, swatch } from "./parts.js";
+import { watchKernel } from "./prompt.js";
 
 /**
  * @import { CheckpointData, CheckpointModel, CheckpointState, Choose, Facts, Histogram,
@@ -42,6 +43,8 @@ export function render({ model, el }) {
       node("h4", {}, "Bytes by part of the model"), partStrip(data)));
   list.addEventListener("keydown", (event) => walk(event, model, tree, pick));
 
+  const kernel = watchKernel(model, root, draw);
+
   function draw() {
     const state = chosen(model);
     const rows = visibleRows(data.tensors, tree, state);
@@ -55,7 +58,8 @@ export function render({ model, el }) {
     facts.replaceChildren(...factsOf(state.selected).map(([key, value]) =>
       node("tr", {}, node("th", { scope: "row" }, key), node("td", {}, value))));
     const found = new Map(Object.entries(model.get("histograms"))).get(state.selected);
-    numbers.replaceChildren(...numbersOf(model, tree, state, found, pick));
+    kernel.need(!model.alone && !found && state.asked.includes(state.selected));
+    numbers.replaceChildren(...numbersOf(model, tree, state, found, pick, kernel));
     const words = factsOf(state.selected).map((pair) => pair.join(" "));
     say(live, `${state.selected}: ${words.join(", ")}`);
     root.qk = { state, rows: rows.map(({ name, depth, count, bytes }) => [name, depth, count, bytes]),
@@ -65,7 +69,10 @@ export function render({ model, el }) {
   model.on("change:state", draw);
   model.on("change:histograms", draw);
   draw();
-  return () => { model.off("change:state", draw); model.off("change:histograms", draw); };
+  return () => {
+    kernel.close();
+    for (const signal of ["change:state", "change:histograms"]) model.off(signal, draw);
+  };
 }
 
 // ---- the tree ----
@@ -199,13 +206,15 @@ function ask(model, state, pick) {
 /**
  * @param {CheckpointModel} model @param {TensorTree} tree @param {CheckpointState} state
  * @param {Histogram | undefined} found @param {Choose<CheckpointState>} pick
+ * @param {ReturnType<typeof watchKernel>} kernel
  */
-function numbersOf(model, tree, state, found, pick) {
+function numbersOf(model, tree, state, found, pick, kernel) {
   if (tree.has(state.selected)) return [];
   if (found) return histogramOf(found);
   if (model.alone)
     return [node("div", { class: "qk-note" }, "Its values were not read: that needs a kernel.")];
-  if (state.asked.includes(state.selected)) return [node("div", { class: "qk-note" }, "reading …")];
+  if (state.asked.includes(state.selected))
+    return [node("div", { class: "qk-note" }, kernel.computes() ? "reading …" : kernel.words())];
   return [button("Read its values", () => ask(model, state, pick))];
 }
 

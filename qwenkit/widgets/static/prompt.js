@@ -6,6 +6,7 @@ import { allow } from "./parts.js";
 /** @import { Answer, Model, PromptValues, Shell, Values } from "./types.d.ts" */
 
 const PATIENCE = 4500; // milliseconds without an answer before the page says that there is none
+const MOST_ROWS = 8; // of the box
 const LOOK = 250; // milliseconds between two looks at whether the kernel is still there
 const COMPUTES = "The kernel computes …", HERE = "This page computes …";
 const GONE = "The kernel does not answer: run this cell again.";
@@ -136,7 +137,8 @@ export function promptBox(model, root, busy) {
     busy(kernel.computes());
   }
   function fit() { // as high as its lines, up to some
-    area.rows = Math.max(1, Math.min(8, area.value.split("\n").length));
+    area.rows = 1;
+    while (area.rows < MOST_ROWS && area.scrollHeight > area.clientHeight) area.rows++;
   }
   function write(/** @type {string} */ text) {
     area.value = text;
@@ -160,6 +162,7 @@ export function promptBox(model, root, busy) {
   model.on("msg:custom", listen);
   model.on("change:prompt", follow);
   write(model.get("prompt"));
+  requestAnimationFrame(fit); // once it is on the page
   return {
     box,
     close() {
