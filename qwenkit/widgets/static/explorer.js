@@ -16,7 +16,7 @@ import { LiveText, pause } from "./explorer_text.js";
 
 /** @typedef {import("./explorer_picture.js").Place} Place */
 /** @typedef {import("./explorer_run.js").Off} Off */
-/** @typedef {{config: any, tokenizer: any, weights: Uint8Array}} Files weights: compressed */
+/** @typedef {{config: any, tokenizer: any, weights: Uint8Array<ArrayBuffer>}} Files weights: compressed */
 /** @typedef {{root: any, controls: HTMLElement, stage: HTMLElement, live: HTMLElement}} Frame */
 
 const CALM = 150; // milliseconds between pictures while generating

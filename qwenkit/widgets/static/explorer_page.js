@@ -56,7 +56,7 @@ export function topCards(root, controls, examples, { typed, example, pick, press
     prompt.rows = Math.max(2, Math.min(8, text.split("\n").length));
     line.fill(ids.map((id) => live.name(id)));
     for (const [i, item] of [...line.list.querySelectorAll(".qk-token")].entries())
-      item.title = `token ${i}, id ${ids[i]}`;
+      /** @type {HTMLElement} */ (item).title = `token ${i}, id ${ids[i]}`;
     count.textContent = lost
       ? `the first ${room} of ${room + lost}: this page reads at most ${room}` : String(ids.length);
     count.classList.toggle("qkx-warn", lost > 0);

@@ -207,7 +207,7 @@ export function signedBar(value, most, color) {
  * Paint numbers, a pixel for each; what is not finite stays clear.
  * @param {ArrayLike<number>} values row by row
  * @param {number} columns
- * @param {{map?: string, low: number, high: number}} options
+ * @param {{map?: import("./types.d.ts").ColorMap, low: number, high: number}} options
  */
 export function paintedMap(values, columns, { map = "RdBu_r", low, high }) {
   const canvas = /** @type {HTMLCanvasElement} */ (
