@@ -163,7 +163,6 @@ class ModelExplorer(Inspector):
         view = ExplorerView(*_loaded(model, tokenizer))
         view.choose(prompt=prompt)
         super().__init__(view)
-        self.on_msg(self._asked)
 
     @cached_property
     def files(self) -> dict[str, Any]:
@@ -174,9 +173,9 @@ class ModelExplorer(Inspector):
             "weights": zlib.compress(save(_shortened(_held(self.view.model))), 5),
         }
 
-    def _asked(self, _: object, message: dict[str, Any], buffers: list[memoryview]) -> None:
+    def asked(self, message: dict[str, Any]) -> None:
         """Send the files to a page that asks: as a trait they would be saved in the notebook."""
-        if message.get("ask") == "files":
+        if message["ask"] == "files":
             small = {name: value for name, value in self.files.items() if name != "weights"}
             self.send({"files": small}, buffers=[self.files["weights"]])
 

@@ -5,6 +5,7 @@ import { Model } from "./engine/model.js";
 import { softmaxInPlace } from "./engine/ops.js";
 import { readTensors } from "./engine/safetensors.js";
 import { Tokenizer } from "./engine/tokenizer.js";
+import { shownToken } from "./explorer_tokens.js";
 
 /** @import { Answer, Engine, LiveAnswers, Standalone } from "./types.d.ts" */
 
@@ -72,38 +73,12 @@ export function promptIds({ tokenizer, net }, prompt, most) {
   return ids;
 }
 
-/** @type {Record<string, string>} */
-const VISIBLE = { " ": "·", "\n": "↵", "\t": "→", "\r": "␍" };
-
 /**
  * Tokens as they are shown, as Tokenizer.token_strings in Python has them.
  * @param {Tokenizer} tokenizer
  * @param {Iterable<number>} ids
  */
-export function tokenStrings(tokenizer, ids) {
-  return Array.from(ids, (id) => tokenizer.addedText.get(id)
-    ?? utf8(tokenizer.bytes(id)).replace(/[ \n\t\r]/g, (char) => VISIBLE[char]));
-}
-
-/**
- * Decode UTF-8; bytes that are none become \\xNN.
- * @param {number[]} bytes
- */
-function utf8(bytes) {
-  const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-  let text = "";
-  for (let i = 0; i < bytes.length;) {
-    const size = bytes[i] < 0x80 ? 1 : bytes[i] < 0xe0 ? 2 : bytes[i] < 0xf0 ? 3 : 4;
-    try {
-      text += decoder.decode(Uint8Array.from(bytes.slice(i, i + size)));
-      i += size;
-    } catch {
-      text += `\\x${bytes[i].toString(16).padStart(2, "0")}`;
-      i++;
-    }
-  }
-  return text;
-}
+export const tokenStrings = (tokenizer, ids) => Array.from(ids, (id) => shownToken(tokenizer, id));
 
 /**
  * The most likely tokens, each with its probability.
