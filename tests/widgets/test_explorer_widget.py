@@ -117,11 +117,12 @@ def test_a_model_with_adapters_is_refused_until_they_are_merged(tmp_path_factory
 
 def test_the_page_asks_for_the_files_and_no_trait_holds_them(widget, monkeypatch):
     sent = []
-    monkeypatch.setattr(widget, "send", lambda content, buffers: sent.append((content, buffers)))
-    widget._asked(widget, {"ask": "something else"}, [])
-    assert sent == []
-    widget._asked(widget, {"ask": "files"}, [])
-    [(content, buffers)] = sent
+    monkeypatch.setattr(widget, "send", lambda *message, **more: sent.append((message, more)))
+    widget._handle_custom_msg({"ask": "something else"}, [])
+    assert sent == [(({"heard": "something else"},), {})]
+    widget._handle_custom_msg({"ask": "files"}, [])
+    (content,), more = sent[-1]
+    buffers = more["buffers"]
     assert content["files"].keys() == {"config", "tokenizer"}
     json.dumps(content)
     assert len(buffers[0]) > 5_000_000
