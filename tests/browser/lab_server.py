@@ -130,7 +130,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> str:
 
 
 @contextmanager
-def open_in_lab(browser, lab, root, name, notebook=None):
+def open_in_lab(browser, lab, root, name, notebook=None, under="doc/tree"):
     """Write a notebook and open it; yield its page and a list of errors, empty at the end.
 
     Nothing may be requested from another server.
@@ -144,7 +144,7 @@ def open_in_lab(browser, lab, root, name, notebook=None):
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
     try:
-        page.goto(f"{lab}/doc/tree/{name}?reset")
+        page.goto(f"{lab}/{under}/{name}?reset")
         page.wait_for_function(READY, polling=100)
         yield page, said
         errors = said.copy()  # without the debugger's complaint about what follows
