@@ -34,6 +34,10 @@ from qwenkit.progress import stage
 _IMPORT = re.compile(r'^import \{(?:(?!\bas\b)[^}])*\} from "(\.\.?/[^"]+)";\n', re.M)
 _EXPORT = re.compile(r"^export (?=async function|function|class|const)", re.M)
 _UNKNOWN = re.compile(r"""^\s*(?:import|export)\b\s*[\w{*"'].*""", re.M)
+ENTRY = """
+export default { render: (place) => render({ ...place, model: steady(place.model) }) };
+"""  # the end of a widget's script where there is a kernel
+TURN = "turn"  # in `state`: the page counts its choices, so that a late answer is known as one
 MAPS = ("viridis", "RdBu_r", "cividis")  # safe for the color-blind; RdBu_r for signed values
 
 
@@ -118,7 +122,8 @@ class Inspector(anywidget.AnyWidget):
 
     def __init__(self, view: View) -> None:
         self.view = view
-        self._esm = source(self.script) + "\nexport default { render };\n"
+        self._turn: dict[str, int] = {}  # the number of the page's last choice; empty before it
+        self._esm = source(self.script) + ENTRY
         self._css = style(self)
         super().__init__(state=view.state(), data=view.data())
         self.observe(self._chosen, "state")
@@ -131,21 +136,33 @@ class Inspector(anywidget.AnyWidget):
             InputError: a value that is not allowed.
         """
         self.view.choose(**state)
-        self.state = self.view.state()
+        self.tell()
         self.answer()  # even if nothing changed: Ctrl-C may have lost an earlier answer
 
     def _chosen(self, change: dict[str, Any]) -> None:
         """Apply what the page chose; if that is refused or interrupted, reset the page."""
+        state = dict(change["new"])
+        turn = state.pop(TURN, None)
         try:
             try:
-                if change["new"] != self.view.state():
-                    self.view.choose(**change["new"])
+                stale = turn is not None and turn < self._turn.get(TURN, 0)
+                if turn is not None and not stale:
+                    self._turn = {TURN: turn}
+                if state != self.view.state() and not stale:
+                    self.view.choose(**state)
             finally:
-                self.state = self.view.state()
+                self.tell()
             self.answer()
         except BaseException as error:  # whoever waits in the page does not see the kernel's log
             self.send({"error": words_of(error)})
             raise
+
+    def tell(self) -> None:
+        """Send what is chosen now, and which of the page's choices was the last one heard.
+
+        The page keeps a choice of its own that is newer than that: see `steady` in common.js.
+        """
+        self.state = self.view.state() | self._turn
 
     def _asked(self, _: Any, message: dict[str, Any], buffers: Any) -> None:
         """Tell the page at once that the kernel is there, then do what it asks for."""
@@ -201,7 +218,7 @@ class Inspector(anywidget.AnyWidget):
 
     def exported(self) -> dict[str, Any]:
         """Return what an exported page holds: the widget's values by name."""
-        return {"state": self.state, "data": self.data}
+        return {"state": self.view.state(), "data": self.data}
 
     def to_html(self, path: str | Path) -> Path:
         """Write one page that shows this widget from disk: no kernel, no network.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,15 @@ from torch.nn.functional import max_pool2d
 
 from qwenkit.errors import InputError
 from qwenkit.model import QwenForCausalLM
-from qwenkit.plot.heads import INDUCTION, head_scores, induction_targets
+from qwenkit.plot.heads import (
+    CURRENT,
+    FIRST,
+    INDUCTION,
+    PREVIOUS,
+    attended,
+    head_scores,
+    induction_targets,
+)
 from qwenkit.progress import stage
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.trace import Edit, Trace
@@ -24,6 +33,7 @@ from qwenkit.widgets._reading import check_finite, one_text
 LARGEST = 512  # positions a side; a longer text is pooled
 MOST = 500_000_000  # attention weights that are computed: half a minute on a small machine
 STEPS = 255  # weights are rounded to the nearest 255th: at most 1 / 510 is lost
+FAR = "far"  # attention to neither the first, the previous nor the current token
 LEVEL = 6  # zlib's own middle way between speed and size
 
 
@@ -38,6 +48,10 @@ class Patterns:
     scores: dict[str, np.ndarray]
     even: float = 0.0  # the induction score of an evenly spread attention
     factor: int = 1  # how many tokens each position stands for: their largest weight
+    # Head type, or FAR -> (L, H), the token whose query gives most of its attention that way.
+    examples: dict[str, np.ndarray] = field(default_factory=dict)
+    # (L, H) how much of its attention goes far, to one token of each query
+    far: np.ndarray | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -49,7 +63,7 @@ class Patterns:
         """Return the number of a position's token, or of its first and last one."""
         first = position * self.factor
         last = min(first + self.factor, len(self.tokens)) - 1
-        return f"{first}" if self.factor == 1 else f"{first}–{last}"
+        return f"{first}" if first == last else f"{first}–{last}"
 
     def matrix(self, layer: int, head: int) -> np.ndarray:
         """Return a head's attention, (n, n)."""
@@ -60,6 +74,19 @@ class Patterns:
         scores = self.scores[head_type]
         layer, head = np.unravel_index(int(scores.argmax()), scores.shape)
         return int(layer), int(head)
+
+    def example(self, kind: str, layer: int, head: int) -> int:
+        """Return the position where a head shows best that it is of a type, or attends FAR."""
+        if kind not in self.examples:
+            return len(self.labels) - 1
+        return int(self.examples[kind][layer, head]) // self.factor
+
+    def start(self) -> tuple[int, int, int]:
+        """Return the layer, head and position to show first: where attention goes far."""
+        if self.far is None:
+            return 0, 0, len(self.labels) - 1
+        layer, head = map(int, np.unravel_index(int(self.far.argmax()), self.far.shape))
+        return layer, head, self.example(FAR, layer, head)
 
     def title(self, layer: int, head: int) -> str:
         """Name a head and its scores."""
@@ -131,8 +158,12 @@ def read_patterns(
     targets = torch.from_numpy(induction_targets(input_ids[0].cpu())).float()  # (T, T)
     copies = targets.any(-1)  # (T) the queries whose token came before
     targets = targets[copies]
+    words = [re.sub(r"\\x[0-9a-f]{2}", "", token) for token in tokens]  # bytes are no letters
+    wordless = [not any(letter.isalnum() for letter in word) for word in words]
     weights: list[np.ndarray] = []
     scores: list[dict[str, Tensor]] = []
+    examples: list[dict[str, np.ndarray]] = []
+    far: list[np.ndarray] = []
 
     def read(pattern: Tensor) -> Tensor:
         whole = pattern[0].float().cpu()  # (H, T, T)
@@ -142,6 +173,9 @@ def read_patterns(
         scores.append(head_scores(whole) if len(tokens) > 1 else {})
         if len(targets):
             scores[-1][INDUCTION] = (whole[:, copies] * targets).sum(-1).mean(-1)
+        rows = _rows(whole, copies, targets)
+        examples.append({name: _example(one, wordless) for name, one in rows.items()})
+        far.extend(one.mean(-1, keepdims=True).T for name, one in rows.items() if name == FAR)
         return pattern
 
     layers = range(model.config.num_hidden_layers)
@@ -150,7 +184,39 @@ def read_patterns(
     stacked = {name: torch.stack([one[name] for one in scores]).numpy() for name in scores[0]}
     evenly = targets.sum(-1) / (torch.arange(len(tokens))[copies] + 1)
     even = float(evenly.mean()) if len(targets) else 0.0
-    return Patterns(tokens, np.stack(weights), stacked, even, factor)
+    shown = {name: np.stack([one[name] for one in examples]) for name in examples[0]}
+    attends_far = np.concatenate(far) if far else None
+    return Patterns(tokens, np.stack(weights), stacked, even, factor, shown, attends_far)
+
+
+def _rows(pattern: Tensor, copies: Tensor, targets: Tensor) -> dict[str, np.ndarray]:
+    """Return how much each query of a pattern (H, T, T) attends as a type does, or FAR: (H, T).
+
+    In steps of a 255th, so that the engine in JavaScript finds the same largest ones; -1 where a
+    query cannot.
+    """
+    heads, length = pattern.shape[:2]
+    rows = {}
+    if length > 1:
+        for name in (PREVIOUS, FIRST, CURRENT):
+            rows[name] = torch.full((heads, length), -1.0)
+            rows[name][:, 1:] = attended(pattern, name)
+    if length > 2:
+        rows[PREVIOUS][:, 1] = -1  # there the previous token is the first one
+    if len(targets):
+        rows[INDUCTION] = torch.full((heads, length), -1.0)
+        rows[INDUCTION][:, copies] = (pattern[:, copies] * targets).sum(-1)
+    if length > 3:  # from the fourth token on there is one far away
+        rows[FAR] = torch.full((heads, length), -1.0)
+        rows[FAR][:, 3:] = pattern.tril(-2)[:, 3:, 1:].amax(-1)
+    numbers = {name: one.double().numpy() for name, one in rows.items()}
+    return {name: np.where(one < 0, -1, np.rint(one * STEPS)) for name, one in numbers.items()}
+
+
+def _example(rows: np.ndarray, wordless: list[bool]) -> np.ndarray:
+    """Return (H,) the query with the most of (H, T), with a letter or a digit if one can be."""
+    readable = np.where(wordless, -1, rows)
+    return np.where(readable.max(-1) > 0, readable.argmax(-1), rows.argmax(-1))
 
 
 def triangle(patterns: Any) -> np.ndarray:

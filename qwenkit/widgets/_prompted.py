@@ -10,9 +10,11 @@ import traitlets
 from qwenkit.errors import QwenkitError
 from qwenkit.model import QwenForCausalLM
 from qwenkit.tokenizer import Tokenizer
-from qwenkit.widgets._base import Inspector, View, page, words_of
+from qwenkit.widgets._base import TURN, Inspector, View, page, words_of
 from qwenkit.widgets._carried import carried
 from qwenkit.widgets._reading import one_text
+
+AHEAD = 1000  # more choices than a page makes while the kernel reads a text
 
 
 class PromptInspector(Inspector):
@@ -41,6 +43,9 @@ class PromptInspector(Inspector):
         """
         raise NotImplementedError
 
+    def aim(self, view: Any, state: dict[str, Any]) -> None:
+        """Choose in a new view what fits to what is kept, unless `state` names it."""
+
     def choose(self, *, prompt: str | None = None, **state: Any) -> None:
         """Choose by code what a reader chooses with the mouse, or enter another prompt.
 
@@ -55,11 +60,14 @@ class PromptInspector(Inspector):
             return super().choose(**state)
         view = self.read(prompt)
         view.choose(**{name: getattr(self.view, name) for name in self.kept} | state)
+        self.aim(view, state)
         self.view = view
         with self.hold_sync():  # in one message: the page never draws half of it
             self.data = view.data()
             self.set_trait("prompt", prompt)
-            self.state = view.state()
+            if self._turn:  # what the page chooses until it has the new text is for the old one
+                self._turn = {TURN: self._turn[TURN] + AHEAD}
+            self.tell()
             self.answer()
         return None
 

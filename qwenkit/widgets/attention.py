@@ -16,12 +16,21 @@ from qwenkit.errors import InputError
 from qwenkit.plot import attention
 from qwenkit.plot.arrays import pool
 from qwenkit.plot.heads import CURRENT, INDUCTION
+from qwenkit.plot.style import TEXT
 from qwenkit.plot.tokens import label
-from qwenkit.widgets._patterns import LARGEST, HeadView, Patterns, most_tokens, read_patterns
+from qwenkit.widgets._patterns import (
+    FAR,
+    LARGEST,
+    HeadView,
+    Patterns,
+    most_tokens,
+    read_patterns,
+)
 from qwenkit.widgets._pictures import MARK, mark
 from qwenkit.widgets._prompted import PromptInspector
 
 MOSAIC = 400  # pixels that the longer side of the snapshot's mosaic has for its tiles
+MOST_NUMBERS = 12  # of layers or heads along the mosaic
 ARCS = ("attends to", "is attended to by")
 MEANING = "induction: attending to what followed earlier copies of the current token"
 
@@ -60,7 +69,7 @@ class AttentionView(HeadView):
             "labels": patterns.labels,
             "length": len(patterns.tokens),
             "factor": patterns.factor,
-            "strongest": [[name, *patterns.strongest(name)] for name in types],
+            "strongest": [_strongest(patterns, name) for name in types],
             "pooling": patterns.pooling(),
             "meaning": MEANING if INDUCTION in patterns.scores else "",
         }
@@ -127,9 +136,15 @@ class AttentionExplorer(PromptInspector):
     view: AttentionView
 
     def read(self, prompt: str) -> AttentionView:
-        """Run the model on a prompt; its last token is chosen."""
+        """Run the model on a prompt; a head and a token are chosen that attend to one far away."""
         patterns = read_patterns(self.model, self.tokenizer, prompt)
-        return AttentionView(patterns, token=len(patterns.labels) - 1)
+        layer, head, token = patterns.start()
+        return AttentionView(patterns, layer, head, token)
+
+    def aim(self, view: AttentionView, state: dict[str, Any]) -> None:
+        """Choose a token at which the head attends to one far away."""
+        if "token" not in state:
+            view.choose(token=view.patterns.example(FAR, view.layer, view.head))
 
     def settings(self) -> dict[str, Any]:
         """Return the largest text, the pooling of long ones, and what is said of induction."""
@@ -141,15 +156,21 @@ class AttentionExplorer(PromptInspector):
         """Draw the mosaic of all heads next to the chosen head."""
         view, labels = self.view, self.view.patterns.labels
         figure, (left, right, bar) = plt.subplots(
-            1, 3, figsize=(11, 5.6), layout="constrained", width_ratios=(1, 1.1, 0.03)
+            1, 3, figsize=(9, 4.8), layout="constrained", width_ratios=(1, 1.1, 0.03)
         )
         norm = PowerNorm(0.5, 0, 1) if view.faint else Normalize(0, 1)
         _draw_mosaic(left, view, norm)
         attention(view.matrix(), labels, ax=right, norm=norm, vmin=None, vmax=None)
         mark(right, view.token, len(labels), column=view.arcs == ARCS[1])
         figure.colorbar(right.images[0], cax=bar, label="attention weight")
-        figure.suptitle("\n".join(filter(None, [view.title(), view.patterns.pooling()])), size=10)
+        figure.suptitle("\n".join(filter(None, [view.title(), view.patterns.pooling()])), size=TEXT)
         return figure
+
+
+def _strongest(patterns: Patterns, head_type: str) -> list[Any]:
+    """Return a type, the layer and head that are most of it, and a token that shows it."""
+    layer, head = patterns.strongest(head_type)
+    return [head_type, layer, head, patterns.example(head_type, layer, head)]
 
 
 def _draw_mosaic(ax: Axes, view: AttentionView, norm: Normalize) -> None:
@@ -157,11 +178,11 @@ def _draw_mosaic(ax: Axes, view: AttentionView, norm: Normalize) -> None:
     ax.imshow(picture, cmap="viridis", norm=norm, interpolation="nearest")
     axes = ((ax.yaxis, "layer"), (ax.xaxis, "head"))
     for (axis, name), count in zip(axes, view.patterns.weights.shape[:2], strict=True):
-        numbers = range(0, count, -(-count // 16))
+        numbers = range(0, count, -(-count // MOST_NUMBERS))
         middles = [i * (side + 1) + (side - 1) / 2 for i in numbers]
         axis.set_ticks(middles, [str(number) for number in numbers])
         axis.set_label_text(name)
-    ax.tick_params(length=0, labelsize=8)
+    ax.tick_params(length=0, labelsize=TEXT)
     ax.spines[:].set_visible(False)
     corner = (view.head * (side + 1) - 1, view.layer * (side + 1) - 1)
     ax.add_patch(Rectangle(corner, side + 1, side + 1, **MARK))

@@ -29,9 +29,13 @@ def opened(browser, path, width=1280, height=900):
 # kernel's place.
 KERNEL = """const answering = (values) => {
   const model = standalone(values), saved = [], asked = [];
-  const save_changes = () => saved.push(model.get("state"));
+  const save_changes = () => {
+    const { turn, ...state } = model.get("state");
+    saved.push(state);
+  };
   const send = (message) => { if ("ask" in message) asked.push(message); };
-  return window.kernel = Object.assign(model, { alone: false, saved, save_changes, asked, send });
+  window.kernel = Object.assign(model, { alone: false, saved, save_changes, asked, send });
+  return steady(window.kernel);
 };
 render({ model: answering("""
 # Give the page what the kernel sends: its messages, with the widget's values before the last one.

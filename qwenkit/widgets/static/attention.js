@@ -3,10 +3,10 @@
 
 import { headMap, named, tokenText } from "./attention_map.js";
 import {
-  button, choice, choose, chosen, context2d, hover, inflate, node, painted, percent, say, sharp,
-  tick,
+  button, choice, choose, chosen, context2d, hover, inflate, ink, node, onTheme, painted, percent,
+  say, sharp, tick,
 } from "./common.js";
-import { AREA, colored, shadesOf } from "./maps.js";
+import { AREA, brightest, colored, onWidth, shadesOf } from "./maps.js";
 import { keyed } from "./parts.js";
 import { prompted } from "./prompt.js";
 
@@ -14,6 +14,8 @@ import { prompted } from "./prompt.js";
  * @import { AttentionData, AttentionModel, AttentionState, Choose, Shell,
  *   TriangleAt } from "./types.d.ts"
  */
+
+const SPANS = [96, 32]; // positions a side of the map's parts, where all are more
 
 /** @param {{model: AttentionModel, el: HTMLElement}} place */
 export const render = (place) =>
@@ -31,19 +33,23 @@ async function attentionBody(model, { root, body, controls, stage, live }) {
   };
   /** @type {Choose<AttentionState>} */
   const pick = (patch) => choose(model, patch);
-  const title = node("h4", { class: "qk-attention-title" });
-  const bar = attentionControls(data, chosen(model), pick);
-  controls.append(...bar.parts);
+  let span = 0; // of the map's part, 0 for all: it belongs to the page, not to what is chosen
+  const bar = attentionControls(data, chosen(model), pick, (next) => { span = next; draw(); });
   const grid = headGrid(data, at, model, pick);
   const map = headMap(data, model, pick);
   const text = tokenText(data, model, pick);
-  const about = node("div", { class: "qk-attention-about" }, bar.legend);
-  const notes = [data.pooling, data.meaning].filter(Boolean);
-  about.append(...notes.map((words) => node("div", {}, words)));
-  const left = node("div", { class: "qk-attention-left" }, grid.canvas);
-  stage.before(title);
-  stage.append(left, node("div", {}, map.canvas, about));
-  (grid.low ? left : stage).append(text.list); // below a high grid it has the whole width
+  const title = node("h2", { class: "qk-attention-title" });
+  const notes = [data.pooling, data.meaning].filter(Boolean).map((words) => node("div", {}, words));
+  body.classList.add("qk-attention");
+  controls.append(...bar.parts);
+  stage.append(
+    node("section", { class: "qk-panel qk-attention-heads", "aria-label": "All heads" },
+      node("h2", {}, "All heads"), grid.box),
+    node("section", { class: "qk-panel qk-attention-head", "aria-label": "The chosen head" },
+      title, map.box, node("div", { class: "qk-attention-about" }, bar.legend, ...notes)),
+    node("section", { class: "qk-panel qk-attention-words", "aria-label": "The text" }, text.list));
+  // Many layers make the grid high and narrow: then the text has the whole width below.
+  body.classList.toggle("qk-attention-high", data.layers > 1.5 * data.heads);
   hover(body, grid.canvas, grid.words);
   hover(body, map.canvas, map.words);
 
@@ -55,17 +61,19 @@ async function attentionBody(model, { root, body, controls, stage, live }) {
     const triangle = at(state.layer, state.head);
     const arcs = arcWeights(triangle, size, state);
     title.textContent = data.titles[state.layer][state.head];
-    bar.update(state);
+    bar.update(state, brightest(triangle, size));
     grid.draw(state);
-    map.draw(state, triangle);
+    map.draw(state, triangle, span);
     text.draw(state, arcs);
     say(live, spoken(data, state, arcs));
     root.qk = { state, size, triangle, arcs, title: title.textContent, middle };
     painted(root);
   }
   model.on("change:state", draw);
+  const stop = onTheme(draw);
   draw();
   return () => {
+    stop();
     text.close();
     model.off("change:state", draw);
   };
@@ -93,9 +101,9 @@ function spoken(data, { layer, head, token, arcs }, weights) {
 
 /**
  * @param {AttentionData} data @param {AttentionState} state
- * @param {Choose<AttentionState>} pick
+ * @param {Choose<AttentionState>} pick @param {(span: number) => void} zoom
  */
-function attentionControls(data, state, pick) {
+function attentionControls(data, state, pick, zoom) {
   const arcs = choice({
     label: "Arcs", value: state.arcs,
     on: (value) => pick({ arcs: /** @type {AttentionState["arcs"]} */ (value) }),
@@ -105,23 +113,32 @@ function attentionControls(data, state, pick) {
   const faint = tick({
     label: "bring out small weights", value: state.faint, on: (value) => pick({ faint: value }),
   });
-  const finds = data.strongest.map(([name, layer, head]) =>
-    button(name, () => pick({ layer, head }), { title: `go to layer ${layer}, head ${head}` }));
-  const group = node("span", { class: "qk-control", role: "group", "aria-label": "Strongest head" },
+  const spans = SPANS.filter((span) => 1.5 * span < data.labels.length);
+  const part = choice({
+    label: "Map", value: "0", on: (value) => zoom(Number(value)),
+    options: [["0", "whole"],
+      ...spans.map((span) => /** @type {[string, string]} */ ([String(span), `${span} × ${span} around the token`]))],
+  });
+  const finds = data.strongest.map(([name, layer, head, token]) =>
+    button(name, () => pick({ layer, head, token, arcs: "attends to" }),
+      { title: `go to layer ${layer}, head ${head}, and to a token that shows it` }));
+  const group = node("span", { class: "qk-control qk-attention-finds", role: "group", "aria-label": "Strongest head" },
     "Strongest:", ...finds);
   const strip = node("canvas", { width: 256, height: 1, "aria-hidden": "true" });
+  const end = node("span");
   const legend = node("div", { class: "qk-attention-legend" },
-    "0%", strip, "100%", node("span", {}, "gray: later tokens, masked"));
-  /** @param {AttentionState} next */
-  function update(next) {
+    "0%", strip, end, node("span", { class: "qk-attention-masked" }, "masked: later tokens"));
+  /** @param {AttentionState} next @param {number} top the weight, of 255, of the brightest color */
+  function update(next, top) {
     arcs.update(next.arcs);
     faint.update(next.faint);
-    const shades = shadesOf(next.faint);
     const image = new ImageData(256, 1);
-    new Uint32Array(image.data.buffer).set(shades);
+    new Uint32Array(image.data.buffer).set(shadesOf(next.faint));
     context2d(strip).putImageData(image, 0, 0);
+    end.textContent = top < 255 ? `${percent(top / 255)} and more` : "100%";
   }
-  return { parts: finds.length ? [arcs, faint, group] : [arcs, faint], legend, update };
+  const parts = [arcs, ...(spans.length ? [part] : []), faint, ...(finds.length ? [group] : [])];
+  return { parts, legend, update };
 }
 
 // ---- the grid of all heads ----
@@ -132,39 +149,62 @@ function attentionControls(data, state, pick) {
  */
 function headGrid(data, at, model, pick) {
   const { layers, heads } = data;
-  const left = 30, top = 20, gap = 2;
-  const tile = Math.max(12, Math.min(56, Math.floor(400 / Math.max(heads, layers / 2)) - gap));
-  const step = tile + gap;
+  const left = 30, top = 20, gap = 3, tallest = 470;
+  let tile = 1, step = 1, small = 0;
   const canvas = node("canvas", {
     tabindex: 0, role: "application", class: "qk-attention-grid",
     "aria-label": `Grid of ${layers} layers and ${heads} heads; arrow keys choose one`,
   });
-  const context = sharp(canvas, left + heads * step + gap, top + layers * step + gap);
-  const small = Math.min(data.labels.length, Math.floor(tile * (window.devicePixelRatio || 1)));
-  const pooled = mosaic(data, at, small);
+  const box = node("div", { class: "qk-map" }, canvas);
+  let pooled = new Int16Array();
   /** @type {Map<boolean, HTMLCanvasElement>} */
   const pictures = new Map(); // the whole grid in both scales of color, painted when first needed
+  /** @type {AttentionState | null} */
+  let last = null;
+
+  // As large as the box allows; the pictures are made again only for tiles of another size.
+  function layout() {
+    const wide = ((box.clientWidth || tallest) - left - gap) / heads, high = tallest / layers;
+    step = Math.max(10, Math.floor(Math.min(wide, Math.max(high, 18), 76)));
+    tile = step - Math.min(gap, Math.ceil(step / 8));
+    const pixels = Math.min(data.labels.length, Math.floor(tile * (window.devicePixelRatio || 1)));
+    if (pixels === small) return;
+    small = pixels;
+    pooled = mosaic(data, at, small);
+    pictures.clear();
+  }
 
   /** @param {AttentionState} state */
-  function draw({ layer, head, faint }) {
+  function draw(state) {
+    last = state;
+    layout();
+    const { layer, head, faint } = state;
+    const context = sharp(canvas, left + heads * step + gap, top + layers * step + gap);
     const picture = pictures.get(faint)
       ?? colored(pooled, heads * small, layers * small, shadesOf(faint));
     pictures.set(faint, picture);
-    context.clearRect(0, 0, canvas.width, canvas.height);
+    const masked = ink(box, "line");
     context.imageSmoothingEnabled = false;
     for (let i = 0; i < layers; i++)
-      for (let j = 0; j < heads; j++)
-        context.drawImage(picture, j * small, i * small, small, small,
-          left + gap + j * step, top + gap + i * step, tile, tile);
-    numbers(layer, head);
-    context.strokeStyle = "#d55e00";
+      for (let j = 0; j < heads; j++) {
+        const place = /** @type {const} */ ([left + gap + j * step, top + gap + i * step, tile, tile]);
+        context.globalAlpha = 0.45;
+        context.fillStyle = masked;
+        context.fillRect(...place);
+        context.globalAlpha = 1;
+        context.drawImage(picture, j * small, i * small, small, small, ...place);
+      }
+    numbers(context, layer, head);
+    context.strokeStyle = ink(box, "vermilion");
     context.lineWidth = 2.5;
-    context.strokeRect(left + head * step + 1, top + layer * step + 1, tile + 2, tile + 2);
+    context.strokeRect(left + gap + head * step - 1.5, top + gap + layer * step - 1.5, tile + 3, tile + 3);
   }
+  onWidth(box, () => last && draw(last));
 
   // Numbers of layers and heads: all, or every n-th; the chosen ones bold.
-  /** @param {number} layer @param {number} head */
-  function numbers(layer, head) {
+  /** @param {CanvasRenderingContext2D} context @param {number} layer @param {number} head */
+  function numbers(context, layer, head) {
+    const plain = ink(box, "soft"), strong = ink(box, "vermilion");
     context.textBaseline = "middle";
     /**
      * @param {number} count @param {number} now @param {number} room
@@ -175,7 +215,7 @@ function headGrid(data, at, model, pick) {
       for (let i = 0; i < count; i++) {
         if (i !== now && (i % every || Math.abs(i - now) < every)) continue;
         context.font = `${i === now ? "700" : "400"} 12px system-ui, sans-serif`;
-        context.fillStyle = i === now ? "#a34700" : "#444";
+        context.fillStyle = i === now ? strong : plain;
         write(i, gap + i * step + tile / 2);
       }
     };
@@ -212,10 +252,11 @@ function headGrid(data, at, model, pick) {
   /** @param {number} layer @param {number} head */
   const middle = (layer, head) =>
     [left + gap + head * step + tile / 2, top + gap + layer * step + tile / 2];
-  return { canvas, draw, words, middle, low: layers * step < 400 };
+  return { box, canvas, draw, words, middle };
 }
 
-// All heads, `small` pixels a side, each the largest of what it stands for; -1: masked.
+// All heads, `small` pixels a side, each the largest of what it stands for; -1: masked. On a long
+// text a head's brightest weights are 255.
 /** @param {AttentionData} data @param {TriangleAt} at @param {number} small */
 export function mosaic({ layers, heads, labels: { length: size } }, at, small) {
   const width = heads * small;
@@ -223,12 +264,12 @@ export function mosaic({ layers, heads, labels: { length: size } }, at, small) {
   const pixel = Uint16Array.from({ length: size }, (_, i) => Math.floor(i * small / size));
   for (let layer = 0; layer < layers; layer++)
     for (let head = 0; head < heads; head++) {
-      const triangle = at(layer, head);
+      const triangle = at(layer, head), scale = 255 / brightest(triangle, size);
       for (let row = 0, i = 0; row < size; row++) {
         const start = (layer * small + pixel[row]) * width + head * small;
         for (let column = 0; column <= row; column++, i++)
-          if (triangle[i] > pixels[start + pixel[column]])
-            pixels[start + pixel[column]] = triangle[i];
+          if (triangle[i] * scale > pixels[start + pixel[column]])
+            pixels[start + pixel[column]] = Math.min(255, Math.round(triangle[i] * scale));
       }
     }
   return pixels;

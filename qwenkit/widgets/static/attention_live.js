@@ -2,7 +2,7 @@
 
 import { render } from "./attention.js";
 import { liveModel, promptIds } from "./live.js";
-import { hasInduction, livePatterns, strongestHeads } from "./live_patterns.js";
+import { farToken, hasInduction, livePatterns, strongestHeads } from "./live_patterns.js";
 
 /** @import { AttentionData, Engine, LiveAnswers, Standalone } from "./types.d.ts" */
 
@@ -28,7 +28,8 @@ function attentionAnswers(engine) {
         layers, heads, weights, titles, labels, length: tokens.length, factor,
         strongest: strongestHeads(read), pooling, meaning: hasInduction(read) ? meaning : "",
       };
-      return { data, state: { ...engine.model.get("state"), token: labels.length - 1 } };
+      const state = engine.model.get("state");
+      return { data, state: { ...state, token: farToken(read, state) } };
     },
   };
 }

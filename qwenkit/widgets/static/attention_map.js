@@ -1,7 +1,7 @@
 // AttentionExplorer's large map of one head, and the text with arcs between its tokens.
 
-import { chosen, context2d, node } from "./common.js";
-import { shortened, triangleMap } from "./maps.js";
+import { chosen } from "./common.js";
+import { triangleMap } from "./maps.js";
 import { intoSight, tokenLine } from "./parts.js";
 
 /** @import { AttentionData, AttentionModel, AttentionState, Choose } from "./types.d.ts" */
@@ -17,26 +17,15 @@ const LETTERS = 11; // of a label
  * @param {Choose<AttentionState>} pick
  */
 export function headMap(data, model, pick) {
-  const { labels } = data;
   const map = triangleMap({
-    labels, letters: LETTERS, margin: longest(labels) + 8, class: "qk-attention-map",
-    cell: Math.min(44, Math.max(1, Math.round(420 / labels.length))),
+    labels: data.labels, letters: LETTERS, largest: 44, most: 480, class: "qk-attention-map",
     name: (i) => named(data, i), at: () => chosen(model).token, pick: (token) => pick({ token }),
     "aria-label": "The chosen head: a row for each query position; arrow keys choose a token",
   });
-  /** @param {AttentionState} state @param {Uint8Array} triangle */
-  const draw = ({ token, arcs, faint }, triangle) =>
-    map.draw(triangle, token, { byKey: arcs !== "attends to", faint });
+  /** @param {AttentionState} state @param {Uint8Array} triangle @param {number} span */
+  const draw = ({ token, arcs, faint }, triangle, span) =>
+    map.draw(triangle, token, { byKey: arcs !== "attends to", faint, span });
   return { ...map, draw };
-}
-
-// The width of the longest label when it is bold.
-/** @param {string[]} labels */
-function longest(labels) {
-  const context = context2d(node("canvas"));
-  context.font = "700 12px ui-monospace, monospace";
-  const widths = labels.map((one) => context.measureText(shortened(one, LETTERS)).width);
-  return Math.min(95, Math.max(...widths));
 }
 
 // ---- the text with arcs ----
@@ -53,8 +42,8 @@ export function tokenText(data, model, pick) {
   const tokens = [...list.querySelectorAll("[data-position]")]
     .filter((one) => one instanceof HTMLElement);
   tokens.forEach((token, i) => { token.title = named(data, i); });
-  list.insertAdjacentHTML("beforeend", '<svg aria-hidden="true"></svg>');
-  const svg = /** @type {SVGElement} */ (list.lastElementChild);
+  list.insertAdjacentHTML("afterbegin", '<svg aria-hidden="true"></svg>');
+  const svg = /** @type {SVGElement} */ (list.firstElementChild);
   /** @type {[AttentionState, number[]] | null} */
   let last = null;
   const watch = new ResizeObserver(() => { // also once the list is on the page
@@ -72,24 +61,29 @@ export function tokenText(data, model, pick) {
     arcs(state, weights);
   }
 
-  // A curve from the chosen token to each other one, as wide as the attention weight.
+  // A curve from the chosen token to each other one, as wide as the attention weight. The curves
+  // run between the lines and behind the tokens, so that they strike no word through.
   /** @param {AttentionState} state @param {number[]} weights */
   function arcs(state, weights) {
     /** @param {HTMLElement} token */
     const middle = ({ offsetLeft, offsetTop, offsetWidth }) =>
       [offsetLeft + offsetWidth / 2, offsetTop];
-    const [x, y] = middle(tokens[state.token]);
+    const [x, y] = middle(tokens[state.token]), { offsetTop, offsetHeight } = tokens[tokens.length - 1];
     svg.setAttribute("width", String(list.clientWidth));
-    svg.setAttribute("height", String(list.scrollHeight));
+    svg.setAttribute("height", String(offsetTop + offsetHeight)); // not the list's: it may shrink
+    svg.classList.toggle("qk-attention-by", state.arcs !== "attends to");
     const strong = weights.map((weight, i) => [weight / 255, i])
       .filter(([weight, i]) => weight >= LEAST && i !== state.token);
-    svg.innerHTML = strong.map(([weight, i]) => {
+    svg.replaceChildren(...strong.map(([weight, i]) => {
       const [toX, toY] = middle(tokens[i]);
-      const lift = Math.min(20, 8 + Math.abs(toX - x) / 20);
-      const path = `M${x},${y} C${x},${y - lift} ${toX},${toY - lift} ${toX},${toY}`;
-      const ink = `rgba(${COLORS[state.arcs]}, ${0.35 + 0.6 * weight})`;
-      return `<path d="${path}" stroke="${ink}" stroke-width="${1 + 5 * weight}" data-to="${i}"/>`;
-    }).join("");
+      const lift = Math.min(16, 8 + Math.abs(toX - x) / 20);
+      const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+      path.setAttribute("d", `M${x},${y} C${x},${y - lift} ${toX},${toY - lift} ${toX},${toY}`);
+      path.setAttribute("stroke-opacity", String(0.35 + 0.6 * weight));
+      path.setAttribute("stroke-width", String(1 + 5 * weight));
+      path.dataset.to = String(i);
+      return path;
+    }));
   }
   return { list, draw, close: () => watch.disconnect() };
 }
@@ -98,5 +92,5 @@ export function tokenText(data, model, pick) {
 /** @param {AttentionData} data @param {number} i */
 export function named({ labels, factor, length }, i) {
   const last = Math.min((i + 1) * factor, length) - 1;
-  return `${labels[i]} (${factor === 1 ? i : `${i * factor}–${last}`})`;
+  return `${labels[i]} (${factor === 1 || i * factor === last ? i * factor : `${i * factor}–${last}`})`;
 }

@@ -16,6 +16,35 @@ export function choose(model, patch) {
   model.save_changes();
 }
 
+// A model whose late answers do not undo a newer choice. A kernel that is busy answers a choice when
+// the reader has already made another one, and its answer holds the older one. So each choice of the
+// page has a number, its turn, which the kernel repeats; a state of an earlier turn is put back.
+// A state without a turn is the kernel's own: it has not heard of any choice yet.
+/** @param {Model<any>} model a notebook's @returns {Model<any>} */
+export function steady(model) {
+  let newest = model.get("state"), last = newest?.turn ?? 0;
+  model.on("change:state", () => { // before all listeners of the widget
+    const state = model.get("state"), turn = state?.turn ?? last;
+    if (turn < last) return model.set("state", newest); // tells all listeners again
+    [newest, last] = [state, turn];
+  });
+  return {
+    alone: model.alone,
+    live: model.live,
+    widget_manager: model.widget_manager,
+    send: model.send && ((message) => model.send?.(message)),
+    get(name) {
+      if (name !== "state") return model.get(name);
+      const { turn: _, ...state } = model.get("state");
+      return state;
+    },
+    set: (name, value) => model.set(name, name === "state" ? { ...value, turn: last + 1 } : value),
+    save_changes: () => model.save_changes(),
+    on: (event, listener) => model.on(event, listener),
+    off: (event, listener) => model.off(event, listener),
+  };
+}
+
 // A model for a page without a kernel: the interface of a notebook's, without answers.
 /** @param {Values} values as the page holds them: bytes are text @returns {Standalone} */
 export function standalone(values) {

@@ -1,7 +1,7 @@
 // LayerInspector: a layer, a head, a token, and panels that move together.
 // `data` is described in _layer_view.py; its arrays come compressed.
 
-import { chosen, inflate, node, painted, percent, say, slider } from "./common.js";
+import { chosen, inflate, node, onTheme, painted, percent, say, slider } from "./common.js";
 import {
   groupPanel, lensPanel, mapPanel, normsPanel, offPanel, pairsPanel, unitsPanel,
 } from "./layer_panels.js";
@@ -34,7 +34,10 @@ async function layerBody(model, { root, body, controls, stage, live }) {
   const parts = layerParts(model, data, body, pick);
   const kernel = watchKernel(model, root, draw);
   controls.append(parts.layer, parts.head);
-  stage.before(parts.title, parts.line.list);
+  body.classList.add("qk-layer");
+  const top = node("div", { class: "qk-layer-top" }, parts.title, parts.line.list);
+  stage.before(top); // stays in sight while the panels below scroll
+  top.prepend(controls);
   stage.append(...parts.columns);
 
   function draw() {
@@ -49,8 +52,10 @@ async function layerBody(model, { root, body, controls, stage, live }) {
   }
   const signals = ["change:state", "change:lens", "change:without"];
   for (const signal of signals) model.on(signal, draw);
+  const stop = onTheme(draw);
   draw();
   return () => {
+    stop();
     kernel.close();
     for (const signal of signals) model.off(signal, draw);
   };
@@ -146,10 +151,11 @@ function layerParts(model, data, root, pick) {
       on: (layer) => pick({ layer }) }),
     head: slider({ label: "Head", min: 0, max: heads - 1, value: state.head,
       on: (head) => pick({ head }) }),
-    title: node("h4", { class: "qk-layer-title" }),
+    title: node("h2", { class: "qk-layer-title" }),
     line,
     map: mapPanel("What the head attends to", tokens,
-      "A row for each query position; arrow keys choose one", root, () => chosen(model).token, (token) => pick({ token })),
+      "A row for each query position; arrow keys choose one", root, () => chosen(model).token,
+      (token) => pick({ token })),
     off: offPanel(tokens, Boolean(model.alone), pick),
     pairs: pairsPanel(data.dim, root),
     norms: normsPanel(layers, root, pick),
@@ -162,8 +168,8 @@ function layerParts(model, data, root, pick) {
     node("div", { class: "qk-column" }, ...boxes);
   const columns = [
     column(parts.map.box, parts.groups.box, ...(second ? [second.box] : [])),
-    column(parts.pairs.box, parts.norms.box, parts.units.box),
-    column(parts.lens.box, parts.off.box),
+    column(parts.pairs.box, parts.units.box),
+    column(parts.lens.box, parts.norms.box, parts.off.box),
   ];
   return { ...parts, other: second, columns };
 }

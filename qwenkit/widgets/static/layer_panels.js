@@ -1,13 +1,18 @@
 // LayerInspector's panels. Each is { box, draw }: an element of the page, and how it is redrawn.
 
-import { button, hover, node, percent, sharp } from "./common.js";
-import { triangleMap } from "./maps.js";
-import { barTable, BLUE, GREEN, intoSight, ORANGE, PALE, panel, short, swatch } from "./parts.js";
+import { button, hover, ink, node, percent, sharp } from "./common.js";
+import { onWidth, triangleMap } from "./maps.js";
+import { barTable, intoSight, panel, shadow, short, swatch } from "./parts.js";
 
 /**
  * @import { BarRow, Choose, ComparedToken, Comparison, LayerData, LayerState, Lens,
  *   Rotated } from "./types.d.ts"
  */
+
+const SHADE = "0, 114, 178"; // behind a guess, the more of it the more likely
+const STRONG = 0.75; // of that color at 100%
+const AFTER = "var(--qk-blue)", BEFORE = "var(--qk-faint)", BELOW = "var(--qk-vermilion)";
+const MIDDLE = "var(--qk-green)";
 
 // ---- attention: a row for each query position ----
 
@@ -17,12 +22,11 @@ import { barTable, BLUE, GREEN, intoSight, ORANGE, PALE, panel, short, swatch } 
  */
 export function mapPanel(title, labels, label, root, at, pick) {
   const map = triangleMap({
-    labels, letters: 8, margin: 64, at, pick, "aria-label": label,
-    cell: Math.max(1, Math.min(24, Math.floor(230 / labels.length))),
+    labels, letters: 8, largest: 24, most: 250, at, pick, "aria-label": label,
     name: (i) => `${labels[i]} (${i})`,
   });
   hover(root, map.canvas, map.words);
-  return { box: panel(title, map.canvas), draw: map.draw };
+  return { box: panel(title, map.box), draw: map.draw };
 }
 
 // ---- query and key, before and after RoPE ----
@@ -30,51 +34,57 @@ export function mapPanel(title, labels, label, root, at, pick) {
 // Bars come in pairs: dimension i above i + D/2, which rotate together.
 /** @param {number} dim @param {HTMLElement} root */
 export function pairsPanel(dim, root) {
-  const half = dim / 2, row = 46;
-  const cell = Math.max(4, Math.min(18, Math.floor(294 / half)));
+  const half = dim / 2, row = 44;
   /** @type {("query" | "key")[]} */
   const names = ["query", "key"];
-  const made = names.map((name) => {
-    const canvas = node("canvas", { role: "img" });
-    const caption = node("div", { class: "qk-note" });
-    return { name, canvas, caption, context: sharp(canvas, half * cell, 2 * row) };
-  });
-  /** @type {Record<"query" | "key", Rotated> | null} */
+  const made = names.map((name) => ({
+    name, canvas: node("canvas", { role: "img" }), caption: node("div", { class: "qk-note" }),
+  }));
+  const legend = node("div", { class: "qk-note" }, swatch(BEFORE), " before RoPE  ", swatch(AFTER),
+    ` after it; above dimension i, below its partner i + ${half}; fast pairs on the left`);
+  const rows = node("div", { class: "qk-map" },
+    ...made.flatMap(({ canvas, caption }) => [caption, canvas]));
+  /** @type {[Record<"query" | "key", Rotated>, number] | null} */
   let shown = null;
+  let cell = 1;
   /** @param {Record<"query" | "key", Rotated>} vectors @param {number} key its kv head */
   function draw(vectors, key) {
-    shown = vectors;
-    for (const { name, canvas, caption, context } of made) {
-      const { before, after } = vectors[name];
-      const largest = Math.max(...before.map(Math.abs), ...after.map(Math.abs)) || 1;
-      context.clearRect(0, 0, half * cell, 2 * row);
-      for (let i = 0; i < dim; i++) {
-        const x = i % half * cell, middle = (i < half ? 0.5 : 1.5) * row;
-        context.fillStyle = "#ccc";
-        context.fillRect(x, middle, cell, 1);
-        const scale = (row / 2 - 2) / largest, wide = Math.max(1.5, cell * 0.38);
-        context.fillStyle = PALE;
-        context.fillRect(x + cell * 0.08, middle, wide, -before[i] * scale);
-        context.fillStyle = BLUE;
-        context.fillRect(x + cell * 0.5, middle, wide, -after[i] * scale);
-      }
-      const norm = Math.hypot(...before);
+    shown = [vectors, key];
+    cell = Math.min(24, (rows.clientWidth || 300) / half);
+    for (const { name, canvas, caption } of made) {
+      const norms = [vectors[name].before, vectors[name].after].map((one) => short(Math.hypot(...one)));
+      const largest = bars(canvas, vectors[name]);
       const whose = name === "query" ? "Query" : `Key of kv head ${key}`;
       caption.textContent =
-        `${whose}: norm ${short(norm)}, rotated ${short(Math.hypot(...after))}; `
-        + `tallest bar ${short(largest)}`;
+        `${whose}: norm ${norms[0]}, rotated ${norms[1]}; tallest bar ${short(largest)}`;
       canvas.setAttribute("aria-label", `${caption.textContent}; ${dim} dimensions as bars`);
     }
+  }
+  onWidth(rows, () => shown && draw(...shown));
+
+  /** @param {HTMLCanvasElement} canvas @param {Rotated} vector */
+  function bars(canvas, { before, after }) {
+    const largest = Math.max(...before.map(Math.abs), ...after.map(Math.abs)) || 1;
+    const context = sharp(canvas, half * cell, 2 * row), scale = (row / 2 - 2) / largest;
+    const wide = Math.max(1, cell * 0.36);
+    const [line, gray, blue] = ["line", "faint", "blue"].map((name) => ink(rows, name));
+    for (let i = 0; i < dim; i++) {
+      const x = i % half * cell, middle = (i < half ? 0.5 : 1.5) * row;
+      context.fillStyle = line;
+      context.fillRect(x, middle, cell, 1);
+      context.fillStyle = gray;
+      context.fillRect(x + cell * 0.1, middle, wide, -before[i] * scale);
+      context.fillStyle = blue;
+      context.fillRect(x + cell * 0.5, middle, wide, -after[i] * scale);
+    }
+    return largest;
   }
   for (const { name, canvas } of made)
     hover(root, canvas, ({ offsetX }) => {
       const i = Math.floor(offsetX / cell);
-      return shown && i >= 0 && i < half ? pairWords(shown[name], i, half) : null;
+      return shown && i >= 0 && i < half ? pairWords(shown[0][name], i, half) : null;
     });
-  const legend = node("div", { class: "qk-note" }, swatch(PALE), " before RoPE  ", swatch(BLUE),
-    ` after it; above dimension i, below its partner i + ${half}; fast pairs on the left`);
-  const parts = made.flatMap(({ canvas, caption }) => [caption, canvas]);
-  return { box: panel("Query and key of the token", ...parts, legend), draw };
+  return { box: panel("Query and key of the token", rows, legend), draw };
 }
 
 /** @param {Rotated} vector @param {number} i @param {number} half */
@@ -119,11 +129,11 @@ export function unitsPanel(width) {
     const largest = Math.max(...units.map(([, value]) => Math.abs(value))) || 1;
     rows(units.map(([unit, value]) => ({
       name: `unit ${unit}`, texts: [short(value)],
-      bars: [[Math.abs(value) / largest, value < 0 ? ORANGE : BLUE]],
+      bars: [[Math.abs(value) / largest, value < 0 ? BELOW : AFTER]],
     })));
   }
   const note = node("div", { class: "qk-note" },
-    swatch(BLUE), " above 0  ", swatch(ORANGE), " below 0");
+    swatch(AFTER), " above 0  ", swatch(BELOW), " below 0");
   return { box: panel(`Strongest of the MLP's ${width.toLocaleString("en")} units`, table, note), draw };
 }
 
@@ -131,34 +141,45 @@ export function unitsPanel(width) {
 
 /** @param {number} layers @param {HTMLElement} root @param {Choose<LayerState>} pick */
 export function normsPanel(layers, root, pick) {
-  const width = 296, height = 140, left = 44, bottom = 22;
+  const height = 140, left = 44, bottom = 22;
   const canvas = node("canvas", { role: "img", class: "qk-clickable" });
-  const context = sharp(canvas, width, height);
+  const box = node("div", { class: "qk-map" }, canvas);
+  let width = 296;
   // Stage 0 is the embedding; then there are two for each layer.
   const x = (/** @type {number} */ stage) => left + (width - left - 8) * stage / (2 * layers);
   /** @type {number[]} */
   let norms = [];
+  let now = 0;
   /** @param {number[]} next @param {number} layer */
   function draw(next, layer) {
-    norms = next;
-    const largest = Math.max(...norms);
+    [norms, now] = [next, layer];
+    width = box.clientWidth || 296;
+    const context = sharp(canvas, width, height), largest = Math.max(...norms) || 1;
     const y = (/** @type {number} */ value) => 8 + (height - bottom - 8) * (1 - value / largest);
-    context.clearRect(0, 0, width, height);
-    context.fillStyle = "rgba(213, 94, 0, 0.15)";
-    context.fillRect(x(2 * layer + 0.5), 0, x(2) - x(0), height - bottom);
-    context.strokeStyle = "#999";
+    const colors = Object.fromEntries(["line", "faint", "soft", "vermilion", "green", "blue"]
+      .map((name) => [name, ink(box, name)]));
+    context.fillStyle = colors.vermilion;
+    context.globalAlpha = 0.16;
+    context.fillRect(x(2 * layer + 0.5), 8, x(2) - x(0), height - bottom - 8);
+    context.globalAlpha = 1;
+    context.strokeStyle = colors.line;
     context.lineWidth = 1;
-    context.strokeRect(left, 8, width - left - 8, height - bottom - 8);
+    context.strokeRect(left + 0.5, 8.5, width - left - 9, height - bottom - 9);
+    context.strokeStyle = colors.faint;
     context.beginPath();
     norms.forEach((value, stage) => context.lineTo(x(stage), y(value)));
     context.stroke();
-    norms.forEach((value, stage) => dot(context, x(stage), y(value), stage % 2 === 1));
-    chartLabels(context, { layers, layer, largest, left, height, bottom, x });
+    norms.forEach((value, stage) => {
+      context.fillStyle = stage % 2 ? colors.green : colors.blue;
+      dot(context, x(stage), y(value), stage % 2 === 1);
+    });
+    chartLabels(context, colors, { layers, layer, largest, left, height, bottom, x });
     const [start, middle, end] = norms.slice(2 * layer, 2 * layer + 3).map(short);
     canvas.setAttribute("aria-label", `Norm of the residual stream: ${short(norms[0])} of the `
       + `embedding, ${short(norms[norms.length - 1])} at the end; in layer ${layer} from `
       + `${start} to ${middle} by attention, to ${end} by the MLP`);
   }
+  onWidth(box, () => norms.length && draw(norms, now));
   /** @param {MouseEvent} event */
   const stageAt = ({ offsetX }) =>
     Math.max(0, Math.min(2 * layers, Math.round((offsetX - left) / (x(1) - x(0)))));
@@ -171,8 +192,8 @@ export function normsPanel(layers, root, pick) {
     return `${where}: ${short(norms[stage])}`;
   });
   const legend = node("div", { class: "qk-note" },
-    swatch(GREEN), " after attention  ", swatch(BLUE), " after the MLP");
-  return { box: panel("Norm of the residual stream at the token", canvas, legend), draw };
+    swatch(MIDDLE), " after attention  ", swatch(AFTER), " after the MLP");
+  return { box: panel("Norm of the residual stream at the token", box, legend), draw };
 }
 
 /**
@@ -180,7 +201,6 @@ export function normsPanel(layers, root, pick) {
  * @param {boolean} square
  */
 function dot(context, x, y, square) {
-  context.fillStyle = square ? GREEN : BLUE;
   context.beginPath();
   if (square) context.rect(x - 2.5, y - 2.5, 5, 5);
   else context.arc(x, y, 3, 0, 7);
@@ -188,23 +208,24 @@ function dot(context, x, y, square) {
 }
 
 /**
- * @param {CanvasRenderingContext2D} context
+ * @param {CanvasRenderingContext2D} context @param {Record<string, string>} colors
  * @param {{layers: number, layer: number, largest: number, left: number, height: number,
  *   bottom: number, x: (stage: number) => number}} chart
  */
-function chartLabels(context, { layers, layer, largest, left, height, bottom, x }) {
+function chartLabels(context, colors, { layers, layer, largest, left, height, bottom, x }) {
   context.textBaseline = "middle";
   context.font = "12px system-ui, sans-serif";
-  context.fillStyle = "#333";
+  context.fillStyle = colors.soft;
   context.textAlign = "right";
-  context.fillText(short(largest), left - 4, 12);
-  context.fillText("0", left - 4, height - bottom - 4);
+  context.fillText(short(largest), left - 5, 13);
+  context.fillText("0", left - 5, height - bottom - 5);
   context.textAlign = "center";
-  const every = Math.ceil(22 / (x(2) - x(0)));
+  const every = Math.ceil(26 / (x(2) - x(0)));
   for (let i = 0; i < layers; i++) {
     if (i !== layer && (i % every || Math.abs(i - layer) < every)) continue;
-    context.fillStyle = i === layer ? "#a34700" : "#333";
-    context.fillText(`L${i}`, x(2 * i + 1.5), height - bottom / 2);
+    context.font = `${i === layer ? "700" : "400"} 12px system-ui, sans-serif`;
+    context.fillStyle = i === layer ? colors.vermilion : colors.soft;
+    context.fillText(`L${i}`, x(2 * i + 1.5), height - bottom / 2 + 1);
   }
 }
 
@@ -226,13 +247,15 @@ export function lensPanel(layers, pick) {
   /** @param {Lens | null} guesses @param {number} layer @param {string} waiting */
   function draw(guesses, layer, waiting) {
     wait.textContent = guesses ? "" : waiting;
+    const base = ink(body, "bg");
     rows.forEach(({ cells, row }, stage) => {
       row.classList.toggle("qk-on", stage === layer + 1);
       cells.forEach((cell, i) => {
         const [token, chance] = guesses?.[stage][i] ?? ["", 0];
-        cell.textContent = guesses ? `${token} ${percent(chance)}` : "…";
-        cell.style.background = `rgba(0, 114, 178, ${0.75 * chance})`;
-        cell.style.color = chance > 0.7 ? "white" : "";
+        cell.replaceChildren(guesses
+          ? node("div", { class: "qk-guess", title: token }, node("span", {}, token), ` ${percent(chance)}`)
+          : "…");
+        shadow(cell, STRONG * chance, SHADE, base);
       });
     });
     intoSight(body, rows[layer + 1].row);
@@ -266,13 +289,13 @@ export function offPanel(tokens, alone, pick) {
       + ` (${short(answer.moved[most])} nats)`;
     goThere = () => pick({ token: most });
   }
-  const legend = node("div", { class: "qk-note" }, swatch(PALE), " with it  ", swatch(ORANGE), " without");
+  const legend = node("div", { class: "qk-note" }, swatch(BEFORE), " with it  ", swatch(BELOW), " without");
   return { box: panel("The next token without a head", toggle, words, table, jump, legend), draw };
 }
 
 /** @param {ComparedToken} token @returns {BarRow} */
 const compared = ([name, , before, after]) => ({
-  name, bars: [[before, PALE], [after, ORANGE]], texts: [`${percent(before)} → ${percent(after)}`],
+  name, bars: [[before, BEFORE], [after, BELOW]], texts: [`${percent(before)} → ${percent(after)}`],
 });
 
 /**

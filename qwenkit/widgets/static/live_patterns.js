@@ -7,6 +7,7 @@ import { deflate, tokenStrings } from "./live.js";
 
 const PREVIOUS = "previous-token head", FIRST = "first-token head", CURRENT = "current-token head";
 const INDUCTION = "induction head";
+const FAR = "far"; // attention to neither the first, the previous nor the current token
 
 /**
  * @param {Engine} engine
@@ -25,6 +26,10 @@ export async function livePatterns({ net, tokenizer }, ids, largest, trace = new
   const note = (/** @type {string} */ name, /** @type {number} */ score) => {
     scores.set(name, [...(scores.get(name) ?? []), score]);
   };
+  const tokens = tokenStrings(tokenizer, ids); // bytes, as \xa0, are no letters
+  const wordless = tokens.map((one) => !/[\p{L}\p{N}]/u.test(one.replace(/\\x[0-9a-f]{2}/g, "")));
+  /** @type {Map<string, number[]>} */
+  const examples = new Map(); // of each type, the token that shows it best in each head
   for (let layer = 0; layer < layers; layer++) {
     trace.edits.set(`layers.${layer}.attn.pattern`, (pattern) => {
       for (let head = 0; head < heads; head++) {
@@ -32,6 +37,8 @@ export async function livePatterns({ net, tokenizer }, ids, largest, trace = new
         const at = (layer * heads + head) * area;
         pool(one, length, factor, size).forEach((weight, i) => { weights[at + i] = weight; });
         scoreHead(one, length, copies, note);
+        for (const [name, rows] of rowsOf(one, length, copies))
+          examples.set(name, [...(examples.get(name) ?? []), exampleOf(rows, wordless)]);
       }
       return pattern;
     });
@@ -41,7 +48,11 @@ export async function livePatterns({ net, tokenizer }, ids, largest, trace = new
   const even = evenly.reduce((sum, one) => sum + one, 0) / (copies.length || 1);
   const titles = Array.from({ length: layers }, (_, layer) => Array.from({ length: heads }, (_, head) =>
     titleOf(scores, layer, head, layer * heads + head, even)));
-  return { layers, heads, tokens: tokenStrings(tokenizer, ids), factor, scores, titles,
+  const exampleAt = (/** @type {string} */ name, /** @type {number} */ at) => {
+    const found = examples.get(name);
+    return found ? Math.floor(found[at] / factor) : size - 1;
+  };
+  return { layers, heads, tokens, factor, scores, titles, exampleAt,
     weights: await deflate(weights) };
 }
 
@@ -99,6 +110,53 @@ function scoreHead(pattern, length, copies, note) {
 }
 
 /**
+ * How much each query attends as a type does, or far, in steps of a 255th; -1: it cannot.
+ * @param {Float32Array} pattern (T, T)
+ * @param {number} length
+ * @param {[number, number[]][]} copies
+ */
+function rowsOf(pattern, length, copies) {
+  const weight = (/** @type {number} */ t, /** @type {number} */ s) => pattern[t * length + s];
+  const rows = (/** @type {number} */ first, /** @type {(t: number) => number} */ of) =>
+    Array.from({ length }, (_, t) => t < first ? -1 : Math.round(255 * of(t)));
+  /** @type {Map<string, number[]>} */
+  const found = new Map();
+  if (length > 1) {
+    found.set(PREVIOUS, rows(length > 2 ? 2 : 1, (t) => weight(t, t - 1)));
+    found.set(FIRST, rows(1, (t) => weight(t, 0)));
+    found.set(CURRENT, rows(1, (t) => weight(t, t)));
+  }
+  if (copies.length) {
+    const targets = new Map(copies);
+    found.set(INDUCTION, rows(0, (t) => targets.get(t)?.reduce((sum, s) => sum + weight(t, s), 0) ?? -1));
+  }
+  if (length > 3) {
+    found.set(FAR, rows(3, (t) => {
+      let most = 0;
+      for (let s = 1; s < t - 1; s++) most = Math.max(most, weight(t, s));
+      return most;
+    }));
+  }
+  return found;
+}
+
+/**
+ * The query with the most, with a letter or a digit if one can be.
+ * @param {number[]} rows
+ * @param {boolean[]} wordless
+ */
+function exampleOf(rows, wordless) {
+  const readable = rows.map((one, t) => wordless[t] ? -1 : one), most = Math.max(...readable);
+  return most > 0 ? readable.indexOf(most) : rows.indexOf(Math.max(...rows));
+}
+
+/** The token at which a head attends to one far away. */
+export function farToken(/** @type {PatternsRead} */ { heads, exampleAt },
+  /** @type {{layer: number, head: number}} */ { layer, head }) {
+  return exampleAt(FAR, layer * heads + head);
+}
+
+/**
  * @param {Map<string, number[]>} scores
  * @param {number} layer
  * @param {number} head
@@ -113,11 +171,12 @@ function titleOf(scores, layer, head, at, even) {
   return `Layer ${layer}, head ${head}: ${parts.join(", ") || "the only token attends to itself"}`;
 }
 
-/** Type, layer and head of each type's strongest head. */
-export function strongestHeads(/** @type {PatternsRead} */ { scores, heads }) {
+/** Type, layer, head and token of each type's strongest head. */
+export function strongestHeads(/** @type {PatternsRead} */ { scores, heads, exampleAt }) {
   return [...scores].filter(([name]) => name !== CURRENT).map(([name, all]) => {
     const at = all.indexOf(Math.max(...all));
-    return /** @type {[string, number, number]} */ ([name, Math.floor(at / heads), at % heads]);
+    return /** @type {[string, number, number, number]} */ (
+      [name, Math.floor(at / heads), at % heads, exampleAt(name, at)]);
   });
 }
 

@@ -1,6 +1,6 @@
 // Parts that several widgets use: panels, keys, a line of tokens, bars.
 
-import { freshId, node } from "./common.js";
+import { freshId, ink, node } from "./common.js";
 
 /** @import { BarRow, Child } from "./types.d.ts" */
 
@@ -9,7 +9,7 @@ export const BLUE = "#0072b2", ORANGE = "#d55e00", GREEN = "#009e73", PALE = "#b
 // A box with a heading.
 /** @param {string} title @param {Child[]} children */
 export const panel = (title, ...children) =>
-  node("section", { class: "qk-panel", "aria-label": title }, node("h4", {}, title), ...children);
+  node("section", { class: "qk-panel", "aria-label": title }, node("h2", {}, title), ...children);
 
 // What each key does on an element that takes the focus.
 /** @param {HTMLElement} element @param {Record<string, () => void>} actions */
@@ -53,10 +53,9 @@ export function tokenLine(label, pick) {
   }
   /** @param {number} position @param {number[]} [shades] @param {string} [rgb] */
   function draw(position, shades = [], rgb = "0, 114, 178") {
+    const base = shades.length ? ink(list, "bg") : "";
     items.forEach((item, i) => {
-      const shade = shades[i] || 0;
-      item.style.background = shade ? `rgba(${rgb}, ${shade})` : "";
-      item.style.color = shade > 0.6 ? "white" : "";
+      shadow(item, shades[i] || 0, rgb, base);
       item.setAttribute("aria-selected", String(i === position));
     });
     now = position;
@@ -71,6 +70,30 @@ export function tokenLine(label, pick) {
   });
   keyed(list, walkKeys(() => items.length, () => now, pick));
   return { list, fill, draw };
+}
+
+// A part of a color over the background behind an element, and letters that are legible on it.
+/**
+ * @param {HTMLElement} element @param {number} part from 0 to 1 @param {string} rgb the color
+ * @param {string} base the background: ink(root, "bg")
+ */
+export function shadow(element, part, rgb, base) {
+  element.style.background = element.style.color = "";
+  if (!part) return;
+  // Not transparent: what is drawn behind a token stays there.
+  element.style.background =
+    `color-mix(in srgb, rgb(${rgb}) ${(100 * part).toFixed(1)}%, var(--qk-bg))`;
+  const numbers = (/** @type {string} */ text) => (text.match(/[\d.]+/g) ?? [255, 255, 255]).map(Number);
+  const under = numbers(base), over = numbers(rgb);
+  element.style.color = legibleOn(under.map((one, i) => one + part * (over[i] - one)));
+}
+
+// Black or white, whichever has the higher contrast, at least 4.58:1, on a color.
+/** @param {number[]} rgb from 0 to 255 */
+export function legibleOn(rgb) {
+  const [red, green, blue] = rgb.map((one) =>
+    one <= 10.31 ? one / 255 / 12.92 : ((one / 255 + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "#000" : "#fff";
 }
 
 // Scroll a box, and only the box, until a part of it is in sight.

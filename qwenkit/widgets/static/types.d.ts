@@ -105,9 +105,9 @@ export interface BarRow {
 /** The options of `triangleMap`; all others are attributes of its canvas. */
 export interface MapOptions {
   labels: string[];
-  cell: number;
   letters: number;
-  margin: number;
+  largest: number;
+  most: number;
   name: (position: number) => string;
   at: () => number;
   pick: (position: number) => void;
@@ -115,10 +115,18 @@ export interface MapOptions {
 }
 
 export interface TriangleMap {
+  box: HTMLElement;
   canvas: HTMLCanvasElement;
-  draw(triangle: Numbers, position: number, how?: { byKey?: boolean; faint?: boolean }): void;
+  draw(triangle: Numbers, position: number, how?: MapLook): void;
   words(event: MouseEvent): string | null;
   middle(row: number, key: number): [number, number];
+}
+
+/** byKey: a key's column is framed, not a query's row; span: positions a side, 0 for all. */
+export interface MapLook {
+  byKey?: boolean;
+  faint?: boolean;
+  span?: number;
 }
 
 // ---- attention ----
@@ -143,7 +151,8 @@ export interface AttentionData extends Patterns {
   labels: string[];
   length: number;
   factor: number;
-  strongest: [string, number, number][];
+  /** A head type, the layer and head that are most of it, and a position that shows it. */
+  strongest: [string, number, number, number][];
   pooling: string;
   meaning: string;
 }
@@ -497,4 +506,6 @@ export interface PatternsRead extends Patterns {
   factor: number;
   /** Head type -> a score for each head, layer by layer. */
   scores: Map<string, number[]>;
+  /** The position where head `at` shows best that it is of a type. */
+  exampleAt: (type: string, at: number) => number;
 }
