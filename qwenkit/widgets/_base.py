@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import html
+import inspect
 import json
 import posixpath
 import re
@@ -233,6 +234,7 @@ class Inspector(anywidget.AnyWidget):
 def page(widget: Inspector, png: bytes, values: dict[str, Any], script: str, render: str) -> str:
     """Return the page: the widget's script, its values, and a picture as a fallback."""
     title, alt = type(widget).__name__, html.escape(widget.view.alt(), quote=True)
+    about = html.escape((inspect.getdoc(type(widget)) or "").split("\n\n")[0])
     text = json.dumps(values, default=_as_text, allow_nan=False)
     text = text.replace("<", r"\u003c")  # no string may end the script, or begin a comment
     picture = base64.b64encode(png).decode()
@@ -242,12 +244,15 @@ def page(widget: Inspector, png: bytes, values: dict[str, Any], script: str, ren
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>:root {{ color-scheme: light dark; }}
-body {{ margin: 1em; background: light-dark(#fff, #15171c); }}
+body {{ margin: 16px 6px; background: light-dark(#fff, #15171c); }}
 .qk-page {{ color: light-dark(#1b1b1b, #ececec); }}
 {style(widget)}</style>
+<main>
 <h1 class="qk-page">{title}</h1>
-<main id="widget"></main>
+<p class="qk-page">{about}</p>
+<div id="widget"></div>
 <noscript><img alt="{alt}" src="data:image/png;base64,{picture}"></noscript>
+</main>
 <script type="application/json" id="values">{text}</script>
 <script type="module">
 {source(script)}

@@ -1,15 +1,19 @@
 // Parts that several widgets use: panels, keys, a line of tokens, bars.
 
-import { freshId, node } from "./common.js";
+import { freshId, ink, node } from "./common.js";
 
 /** @import { BarRow, Child } from "./types.d.ts" */
 
 export const BLUE = "#0072b2", ORANGE = "#d55e00", GREEN = "#009e73", PALE = "#b0b0b0";
 
+// A color of style.css, for a style: hue("blue"). A canvas takes ink(root, "blue") instead.
+/** @param {string} name */
+export const hue = (name) => `var(--qk-${name})`;
+
 // A box with a heading.
 /** @param {string} title @param {Child[]} children */
 export const panel = (title, ...children) =>
-  node("section", { class: "qk-panel", "aria-label": title }, node("h4", {}, title), ...children);
+  node("section", { class: "qk-panel", "aria-label": title }, node("h2", {}, title), ...children);
 
 // What each key does on an element that takes the focus.
 /** @param {HTMLElement} element @param {Record<string, () => void>} actions */
@@ -34,7 +38,7 @@ export function walkKeys(size, at, go) {
 }
 
 // A text as tokens, one of them chosen by click or by keys: `pick(position)`.
-// `.fill(tokens)` writes it; `.draw(position, shades, rgb)` marks the chosen one, and shades all.
+// `.fill(tokens)` writes it; `.draw(position, shades, color)` marks the chosen one, and shades all.
 /** @param {string} label @param {(position: number) => void} pick */
 export function tokenLine(label, pick) {
   const id = freshId();
@@ -51,12 +55,13 @@ export function tokenLine(label, pick) {
     list.replaceChildren(...items.flatMap((item, i) => // a new line in the text is one on the page
       tokens[i].endsWith("↵") ? [item, node("br")] : [item]));
   }
-  /** @param {number} position @param {number[]} [shades] @param {string} [rgb] */
-  function draw(position, shades = [], rgb = "0, 114, 178") {
+  /** @param {number} position @param {number[]} [shades] @param {string} [color] red, green, blue */
+  function draw(position, shades = [], color = ink(list, "blue")) {
+    const full = channels(color), none = channels(ink(list, "bg"));
     items.forEach((item, i) => {
-      const shade = shades[i] || 0;
-      item.style.background = shade ? `rgba(${rgb}, ${shade})` : "";
-      item.style.color = shade > 0.6 ? "white" : "";
+      const shade = shades[i] || 0, mixed = none.map((one, j) => one + shade * (full[j] - one));
+      item.style.background = shade ? `rgb(${mixed.map(Math.round).join(", ")})` : "";
+      item.style.color = shade ? legible(mixed) : "";
       item.setAttribute("aria-selected", String(i === position));
     });
     now = position;
@@ -73,6 +78,22 @@ export function tokenLine(label, pick) {
   return { list, fill, draw };
 }
 
+// Red, green and blue, of 255, from "rgb(0, 105, 166)" or "0, 105, 166"; black from anything else.
+/** @param {string} color */
+export function channels(color) {
+  const found = (color.match(/[\d.]+/g) ?? []).slice(0, 3).map(Number);
+  return found.length === 3 ? found : [0, 0, 0];
+}
+
+// Black or white, whichever stands out more; that is by 4.5:1 at least from any color (WCAG 2.2).
+/** @param {number[]} background red, green and blue, of 255 */
+export function legible(background) {
+  const [red, green, blue] = background.map((one) =>
+    one <= 10.31475 ? one / 255 / 12.92 : ((one / 255 + 0.055) / 1.055) ** 2.4);
+  const luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  return (luminance + 0.05) ** 2 > 1.05 * 0.05 ? "black" : "white";
+}
+
 // Scroll a box, and only the box, until a part of it is in sight.
 /** @param {HTMLElement} box @param {HTMLElement} part */
 export function intoSight(box, part) {
@@ -82,17 +103,18 @@ export function intoSight(box, part) {
 }
 
 // A table of bars. A row: { name, bars: [[length, color], ...], texts: [...], faint }.
-/** @param {string} label */
-export function barTable(label) {
-  const body = node("tbody");
-  const table = node("table", { class: "qk-bars", "aria-label": label }, body);
+// With roles of its own, because a style that stacks a row's cells ends those of the elements.
+/** @param {string} label @param {string} [more] further classes */
+export function barTable(label, more = "") {
+  const body = node("tbody", { role: "rowgroup" });
+  const table = node("table", { class: `qk-bars ${more}`, role: "table", "aria-label": label }, body);
   /** @param {BarRow[]} rows */
   function draw(rows) {
     body.replaceChildren(...rows.map(({ name, bars, texts, faint = false }) =>
-      node("tr", { class: faint ? "qk-faint" : null },
-        node("th", { scope: "row", class: "qk-token" }, name),
-        node("td", { class: "qk-bar" }, ...bars.map(([length, color]) => bar(length, color))),
-        ...texts.map((text) => node("td", { class: "qk-number" }, text)))));
+      node("tr", { class: faint ? "qk-faint" : null, role: "row" },
+        node("th", { scope: "row", role: "rowheader", class: "qk-token" }, name),
+        node("td", { role: "cell", class: "qk-bar" }, ...bars.map(([length, color]) => bar(length, color))),
+        ...texts.map((text) => node("td", { role: "cell", class: "qk-number" }, text)))));
   }
   return { table, draw };
 }
