@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import html
+import inspect
 import json
 import posixpath
 import re
@@ -252,6 +253,7 @@ def page(widget: Inspector, png: bytes, engine: dict[str, Any] | None = None) ->
     With an engine, SCRIPT_live.js runs the model there; it exports `renderLive`.
     """
     title, alt = type(widget).__name__, html.escape(widget.view.alt(), quote=True)
+    about = html.escape((inspect.getdoc(type(widget)) or "").split("\n\n")[0])
     values = widget.exported() | ({"engine": engine} if engine else {})
     render, script = (
         ("renderLive", f"{widget.script}_live") if engine else ("render", widget.script)
@@ -265,14 +267,15 @@ def page(widget: Inspector, png: bytes, engine: dict[str, Any] | None = None) ->
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>:root {{ color-scheme: light dark; }}
-body {{ margin: 1em; background: light-dark(#fff, #15171c); }}
+body {{ margin: 16px 6px; background: light-dark(#fff, #15171c); }}
 .qk-page {{ color: light-dark(#1b1b1b, #ececec); }}
 {style(widget)}</style>
 <main>
 <h1 class="qk-page">{title}</h1>
+<p class="qk-page">{about}</p>
 <div id="widget"></div>
-</main>
 <noscript><img alt="{alt}" src="data:image/png;base64,{picture}"></noscript>
+</main>
 <script type="application/json" id="values">{text}</script>
 <script type="module">
 {source(script)}

@@ -29,6 +29,7 @@ def bars(ax: Axes, names: list[str], *series: tuple[Any, Any, str | None]) -> No
         ax.barh(rows + offset, values, height, color=color, label=name)
     ax.set_yticks(rows, names, family="monospace")
     ax.invert_yaxis()
+    ax.set_axisbelow(True)
 
 
 def mark(ax: Axes, position: int, positions: int, *, column: bool = False) -> None:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from qwenkit.arguments import checked
 from qwenkit.checkpoint import Checkpoint
 from qwenkit.errors import CheckpointError, InputError
-from qwenkit.plot.style import BLUE
+from qwenkit.plot.style import BLUE, TEXT, WIDEST, plain
 from qwenkit.plot.tokens import drawable
 from qwenkit.pretrained import resolve
 from qwenkit.widgets._base import Inspector, View
@@ -135,22 +135,24 @@ class CheckpointBrowser(Inspector):
     def snapshot(self) -> Figure:
         """Draw the bytes of each part, and the selected tensor's facts or values."""
         view = self.view
-        figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+        figure, (left, right) = plt.subplots(1, 2, figsize=(WIDEST, 3.2), layout="constrained")
         parts = view.tree.parts()
         left.barh(list(parts), [size / 1e6 for size in parts.values()], color=BLUE)
         left.invert_yaxis()
-        left.set_xlabel("megabytes")
-        left.set_title(f"{len(view.checkpoint.tensors)} tensors", fontsize=10)
+        left.set_axisbelow(True)
+        plain(left, "megabytes", "")
+        left.set_title(f"{len(view.checkpoint.tensors)} tensors", fontsize=TEXT + 1)
         found = view.histograms.get(view.selected)
-        right.set_title(drawable(view.selected), fontsize=10)
+        right.set_title(drawable(view.selected), fontsize=TEXT + 1)
         if found is None:
             right.set_axis_off()
             lines = [drawable(f"{name}: {value}") for name, value in view.tree.facts(view.selected)]
-            right.text(0, 1, "\n".join(lines), va="top", fontsize=9, transform=right.transAxes)
+            right.text(0, 1, "\n".join(lines), va="top", fontsize=TEXT, transform=right.transAxes)
             return figure
         edges = np.linspace(-found.edge or -1.0, found.edge or 1.0, BINS + 1)
         right.stairs(found.counts, edges, fill=True, color=BLUE, baseline=0.5)
+        right.set_axisbelow(True)
         right.set_yscale("log")  # because few values are large
         right.set_ylim(bottom=0.5)
-        right.set(xlabel=f"value (standard deviation {found.std:.2g})", ylabel="count")
+        plain(right, f"value (standard deviation {found.std:.2g})", "count")
         return figure

@@ -13,7 +13,7 @@ from qwenkit.config import BYTES_PER_VALUE, QwenConfig
 from qwenkit.errors import InputError
 from qwenkit.files import format_bytes
 from qwenkit.plot import gqa_sharing
-from qwenkit.plot.style import BLUE, HEADS, LIGHT, PALE
+from qwenkit.plot.style import BLUE, PALE, TEXT, WIDEST
 from qwenkit.widgets._base import Inspector, View, check_config, check_integer
 
 SHAPE = ("heads", "kv_heads", "head_dim", "layers")
@@ -85,8 +85,8 @@ class GQAView(View):
             for name, (shape, tokens) in self.presets.items()
         }
         return {
-            "presets": presets, "most": self.most(), "own": OWN, "colors": list(HEADS),
-            "bytes": {str(size): name for size, name in BYTES.items()}, "light": list(LIGHT),
+            "presets": presets, "most": self.most(), "own": OWN,
+            "bytes": {str(size): name for size, name in BYTES.items()},
         }  # fmt: skip
 
     def matrix(self) -> np.ndarray:
@@ -166,19 +166,19 @@ class GQAExplorer(Inspector):
         """Draw which heads share a kv head, above the bytes of the cache."""
         view = self.view
         figure, (above, below) = plt.subplots(
-            2, 1, figsize=(9, 4.2), layout="constrained", height_ratios=(1.4, 1)
+            2, 1, figsize=(WIDEST, 4.4), layout="constrained", height_ratios=(1.4, 1)
         )
         gqa_sharing(view.heads, view.kv_heads, ax=above, marked=view.head)
         kinds = view.compared()
         totals = [view.token_bytes(kept) * view.tokens for kept in kinds.values()]
         names = [f"{name}: {count(kept, 'kv head')}" for name, kept in kinds.items()]
         bars = below.barh(names, totals, color=[PALE, BLUE, PALE])
-        below.bar_label(bars, [f" {format_bytes(total)}" for total in totals], fontsize=9)
+        below.bar_label(bars, [f" {format_bytes(total)}" for total in totals], fontsize=TEXT)
         below.invert_yaxis()
         below.set_xlim(0, 1.15 * max(totals))
         below.set_xticks([])
         below.spines[["top", "right", "bottom"]].set_visible(False)
-        figure.suptitle(view.title(), size=10)
+        figure.suptitle(view.title(), fontsize=TEXT + 1)
         return figure
 
 

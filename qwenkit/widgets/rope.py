@@ -14,14 +14,13 @@ from matplotlib.patches import Circle
 
 from qwenkit.config import QwenConfig
 from qwenkit.errors import InputError
-from qwenkit.plot.style import BLUE, VERMILION
+from qwenkit.plot.style import GRAY, KEY, QUERY, SIGNED, TEXT, WIDEST, color_bar, plain
 from qwenkit.widgets._base import Inspector, check_config, check_integer
 from qwenkit.widgets._rope_view import RopeView
 
 MOST = 4096  # positions
-WIDEST = 1024  # dimensions of a head that are drawn
+MOST_DIMENSIONS = 1024  # of a head
 LARGEST = 1e15  # theta
-QUERY, KEY, GRAY = BLUE, VERMILION, "#8a8a8a"
 
 
 class RopeExplorer(Inspector):
@@ -70,25 +69,19 @@ class RopeExplorer(Inspector):
     def snapshot(self) -> Figure:
         """Draw the pair, the tables and q·k against the distance."""
         view = self.view
-        figure, axes = plt.subplots(
-            1, 4, figsize=(12, 3.4), layout="constrained", width_ratios=(1, 0.6, 0.6, 1.5)
-        )
-        _draw_pair(axes[0], view)
-        for ax, name, table in zip(axes[1:3], ("cos", "sin"), view.tables(), strict=True):
-            ax.imshow(table, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
-            ax.set_title(f"{name}: red 1, blue −1", fontsize=9)
-            ax.set_xlabel("pair")
-            ax.axvline(view.pair, color="black", linewidth=1)
-            ax.axhline(view.query, color=QUERY, linewidth=1.5)
-            ax.axhline(view.key, color=KEY, linewidth=1.5)
-        axes[1].set_ylabel("position")
-        _draw_products(axes[3], view)
-        figure.suptitle(f"{view.title()}; theta {view.theta:,.10g}", fontsize=10)
+        figure, axes = plt.subplot_mosaic(
+            [["pair", "cos", "sin"], ["products"] * 3], figsize=(WIDEST, 6.2),
+            layout="constrained", height_ratios=(1.25, 1),
+        )  # fmt: skip
+        _draw_pair(axes["pair"], view)
+        _draw_tables(axes["cos"], axes["sin"], view)
+        _draw_products(axes["products"], view)
+        figure.suptitle(f"{view.title()}; theta {view.theta:,.10g}", fontsize=TEXT + 1)
         return figure
 
 
 def _check_size(head_dim: object, theta: object) -> None:
-    check_integer("head_dim", head_dim, 2, WIDEST)
+    check_integer("head_dim", head_dim, 2, MOST_DIMENSIONS)
     number = isinstance(theta, int | float) and not isinstance(theta, bool)
     if not number or not 1 < theta <= LARGEST:  # type: ignore[operator]
         raise InputError(f"theta is {theta!r}; it must be a number above 1, at most {LARGEST:g}")
@@ -124,16 +117,28 @@ def _draw_pair(ax: Axes, view: RopeView) -> None:
     limits, partner = (-1.2 * reach, 1.2 * reach), view.pair + view.config.head_dim // 2
     ax.set(xlim=limits, ylim=limits, aspect="equal")
     ax.set(xlabel=f"dimension {view.pair}", ylabel=f"dimension {partner}")
-    ax.set_title("query blue, key orange; dashed: before", fontsize=9)
+    ax.set_title("query blue, key orange\ndashed: before the rotation", fontsize=TEXT)
+
+
+def _draw_tables(cos: Axes, sin: Axes, view: RopeView) -> None:
+    for ax, name, table in zip((cos, sin), ("cos", "sin"), view.tables(), strict=True):
+        image = ax.imshow(table, cmap=SIGNED, vmin=-1, vmax=1, aspect="auto")
+        ax.set_title(name, fontsize=TEXT)
+        ax.set_xlabel("pair")
+        ax.axvline(view.pair, color="black", linewidth=1)
+        ax.axhline(view.query, color=QUERY, linewidth=1.5)
+        ax.axhline(view.key, color=KEY, linewidth=1.5)
+    cos.set_ylabel("position")
+    color_bar(image, "value", cos, sin, aspect=30)
 
 
 def _draw_products(ax: Axes, view: RopeView) -> None:
     distances = np.arange(1 - view.positions, view.positions)
-    ax.axvspan(distances[0], -0.5, color="#efefef", label="key later: masked")
+    ax.axvspan(distances[0], -0.5, color="#efefef", label="the key comes later: masked")
     ax.plot(distances, view.products(), color="#333333", linewidth=1, label="all pairs")
     ax.plot(distances, view.products(view.pair), color=GRAY, linewidth=1, label="this pair")
     ax.axvline(view.query - view.key, color=KEY, linewidth=1)
     ax.plot([view.query - view.key], [view.product()], "o", color=KEY, markersize=6)
-    ax.set_xlabel("distance: query − key")
-    ax.set_ylabel("q·k")
-    ax.legend(fontsize=7)
+    ax.margins(x=0)
+    plain(ax, "distance: query position − key position", "q·k")
+    ax.legend(frameon=False, fontsize=TEXT, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from qwenkit.generate import Sampling
-from qwenkit.plot.style import BLUE, PALE
+from qwenkit.plot.style import BLUE, PALE, TEXT, WIDEST, plain
 from qwenkit.plot.tokens import label
 from qwenkit.progress import stage
 from qwenkit.widgets._base import View
@@ -196,10 +196,9 @@ class SamplingExplorer(PromptInspector):
     def snapshot(self) -> Figure:
         """Draw the most likely tokens before and after."""
         view, names = self.view, self.view.names[:SHOWN]
-        figure, ax = plt.subplots(figsize=(8, 4.6), layout="constrained")
+        figure, ax = plt.subplots(figsize=(WIDEST, 5), layout="constrained")
         before, after = (p[: len(names)].tolist() for p in (view.before(), view.after()))
         bars(ax, [*map(label, names)], (before, PALE, "before"), (after, BLUE, "after"))
-        ax.set_xlabel("probability")
-        ax.legend(loc="lower right")
-        ax.set_title(f"{view.title()}\n{view.entropies()}", fontsize=10)
+        plain(ax, "probability", "").legend(frameon=False, fontsize=TEXT, loc="lower right")
+        ax.set_title(f"{view.title()}\n{view.entropies()}", fontsize=TEXT + 1)
         return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from textwrap import wrap
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -17,7 +18,7 @@ from qwenkit.generate.config import check_count
 from qwenkit.generate.steps import next_logits, only_tokens
 from qwenkit.generate.text import default_stops
 from qwenkit.model import QwenForCausalLM
-from qwenkit.plot.style import BLUE, VERMILION
+from qwenkit.plot.style import BLUE, TEXT, VERMILION, WIDEST, plain
 from qwenkit.plot.tokens import label
 from qwenkit.progress import stage
 from qwenkit.tokenizer import Tokenizer
@@ -29,6 +30,7 @@ from qwenkit.widgets._reading import one_text
 OFFERED = 8  # alternatives at each step
 AHEAD, AHEAD_OTHERS = 10, 3  # steps that an exported page holds: the most likely, another first
 CELLS = ListedColormap(["#e8e8e8", BLUE, VERMILION])  # free, prompt, new
+LINE = 90  # letters in a line of the title
 Choices = list[tuple[int, str, float]]
 """The most likely next tokens: id, name and probability; none after the text's end."""
 
@@ -223,20 +225,20 @@ class GenerationStepper(PromptInspector):
     def snapshot(self) -> Figure:
         """Draw the alternatives, and how full the cache is."""
         view, choices = self.view, self.view.choices()
-        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+        figure, (left, right) = plt.subplots(1, 2, figsize=(WIDEST, 3.6), layout="constrained")
         names, probabilities = [label(one[1]) for one in choices], [one[2] for one in choices]
         bars(left, names, (probabilities, BLUE, None))
         left.set_xlim(0, 1)
-        left.set_title("the next token" if choices else "the text has ended", fontsize=10)
+        plain(left, "probability", "")
+        left.set_title("the next token" if choices else "the text has ended", fontsize=TEXT)
         full = np.zeros((view.model.config.num_hidden_layers, view.cache.max_length))
         full[:, : view.cached()] = 2
         full[:, : len(view.prompt)] = 1
         right.imshow(full, cmap=CELLS, vmin=0, vmax=2, aspect="auto", interpolation="nearest")
-        right.set_xlabel("position: prompt, then new tokens, then free")
-        right.set_ylabel("layer")
+        right.set(xlabel="position: prompt, new tokens, free", ylabel="layer")
         length, room = view.cached(), view.cache.max_length
-        right.set_title(f"KV cache: {length} of {room} positions", fontsize=10)
+        right.set_title(f"KV cache: {length} of {room} positions", fontsize=TEXT)
         last = view.tokenizer.token_strings(view.path[: view.at])[-10:]
         words = f"{view.title()}: {' '.join(map(label, last))}" if last else view.title()
-        figure.suptitle(words, fontsize=10)
+        figure.suptitle("\n".join(wrap(words, LINE)), fontsize=TEXT + 1)
         return figure

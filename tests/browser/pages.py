@@ -2,6 +2,7 @@
 
 import json
 from contextlib import contextmanager
+from itertools import pairwise
 
 import matplotlib as mpl
 import pytest
@@ -105,8 +106,79 @@ def overflowing(page):
     )
 
 
-@pytest.mark.parametrize("width", [700, 1200, 1280])
+# What is wider than its box, so that it is cut or has to be scrolled sideways; lines that are
+# shortened with "…" and what only a screen reader sees may be.
+CUT = """() => [...document.querySelectorAll('.qk, .qk *')].filter((one) => {
+  const style = getComputedStyle(one);
+  return one.clientWidth && one.scrollWidth > one.clientWidth + 1 && !one.matches('.qk-live')
+    && style.overflowX !== 'visible' && style.textOverflow !== 'ellipsis';
+}).map((one) => `${one.tagName} ${one.className}`)"""
+SMALL = """() => [...document.querySelectorAll('.qk :is(button, select, input, textarea)')]
+  .map((one) => [one.outerHTML.slice(0, 80), one.getBoundingClientRect()])
+  .filter(([, box]) => box.width && Math.min(box.width, box.height) < 24 - 0.5)
+  .map(([name]) => name)"""
+# The lowest contrast of text with what is behind it, of all texts in `.qk`; canvases hold none.
+CONTRAST = """() => {
+  const pen = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgba = (color) => {
+    pen.clearRect(0, 0, 1, 1);
+    pen.fillStyle = color;
+    pen.fillRect(0, 0, 1, 1);
+    const [red, green, blue, alpha] = pen.getImageData(0, 0, 1, 1).data;
+    return [red, green, blue, alpha / 255];
+  };
+  const over = ([r, g, b, a], ground) =>
+    [r, g, b].map((one, i) => a * one + (1 - a) * ground[i]);
+  const behind = (one) => {
+    const own = rgba(getComputedStyle(one).backgroundColor);
+    return own[3] === 1 || !one.parentElement ? own : over(own, behind(one.parentElement));
+  };
+  const light = (rgb) => rgb.slice(0, 3).map((one) => one / 255)
+    .map((one) => one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, one, i) => sum + one * [0.2126, 0.7152, 0.0722][i], 0);
+  const texts = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
+  const found = [];
+  while (texts.nextNode()) {
+    const one = texts.currentNode.parentElement;
+    if (!texts.currentNode.data.trim() || !one.checkVisibility({ opacityProperty: true })) continue;
+    if (one.closest('noscript, svg, .qk-live, [aria-disabled="true"]')) continue;
+    const ground = behind(one), ink = over(rgba(getComputedStyle(one).color), ground);
+    const [low, high] = [light(ground), light(ink)].sort((a, b) => a - b);
+    found.push([(high + 0.05) / (low + 0.05), texts.currentNode.data]);
+  }
+  return found.sort(([a], [b]) => a - b)[0];
+}"""
+
+
+@pytest.mark.parametrize("width", [360, 640, 900, 1280, 1600])
 def test_nothing_overflows(shown, width):
-    """Test the widget of each file that imports this."""
+    """Test the widget of each file that imports this: nothing is cut, and no control is small."""
     with shown(width=width) as page:
         assert overflowing(page) == 0
+        assert page.evaluate(CUT) == []
+        assert page.evaluate(SMALL) == []
+
+
+def test_both_themes(shown):
+    """Test the widget of each file that imports this: its text stands out, and it is drawn again.
+
+    The page begins with one h1, and levels of headings are not skipped.
+    """
+    with shown() as page:
+        levels = "() => [...document.querySelectorAll('h1, h2, h3, h4')].map((one) => one.tagName)"
+        found = page.evaluate(levels)
+        assert found[0] == "H1"
+        assert found.count("H1") == 1
+        assert all(int(b[1]) <= int(a[1]) + 1 for a, b in pairwise(found))
+        assert page.locator("main h1").count() == 1
+        for theme, ground in (("light", "255, 255, 255"), ("dark", "21, 23, 28")):
+            drawn = page.locator(".qk").get_attribute("data-drawn")
+            page.evaluate("(theme) => { document.body.dataset.theme = theme; }", theme)
+            page.wait_for_function(
+                "(rgb) => getComputedStyle(document.querySelector('.qk')).backgroundColor === rgb",
+                arg=f"rgb({ground})",
+            )
+            if page.locator(".qk canvas").count():
+                assert page.locator(".qk").get_attribute("data-drawn") != drawn
+            contrast, text = page.evaluate(CONTRAST)
+            assert contrast >= 4.5, text

@@ -1,7 +1,7 @@
 """CheckpointBrowser's exported page: keyboard, mouse, filter, and the histogram that was read."""
 
 import pytest
-from pages import test_nothing_overflows, value  # noqa: F401
+from pages import test_both_themes, test_nothing_overflows, value  # noqa: F401
 
 from qwenkit.pretrained import EMBEDDED
 from qwenkit.widgets.checkpoint import CheckpointBrowser

@@ -1,7 +1,7 @@
 """GQAExplorer's exported page: what is drawn, keys, the mouse, and heads that must divide."""
 
 import pytest
-from pages import overflowing, value
+from pages import overflowing, test_both_themes, value  # noqa: F401
 
 from qwenkit.widgets.gqa import PRESETS, GQAExplorer, divisors
 
@@ -36,6 +36,10 @@ def test_it_draws_what_the_view_model_says_and_lines_end_at_the_middle_of_their_
     row = page.get_by_role("row", name="chosen (GQA): 2 kv heads")
     assert row.locator(".qk-number").all_inner_texts() == ["12,288 bytes per token", "403 MB"]
     assert page.get_by_role("row").count() == 3
+    page.set_viewport_size({"width": 390, "height": 900})  # the bar goes below, it stays a row
+    assert page.get_by_role("row").count() == 3
+    assert row.locator(".qk-bar").bounding_box()["width"] > 200
+    page.set_viewport_size({"width": 1280, "height": 900})
     assert "2 (a key and a value) × 24 layers × 2 kv heads × 64 values × 2 bytes = 12,288" in (
         page.locator(".qk-gqa-sum").inner_text()
     )
@@ -110,7 +114,7 @@ def test_the_other_numbers_change_the_bytes(page, widget):
     assert view.preset() == page.get_by_label("Model").input_value()
 
 
-@pytest.mark.parametrize("width", [700, 1280])
+@pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("heads", [1, 14, 64])
 def test_nothing_overflows_and_no_name_is_wider_than_its_box(shown, width, heads):
     with shown(width=width, heads=heads, kv_heads=heads, head=heads - 1) as page:

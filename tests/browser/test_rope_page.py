@@ -2,7 +2,16 @@
 
 import numpy as np
 import pytest
-from pages import color, has_parts, opened, overflowing, pixel, value
+from pages import (  # noqa: F401
+    color,
+    has_parts,
+    opened,
+    overflowing,
+    pixel,
+    test_both_themes,
+    test_nothing_overflows,
+    value,
+)
 
 from qwenkit.config import QwenConfig, YarnScaling
 from qwenkit.widgets._rope_view import RopeView
@@ -19,6 +28,12 @@ def widget():
     made = RopeExplorer(CONFIG, vectors=vectors, positions=100)
     made.choose(pair=3, query=40, key=25)
     return made
+
+
+def point(page, pair, position):
+    """Return where the cos of a pair at one of the 100 positions is drawn, in pixels."""
+    width = (page.locator(TABLES).bounding_box()["width"] - 38 - 14 - 4) / 2
+    return 38 + (pair + 0.5) * width / 8, 18 + (position + 0.5) * 2.4
 
 
 def right(page, widget, **expected):
@@ -63,6 +78,7 @@ def test_shifting_both_rotates_the_arrows_and_leaves_the_product(page, widget):
     product, after = value(page, "product"), value(page, "after")
     shift = page.get_by_label("Shift both")
     assert (shift.get_attribute("max"), shift.input_value()) == ("84", "25")
+    assert page.get_by_text("40 and 25").count() == 1
     for press, query, key in [("ArrowRight", 41, 26), ("Home", 15, 0), ("End", 99, 84)]:
         shift.press(press)
         right(page, widget, query=query, key=key)
@@ -82,14 +98,15 @@ def test_sliders_and_the_list_choose_the_rest(page, widget):
 
 
 def test_clicks_on_tables_and_curve_choose_and_hover_says_the_value(page, widget):
-    assert page.locator(TABLES).bounding_box()["width"] > 300
-    page.locator(TABLES).click(position={"x": 38 + 2.5 * 23, "y": 16 + 12.5 * 2.4})
+    x, y = point(page, 2, 12)
+    page.locator(TABLES).click(position={"x": x, "y": y})
     right(page, widget, pair=2, query=12)
     tip = page.locator(".qk-tip:visible").inner_text()
     cos = RopeView(CONFIG, widget.view.vectors, 100).tables()[0][12, 2]
     assert tip.startswith("cos at position 12, pair 2: ")
     assert float(tip.rsplit(": ")[-1].replace("−", "-")) == pytest.approx(cos, abs=0.006)
-    page.locator(CURVE).click(position={"x": 48 + (10 + 99) / 198 * (640 - 56), "y": 60})
+    width = page.locator(CURVE).bounding_box()["width"]
+    page.locator(CURVE).click(position={"x": 48 + (10 + 99) / 198 * (width - 56), "y": 60})
     right(page, widget, query=12, key=2)
     assert "distance 10: q·k " in page.locator(".qk-tip:visible").inner_text()
 
@@ -98,7 +115,7 @@ def test_it_begins_with_what_was_chosen_and_tables_in_the_colors_of_their_values
     right(page, widget, pair=3, query=40, key=25, theta=10_000)
     cos = widget.view.tables()[0]
     for row, pair in [(60, 0), (75, 5)]:
-        drawn = pixel(page, TABLES, 38 + (pair + 0.5) * 23, 16 + (row + 0.5) * 2.4)
+        drawn = pixel(page, TABLES, *point(page, pair, row))
         shade = min(np.floor((cos[row, pair] + 1) * 127.5 + 0.5), 255)
         assert np.abs(np.subtract(drawn, color("RdBu_r", shade))).max() <= 2
 
@@ -113,7 +130,7 @@ def test_every_part_has_a_name_and_the_line_says_what_is_shown(page):
     assert "Query at 40, key at 25, distance 15: q·k " in line
 
 
-@pytest.mark.parametrize("width", [700, 1200])
+@pytest.mark.parametrize("width", [390, 1200])
 def test_it_fits_the_window(browser, tmp_path, width):
     widget = RopeExplorer(theta=1e6, head_dim=128, positions=1024)
     with opened(browser, widget.to_html(tmp_path / "page.html"), width) as page:

@@ -1,7 +1,7 @@
 """SamplingExplorer's exported page computes what qwenkit.sampling computes."""
 
 import pytest
-from pages import test_nothing_overflows, value  # noqa: F401
+from pages import test_both_themes, test_nothing_overflows, value  # noqa: F401
 
 from qwenkit.widgets.sampling import SamplingExplorer, _entropy
 

@@ -1,7 +1,7 @@
 """GenerationStepper's exported page walks along visited steps; with a kernel it goes further."""
 
 import pytest
-from pages import answered, test_nothing_overflows, value  # noqa: F401
+from pages import answered, test_both_themes, test_nothing_overflows, value  # noqa: F401
 
 import qwenkit as qk
 from qwenkit.widgets.stepper import GenerationStepper

@@ -402,3 +402,20 @@ test("what is shown of a path: tokens, what comes next, how full the cache is", 
   assert.deepEqual([5, 6].map(view([], 0, true).open), [true, false]); // without a kernel
   assert.deepEqual([5, 6].map(view([], 0).open), [true, true]);
 });
+
+test("text on any shade of any color stands out by 4.5:1", async () => {
+  const { channels, legible } = await load("parts.js");
+  const light = (rgb) => rgb.map((one) => one / 255)
+    .map((one) => one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, one, i) => sum + one * [0.2126, 0.7152, 0.0722][i], 0);
+  for (let red = 0; red <= 255; red += 15)
+    for (let green = 0; green <= 255; green += 15)
+      for (let blue = 0; blue <= 255; blue += 15) {
+        const ground = light([red, green, blue]);
+        const ratio = legible([red, green, blue]) === "black" ? (ground + 0.05) / 0.05 : 1.05 / (ground + 0.05);
+        assert.ok(ratio >= 4.5, `${[red, green, blue]}: ${ratio}`);
+      }
+  assert.deepEqual(channels("rgb(0, 105, 166)"), [0, 105, 166]);
+  assert.deepEqual(channels("0, 114, 178"), [0, 114, 178]);
+  assert.deepEqual(channels(""), [0, 0, 0]); // not on the page yet
+});

@@ -5,9 +5,11 @@ import re
 
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 import qwenkit as qk
 from qwenkit.errors import InputError
+from qwenkit.plot.style import TEXT, WIDEST
 from qwenkit.pretrained import EMBEDDED
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -54,6 +56,29 @@ def test_a_page_needs_nothing_but_itself_and_a_cell_shows_a_picture(widgets, tmp
     assert data["text/plain"] == alt == metadata["image/png"]["alt"]
     assert data["image/png"].startswith("iVBORw0KGgo")
     assert isinstance(widget.snapshot(), Figure)
+
+
+def texts_of(figure):
+    """Return each visible text of a drawn figure."""
+    figure.canvas.draw()
+    found = figure.findobj(Text, include_self=False)
+    return [one for one in found if one.get_visible() and one.get_text().strip()]
+
+
+@pytest.mark.parametrize("name", set(MAKERS) - {"AttentionExplorer", "LayerInspector"})
+def test_the_picture_is_as_wide_as_a_notebook_and_its_text_large_enough(widgets, name):
+    figure = widgets[name].snapshot()
+    assert figure.get_figwidth() <= WIDEST
+    small = [one.get_text() for one in texts_of(figure) if one.get_fontsize() < TEXT]
+    assert small == []
+
+
+def test_a_page_has_one_main_part_with_its_name_and_what_it_shows(widgets, tmp_path):
+    page = widgets["GQAExplorer"].to_html(tmp_path / "page.html").read_text(encoding="utf-8")
+    body = page[page.index("<main>") : page.index("</main>")]
+    assert '<h1 class="qk-page">GQAExplorer</h1>' in body
+    assert "Choose heads, kv heads and context; see which heads share" in body
+    assert page.count("<main") == page.count("<h1") == 1
 
 
 REFUSED = {  # name -> what is allowed; (what is not, the message) of each case

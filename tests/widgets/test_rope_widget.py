@@ -117,7 +117,7 @@ def test_alt_text_and_picture_say_what_is_chosen():
         "The query at position 3 is rotated by 172 degrees, the key at 1 by 57. Their q·k is 1.82, "
         "of which this pair gives 1.82; it is the same at all positions whose distance is 2."
     )
-    pair, *tables, curve = widget.snapshot().axes
+    pair, *tables, curve, _ = widget.snapshot().axes
     for ax, table in zip(tables, widget.view.tables(), strict=True):
         assert np.array_equal(ax.images[0].get_array(), table)
     assert np.array_equal(curve.lines[0].get_ydata(), widget.view.products())

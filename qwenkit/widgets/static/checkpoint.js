@@ -2,9 +2,9 @@
 // separately, name -> counts and a few numbers, once `state.asked` names a tensor.
 
 import {
-  button, choose, chosen, frame, freshId, node, painted, percent, say, sharp,
+  button, choose, chosen, frame, freshId, ink, node, onLook, painted, percent, roomOf, say, sharp,
 } from "./common.js";
-import { intoSight, sizeOf, swatch } from "./parts.js";
+import { hue, intoSight, panel, sizeOf, swatch } from "./parts.js";
 import { watchKernel } from "./prompt.js";
 
 /**
@@ -14,8 +14,8 @@ import { watchKernel } from "./prompt.js";
 
 /** @type {Record<string, string>} */
 const PART_COLORS = {
-  embed_tokens: "#0072b2", self_attn: "#e69f00", mlp: "#009e73", norms: "#f0e442",
-  lm_head: "#cc79a7", others: "#999999",
+  embed_tokens: "blue", self_attn: "orange", mlp: "green", norms: "vermilion", lm_head: "pink",
+  others: "pale",
 };
 
 /** @param {{model: CheckpointModel, el: HTMLElement}} place */
@@ -37,10 +37,13 @@ export function render({ model, el }) {
     "aria-label": "Tensors, grouped by name" });
   const facts = node("table", { class: "qk-facts" });
   const numbers = node("div", { class: "qk-numbers" });
-  const name = node("h4", { class: "qk-tensor" });
-  stage.append(node("div", { class: "qk-panel qk-wider" }, list),
-    node("div", { class: "qk-panel qk-side" }, name, facts, numbers,
-      node("h4", {}, "Bytes by part of the model"), partStrip(data)));
+  const chosenPanel = panel("Tensor", facts, numbers,
+    node("h3", {}, "Bytes by part of the model"), partStrip(data));
+  const name = /** @type {HTMLElement} */ (chosenPanel.firstElementChild);
+  name.classList.add("qk-tensor");
+  root.classList.add("qk-quiet");
+  stage.classList.add("qk-checkpoint");
+  stage.append(panel("Tensors by name", list), chosenPanel);
   list.addEventListener("keydown", (event) => walk(event, model, tree, pick));
 
   const kernel = watchKernel(model, root, draw);
@@ -59,7 +62,8 @@ export function render({ model, el }) {
       node("tr", {}, node("th", { scope: "row" }, key), node("td", {}, value))));
     const found = new Map(Object.entries(model.get("histograms"))).get(state.selected);
     kernel.need(!model.alone && !found && state.asked.includes(state.selected));
-    numbers.replaceChildren(...numbersOf(model, tree, state, found, pick, kernel));
+    numbers.replaceChildren(...(found && !tree.has(state.selected) ? histogramOf(numbers, found)
+      : numbersOf(model, tree, state, pick, kernel)));
     const words = factsOf(state.selected).map((pair) => pair.join(" "));
     say(live, `${state.selected}: ${words.join(", ")}`);
     root.qk = { state, rows: rows.map(({ name, depth, count, bytes }) => [name, depth, count, bytes]),
@@ -69,7 +73,9 @@ export function render({ model, el }) {
   model.on("change:state", draw);
   model.on("change:histograms", draw);
   draw();
+  const end = onLook(root, draw);
   return () => {
+    end();
     kernel.close();
     for (const signal of ["change:state", "change:histograms"]) model.off(signal, draw);
   };
@@ -144,7 +150,7 @@ function line(row, tree, state, factsOf, pick) {
       pick({ selected: row.name, opened: toggled(state.opened, row.name) });
     } }, sign),
   node("span", { class: "qk-token" }, short),
-  node("span", { class: "qk-faint qk-small" },
+  node("span", { class: "qk-small" },
     group ? `${row.count} tensor${row.count === 1 ? "" : "s"}` : factsOf(row.name)[0][1]),
   node("span", { class: "qk-end" }, sizeOf(row.bytes)));
 }
@@ -210,31 +216,30 @@ function ask(model, state, pick) {
  */
 function numbersOf(model, tree, state, found, pick, kernel) {
   if (tree.has(state.selected)) return [];
-  if (found) return histogramOf(found);
   if (model.alone)
     return [node("div", { class: "qk-note" }, "Its values were not read: that needs a kernel.")];
   if (state.asked.includes(state.selected))
-    return [node("div", { class: "qk-note" }, kernel.computes() ? "reading …" : kernel.words())];
+    return [node("div", { class: "qk-note" }, kernel.computes() ? "Reading its values …" : kernel.words())];
   return [button("Read its values", () => ask(model, state, pick))];
 }
 
-/** @param {Histogram} histogram */
-function histogramOf({ counts, edge, mean, std, outliers, not_finite: bad }) {
+/** @param {HTMLElement} box where it will be @param {Histogram} histogram */
+function histogramOf(box, { counts, edge, mean, std, outliers, not_finite: bad }) {
   const canvas = node("canvas", { role: "img",
     "aria-label": `Histogram from ${-edge.toPrecision(3)} to ${edge.toPrecision(3)}` });
-  const [width, height] = [300, 110];
+  const [width, height] = [Math.min(520, roomOf(box)), 110];
   const context = sharp(canvas, width, height);
   const most = Math.log10(Math.max(...counts, 1)) + 0.3;
-  context.fillStyle = "#0072b2";
+  context.fillStyle = ink(box, "blue");
   counts.forEach((count, i) => {
     const tall = count ? (Math.log10(count) + 0.3) / most * height : 0;
     context.fillRect(i * width / counts.length, height - tall, width / counts.length - 0.5, tall);
   });
-  const ends = node("div", { class: "qk-ends" }, node("span", {}, (-edge).toPrecision(3)),
+  const ends = node("div", { class: "qk-ends", style: `width: ${width}px` }, node("span", {}, `−${edge.toPrecision(3)}`),
     node("span", {}, "0"), node("span", {}, edge.toPrecision(3)));
   const words = `mean ${mean.toPrecision(2)}, standard deviation ${std.toPrecision(2)}; `
-    + `${outliers.toLocaleString("en")} beyond six deviations. `
-    + `${bad ? `${bad.toLocaleString("en")} are NaN or infinite. ` : ""}Logarithmic heights.`;
+    + `${outliers.toLocaleString("en")} beyond six of them. `
+    + `${bad ? `${bad.toLocaleString("en")} are NaN or infinite. ` : ""}The heights are logarithmic.`;
   return [canvas, ends, node("div", { class: "qk-note" }, words)];
 }
 
@@ -244,9 +249,9 @@ function partStrip({ parts, whole }) {
   const strip = node("div", { class: "qk-strip", "aria-hidden": "true" });
   const legend = node("div", { class: "qk-legend" });
   for (const [part, bytes] of Object.entries(parts)) {
-    const shade = PART_COLORS[part] ?? PART_COLORS.others;
+    const shade = hue(PART_COLORS[part] ?? PART_COLORS.others);
     strip.append(node("div", { style: `width: ${100 * bytes / whole}%; background: ${shade}` }));
-    legend.append(node("span", {}, swatch(shade), ` ${part} ${percent(bytes / whole)}`));
+    legend.append(node("span", {}, swatch(shade), ` ${part} ${sizeOf(bytes)}, ${percent(bytes / whole)}`));
   }
   return node("div", {}, strip, legend);
 }

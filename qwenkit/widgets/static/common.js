@@ -165,10 +165,13 @@ export function slider({ label, min, max, step = 1, value, on, show = String }) 
   });
   /** @param {number} next */
   function update(next) {
+    const least = Number(input.min), most = Number(input.max);
     input.value = String(next);
+    input.style.setProperty("--share", String((Number(input.value) - least) / (most - least || 1)));
     output.textContent = show(next);
     input.setAttribute("aria-valuetext", show(next));
   }
+  update(value);
   const made = node("span", { class: "qk-control" }, node("label", { for: id }, label), input, output);
   return Object.assign(made, { update, input });
 }
@@ -295,6 +298,25 @@ export function onTheme(draw) {
   dark.addEventListener("change", draw);
   return () => { watch.disconnect(); dark.removeEventListener("change", draw); };
 }
+
+// Call a function when a widget gets another width, its first one too, and when the theme changes;
+// returns a function that ends it.
+/** @param {HTMLElement} root @param {() => void} draw */
+export function onLook(root, draw) {
+  let width = root.clientWidth;
+  const watch = new ResizeObserver(() => {
+    if (root.clientWidth === width) return;
+    width = root.clientWidth;
+    draw();
+  });
+  watch.observe(root);
+  const end = onTheme(draw);
+  return () => { watch.disconnect(); end(); };
+}
+
+// How wide a canvas may be that fills its box; 320 until the box is on the page.
+/** @param {HTMLElement} box */
+export const roomOf = (box) => box.clientWidth ? Math.max(120, box.clientWidth) : 320;
 
 // A label that follows the mouse over an element; `words(event)` returns null to hide it.
 /**

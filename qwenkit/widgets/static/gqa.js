@@ -1,13 +1,17 @@
 // GQAExplorer: which query heads share a kv head, and the bytes of the cache.
 // `data` is described in gqa.py; every number drawn follows from `state` by the same formulas.
 
-import { choice, choose, chosen, frame, node, painted, say, slider } from "./common.js";
-import { barTable, BLUE, keyed, PALE, panel, sizeOf, walkKeys } from "./parts.js";
+import {
+  choice, choose, chosen, frame, node, onLook, painted, roomOf, say, slider,
+} from "./common.js";
+import { barTable, hue, keyed, panel, sizeOf, walkKeys } from "./parts.js";
 
 /**
  * @import { BarRow, ByKind, CacheBytes, Choose, GqaData, GqaModel, GqaShape, GqaState,
  *   HeadRow } from "./types.d.ts"
  */
+
+const HUES = ["blue", "orange", "green", "pink", "sky", "vermilion"]; // of kv heads, as in plots
 
 /** @param {{model: GqaModel, el: HTMLElement}} place */
 export function render({ model, el }) {
@@ -16,13 +20,15 @@ export function render({ model, el }) {
   /** @type {Choose<GqaState>} */
   const pick = (patch) => choose(model, patch);
   const bar = gqaControls(data, model, pick);
-  const heads = headPicture(data, model, pick);
-  const table = barTable("Bytes of the cache by the number of kv heads");
-  const sum = node("div", { class: "qk-gqa-sum" });
+  const heads = headPicture(model, pick);
+  const table = barTable("Bytes of the cache by the number of kv heads", "qk-stacked");
+  const sum = node("div", { class: "qk-gqa-sum" }), shared = node("p", { class: "qk-note" });
+  root.classList.add("qk-quiet");
+  controls.classList.add("qk-settings");
   controls.append(...bar.parts);
-  stage.append(node("div", { class: "qk-gqa" },
-    panel("Which query head uses which kv head", heads.box),
-    panel("Keys and values in the cache", table.table, sum)));
+  stage.classList.add("qk-gqa");
+  stage.append(panel("Which query head uses which kv head", heads.box, shared),
+    panel("Keys and values in the cache", table.table), panel("How many bytes", sum));
 
   function draw() {
     const state = chosen(model);
@@ -30,7 +36,8 @@ export function render({ model, el }) {
     bar.update(state);
     heads.draw(state);
     table.draw(byteRows(state, bytes));
-    sum.replaceChildren(...sumLines(state, bytes).map((line) => node("div", {}, line)));
+    sum.replaceChildren(...sumLines(state, bytes).map((line) => node("p", {}, line)));
+    shared.textContent = sharing(state);
     const words = `${sharing(state)} ${commas(bytes.token.chosen)} bytes per token, `
       + `${sizeOf(bytes.whole.chosen)} for ${plural(state.tokens, "token")}.`;
     say(live, words);
@@ -39,8 +46,9 @@ export function render({ model, el }) {
   }
   model.on("change:state", draw);
   draw();
+  const end = onLook(root, draw);
   return () => {
-    heads.close();
+    end();
     model.off("change:state", draw);
   };
 }
@@ -95,7 +103,7 @@ function byteRows(state, { kept, token, whole }) {
   const kinds = ["MHA", "chosen", "MQA"];
   return kinds.map((key) => ({
     name: `${names[key]}: ${plural(kept[key], "kv head")}`,
-    bars: [[whole[key] / whole.MHA, key === "chosen" ? BLUE : PALE]],
+    bars: [[whole[key] / whole.MHA, hue(key === "chosen" ? "blue" : "pale")]],
     texts: [`${commas(token[key])} bytes per token`, sizeOf(whole[key])],
   }));
 }
@@ -151,7 +159,7 @@ function gqaControls(data, model, pick) {
   const bytes = choice({
     label: "Data type", value: String(state.value_bytes),
     options: Object.entries(data.bytes).map(([size, words]) =>
-      [size, `${words}, ${plural(Number(size), "byte")}`]),
+      [size, `${words} (${size} B)`]),
     on: (value) => pick({ value_bytes: Number(value) }),
   });
   /** @param {GqaState} next */
@@ -171,8 +179,8 @@ function gqaControls(data, model, pick) {
 
 const TOP = 24, TALL = 28, LOW = 122, HIGH = LOW + TALL + 4; // rows of the picture, in pixels
 
-/** @param {GqaData} data @param {GqaModel} model @param {Choose<GqaState>} pick */
-function headPicture(data, model, pick) {
+/** @param {GqaModel} model @param {Choose<GqaState>} pick */
+function headPicture(model, pick) {
   const box = node("div", {
     class: "qk-gqa-heads qk-clickable", tabindex: 0, role: "application",
     "aria-label": "Query heads above the kv heads that they use; arrow keys choose a query head",
@@ -182,26 +190,22 @@ function headPicture(data, model, pick) {
 
   /** @param {GqaState} state */
   function draw(state) {
-    const width = Math.max(box.clientWidth, 280), size = state.heads / state.kv_heads;
+    const width = roomOf(box), size = state.heads / state.kv_heads;
     const one = width / state.heads, lit = Math.floor(state.head / size);
-    /** @param {number} kv @returns {[string, string]} */
-    const colors = (kv) => {
-      const fill = data.colors[kv % data.colors.length];
-      return [fill, data.light.includes(fill) ? "black" : "white"];
-    };
+    const color = (/** @type {number} */ kv) => hue(HUES[kv % HUES.length]);
     const queries = { count: state.heads, width: one, y: TOP, letters: ["q"] };
     const lines = [], boxes = [];
     for (let head = 0; head < state.heads; head++) {
       const kv = Math.floor(head / size), x = (head + 0.5) * one, end = (kv + 0.5) * size * one;
       lines.push({ head, kv, part: vector("line", {
-        x1: x, y1: TOP + TALL, x2: end, y2: LOW, stroke: colors(kv)[0],
+        x1: x, y1: TOP + TALL, x2: end, y2: LOW, style: `stroke: ${color(kv)}`,
         "stroke-width": head === state.head ? 5 : 1.5, "data-head": head, "data-kv": kv,
       }) });
-      boxes.push(...headBox(queries, head, { lit: head === state.head, colors: colors(kv) }));
+      boxes.push(...headBox(queries, head, { lit: head === state.head, color: color(kv) }));
     }
     const keys = { count: state.kv_heads, width: size * one, y: LOW, letters: ["k", "v"] };
     for (let kv = 0; kv < state.kv_heads; kv++)
-      boxes.push(...headBox(keys, kv, { lit: kv === lit, colors: colors(kv) }));
+      boxes.push(...headBox(keys, kv, { lit: kv === lit, color: color(kv) }));
     const x = Math.max(75, Math.min(width - 75, (state.head + 0.5) * one));
     const name = vector("text", { x, y: 15, class: "qk-gqa-lit" });
     name.textContent = `q${state.head} uses k${lit}, v${lit}`;
@@ -216,22 +220,20 @@ function headPicture(data, model, pick) {
   });
   const size = () => chosen(model).heads, at = () => chosen(model).head;
   keyed(box, walkKeys(size, at, (head) => pick({ head })));
-  const watch = new ResizeObserver(() => draw(chosen(model))); // also once it is on the page
-  watch.observe(box);
-  return { box, draw, lines: () => drawn, close: () => watch.disconnect() };
+  return { box, draw, lines: () => drawn };
 }
 
 // A box and its name, "k0, v0", "k0" or "0": the longest that has room in all boxes of `row`.
 /**
  * @param {HeadRow} row @param {number} number
- * @param {{lit: boolean, colors: [string, string]}} options
+ * @param {{lit: boolean, color: string}} options
  */
-function headBox(row, number, { lit, colors: [fill, dark] }) {
+function headBox(row, number, { lit, color }) {
   const { width, y, letters } = row;
   const gap = Math.min(2, width * 0.1), x = number * width;
   const part = vector("rect", {
-    x: x + gap, y, width: width - 2 * gap, height: TALL, rx: Math.min(4, width / 4), fill,
-    stroke: lit ? "#1b1b1b" : "none", "stroke-width": 2.5,
+    x: x + gap, y, width: width - 2 * gap, height: TALL, rx: Math.min(6, width / 4),
+    style: `fill: ${color}; stroke: ${lit ? hue("fg") : "none"}`, "stroke-width": 2.5,
   });
   /** @type {((i: number) => string)[]} */
   const forms = [
@@ -240,7 +242,7 @@ function headBox(row, number, { lit, colors: [fill, dark] }) {
   const form = forms.find((one) => 7.5 * one(row.count - 1).length + 4 <= width - 2 * gap);
   if (!form) return [part];
   const text = vector("text", {
-    x: x + width / 2, y: y + TALL / 2 + 4.5, class: "qk-gqa-name", fill: dark,
+    x: x + width / 2, y: y + TALL / 2 + 4.5, class: "qk-gqa-name",
   });
   text.textContent = form(number);
   return [part, text];

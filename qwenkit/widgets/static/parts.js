@@ -6,6 +6,10 @@ import { freshId, ink, node } from "./common.js";
 
 export const BLUE = "#0072b2", ORANGE = "#d55e00", GREEN = "#009e73", PALE = "#b0b0b0";
 
+// A color of style.css, for a style: hue("blue"). A canvas takes ink(root, "blue") instead.
+/** @param {string} name */
+export const hue = (name) => `var(--qk-${name})`;
+
 // A box with a heading.
 /** @param {string} title @param {Child[]} children */
 export const panel = (title, ...children) =>
@@ -34,7 +38,7 @@ export function walkKeys(size, at, go) {
 }
 
 // A text as tokens, one of them chosen by click or by keys: `pick(position)`.
-// `.fill(tokens)` writes it; `.draw(position, shades, rgb)` marks the chosen one, and shades all.
+// `.fill(tokens)` writes it; `.draw(position, shades, color)` marks the chosen one, and shades all.
 /** @param {string} label @param {(position: number) => void} pick */
 export function tokenLine(label, pick) {
   const id = freshId();
@@ -51,11 +55,11 @@ export function tokenLine(label, pick) {
     list.replaceChildren(...items.flatMap((item, i) => // a new line in the text is one on the page
       tokens[i].endsWith("↵") ? [item, node("br")] : [item]));
   }
-  /** @param {number} position @param {number[]} [shades] @param {string} [rgb] */
-  function draw(position, shades = [], rgb = "0, 114, 178") {
+  /** @param {number} position @param {number[]} [shades] @param {string} [color] red, green, blue */
+  function draw(position, shades = [], color = ink(list, "blue")) {
     const base = shades.length ? ink(list, "bg") : "";
     items.forEach((item, i) => {
-      shadow(item, shades[i] || 0, rgb, base);
+      shadow(item, shades[i] || 0, color, base);
       item.setAttribute("aria-selected", String(i === position));
     });
     now = position;
@@ -74,26 +78,32 @@ export function tokenLine(label, pick) {
 
 // A part of a color over the background behind an element, and letters that are legible on it.
 /**
- * @param {HTMLElement} element @param {number} part from 0 to 1 @param {string} rgb the color
+ * @param {HTMLElement} element @param {number} part from 0 to 1 @param {string} color
  * @param {string} base the background: ink(root, "bg")
  */
-export function shadow(element, part, rgb, base) {
+export function shadow(element, part, color, base) {
   element.style.background = element.style.color = "";
   if (!part) return;
-  // Not transparent: what is drawn behind a token stays there.
-  element.style.background =
-    `color-mix(in srgb, rgb(${rgb}) ${(100 * part).toFixed(1)}%, var(--qk-bg))`;
-  const numbers = (/** @type {string} */ text) => (text.match(/[\d.]+/g) ?? [255, 255, 255]).map(Number);
-  const under = numbers(base), over = numbers(rgb);
-  element.style.color = legibleOn(under.map((one, i) => one + part * (over[i] - one)));
+  const full = channels(color), none = channels(base);
+  const mixed = none.map((one, i) => Math.round(one + part * (full[i] - one)));
+  element.style.background = `rgb(${mixed.join(", ")})`; // not transparent: what is behind stays there
+  element.style.color = legible(mixed);
 }
 
-// Black or white, whichever has the higher contrast, at least 4.58:1, on a color.
-/** @param {number[]} rgb from 0 to 255 */
-export function legibleOn(rgb) {
-  const [red, green, blue] = rgb.map((one) =>
-    one <= 10.31 ? one / 255 / 12.92 : ((one / 255 + 0.055) / 1.055) ** 2.4);
-  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "#000" : "#fff";
+// Red, green and blue, of 255, from "rgb(0, 105, 166)" or "0, 105, 166"; black from anything else.
+/** @param {string} color */
+export function channels(color) {
+  const found = (color.match(/[\d.]+/g) ?? []).slice(0, 3).map(Number);
+  return found.length === 3 ? found : [0, 0, 0];
+}
+
+// Black or white, whichever stands out more; that is by 4.5:1 at least from any color (WCAG 2.2).
+/** @param {number[]} background red, green and blue, of 255 */
+export function legible(background) {
+  const [red, green, blue] = background.map((one) =>
+    one <= 10.31475 ? one / 255 / 12.92 : ((one / 255 + 0.055) / 1.055) ** 2.4);
+  const luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  return (luminance + 0.05) ** 2 > 1.05 * 0.05 ? "black" : "white";
 }
 
 // Scroll a box, and only the box, until a part of it is in sight.
@@ -105,17 +115,18 @@ export function intoSight(box, part) {
 }
 
 // A table of bars. A row: { name, bars: [[length, color], ...], texts: [...], faint }.
-/** @param {string} label */
-export function barTable(label) {
-  const body = node("tbody");
-  const table = node("table", { class: "qk-bars", "aria-label": label }, body);
+// With roles of its own, because a style that stacks a row's cells ends those of the elements.
+/** @param {string} label @param {string} [more] further classes */
+export function barTable(label, more = "") {
+  const body = node("tbody", { role: "rowgroup" });
+  const table = node("table", { class: `qk-bars ${more}`, role: "table", "aria-label": label }, body);
   /** @param {BarRow[]} rows */
   function draw(rows) {
     body.replaceChildren(...rows.map(({ name, bars, texts, faint = false }) =>
-      node("tr", { class: faint ? "qk-faint" : null },
-        node("th", { scope: "row", class: "qk-token" }, name),
-        node("td", { class: "qk-bar" }, ...bars.map(([length, color]) => bar(length, color))),
-        ...texts.map((text) => node("td", { class: "qk-number" }, text)))));
+      node("tr", { class: faint ? "qk-faint" : null, role: "row" },
+        node("th", { scope: "row", role: "rowheader", class: "qk-token" }, name),
+        node("td", { role: "cell", class: "qk-bar" }, ...bars.map(([length, color]) => bar(length, color))),
+        ...texts.map((text) => node("td", { role: "cell", class: "qk-number" }, text)))));
   }
   return { table, draw };
 }

@@ -123,7 +123,7 @@ export function promptBox(model, root, busy) {
     event.preventDefault();
     run();
   });
-  const go = button("Run", run);
+  const go = button("Run", run, { class: "qk-main" });
   const line = node("div", { class: "qk-ask-line", role: "status" });
   const box = node("div", { class: "qk-ask", role: "group", "aria-label": "Prompt" },
     node("label", { for: id }, "Prompt"), area, go, line,

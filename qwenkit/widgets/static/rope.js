@@ -1,7 +1,9 @@
 // RopeExplorer: everything is computed here, from the frequencies and two vectors.
 // `data` is described in _rope_view.py.
 
-import { choice, choose, chosen, frame, hover, node, painted, say, slider } from "./common.js";
+import {
+  choice, choose, chosen, frame, hover, ink, node, onLook, painted, say, slider,
+} from "./common.js";
 import { short } from "./parts.js";
 import { curvePanel, grouped, numbersPanel, pairPanel, tablesPanel } from "./rope_panels.js";
 
@@ -16,9 +18,12 @@ export function render({ model, el }) {
   const rope = rotation(data);
   /** @type {Choose<RopeState>} */
   const pick = (patch) => choose(model, patch);
-  const title = node("h4", { class: "qk-rope-title" });
+  const title = node("h2", { class: "qk-rope-title" });
   const bar = ropeControls(data, chosen(model), model, pick);
+  root.classList.add("qk-quiet");
+  controls.classList.add("qk-settings");
   controls.append(...bar.parts);
+  stage.classList.add("qk-rope");
   /** @type {RopePanel[]} */
   const parts = [pairPanel(), numbersPanel(), tablesPanel(rope, model, pick),
     curvePanel(rope, model, pick)];
@@ -31,7 +36,8 @@ export function render({ model, el }) {
     const now = rope.at(state);
     title.textContent = now.title;
     bar.update(state);
-    for (const part of parts) part.draw(state, now);
+    const color = (/** @type {string} */ name) => ink(root, name);
+    for (const part of parts) part.draw(state, now, color);
     say(live, `${now.title}. Query at ${state.query}, key at ${state.key}, distance `
       + `${state.query - state.key}: q·k ${short(now.product)}, `
       + `this pair ${short(now.pairProduct)}`);
@@ -40,7 +46,11 @@ export function render({ model, el }) {
   }
   model.on("change:state", draw);
   draw();
-  return () => model.off("change:state", draw);
+  const end = onLook(root, draw);
+  return () => {
+    end();
+    model.off("change:state", draw);
+  };
 }
 
 // ---- the computation ----
@@ -130,7 +140,7 @@ function ropeControls(data, state, model, pick) {
   });
   const query = position("query", "Query at"), key = position("key", "Key at");
   const shift = slider({
-    label: "Shift both", min: 0, max: last, value: 0, show: () => "",
+    label: "Shift both", min: 0, max: last, value: 0, show: () => `${chosen(model).query} and ${chosen(model).key}`,
     on(value) {
       const { query, key } = chosen(model);
       const by = value - Math.min(query, key);

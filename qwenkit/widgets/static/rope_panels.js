@@ -1,11 +1,14 @@
 // RopeExplorer's panels: the pair as arrows, its numbers, the tables, q·k against the distance.
 
-import { chosen, heat, node, sharp } from "./common.js";
-import { BLUE, keyed, ORANGE, panel, short } from "./parts.js";
+import { chosen, heat, node, roomOf, sharp } from "./common.js";
+import { hue, keyed, panel, short } from "./parts.js";
 
-/** @import { Child, Choose, Point, Rope, RopeModel, RopeNow, RopeState } from "./types.d.ts" */
+/**
+ * @import { Child, Choose, Color, Point, Rope, RopeModel, RopeNow, RopeState } from "./types.d.ts"
+ */
 
-const QUERY = BLUE, KEY = ORANGE, PAIR = "#8a8a8a";
+const QUERY = "blue", KEY = "vermilion", PAIR = "faint"; // colors of style.css
+const FONT = "12px system-ui, sans-serif", LARGEST = 300; // pixels of the arrows' square
 /** @param {number} value @param {number} low @param {number} high */
 export const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
 /** @param {number} value @param {number} [digits] after the point */
@@ -15,16 +18,16 @@ export const grouped = (value, digits = 0) => value.toLocaleString("en-US",
 // ---- the pair as arrows ----
 
 export function pairPanel() {
-  const size = 240, middle = size / 2;
-  const canvas = node("canvas", { role: "img" });
-  const context = sharp(canvas, size, size);
+  const canvas = node("canvas", { role: "img", class: "qk-rope-arrows" });
+  const box = node("div", {}, canvas);
 
   /**
-   * @param {Point} point @param {number} scale @param {string} color @param {number} width
-   * @param {boolean} dashed
+   * @param {CanvasRenderingContext2D} context @param {number} middle
+   * @param {Point} end in pixels from the middle
+   * @param {string} color @param {number} width @param {boolean} dashed
    */
-  function arrow([x, y], scale, color, width, dashed) {
-    const [toX, toY] = [middle + x * scale, middle - y * scale];
+  function arrow(context, middle, [x, y], color, width, dashed) {
+    const [toX, toY] = [middle + x, middle - y];
     context.strokeStyle = context.fillStyle = color;
     context.lineWidth = width;
     context.setLineDash(dashed ? [4, 4] : []);
@@ -41,14 +44,14 @@ export function pairPanel() {
     context.fill();
   }
 
-  /** @param {RopeState} state @param {RopeNow} now */
-  function draw({ pair }, { before, after, angles }) {
+  /** @param {RopeState} state @param {RopeNow} now @param {Color} color */
+  function draw({ pair }, { before, after, angles }, color) {
+    const size = Math.min(LARGEST, roomOf(box)), middle = size / 2;
+    const context = sharp(canvas, size, size);
     const reach = Math.max(...[...before, ...after].map(([a, b]) => Math.hypot(a, b))) || 1;
     const scale = (middle - 22) / reach;
-    context.clearRect(0, 0, size, size);
     context.lineWidth = 1;
-    context.strokeStyle = "#ddd";
-    context.strokeRect(0.5, 0.5, size - 1, size - 1);
+    context.strokeStyle = color("line");
     for (const [a, b] of [[1, 0], [0, 1]]) {
       context.beginPath();
       context.moveTo(middle - a * middle, middle - b * middle);
@@ -60,19 +63,23 @@ export function pairPanel() {
       context.arc(middle, middle, Math.hypot(...vector) * scale, 0, 2 * Math.PI);
       context.stroke();
     }
-    [QUERY, KEY].forEach((color, i) => {
-      arrow(before[i], scale, color, 1.2, true);
-      arrow(after[i], scale, color, 3, false);
+    /** @param {Point} point @returns {Point} */
+    const scaled = ([a, b]) => [a * scale, b * scale];
+    [QUERY, KEY].forEach((name, i) => {
+      arrow(context, middle, scaled(before[i]), color(name), 1.2, true);
+      arrow(context, middle, scaled(after[i]), color(name), 3, false);
     });
     const degrees = angles.map((angle) => `${grouped(angle * 180 / Math.PI)}°`);
     canvas.setAttribute("aria-label", `Pair ${pair} as arrows: query rotated by ${degrees[0]}, `
       + `key by ${degrees[1]}`);
   }
   const key = node("div", { class: "qk-note" },
-    node("b", { style: `color: ${QUERY}` }, "query"), ", ",
-    node("b", { style: `color: ${KEY}` }, "key"), "; dashed: before the rotation");
-  return { panel: panel("The pair", canvas, key), canvas, draw };
+    named("query", QUERY), ", ", named("key", KEY), "; dashed: before the rotation");
+  return { panel: panel("The pair", box, key), canvas, draw };
 }
+
+/** @param {string} words @param {string} color */
+const named = (words, color) => node("b", { style: `color: ${hue(color)}` }, words);
 
 export function numbersPanel() {
   const body = node("tbody");
@@ -82,10 +89,10 @@ export function numbersPanel() {
   function draw({ query, key }, { before, after, angles, pairProduct, product }) {
     /** @param {string} name @param {Child[]} cells */
     const row = (name, ...cells) => node("tr", {}, node("th", { scope: "row" }, name),
-      ...cells.map((cell) => node("td", { class: "qk-number" }, cell)));
+      ...cells.map((cell) => node("td",
+        { class: "qk-number", colspan: cells.length === 1 ? 2 : null }, cell)));
     const degrees = (/** @type {number} */ i) => `${grouped(angles[i] * 180 / Math.PI)}°`;
     body.replaceChildren(
-      row("", "query", "key"),
       row("position", String(query), String(key)),
       row("before", both(before[0]), both(before[1])),
       row("rotated by", degrees(0), degrees(1)),
@@ -94,34 +101,38 @@ export function numbersPanel() {
       row("q·k, this pair", exact(pairProduct)),
       row("q·k, all pairs", node("b", { class: "qk-rope-product" }, exact(product))),
     );
+    body.lastElementChild?.classList.add("qk-rope-sum");
   }
+  const head = node("thead", {}, node("tr", {}, node("td"),
+    node("th", { scope: "col" }, named("query", QUERY)), node("th", { scope: "col" }, named("key", KEY))));
   const note = node("div", { class: "qk-note" }, "Shift both: every angle changes, q·k stays the same.");
-  return { panel: panel("In numbers", node("table", {}, body), note), draw };
+  return { panel: panel("In numbers", node("table", { "aria-label": "In numbers" }, head, body), note), draw };
 }
 
 // ---- the tables ----
 
 /** @param {Rope} rope @param {RopeModel} model @param {Choose<RopeState>} pick */
 export function tablesPanel({ half, positions }, model, pick) {
-  const wide = Math.max(2, Math.floor(190 / half)), high = 240;
-  const left = 38, top = 16, gap = 14, width = half * wide;
+  const left = 38, top = 18, gap = 14, high = 240;
+  let width = 0, wide = 0, starts = [left, left]; // pixels of a table and of a pair; where they begin
   const canvas = node("canvas", {
     tabindex: 0, role: "application", class: "qk-clickable qk-rope-tables",
     "aria-label": "cos and sin of each position and pair; left and right choose the pair, "
       + "up and down the query's position",
   });
-  const context = sharp(canvas, left + 2 * width + gap + 4, top + high + 18);
-  const starts = [left, left + width + gap];
+  const box = node("div", {}, canvas);
   const pictures = node("canvas");
   /** @type {Float32Array[]} */
   let tables = [];
 
-  /** @param {RopeState} state @param {RopeNow} now */
-  function draw({ pair, query, key }, { cos, sin }) {
-    context.clearRect(0, 0, canvas.width, canvas.height);
+  /** @param {RopeState} state @param {RopeNow} now @param {Color} color */
+  function draw({ pair, query, key }, { cos, sin }, color) {
+    const room = roomOf(box), context = sharp(canvas, room, top + high + 18);
+    width = (room - left - gap - 4) / 2;
+    [wide, starts] = [width / half, [left, left + width + gap]];
     context.imageSmoothingEnabled = positions > high; // several rows per pixel: their mean
-    context.font = "12px system-ui, sans-serif";
-    context.fillStyle = "#333";
+    context.font = FONT;
+    context.fillStyle = color("soft");
     tables = [cos, sin];
     tables.forEach((table, i) => {
       heat(pictures, table, positions, half, { map: "RdBu_r", low: -1, high: 1 });
@@ -130,24 +141,31 @@ export function tablesPanel({ half, positions }, model, pick) {
       context.fillText(["cos", "sin"][i], starts[i] + width / 2, 11);
       context.fillText(`pair ${pair}`, clamp(starts[i] + (pair + 0.5) * wide,
         starts[i] + 20, starts[i] + width - 20), top + high + 14);
-      context.lineWidth = 1;
-      context.strokeStyle = "black";
-      context.strokeRect(starts[i] + pair * wide - 0.5, top - 0.5, wide + 1, high + 1);
+      /** @type {[string, number][]} */
+      const lines = [["bg", 3], ["fg", 1]]; // seen on any color of the map
+      for (const [name, thick] of lines) {
+        context.lineWidth = thick;
+        context.strokeStyle = color(name);
+        context.strokeRect(starts[i] + pair * wide - 0.5, top - 0.5, Math.max(1, wide) + 1, high + 1);
+      }
     });
-    marks(query, key);
+    marks(context, query, key, color);
   }
 
   // The rows of query and key, with their positions at the left.
-  /** @param {number} query @param {number} key */
-  function marks(query, key) {
+  /**
+   * @param {CanvasRenderingContext2D} context @param {number} query @param {number} key
+   * @param {Color} color
+   */
+  function marks(context, query, key, color) {
     const y = (/** @type {number} */ position) => top + (position + 0.5) / positions * high;
     const apart = Math.abs(y(query) - y(key)) < 13 ? (query < key ? -6 : 6) : 0;
     context.textAlign = "right";
     /** @type {[number, string, number][]} */
     const lines = [[key, KEY, -apart], [query, QUERY, apart]];
-    for (const [position, color, by] of lines) {
-      context.fillStyle = context.strokeStyle = color;
-      context.lineWidth = 1.5;
+    for (const [position, name, by] of lines) {
+      context.fillStyle = context.strokeStyle = color(name);
+      context.lineWidth = 2;
       context.fillText(String(position), left - 5, clamp(y(position) + by + 4, 12, top + high));
       for (const start of starts) {
         context.beginPath();
@@ -187,20 +205,23 @@ export function tablesPanel({ half, positions }, model, pick) {
     return `${["cos", "sin"][table]} at position ${query}, pair ${pair}: `
       + short(tables[table][query * half + pair]);
   };
-  const key = node("div", { class: "qk-note" }, "red: 1, white: 0, blue: −1; a column per pair");
-  return { panel: panel("The tables: a row for each position", canvas, key), canvas, draw, words };
+  const key = node("div", { class: "qk-legend" }, node("span", {}, "−1"),
+    node("span", { class: "qk-ramp", "aria-hidden": "true" }), node("span", {}, "1"),
+    node("span", {}, "one row per position, one column per pair"));
+  return { panel: panel("The tables of cos and sin", box, key), canvas, draw, words };
 }
 
 // ---- q·k against the distance ----
 
 /** @param {Rope} rope @param {RopeModel} model @param {Choose<RopeState>} pick */
 export function curvePanel({ positions }, model, pick) {
-  const width = 640, high = 170, left = 48, right = 8, top = 8, bottom = 34;
+  const high = 170, left = 48, right = 8, top = 8, bottom = 36;
+  let width = 0;
   const canvas = node("canvas", {
     tabindex: 0, role: "application", class: "qk-clickable qk-rope-curve",
     "aria-label": "q·k against the distance; left and right change the distance",
   });
-  const context = sharp(canvas, width, top + high + bottom);
+  const box = node("div", {}, canvas);
   const last = positions - 1;
   /** @param {number} distance */
   const x = (distance) => left + (distance + last) / (2 * last) * (width - left - right);
@@ -209,8 +230,11 @@ export function curvePanel({ positions }, model, pick) {
   let latest = null;
   const y = (/** @type {number} */ value) => top + (ceiling - value) / (ceiling - floor) * high;
 
-  /** @param {number[]} values @param {string} color @param {number} thick */
-  function line(values, color, thick) {
+  /**
+   * @param {CanvasRenderingContext2D} context @param {number[]} values @param {string} color
+   * @param {number} thick
+   */
+  function line(context, values, color, thick) {
     context.strokeStyle = color;
     context.lineWidth = thick;
     context.beginPath();
@@ -218,26 +242,31 @@ export function curvePanel({ positions }, model, pick) {
     context.stroke();
   }
 
-  /** @param {RopeState} state @param {RopeNow} now */
-  function draw({ query, key }, now) {
+  /** @param {RopeState} state @param {RopeNow} now @param {Color} color */
+  function draw({ query, key }, now, color) {
     latest = now;
+    width = roomOf(box);
+    const context = sharp(canvas, width, top + high + bottom);
     const all = [...now.products, ...now.pairProducts, 0];
     const [least, most] = [Math.min(...all), Math.max(...all)];
     const air = (most - least || 1) * 0.06;
     [floor, ceiling] = [least - air, most + air];
-    context.clearRect(0, 0, width, top + high + bottom);
-    context.fillStyle = "#f0f0f0"; // a key that comes later is masked in the model
+    context.fillStyle = color("bg");
+    context.fillRect(left, top, width - left - right, high);
+    context.fillStyle = color("line"); // a key that comes later is masked in the model
+    context.globalAlpha = 0.5;
     context.fillRect(left, top, x(-0.5) - left, high);
+    context.globalAlpha = 1;
     context.lineWidth = 1;
-    context.strokeStyle = "#bbb";
+    context.strokeStyle = color("line");
     context.strokeRect(left + 0.5, top + 0.5, width - left - right, high);
-    line([0, ...Array(2 * last - 1).fill(0), 0], "#ccc", 1);
-    line(now.pairProducts, PAIR, 1);
-    line(now.products, "#222", 1.6);
-    ticks(now);
+    line(context, [0, ...Array(2 * last - 1).fill(0), 0], color("line"), 1);
+    line(context, now.pairProducts, color(PAIR), 1);
+    line(context, now.products, color("fg"), 1.6);
+    ticks(context, now, color("soft"));
     const distance = query - key;
-    context.strokeStyle = context.fillStyle = KEY;
-    context.lineWidth = 1;
+    context.strokeStyle = context.fillStyle = color(KEY);
+    context.lineWidth = 1.5;
     context.beginPath();
     context.moveTo(x(distance), top);
     context.lineTo(x(distance), top + high);
@@ -246,14 +275,14 @@ export function curvePanel({ positions }, model, pick) {
     context.arc(x(distance), y(now.products[distance + last]), 5, 0, 2 * Math.PI);
     context.fill();
     context.textAlign = "center";
-    context.fillText(`distance ${distance}`, clamp(x(distance), left + 40, width - 50),
-      top + high + 29);
+    context.fillText(`distance ${distance}`.replace("-", "−"), clamp(x(distance), left + 40, width - 50),
+      top + high + 31);
   }
 
-  /** @param {RopeNow} now */
-  function ticks(now) {
-    context.font = "12px system-ui, sans-serif";
-    context.fillStyle = "#444";
+  /** @param {CanvasRenderingContext2D} context @param {RopeNow} now @param {string} color */
+  function ticks(context, now, color) {
+    context.font = FONT;
+    context.fillStyle = color;
     context.textAlign = "center";
     for (const distance of [-last, 0, last])
       context.fillText(String(distance).replace("-", "−"),
@@ -292,7 +321,7 @@ export function curvePanel({ positions }, model, pick) {
       + `this pair ${short(latest.pairProducts[i])}`;
   };
   const key = node("div", { class: "qk-note" }, node("b", {}, "all pairs"), ", ",
-    node("b", { style: "color: #767676" }, "this pair"),
+    named("this pair", PAIR),
     "; gray background: the key comes later, which a causal model masks");
-  return { panel: panel("q·k against the distance", canvas, key), canvas, draw, words };
+  return { panel: panel("q·k against the distance", box, key), canvas, draw, words };
 }

@@ -5,7 +5,7 @@
 import {
   button, choose, chosen, freshId, inflate, node, painted, percent, say, slider,
 } from "./common.js";
-import { barTable, BLUE, PALE, panel, swatch } from "./parts.js";
+import { barTable, hue, panel, swatch } from "./parts.js";
 import { prompted } from "./prompt.js";
 
 /**
@@ -14,7 +14,8 @@ import { prompted } from "./prompt.js";
  */
 
 /** @type {Record<string, string>} */
-const CUT_COLORS = { top_k: "#cc79a7", top_p: "#e69f00", min_p: "#56b4e9" };
+const CUT_COLORS = { top_k: hue("pink"), top_p: hue("orange"), min_p: hue("sky") };
+const BEFORE = hue("pale"), AFTER = hue("blue");
 const dashed = (/** @type {string} */ name) => name.replace("_", "-");
 
 /** @param {{model: SamplingModel, el: HTMLElement}} place */
@@ -29,17 +30,20 @@ async function samplingBody(model, { root, controls, stage, live }) {
   /** @type {Choose<SamplingState>} */
   const pick = (patch) => choose(model, patch);
   const bar = samplingControls(chosen(model), pick);
+  root.classList.add("qk-quiet");
+  controls.classList.add("qk-settings");
   controls.append(...bar.parts);
-  const text = node("div", { class: "qk-line qk-prompt", "aria-label": "The prompt" });
+  const text = node("div", { class: "qk-line qk-prompt", role: "region", tabindex: 0,
+    "aria-label": "The prompt as tokens" });
   text.append(...promptTokens(data.prompt));
   const strip = massStrip();
-  const bars = barTable("The most likely tokens: probability before and after");
+  const bars = barTable("The most likely tokens: probability before and after",
+    "qk-stacked");
   const draws = drawPanel(data, model, pick);
-  stage.before(text, strip.box);
-  stage.append(
-    node("div", { class: "qk-column qk-wider" }, panel("The most likely tokens", bars.table,
-      node("div", { class: "qk-note" }, swatch(PALE), " before  ", swatch(BLUE), " after"))),
-    node("div", { class: "qk-column" }, draws.box));
+  controls.before(text);
+  stage.classList.add("qk-sampling");
+  stage.append(strip.box, panel("The most likely tokens", bars.table, node("div",
+    { class: "qk-note" }, swatch(BEFORE), " before  ", swatch(AFTER), " after")), draws.box);
   text.scrollTop = text.scrollHeight;
 
   function draw() {
@@ -189,25 +193,27 @@ function samplingControls(state, pick) {
 // What is kept and what each filter cuts of the probability, as one strip of full width.
 function massStrip() {
   const strip = node("div", { class: "qk-strip", "aria-hidden": "true" });
-  const words = node("div", { class: "qk-note" });
+  const legend = node("div", { class: "qk-legend" }), words = node("p", { class: "qk-note" });
   /** @param {Sampled} result @param {Float64Array} before @param {number} length */
   function draw({ end, share, cuts, after }, before, length) {
     /** @type {[string, number, number, string][]} */
-    const parts = [["kept", end, share, BLUE],
+    const parts = [["kept", end, share, AFTER],
       ...Object.entries(cuts).map(([name, [count, mass]]) =>
         /** @type {[string, number, number, string]} */ ([name, count, mass, CUT_COLORS[name]]))];
     strip.replaceChildren(...parts.map(([, , mass, color]) =>
       node("div", { style: `width: ${100 * mass}%; background: ${color}` })));
     const was = entropy(before), is = entropy(after);
     const many = (/** @type {number} */ nats) => Math.exp(nats).toFixed(1);
-    words.replaceChildren(...parts.map(([name, count, mass, color]) =>
-      node("span", { class: "qk-item" }, swatch(color),
+    legend.replaceChildren(...parts.map(([name, count, mass, color]) =>
+      node("span", {}, swatch(color),
         ` ${name === "kept" ? "kept" : `cut by ${dashed(name)}`}: ${count.toLocaleString("en")} of `
-        + `${length.toLocaleString("en")} tokens, ${(100 * mass).toFixed(1)}% of the probability`)),
-      node("div", {}, `Entropy ${was.toFixed(2)} → ${is.toFixed(2)} nats, the entropy of `
-        + `${many(was)} → ${many(is)} equally likely tokens.`));
+        + `${length.toLocaleString("en")} tokens, ${(100 * mass).toFixed(1)}% of the probability`)));
+    words.textContent = `Entropy ${was.toFixed(2)} → ${is.toFixed(2)} nats: as of `
+      + `${many(was)} → ${many(is)} equally likely tokens.`;
   }
-  return { box: node("div", { class: "qk-mass" }, strip, words), draw };
+  const box = panel("What is kept of the probability", strip, legend, words);
+  box.classList.add("qk-mass");
+  return { box, draw };
 }
 
 /**
@@ -230,7 +236,7 @@ export function tokenRows({ names, shown }, before, { after, end, cuts }, { sums
     const cut = i >= end && (filter ? `cut by ${dashed(filter)}` : "never drawn");
     /** @type {BarRow} */
     const row = {
-      name: names[i], faint: i >= end, bars: [[before[i] / most, PALE], [after[i] / most, BLUE]],
+      name: names[i], faint: i >= end, bars: [[before[i] / most, BEFORE], [after[i] / most, AFTER]],
       texts: texts(before[i], cut || percent(after[i]), sums.get(i)),
     };
     return row;
@@ -260,11 +266,12 @@ function drawPanel({ names, most_draws: most }, model, pick) {
     const value = Math.round(Number(seed.value));
     pick({ seed: Number.isFinite(value) ? Math.max(0, Math.min(2 ** 32 - 1, value)) : 0 });
   });
-  const buttons = node("div", { class: "qk-controls" },
-    button("Draw one", more(1)), button("Draw 100", more(100)), button("Clear", () => pick({ draws: 0 })),
+  const buttons = node("div", { class: "qk-controls qk-buttons" },
+    button("Draw one", more(1), { class: "qk-main" }), button("Draw 100", more(100)), button("Clear", () => pick({ draws: 0 })),
     node("span", { class: "qk-control" }, node("label", { for: id }, "Seed"), seed));
   const words = node("div", { class: "qk-note" });
-  const list = node("div", { class: "qk-drawn", "aria-label": "The last tokens drawn" });
+  const list = node("div", { class: "qk-drawn", role: "group",
+    "aria-label": "The last tokens drawn" });
   /** @param {SamplingState} state @param {Draws} counts */
   function draw(state, { order }) {
     if (Number(seed.value) !== state.seed || seed.value === "") seed.value = String(state.seed);

@@ -1,15 +1,17 @@
 // GenerationStepper: a text that grows token by token, its alternatives, and the cache filling.
 // `data` is described in stepper.py. What comes next after a path is in data.visited, by its ids.
 
-import { button, choose, chosen, node, painted, percent, say, sharp } from "./common.js";
-import { allow, bar, BLUE, keyed, ORANGE, panel, swatch, tokenLine } from "./parts.js";
+import {
+  button, choose, chosen, ink, node, onLook, painted, percent, roomOf, say, sharp,
+} from "./common.js";
+import { allow, bar, hue, keyed, panel, swatch, tokenLine } from "./parts.js";
 import { prompted, watchKernel } from "./prompt.js";
 
 /**
  * @import { Offer, Shell, StepActions, StepperData, StepperModel, StepView } from "./types.d.ts"
  */
 
-const FREE = "#e8e8e8";
+const PROMPT = "blue", NEW = "vermilion", FREE = "line"; // colors of style.css
 const BURST = 10; // tokens that one press of a button adds
 const pathKey = (/** @type {number[]} */ path) => path.join(",");
 
@@ -32,14 +34,16 @@ function stepperBody(model, { root, body, controls, stage, live }) {
   keyed(body, Object.fromEntries(
     Array.from({ length: 8 }, (_, i) => [String(i + 1), () => steps.take(i)])));
   const bar = stepButtons(steps);
+  root.classList.add("qk-quiet");
+  controls.classList.add("qk-buttons");
   controls.append(...bar.buttons);
   const wait = node("span", { class: "qk-note", role: "status" });
   controls.append(wait);
   const offers = offersPanel(steps.take);
   const cache = cachePanel(model.get("data"));
   stage.before(line.list);
-  stage.append(node("div", { class: "qk-column" }, offers.box),
-    node("div", { class: "qk-column qk-wider" }, cache.box));
+  stage.classList.add("qk-stepper");
+  stage.append(offers.box, cache.box);
   /** @type {string | null} */
   let written = null;
   const kernel = watchKernel(model, root, sayWait);
@@ -57,7 +61,7 @@ function stepperBody(model, { root, body, controls, stage, live }) {
     kernel.need(!view.offers && !view.alone);
     sayWait();
     offers.draw(view);
-    cache.draw(view);
+    cache.draw(view, root);
     say(live, view.offers?.length
       ? `Tokens added: ${view.at}; the most likely next: ${view.offers[0][1]} ${percent(view.offers[0][2])}`
       : wait.textContent);
@@ -72,7 +76,9 @@ function stepperBody(model, { root, body, controls, stage, live }) {
   }
   for (const signal of ["change:state", "change:data"]) model.on(signal, draw);
   draw();
+  const end = onLook(root, draw);
   return () => {
+    end();
     kernel.close();
     for (const signal of ["change:state", "change:data"]) model.off(signal, draw);
   };
@@ -151,7 +157,7 @@ function stepButtons(steps) {
   const restart = button("To the prompt", steps.restart);
   const back = button("◀ Back", steps.back);
   const forward = button("Forward again ▶", steps.forward);
-  const add = button("Add the most likely", steps.add);
+  const add = button("Add the most likely", steps.add, { class: "qk-main" });
   const burst = button(`Add ${BURST}`, steps.burst);
   /** @param {StepView} view */
   function draw({ path, at, offers, full, open }) {
@@ -197,7 +203,7 @@ function offersPanel(take) {
       key.classList.toggle("qk-plain", alone && id !== null && !open(id));
       key.setAttribute("aria-pressed", String(id !== null && path[at] === id));
       key.setAttribute("aria-label", `${name}, ${percent(chance)}`);
-      share.replaceChildren(bar(chance, BLUE));
+      share.replaceChildren(bar(chance, hue("blue")));
       number.textContent = id === null ? "" : percent(chance);
       row.classList.toggle("qk-faint", id === null);
     });
@@ -209,20 +215,20 @@ function offersPanel(take) {
 /** @param {StepperData} data */
 function cachePanel({ layers, kv_heads: heads, dim, prompt, max_new_tokens: more, token_bytes: bytes }) {
   const room = prompt.length + more;
-  const wide = Math.max(1, Math.min(14, Math.floor(520 / room)));
-  const high = Math.max(5, Math.min(14, Math.floor(220 / layers))), gap = wide > 3 ? 1 : 0;
-  const canvas = node("canvas", { role: "img" });
-  const context = sharp(canvas, room * wide, layers * high);
-  const words = node("div", { class: "qk-note" });
-  const legend = node("div", { class: "qk-note" }, swatch(BLUE), " prompt  ", swatch(ORANGE), " new  ",
-    swatch(FREE), ` free; a row per layer, a column per position. A cell holds ${heads} keys `
+  const high = Math.max(5, Math.min(18, Math.floor(220 / layers)));
+  const canvas = node("canvas", { role: "img" }), box = node("div", {}, canvas);
+  const words = node("p", { class: "qk-note" });
+  const legend = node("p", { class: "qk-note" }, swatch(hue(PROMPT)), " prompt  ", swatch(hue(NEW)),
+    " new  ", swatch(hue(FREE)), ` free; a row per layer, a column per position. A cell holds ${heads} keys `
     + `and ${heads} values (one for each kv head) of ${dim} dimensions.`);
   const count = (/** @type {number} */ number) => number.toLocaleString("en");
-  /** @param {StepView} view */
-  function draw({ cached }) {
-    context.clearRect(0, 0, room * wide, layers * high);
+  /** @param {StepView} view @param {HTMLElement} root */
+  function draw({ cached }, root) {
+    const wide = Math.min(24, roomOf(box) / room), gap = wide > 3 ? 1 : 0;
+    const context = sharp(canvas, room * wide, layers * high);
+    const [full, added, free] = [PROMPT, NEW, FREE].map((name) => ink(root, name));
     for (let i = 0; i < room; i++) {
-      context.fillStyle = i >= cached ? FREE : i < prompt.length ? BLUE : ORANGE;
+      context.fillStyle = i >= cached ? free : i < prompt.length ? full : added;
       for (let layer = 0; layer < layers; layer++)
         context.fillRect(i * wide, layer * high, wide - gap, high - 1);
     }
@@ -230,5 +236,5 @@ function cachePanel({ layers, kv_heads: heads, dim, prompt, max_new_tokens: more
       + `${count(cached * bytes)} of ${count(room * bytes)} bytes (${count(bytes)} per token)`;
     canvas.setAttribute("aria-label", `The KV cache: ${words.textContent}`);
   }
-  return { box: panel("KV cache", words, canvas, legend), draw };
+  return { box: panel("KV cache", box, words, legend), draw };
 }

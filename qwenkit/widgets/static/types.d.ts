@@ -277,8 +277,6 @@ export interface GqaData {
   presets: Record<string, GqaShape & { tokens: number }>;
   own: string;
   most: { heads: number; head_dim: number; layers: number; tokens: number };
-  colors: string[];
-  light: string[];
   bytes: Record<string, string>;
 }
 
@@ -342,10 +340,13 @@ export interface Rope {
   positions: number;
 }
 
+export type Color = (name: string) => string;
+
 /** A panel; with `words` its canvas has a label that follows the mouse. */
 export interface RopePanel {
   panel: HTMLElement;
-  draw(state: RopeState, now: RopeNow): void;
+  /** `color(name)` is a color of style.css as a canvas takes it. */
+  draw(state: RopeState, now: RopeNow, color: Color): void;
   canvas?: HTMLCanvasElement;
   words?(event: MouseEvent): string | null;
 }
