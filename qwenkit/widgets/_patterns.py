@@ -214,9 +214,10 @@ def _rows(pattern: Tensor, copies: Tensor, targets: Tensor) -> dict[str, np.ndar
 
 
 def _example(rows: np.ndarray, wordless: list[bool]) -> np.ndarray:
-    """Return (H,) the query with the most of (H, T), with a letter or a digit if one can be."""
+    """Return (H,) the last query with the most of (H, T), one with letters or digits if it can."""
     readable = np.where(wordless, -1, rows)
-    return np.where(readable.max(-1) > 0, readable.argmax(-1), rows.argmax(-1))
+    best = np.where(readable.max(-1, keepdims=True) > 0, readable, rows)
+    return np.asarray(rows.shape[-1] - 1 - best[:, ::-1].argmax(-1))
 
 
 def triangle(patterns: Any) -> np.ndarray:

@@ -21,16 +21,20 @@ from qwenkit.plot.tokens import label
 from qwenkit.widgets._patterns import (
     FAR,
     LARGEST,
+    STEPS,
     HeadView,
     Patterns,
     most_tokens,
     read_patterns,
 )
-from qwenkit.widgets._pictures import MARK, mark
+from qwenkit.widgets._pictures import MARK, fewer_labels, mark
 from qwenkit.widgets._prompted import PromptInspector
 
 MOSAIC = 400  # pixels that the longer side of the snapshot's mosaic has for its tiles
+LONG = 64  # positions; weights are spread thin over more, so that their contrast adapts
+BRIGHT, DIM = 0.995, 5  # the part of them below the brightest color, and its least value of 255
 MOST_NUMBERS = 12  # of layers or heads along the mosaic
+MOST_NAMES = 18  # of tokens along the map
 ARCS = ("attends to", "is attended to by")
 MEANING = "induction: attending to what followed earlier copies of the current token"
 
@@ -78,6 +82,13 @@ class AttentionView(HeadView):
         """Return (n,) the weights of the chosen query on each key, or of each query on that key."""
         pattern = self.matrix()
         return pattern[self.token] if self.arcs == ARCS[0] else pattern[:, self.token]
+
+    def brightest(self) -> float:
+        """Return the weight of the brightest color: on a long text few weights are near 1."""
+        weights = self.patterns.weights[self.layer, self.head]
+        if len(self.patterns.labels) <= LONG:
+            return 1.0
+        return max(float(np.quantile(weights, BRIGHT)), DIM) / STEPS
 
     def alt(self) -> str:
         """Return what is shown as text."""
@@ -158,12 +169,20 @@ class AttentionExplorer(PromptInspector):
         figure, (left, right, bar) = plt.subplots(
             1, 3, figsize=(9, 4.8), layout="constrained", width_ratios=(1, 1.1, 0.03)
         )
-        norm = PowerNorm(0.5, 0, 1) if view.faint else Normalize(0, 1)
+        top = view.brightest()
+        norm = PowerNorm(0.5, 0, top) if view.faint else Normalize(0, top)
         _draw_mosaic(left, view, norm)
         attention(view.matrix(), labels, ax=right, norm=norm, vmin=None, vmax=None)
+        fewer_labels(right, labels, MOST_NAMES)
         mark(right, view.token, len(labels), column=view.arcs == ARCS[1])
-        figure.colorbar(right.images[0], cax=bar, label="attention weight")
-        figure.suptitle("\n".join(filter(None, [view.title(), view.patterns.pooling()])), size=TEXT)
+        figure.colorbar(
+            right.images[0],
+            cax=bar,
+            label="attention weight",
+            extend="neither" if top == 1 else "max",
+        )
+        lines = [view.title(), view.patterns.pooling()]
+        figure.suptitle("\n".join(filter(None, lines)), size=TEXT)
         return figure
 
 

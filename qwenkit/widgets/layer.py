@@ -13,15 +13,16 @@ from matplotlib.figure import Figure
 
 from qwenkit.model import QwenForCausalLM
 from qwenkit.plot import attention
-from qwenkit.plot.style import BLUE, GREEN, PALE, VERMILION, grid
+from qwenkit.plot.style import BLUE, GREEN, PALE, TEXT, VERMILION, WIDEST, grid
 from qwenkit.plot.tokens import label
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.widgets._layer_view import LayerView
 from qwenkit.widgets._patterns import LARGEST, Patterns, read_patterns
-from qwenkit.widgets._pictures import bars, mark
+from qwenkit.widgets._pictures import bars, fewer_labels, mark
 from qwenkit.widgets._prompted import PromptInspector
 from qwenkit.widgets._reading import LENS, SHOWN, UNITS, guesses, one_text, read_layers
 
+MOST_NAMES = 12  # of tokens along a map in the still picture
 CHEAP = 100e9  # multiplications; if the lens of all tokens takes fewer, it is computed at once
 
 
@@ -107,13 +108,13 @@ def _draw_layer(view: LayerView) -> Figure:
     panels: list[Callable[[Axes, LayerView], None]] = [_attention, _pairs, _units, _norms, _lens]
     panels += [_other] if view.other else []
     panels += [_compared] if view.off else []
-    figure, axes = grid(len(panels), 3, 11.5 / 3, 3.7)
+    figure, axes = grid(len(panels), 2, WIDEST / 2, 3.7)
     for ax, panel in zip(axes, panels, strict=False):
-        ax.tick_params(labelsize=7)
+        ax.tick_params(labelsize=TEXT)
         panel(ax, view)
-        ax.title.set_fontsize(9)
+        ax.title.set_fontsize(TEXT)
     token = label(view.patterns.tokens[view.token])
-    figure.suptitle(f"{view.title()}\nat token {view.token}, {token}", fontsize=10)
+    figure.suptitle(f"{view.title()}\nat token {view.token}, {token}", fontsize=TEXT)
     return figure
 
 
@@ -131,7 +132,7 @@ def _other(ax: Axes, view: LayerView) -> None:
 def _map(ax: Axes, patterns: Patterns, view: LayerView, token: int) -> None:
     attention(patterns.matrix(view.layer, view.head), patterns.tokens, ax=ax)
     mark(ax, token, len(patterns.tokens))
-    ax.tick_params(labelsize=max(4, min(7, 180 / len(patterns.tokens))))
+    fewer_labels(ax, patterns.tokens, MOST_NAMES)
 
 
 def _pairs(ax: Axes, view: LayerView) -> None:
@@ -148,7 +149,7 @@ def _pairs(ax: Axes, view: LayerView) -> None:
     ax.axvline(x.size / 2 - 0.5, color="black", linewidth=0.5, linestyle=":")
     ax.set_yticks(*zip(*heights, strict=True), rotation=90, va="center")
     ax.set_ylim(-2.5, 2.5)
-    ax.set_xlabel("dimension; i rotates together with i + D/2", fontsize=8)
+    ax.set_xlabel("dimension; i rotates together with i + D/2", fontsize=TEXT)
     ax.set_title("before RoPE (gray), after it (blue)")
 
 
@@ -167,8 +168,8 @@ def _norms(ax: Axes, view: LayerView) -> None:
     ax.plot(x[1::2], norms[1::2], "s", color=GREEN, markersize=4, label="after attention")
     ax.plot(x[::2], norms[::2], "o", color=BLUE, markersize=4, label="after the MLP")
     ax.set_ylim(bottom=0)
-    ax.set_xlabel("layer (−1: the embedding)", fontsize=8)
-    ax.legend(fontsize=7)
+    ax.set_xlabel("layer (−1: the embedding)", fontsize=TEXT)
+    ax.legend(fontsize=TEXT)
     ax.set_title("norm of the residual stream")
 
 
@@ -187,5 +188,5 @@ def _compared(ax: Axes, view: LayerView) -> None:
     assert compared is not None
     names, _, before, after = zip(*compared.rows[view.token], strict=True)
     bars(ax, [*map(label, names)], (before, PALE, "with it"), (after, VERMILION, "without"))
-    ax.legend(fontsize=7)
+    ax.legend(fontsize=TEXT)
     ax.set_title("next token without head {1} of layer {0}".format(*compared.off))

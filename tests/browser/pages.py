@@ -49,6 +49,34 @@ ANSWER = """([text, messages]) => {
   kernel.emit("msg:custom", last);
 }"""
 
+# Texts whose contrast with what is behind them is below 4.5:1.
+FAINT = """() => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const paint = (colors) => {
+    canvas.clearRect(0, 0, 1, 1);
+    for (const color of colors) { canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1); }
+    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const light = (rgb) => rgb.map((one) => one / 255)
+    .map((one) => one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, one, i) => sum + one * [0.2126, 0.7152, 0.0722][i], 0);
+  const found = [];
+  for (const one of document.querySelectorAll(".qk *")) {
+    const words = [...one.childNodes].filter((child) => child.nodeType === 3 && child.data.trim());
+    const style = getComputedStyle(one);
+    if (!words.length || !one.checkVisibility({ opacityProperty: true, visibilityProperty: true })
+        || one.closest("svg, option, [aria-disabled=true], .qk-tip")) continue;
+    const behind = [];
+    for (let box = one; box; box = box.parentElement)
+      behind.unshift(getComputedStyle(box).backgroundColor);
+    const [low, high] = [paint(behind), paint([...behind, style.color])].map(light)
+      .sort((a, b) => a - b);
+    const ratio = (high + 0.05) / (low + 0.05), name = one.className || one.tagName;
+    if (ratio < 4.5) found.push(`${name} ${ratio.toFixed(2)} ${words[0].data}`);
+  }
+  return found;
+}"""
+
 
 @contextmanager
 def answered(browser, path, **options):

@@ -59,8 +59,10 @@ def test_the_mouse_chooses_tokens_heads_and_layers(page, widget):
     assert value(page, "state.head") == 2
     assert value(page, "state.layer") == 1
     check(page, widget)
-    page.get_by_role("application", name="A row for each query").click(position={"x": 90, "y": 66})
-    assert value(page, "state.token") == 0
+    canvas = page.get_by_role("application", name="A row for each query")
+    low = canvas.bounding_box()["height"] - 6
+    canvas.click(position={"x": 90, "y": low})
+    assert value(page, "state.token") == len(widget.data["tokens"]) - 1
     check(page, widget)
 
 
@@ -131,6 +133,17 @@ def test_quick_keys_end_on_the_right_picture_and_ask_the_kernel_once(widget, sho
         check(page, widget)
         page.wait_for_timeout(300)
         assert [state["token"] for state in page.evaluate("kernel.saved")] == [9]
+
+
+def test_the_controls_stay_in_sight(page):
+    page.set_viewport_size({"width": 900, "height": 700})
+    page.mouse.wheel(0, 500)
+    page.wait_for_function("() => window.scrollY > 100")
+    assert page.get_by_label("Layer", exact=True).bounding_box()["y"] >= 0
+    before = page.evaluate("window.scrollY")
+    page.get_by_label("Layer", exact=True).press("ArrowRight")
+    assert value(page, "state.layer") == 1
+    assert page.evaluate("window.scrollY") == before
 
 
 @pytest.mark.parametrize("width", [700, 1200])

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from qwenkit.errors import InputError
 from qwenkit.interpret import previous_token_scores, sink_scores
 from qwenkit.plot.arrays import pool
-from qwenkit.plot.heads import CURRENT, FIRST, INDUCTION, PREVIOUS
+from qwenkit.plot.heads import CURRENT, FIRST, INDUCTION, PREVIOUS, induction_targets
 from qwenkit.widgets._patterns import Patterns, pack, read_patterns, square, triangle
 from qwenkit.widgets.attention import AttentionExplorer, AttentionView
 
@@ -33,7 +33,14 @@ def test_every_head_shows_the_attention_of_the_forward_pass(toy_in, patterns_of,
     for layer, head in np.ndindex(2, 4):
         widget.choose(layer=layer, head=head)
         assert np.abs(widget.view.matrix() - expected[layer, head]).max() <= LOST
-    assert widget.view.token == expected.shape[-1] - 1  # the last token to begin with
+    # to begin with, a token whose attention goes far, not to the first one or its neighbors
+    start = AttentionExplorer(model, tokenizer, PROMPT).view
+    rows = np.rint(np.tril(start.matrix(), -2)[:, 1:].max(-1) * 255)
+    words = [any(letter.isalnum() for letter in one) for one in start.patterns.tokens]
+    assert words[start.token]
+    assert rows[start.token] == rows[words].max() > 0
+    far = np.rint(np.tril(expected, -2)[..., 3:, 1:].max(-1) * 255).mean(-1)
+    assert far[start.layer, start.head] == pytest.approx(far.max(), abs=0.1)
 
 
 def test_the_scores_of_the_heads_are_those_of_interpret(toy, patterns_of):
@@ -104,8 +111,34 @@ def test_titles_alt_text_arcs_and_data_by_hand():
     data = view.data()
     assert zlib.decompress(data["weights"]) == BY_HAND.weights.tobytes()
     assert data["titles"][0][1].startswith("Layer 0, head 1: previous token 50%")
-    assert data["strongest"] == [[PREVIOUS, 0, 1], [INDUCTION, 0, 1]]
+    assert data["strongest"] == [[PREVIOUS, 0, 1, 2], [INDUCTION, 0, 1, 2]]
     assert (data["layers"], data["heads"], data["labels"]) == (1, 2, ["def", "·f", "("])
+
+
+def test_each_type_has_a_token_that_shows_it(toy, patterns_of):
+    model, tokenizer = toy
+    widget = AttentionExplorer(model, tokenizer, PROMPT)
+    patterns, tokens = patterns_of(model, tokenizer(PROMPT)), widget.view.patterns.tokens
+    words = [t for t, token in enumerate(tokens) if any(map(str.isalnum, token))]
+    targets = induction_targets(tokenizer(PROMPT)[0])
+    for name, layer, head, token in widget.data["strongest"]:
+        one = patterns[layer, head]
+        weights = {
+            PREVIOUS: np.array([-1, -1, *one.diagonal(-1)[1:]]),
+            FIRST: np.array([-1, *one[1:, 0]]),
+            INDUCTION: (one * targets).sum(-1),
+        }[name]
+        assert token in words
+        assert weights[token] == pytest.approx(max(weights[words]), abs=1 / 255)
+
+
+def test_the_contrast_of_a_long_text_adapts(toy):
+    short, long = (AttentionExplorer(*toy, "xyz" * count) for count in (5, 200))
+    assert short.view.brightest() == 1
+    weights = long.view.patterns.weights[long.view.layer, long.view.head] / 255
+    assert long.view.brightest() < 1
+    assert (weights > long.view.brightest()).mean() < 0.006
+    assert long.snapshot().axes[1].images[0].norm.vmax == long.view.brightest()
 
 
 def test_a_long_text_is_pooled_by_its_largest_weights_and_says_so(toy, patterns_of):
@@ -117,7 +150,8 @@ def test_a_long_text_is_pooled_by_its_largest_weights_and_says_so(toy, patterns_
     patterns = widget.view.patterns
     assert patterns.factor == 2
     expected = pool(patterns_of(model, ids)[1, 3], 512)[0]
-    widget.choose(layer=1, head=3)
+    assert widget.view.token < 300
+    widget.choose(layer=1, head=3, token=299)
     assert widget.view.matrix().shape == (300, 300)
     assert np.abs(widget.view.matrix() - expected).max() <= LOST
     words = "600 tokens: each pixel is the largest of 2 × 2 weights"

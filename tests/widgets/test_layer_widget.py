@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import qwenkit as qk
+from qwenkit.errors import InputError
 from qwenkit.interpret import ablate_heads, logit_lens
 from qwenkit.widgets import layer
 from qwenkit.widgets._patterns import square
@@ -134,6 +135,26 @@ def test_an_answer_says_what_it_belongs_to(toy, monkeypatch):
     assert (widget.lens["token"], widget.without["off"]) == (4, [0, 0])
     assert set(widget.exported()["data"]["lens"]) == {str(last), "3", "4"}
     assert widget.exported()["without"] == widget.without
+
+
+def test_the_kernel_repeats_the_number_of_the_choice_and_ignores_an_older_one(widget):
+    state = widget.view.state()
+    assert "turn" not in widget.state
+    widget.state = state | {"token": 3, "turn": 5}
+    assert (widget.view.token, widget.state["turn"]) == (3, 5)
+    widget.choose(token=4)
+    assert (widget.state["token"], widget.state["turn"]) == (4, 5)
+    widget.state = state | {"token": 2, "turn": 4}  # chosen before, heard later
+    assert (widget.view.token, widget.state) == (4, widget.view.state() | {"turn": 5})
+    with pytest.raises(InputError, match="token is 99"):
+        widget.state = state | {"token": 99, "turn": 6}
+    assert widget.state == widget.view.state() | {"turn": 6}
+    widget.choose(prompt="for i in range(3):")
+    assert widget.state["turn"] > 6
+    before = widget.state
+    widget.state = state | {"token": 12, "turn": 7}  # of the old text
+    assert widget.state == before
+    assert "turn" not in widget.exported()["state"]
 
 
 def test_the_alt_text_says_what_is_shown_and_the_snapshot_has_a_panel_for_each_thing(widget):

@@ -141,13 +141,13 @@ function rowsOf(pattern, length, copies) {
 }
 
 /**
- * The query with the most, with a letter or a digit if one can be.
+ * The last query with the most, one with letters or digits if it can be.
  * @param {number[]} rows
  * @param {boolean[]} wordless
  */
 function exampleOf(rows, wordless) {
   const readable = rows.map((one, t) => wordless[t] ? -1 : one), most = Math.max(...readable);
-  return most > 0 ? readable.indexOf(most) : rows.indexOf(Math.max(...rows));
+  return most > 0 ? readable.lastIndexOf(most) : rows.lastIndexOf(Math.max(...rows));
 }
 
 /** The token at which a head attends to one far away. */
