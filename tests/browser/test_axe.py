@@ -27,7 +27,8 @@ MADE = {  # name -> how it is made from a model and its tokenizer
 RUN = """async () => {
   const found = await axe.run(document, { resultTypes: ["violations"] });
   return found.violations.filter(({ impact }) => impact !== "minor").map(
-    ({ id, impact, nodes }) => [impact, id, nodes.map((node) => node.html.slice(0, 120)).slice(0, 3)]);
+    ({ id, impact, nodes }) =>
+      [impact, id, nodes.map((node) => node.html.slice(0, 120)).slice(0, 3)]);
 }"""
 
 

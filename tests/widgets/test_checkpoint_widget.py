@@ -185,7 +185,7 @@ def test_odd_headers_are_shown_or_refused(tmp_path, names):
     widget = CheckpointBrowser(tmp_path)
     for name in [*widget.view.tree.tensors, *widget.view.tree.groups]:
         widget.choose(selected=name)
-        page(widget, b"", widget.exported(), widget.script, "render").encode()
+        page(widget, b"").encode()
     widget.snapshot().canvas.draw()
     widget.choose(asked=names[:1])
 

@@ -50,7 +50,7 @@ def folder(tmp_path_factory):
 def page_of(widget):
     """Return the values in a widget's page, read as strict JSON."""
     assert widget.view.alt()
-    text = page(widget, b"", widget.exported(), widget.script, "render")
+    text = page(widget, b"")
     (values,) = re.findall('<script type="application/json" id="values">(.*)</script>', text)
     assert "<" not in values
     return json.loads(values, parse_constant=pytest.fail)

@@ -211,10 +211,9 @@ function ask(model, state, pick) {
 
 /**
  * @param {CheckpointModel} model @param {TensorTree} tree @param {CheckpointState} state
- * @param {Histogram | undefined} found @param {Choose<CheckpointState>} pick
- * @param {ReturnType<typeof watchKernel>} kernel
+ * @param {Choose<CheckpointState>} pick @param {ReturnType<typeof watchKernel>} kernel
  */
-function numbersOf(model, tree, state, found, pick, kernel) {
+function numbersOf(model, tree, state, pick, kernel) {
   if (tree.has(state.selected)) return [];
   if (model.alone)
     return [node("div", { class: "qk-note" }, "Its values were not read: that needs a kernel.")];
