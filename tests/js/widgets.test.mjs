@@ -142,6 +142,62 @@ test("small weights are brought out by their square root", () => {
   assert.deepEqual([0, 1, 64, 255].map((i) => gray(faint, i)), [0, 16, 128, 255]);
 });
 
+test("few positions keep the scale to 100%; many get the contrast of their weights", () => {
+  assert.equal(maps.brightest(new Uint8Array(maps.AREA(64)), 64), 255);
+  const weights = new Uint8Array(maps.AREA(100)).fill(2);
+  assert.equal(maps.brightest(weights, 100), 5); // never less
+  weights.fill(40, 0, 26).fill(200, 26, 46);
+  assert.equal(maps.brightest(weights, 100), 40); // of 5050 weights, 25.25 may be above
+  const shades = maps.shadesOf(false, 51);
+  assert.deepEqual([0, 17, 51, 255].map((i) => shades[i] & 255), [0, 85, 255, 255]);
+});
+
+test("a part of a map is around the chosen position and what it attends to most", () => {
+  const weights = new Uint8Array(maps.AREA(100));
+  weights[maps.AREA(90) + 20] = 50;
+  weights[maps.AREA(90)] = 99; // the first token is left out
+  assert.deepEqual(maps.partOf(weights, 100, 90, false, 32), { row: 68, key: 4, span: 32 });
+  assert.deepEqual(maps.partOf(weights, 100, 20, true, 32), { row: 68, key: 4, span: 32 });
+  assert.deepEqual(maps.partOf(weights, 100, 90, false, 0), { row: 0, key: 0, span: 100 });
+  const part = maps.squared(weights, { row: 68, key: 4, span: 32 }, 16);
+  assert.equal(part[11 * 16 + 8], 50);
+  assert.deepEqual([...maps.squared([1, 2, 3, 4, 5, 6], { row: 0, key: 0, span: 3 }, 3)],
+    [1, -1, -1, 2, 3, -1, 4, 5, 6]);
+});
+
+test("letters on a color are black or white, and always legible", () => {
+  const light = (rgb) => rgb.map((one) => one / 255)
+    .map((one) => one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, one, i) => sum + one * [0.2126, 0.7152, 0.0722][i], 0);
+  for (let red = 0; red < 256; red += 15)
+    for (let green = 0; green < 256; green += 15)
+      for (let blue = 0; blue < 256; blue += 15) {
+        const text = parts.legibleOn([red, green, blue]), behind = light([red, green, blue]);
+        assert.ok((text === "#000" ? (behind + 0.05) / 0.05 : 1.05 / (behind + 0.05)) >= 4.5);
+      }
+});
+
+// ---- late answers ----
+
+test("a late answer is put back, a new one and the kernel's own are taken", () => {
+  const model = common.standalone({ state: { at: 0 } }), page = common.steady(model);
+  const seen = [];
+  page.on("change:state", () => seen.push(page.get("state").at));
+  page.set("state", { at: 1 });
+  const old = model.get("state");
+  page.set("state", { at: 2 });
+  model.set("state", old);
+  assert.deepEqual(page.get("state"), { at: 2 });
+  assert.ok(!seen.slice(1).includes(1)); // nobody is told of it
+  model.set("state", { at: 7, turn: 2 }); // the kernel's choice when it has heard all
+  assert.deepEqual(page.get("state"), { at: 7 });
+  model.set("state", { at: 8, turn: 1002 }); // for a new text
+  page.set("state", { at: 9 });
+  assert.deepEqual(model.get("state"), { at: 9, turn: 1003 });
+  model.set("state", { at: 3 }); // a kernel that has heard of no choice
+  assert.deepEqual(page.get("state"), { at: 3 });
+});
+
 // ---- sampling ----
 
 const probs = [0.5, 0.25, 0.125, 0.125];

@@ -149,7 +149,7 @@ function attentionControls(data, state, pick, zoom) {
  */
 function headGrid(data, at, model, pick) {
   const { layers, heads } = data;
-  const left = 30, top = 20, gap = 3, tallest = 470;
+  const left = 30, top = 20, gap = 3, tallest = layers > 1.5 * heads ? 620 : 470;
   let tile = 1, step = 1, small = 0;
   const canvas = node("canvas", {
     tabindex: 0, role: "application", class: "qk-attention-grid",
