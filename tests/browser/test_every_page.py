@@ -14,8 +14,6 @@ CLIPPED = """() => [...document.querySelectorAll(".qk *")].filter((one) => {
   const { clientWidth: width } = one;
   return cuts && !one.closest(".qk-live") && width && one.scrollWidth > width + 1;
 }).map((one) => `${one.className} ${one.scrollWidth} > ${one.clientWidth}`)"""
-# Their colors are not yet those of both themes.
-LATER = ("RopeExplorer", "SamplingExplorer", "GenerationStepper", "CheckpointBrowser")
 
 
 @pytest.fixture(params=CASES)
@@ -46,10 +44,8 @@ def test_nothing_overflows(made, browser, tmp_path):
             assert page.evaluate(CLIPPED) == [], shown
 
 
-def test_all_text_is_legible(made, browser, tmp_path, request):
+def test_all_text_is_legible(made, browser, tmp_path):
     widget, _ = made
-    if type(widget).__name__ in LATER:
-        request.applymarker(pytest.mark.xfail(strict=False, reason="colors of one theme"))
     with opened(browser, widget.to_html(tmp_path / "page.html")) as page:
         for shown in at_every_width(page):
             assert page.evaluate(FAINT) == [], shown
