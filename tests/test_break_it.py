@@ -19,6 +19,7 @@ from qwenkit.generate.steps import next_logits
 
 pytestmark = [
     pytest.mark.real,
+    pytest.mark.timeout(3600),  # a notebook runs token by token in places
     pytest.mark.skipif(bool(REASON), reason=REASON),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of libraries, in cells' pictures
 ]

@@ -45,4 +45,5 @@ def test_it_opens_from_disk_and_computes(browser):
 
 def test_the_moving_picture_fits_into_a_readme(maker):
     assert maker.PICTURE.stat().st_size <= maker.MOST
-    assert Image.open(maker.PICTURE).n_frames > 30
+    with Image.open(maker.PICTURE) as picture:
+        assert picture.n_frames > 30

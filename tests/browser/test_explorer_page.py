@@ -201,7 +201,7 @@ def test_step_goes_through_all_parts_and_appends_a_token(page):
     assert total == 2 + 12 + 5 * 4 + 3
     for _ in range(total):
         step.click()
-    page.get_by_text("is appended").wait_for()
+    page.locator(".qkx-coach").get_by_text("is appended").wait_for()
     assert page.get_by_label("Prompt", exact=True).input_value() == PROMPT + " not"
 
 

@@ -31,7 +31,7 @@ export function steady(model) {
   return {
     alone: model.alone,
     live: model.live,
-    widget_manager: model.widget_manager,
+    get widget_manager() { return model.widget_manager; }, // it changes with the kernel
     send: model.send && ((message) => model.send?.(message)),
     get(name) {
       if (name !== "state") return model.get(name);
