@@ -37,17 +37,23 @@ def carried(
     """
     if model.dtype != torch.float32:
         raise _refused(f"the model is in {str(model.dtype).removeprefix('torch.')}, not in float32")
-    tensors = {without_wrappers(name): _smallest(one) for name, one in model.state_dict().items()}
+    tensors = {without_wrappers(name): smallest(one) for name, one in model.state_dict().items()}
     size = sum(tensor.nbytes for tensor in tensors.values())
     if size > MOST_BYTES:
         raise _refused(f"the weights take {size:,} bytes, more than {MOST_BYTES:,}")
-    pipeline = json.loads(tokenizer.backend.to_str())
     if model.config.rope_scaling is not None or model.config.use_sliding_window:
         raise _refused("RoPE scaling and sliding windows are not supported there")
     _compare(model, tensors, input_ids)
+    return packed(model, tokenizer, tensors)
+
+
+def packed(
+    model: QwenForCausalLM, tokenizer: Tokenizer, tensors: dict[str, torch.Tensor]
+) -> dict[str, Any]:
+    """Return what the engine reads: config, tokenizer, and weights by their names, compressed."""
     return {
         "config": model.config.to_dict(),
-        "tokenizer": pipeline,
+        "tokenizer": json.loads(tokenizer.backend.to_str()),
         "weights": zlib.compress(save(tensors), _LEVEL),
     }
 
@@ -56,11 +62,11 @@ def _refused(why: str) -> InputError:
     return InputError(f"this page cannot carry its model: {why}; call to_html without live=True")
 
 
-def _smallest(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor in bfloat16 if that loses nothing, else as it is."""
-    tensor = tensor.detach().cpu().contiguous()
+def smallest(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in bfloat16 if that loses nothing, else in float32."""
+    tensor = tensor.detach().float().cpu().contiguous()
     halved = tensor.to(torch.bfloat16)
-    return halved if torch.equal(halved.to(tensor.dtype), tensor) else tensor
+    return halved if torch.equal(halved.float(), tensor) else tensor
 
 
 @torch.no_grad()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +10,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
-from safetensors.torch import save
 from torch import Tensor
 
 from qwenkit.checkpoint import Checkpoint
@@ -28,6 +25,7 @@ from qwenkit.progress import stage
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.trace import Edit, Trace
 from qwenkit.widgets._base import Inspector, View, check_integer
+from qwenkit.widgets._carried import packed, smallest
 from qwenkit.widgets._pictures import bars
 from qwenkit.widgets._reading import check_finite
 
@@ -167,11 +165,9 @@ class ModelExplorer(Inspector):
     @cached_property
     def files(self) -> dict[str, Any]:
         """What the page computes with: config and tokenizer, and the weights, compressed."""
-        return {
-            "config": self.view.model.config.to_dict(),
-            "tokenizer": json.loads(self.view.tokenizer.backend.to_str()),
-            "weights": zlib.compress(save(_shortened(_held(self.view.model))), 5),
-        }
+        model = self.view.model
+        tensors = {name: smallest(tensor) for name, tensor in _held(model).items()}
+        return packed(model, self.view.tokenizer, tensors)
 
     def asked(self, message: dict[str, Any]) -> None:
         """Send the files to a page that asks: as a trait they would be saved in the notebook."""
@@ -241,17 +237,3 @@ def _held(model: QwenForCausalLM) -> dict[str, Tensor]:
             "adapters (merge_lora), and load int8 in float32"
         )
     return held
-
-
-def _shortened(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights in 16 bits where no value changes."""
-    return {name: _short(value.detach().float().cpu()) for name, value in weights.items()}
-
-
-def _short(value: Tensor) -> Tensor:
-    """Return a tensor in bfloat16 or float16 if that keeps every value, else as it is."""
-    for dtype in (torch.bfloat16, torch.float16):
-        short = value.to(dtype)
-        if torch.equal(short.float(), value):
-            return short.contiguous()
-    return value.contiguous()
