@@ -155,7 +155,8 @@ def _pairs(ax: Axes, view: LayerView) -> None:
 
 def _units(ax: Axes, view: LayerView) -> None:
     names, values = zip(*view.units(), strict=True)
-    bars(ax, [f"unit {name}" for name in names], (values, BLUE, None))
+    colors = [BLUE if value < 0 else VERMILION for value in values]
+    bars(ax, [f"unit {name}" for name in names], (values, colors, None))
     ax.axvline(0, color="black", linewidth=0.5)
     ax.set_title(f"the MLP's strongest of {view.model.config.intermediate_size:,} units")
 

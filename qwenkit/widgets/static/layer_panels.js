@@ -11,7 +11,8 @@ import { barTable, intoSight, panel, shadow, short, swatch } from "./parts.js";
 
 const SHADE = "0, 114, 178"; // behind a guess, the more of it the more likely
 const STRONG = 0.75; // of that color at 100%
-const AFTER = "var(--qk-blue)", BEFORE = "var(--qk-faint)", BELOW = "var(--qk-vermilion)";
+const AFTER = "var(--qk-blue)", BEFORE = "var(--qk-faint)", WITHOUT = "var(--qk-vermilion)";
+const ABOVE = "var(--qk-vermilion)", BELOW = "var(--qk-blue)"; // 0, as on maps of signed values
 const MIDDLE = "var(--qk-green)";
 
 // ---- attention: a row for each query position ----
@@ -129,11 +130,11 @@ export function unitsPanel(width) {
     const largest = Math.max(...units.map(([, value]) => Math.abs(value))) || 1;
     rows(units.map(([unit, value]) => ({
       name: `unit ${unit}`, texts: [short(value)],
-      bars: [[Math.abs(value) / largest, value < 0 ? BELOW : AFTER]],
+      bars: [[Math.abs(value) / largest, value < 0 ? BELOW : ABOVE]],
     })));
   }
   const note = node("div", { class: "qk-note" },
-    swatch(AFTER), " above 0  ", swatch(BELOW), " below 0");
+    swatch(ABOVE), " above 0  ", swatch(BELOW), " below 0");
   return { box: panel(`Strongest of the MLP's ${width.toLocaleString("en")} units`, table, note), draw };
 }
 
@@ -289,13 +290,13 @@ export function offPanel(tokens, alone, pick) {
       + ` (${short(answer.moved[most])} nats)`;
     goThere = () => pick({ token: most });
   }
-  const legend = node("div", { class: "qk-note" }, swatch(BEFORE), " with it  ", swatch(BELOW), " without");
+  const legend = node("div", { class: "qk-note" }, swatch(BEFORE), " with it  ", swatch(WITHOUT), " without");
   return { box: panel("The next token without a head", toggle, words, table, jump, legend), draw };
 }
 
 /** @param {ComparedToken} token @returns {BarRow} */
 const compared = ([name, , before, after]) => ({
-  name, bars: [[before, BEFORE], [after, BELOW]], texts: [`${percent(before)} → ${percent(after)}`],
+  name, bars: [[before, BEFORE], [after, WITHOUT]], texts: [`${percent(before)} → ${percent(after)}`],
 });
 
 /**
