@@ -65,7 +65,7 @@ def texts_of(figure):
     return [one for one in found if one.get_visible() and one.get_text().strip()]
 
 
-@pytest.mark.parametrize("name", set(MAKERS) - {"AttentionExplorer", "LayerInspector"})
+@pytest.mark.parametrize("name", sorted(set(MAKERS) - {"AttentionExplorer", "LayerInspector"}))
 def test_the_picture_is_as_wide_as_a_notebook_and_its_text_large_enough(widgets, name):
     figure = widgets[name].snapshot()
     assert figure.get_figwidth() <= WIDEST
