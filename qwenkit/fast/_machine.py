@@ -1,12 +1,10 @@
 """Whether this machine runs the compiled kernels, and on how many cores."""
 
-import contextlib
 import functools
 import inspect
 import os
 import platform
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,8 +16,7 @@ from torch.autograd import forward_ad
 from qwenkit._deprecated import renamed
 from qwenkit.errors import warn
 
-# Numba's own threads may only be started by one thread at a time, unless its layer allows more.
-# Reentrant: a Ctrl-C just before it is released must not lock out this thread's next call.
+# Until it is known that numba's layer lets several threads call kernels at once.
 _one_at_a_time = threading.RLock()
 # The process whose threads they are: a fork of it has none, and would be ended for using them.
 _started: set[int] = set()
@@ -99,7 +96,8 @@ def problem_here() -> str | None:
         from qwenkit.fast.kernels import skinny_matmul
 
         _started.add(os.getpid())
-        skinny_matmul(np.ones((4, 8), np.uint16), np.ones((1, 8), np.float32), np.empty((1, 4)))
+        with _one_at_a_time:
+            skinny_matmul(np.ones((4, 8), np.uint16), np.ones((1, 8), np.float32), np.empty((1, 4)))
         layer = str(numba.threading_layer())
     except Exception as error:  # of many types, by what the compiler misses; torch's products stay
         warn(f"decoding is slower than it could be: numba says {error}")
@@ -109,16 +107,17 @@ def problem_here() -> str | None:
     return None if layer in ("omp", "tbb") else f"numba runs its threads through {layer!r}"
 
 
-@contextlib.contextmanager
-def cores() -> Iterator[None]:
-    """Let compiled kernels run on as many cores as torch does, one caller at a time."""
+def use_all_cores() -> None:
+    """Let this thread's next calls of compiled kernels run on as many cores as torch does.
+
+    OpenMP and TBB serve several threads at once. There is no lock: Ctrl-C in one thread could leave
+    it closed for all others.
+    """
     import numba
 
     threads = torch.get_num_threads()
-    with _one_at_a_time:
-        if numba.get_num_threads() != threads:
-            numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))
-        yield
+    if numba.get_num_threads() != threads:
+        numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))
 
 
 def memory(tensor: Tensor) -> NDArray[Any]:

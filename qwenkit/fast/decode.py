@@ -18,11 +18,11 @@ from torch.nn.modules import module as torch_modules
 
 from qwenkit.config import QwenConfig
 from qwenkit.fast._machine import (
-    cores,
     is_ordinary,
     kernels_problem,
     memory,
     plain_process,
+    use_all_cores,
     watched,
 )
 from qwenkit.fast.identity import changed_code
@@ -87,9 +87,9 @@ def decode_step(
         return None
     from qwenkit.fast.kernels import decoder_layer
 
-    with cores():
-        for (layer, eps), (keys, values) in zip(layers, buffers, strict=True):
-            decoder_layer(stream, layer, keys, values, cache.length, cos, sin, eps)
+    use_all_cores()
+    for (layer, eps), (keys, values) in zip(layers, buffers, strict=True):
+        decoder_layer(stream, layer, keys, values, cache.length, cos, sin, eps)
     x = torch.from_numpy(stream).to(dtype).view(1, 1, -1)  # (1, 1, C)
     logits = model.head(inner.norm(x))  # (1, 1, V)
     cache.advance(1)

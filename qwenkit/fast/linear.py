@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from qwenkit.device import has_bfloat16_products
 from qwenkit.fast._machine import (
     Unchanged,
-    cores,
     is_ordinary,
     kernels_problem,
     memory,
+    use_all_cores,
     watched,
 )
 
@@ -143,8 +143,8 @@ def by_kernel(
         raise ValueError(f"x has shape {tuple(x.shape)} and the weight {tuple(weight.shape)}")
     tokens = memory(x.float().reshape(-1, x.shape[-1]).contiguous())  # (N, I)
     y = np.empty((len(tokens), len(weight)), np.float32)
-    with cores():
-        skinny_matmul(memory(weight), tokens, y)
+    use_all_cores()
+    skinny_matmul(memory(weight), tokens, y)
     result = torch.from_numpy(y).view(*x.shape[:-1], len(weight))  # (..., O)
     return result if bias is None else result.add_(bias)
 

@@ -4,12 +4,14 @@ import os
 import sys
 import threading
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from fixtures_toy import python
+from interruptions import interrupted
 from torch import nn
 
 from qwenkit.fast import _machine
@@ -78,6 +80,19 @@ def test_two_threads_may_multiply_at_once():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_after_ctrl_c_at_any_line_another_thread_may_multiply():
+    """A lock that the interrupted thread keeps would let all others wait forever."""
+    weight, x = stored(64, 256, torch.bfloat16), torch.ones(1, 256)
+    at = 1
+    while interrupted(partial(by_kernel, x, weight), at):
+        at += 1
+    assert at > 5
+    thread = threading.Thread(target=by_kernel, args=(x, weight), daemon=True)
+    thread.start()
+    thread.join(timeout=60)
+    assert not thread.is_alive()
 
 
 def test_a_weight_that_does_not_fit_is_refused_before_memory_is_read(kernels):
