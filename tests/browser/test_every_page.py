@@ -7,6 +7,9 @@ from widget_cases import CASES, PROMPT
 import qwenkit as qk
 
 pytestmark = pytest.mark.browser
+# Two frames after a change of the width: the observers have run, and what they draw is drawn.
+SETTLED = """() => new Promise((resolve) => requestAnimationFrame(() =>
+  requestAnimationFrame(() => setTimeout(resolve, 60))))"""
 # What is cut off sideways in a box that does not scroll, except what ends in "…".
 CLIPPED = """() => [...document.querySelectorAll(".qk *")].filter((one) => {
   const style = getComputedStyle(one);
@@ -32,7 +35,7 @@ def at_every_width(page):
         page.set_viewport_size({"width": width, "height": 900})
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
-            page.wait_for_timeout(60)
+            page.evaluate(SETTLED)
             yield width, scheme
 
 

@@ -48,8 +48,9 @@ def test_it_draws_what_the_view_model_says_and_lines_end_at_the_middle_of_their_
     kv_boxes = boxes[widget.view.heads :]
     assert [kv_boxes[kv] for _, kv in ends] == pytest.approx([end for end, _ in ends], abs=0.01)
     page.set_viewport_size({"width": 390, "height": 900})  # the bar goes below, it stays a row
+    wide = "() => [...document.querySelectorAll('.qk-bar')].every((bar) => bar.clientWidth > 200)"
+    page.wait_for_function(wide, timeout=10_000)  # the rows are drawn again for the new width
     assert page.get_by_role("row").count() == 3
-    assert row.locator(".qk-bar").bounding_box()["width"] > 200
 
 
 def test_every_preset_shows_its_numbers(page, widget):
