@@ -89,8 +89,7 @@ site: $(SITE)
 	@echo "Open site/index.html"
 
 explorer: $(READY)
-	$(BIN)/python docs/explorer.py page
-	$(BIN)/python docs/explorer.py picture
+	$(BIN)/python docs/explorer.py
 
 wheel: $(READY)
 	$(BIN)/python -m hatchling build

@@ -1,15 +1,13 @@
 """Make the page and the moving picture of ModelExplorer that are part of the repository.
 
-`python docs/explorer.py page` writes docs/explorer/: index.html, which a browser opens from disk,
-and model.js with the weights, which changes only when tiny-coder is trained again.
-`python docs/explorer.py picture` films that page into notebooks/pictures/explorer.gif; it needs
-Chromium and playwright.
+`make explorer` runs it. It writes docs/explorer/: index.html, which a browser opens from disk, and
+model.js with the weights, which changes only when tiny-coder is trained again. Then it films that
+page into notebooks/pictures/explorer.gif.
 """
 
 import io
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +26,7 @@ SIZE = {"width": 1280, "height": 1060}  # of the window; the picture is three qu
 COLORS = 56
 TYPED = 'def is_prime(n):\n    """Return True if n is prime."""\n'
 MOST = 2_000_000  # bytes
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def parts() -> dict[str, str]:
@@ -97,7 +96,9 @@ def film() -> None:
     """Write the moving picture."""
     from playwright.sync_api import sync_playwright
 
-    browser = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))))
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        raise SystemExit(f"the picture needs a browser: install one of {', '.join(BROWSERS)}")
     shots, times = [], []
     with sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"])
@@ -109,9 +110,8 @@ def film() -> None:
             shots.append(shot.resize((960, 795), Image.Resampling.LANCZOS))
             times.append(milliseconds)
         chromium.close()
-    palette = montage(shots[:: len(shots) // 8]).quantize(
-        COLORS
-    )  # one for all: what rests is equal
+    # One palette for all: what does not change is equal, and costs nothing.
+    palette = montage(shots[:: len(shots) // 8]).quantize(COLORS)
     shots = [shot.quantize(palette=palette, dither=Image.Dither.NONE) for shot in shots]
     shots[0].save(
         PICTURE, save_all=True, append_images=shots[1:], duration=times, loop=0, optimize=True
@@ -122,4 +122,5 @@ def film() -> None:
 
 
 if __name__ == "__main__":
-    {"page": write_page, "picture": film}[sys.argv[1]]()
+    write_page()
+    film()

@@ -9,7 +9,6 @@ today.
 """
 
 import argparse
-import shutil
 import statistics
 import tempfile
 from pathlib import Path
@@ -18,8 +17,8 @@ import torch
 
 import qwenkit as qk
 from timing import seconds
+from widgets import chromium, in_chromium, opened
 
-DRAWN = '.qk:not([data-drawn="0"])'
 TEXT = 'def largest(values):\n    """Return the largest of some values."""\n'
 WRITE = """(text) => new Promise((resolve) => {
   const root = document.querySelector(".qk"), box = root.querySelector(".qkx-prompt");
@@ -41,44 +40,34 @@ def text_of(tokenizer: qk.Tokenizer, tokens: int) -> str:
     return text + "    # "
 
 
+def in_page(tab, tokenizer: qk.Tokenizer) -> None:
+    """Print how long a page takes to answer."""
+    print(f"another prompt answered       {tab.evaluate(WRITE, TEXT) / 1000:6.2f} s")
+    text = text_of(tokenizer, 64)
+    tab.evaluate(WRITE, text)
+    keys = [tab.evaluate(WRITE, text + "the best one yet"[:end]) for end in range(1, 17)]
+    count = tab.evaluate("() => document.querySelector('.qk').qk.ids.length")
+    print(f"a key press, {count} tokens       {statistics.median(keys):6.0f} ms")
+    tab.evaluate(WRITE, TEXT)
+    tab.get_by_role("button", name="Generate").click()
+    tab.wait_for_function("() => !document.querySelector('.qk').qk.generating")
+    print(tab.locator(".qkx-coach p").inner_text())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    from playwright.sync_api import sync_playwright
-
     widget = qk.widgets.ModelExplorer()
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
+    with tempfile.TemporaryDirectory() as folder:
         page = widget.to_html(Path(folder) / "page.html")
         print(f"{page.stat().st_size / 1e6:.1f} MB")
-        browser = driver.chromium.launch(
-            executable_path=next(filter(None, map(shutil.which, ("chromium", "google-chrome")))),
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-
-        def opened():
-            tab = browser.new_page()
-            tab.goto(page.as_uri())
-            tab.wait_for_selector(DRAWN)
-            return tab
-
-        opened().close()  # the first page of a fresh browser is slow
-        first = []
-        for _ in range(rounds):
-            first.append(seconds(lambda: opened().close()))
-        print(f"first bars                    {statistics.median(first):6.2f} s")
-        tab = opened()
-        print(f"another prompt answered       {tab.evaluate(WRITE, TEXT) / 1000:6.2f} s")
-        text = text_of(widget.view.tokenizer, 64)
-        tab.evaluate(WRITE, text)
-        keys = [tab.evaluate(WRITE, text + "the best one yet"[:end]) for end in range(1, 17)]
-        count = tab.evaluate("() => document.querySelector('.qk').qk.ids.length")
-        print(f"a key press, {count} tokens       {statistics.median(keys):6.0f} ms")
-        tab.evaluate(WRITE, TEXT)
-        tab.get_by_role("button", name="Generate").click()
-        tab.wait_for_function("() => !document.querySelector('.qk').qk.generating")
-        print(tab.locator(".qkx-coach p").inner_text())
-        browser.close()
+        first = in_chromium(page, rounds)
+        if first is None:
+            raise SystemExit("this needs a browser: install Chromium")
+        print(f"first bars                    {first:6.2f} s")
+        with chromium() as browser:
+            in_page(opened(browser, page), widget.view.tokenizer)
     torch.set_num_threads(1)
     ids = widget.view.tokenizer(TEXT)
     steps = len(list(qk.generate(widget.view.model, ids, max_new_tokens=48)))

@@ -11,6 +11,7 @@ import argparse
 import shutil
 import statistics
 import tempfile
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -46,27 +47,40 @@ def measure(model: qk.QwenForCausalLM, tokenizer: qk.Tokenizer, prompt: str, rou
     return {name: statistics.median(took[name]) for name in parts}
 
 
-def in_chromium(page: Path, rounds: int) -> float | None:
-    """Return the median seconds from a page's address to its first picture; None: no browser."""
+@contextmanager
+def chromium():
+    """Give Chromium; None where there is none."""
     names = ("chromium", "chromium-browser", "google-chrome")
     path = next(filter(None, map(shutil.which, names)), None)
     if path is None:
-        return None
+        yield None
+        return
     from playwright.sync_api import sync_playwright
 
-    def load(browser) -> None:
-        tab = browser.new_page()
-        tab.goto(page.as_uri())
-        tab.wait_for_selector('.qk[data-drawn="1"]')
-        tab.close()
-
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with sync_playwright() as driver:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = driver.chromium.launch(executable_path=path, args=flags)
-        load(browser)  # the first page of a fresh browser is slow
-        took = statistics.median(seconds(lambda: load(browser)) for _ in range(rounds))
+        yield browser
         browser.close()
-    return took
+
+
+def opened(browser, page: Path):
+    """Open a page; return its tab once it has drawn."""
+    tab = browser.new_page()
+    tab.goto(page.as_uri())
+    tab.wait_for_selector('.qk:not([data-drawn="0"])')
+    return tab
+
+
+def in_chromium(page: Path, rounds: int) -> float | None:
+    """Return the median seconds from a page's address to its first picture; None: no browser."""
+    with chromium() as browser:
+        if browser is None:
+            return None
+        opened(browser, page).close()  # the first page of a fresh browser is slow
+        return statistics.median(
+            seconds(lambda: opened(browser, page).close()) for _ in range(rounds)
+        )
 
 
 def main() -> None:
