@@ -30,7 +30,7 @@ from qwenkit.widgets._pictures import bars
 from qwenkit.widgets._reading import check_finite
 
 MOST_PARAMETERS = 32_000_000  # 64 MB in bfloat16: more is slow in a page
-MOST_READ = 256  # tokens of a text, as in explorer_text.js
+MOST_READ = 256  # tokens of a text: the small maps, and the time for a new one, grow with them
 SHOWN = 8  # bars
 PROMPT = 'def is_even(n):\n    """Return True if n is even."""\n    return'
 EXAMPLES = {  # name -> prompt
@@ -85,6 +85,7 @@ class ExplorerView(View):
             "examples": EXAMPLES,
             "tokens": self.model.num_tokens,
             "stop": list(self.model.stop_ids),
+            "most": MOST_READ,
         }
 
     def edits(self) -> dict[str, Edit]:
@@ -171,7 +172,7 @@ class ModelExplorer(Inspector):
 
     def asked(self, message: dict[str, Any]) -> None:
         """Send the files to a page that asks: as a trait they would be saved in the notebook."""
-        if message["ask"] == "files":
+        if message.get("files"):
             small = {name: value for name, value in self.files.items() if name != "weights"}
             self.send({"files": small}, buffers=[self.files["weights"]])
 

@@ -1,7 +1,7 @@
 """ModelExplorer's page computes what the package computes, and follows what a reader does."""
 
 import pytest
-from pages import opened, overflowing, value
+from pages import KERNEL, opened, overflowing, value
 
 import qwenkit as qk
 from qwenkit.widgets.explorer import EXAMPLES, MOST_READ, PROMPT, ModelExplorer
@@ -253,3 +253,25 @@ def test_reduced_motion_switches_motion_off(browser, path):
             ".qkx-track *", "(all) => all.map((one) => getComputedStyle(one).transitionDuration)"
         )
         assert set(durations) == {"0s"}
+
+
+def test_a_kernel_that_does_not_send_the_model_is_noticed_within_five_seconds(
+    browser, path, tmp_path
+):
+    text = path.read_text(encoding="utf-8")
+    assert text.count('"files": {') == 1
+    silent = text.replace('"files": {', '"no files": {')  # as in a notebook, which asks for them
+    (tmp_path / "page.html").write_text(
+        silent.replace("render({ model: standalone(", KERNEL), encoding="utf-8"
+    )
+    page = browser.new_page()
+    page.clock.install()
+    page.goto((tmp_path / "page.html").as_uri())
+    wait = page.locator(".qkx-wait")
+    wait.wait_for()
+    assert page.evaluate("kernel.asked.map(({ files }) => files)") == [True]
+    page.clock.run_for(4000)
+    assert wait.inner_text() == "Loading the model …"
+    page.clock.run_for(1000)
+    assert "The kernel does not answer" in wait.inner_text()
+    page.close()

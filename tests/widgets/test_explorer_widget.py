@@ -120,7 +120,7 @@ def test_the_page_asks_for_the_files_and_no_trait_holds_them(widget, monkeypatch
     monkeypatch.setattr(widget, "send", lambda *message, **more: sent.append((message, more)))
     widget._handle_custom_msg({"ask": "something else"}, [])
     assert sent == [(({"heard": "something else"},), {})]
-    widget._handle_custom_msg({"ask": "files"}, [])
+    widget._handle_custom_msg({"ask": "1", "files": True}, [])
     (content,), more = sent[-1]
     buffers = more["buffers"]
     assert content["files"].keys() == {"config", "tokenizer"}

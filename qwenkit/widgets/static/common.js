@@ -246,7 +246,8 @@ export const context2d = (canvas) =>
   /** @type {CanvasRenderingContext2D} null only for a canvas of WebGL */ (canvas.getContext("2d"));
 
 // Paint a table of numbers on a canvas, a pixel per number; style its size with CSS.
-// values: any array, row by row. low and high: what the ends of the color map stand for.
+// values: any array, row by row; what is not finite stays clear. low and high: what the ends of
+// the color map stand for.
 /**
  * @param {HTMLCanvasElement} canvas
  * @param {Numbers} values @param {number} rows @param {number} columns
@@ -259,8 +260,10 @@ export function heat(canvas, values, rows, columns, { map = "viridis", low = 0, 
   const image = context.createImageData(columns, rows);
   const pixels = new Uint32Array(image.data.buffer);
   const scale = 255 / (high - low || 1);
-  for (let i = 0; i < rows * columns; i++)
+  for (let i = 0; i < rows * columns; i++) {
+    if (!Number.isFinite(values[i])) continue;
     pixels[i] = PACKED[map][Math.max(0, Math.min(255, Math.round((values[i] - low) * scale)))];
+  }
   context.putImageData(image, 0, 0);
 }
 

@@ -13,6 +13,7 @@ import { introPanel, panelHead, refill, topCards } from "./explorer_page.js";
 import { partPanel } from "./explorer_panels.js";
 import { modelPicture, nameOf, sameOff } from "./explorer_picture.js";
 import { LiveText, pause } from "./explorer_text.js";
+import { watchKernel } from "./prompt.js";
 
 /** @typedef {import("./explorer_picture.js").Place} Place */
 /** @typedef {import("./explorer_run.js").Off} Off */
@@ -20,7 +21,7 @@ import { LiveText, pause } from "./explorer_text.js";
 /** @typedef {{root: any, controls: HTMLElement, stage: HTMLElement, live: HTMLElement}} Frame */
 
 const CALM = 150; // milliseconds between pictures while generating
-const PATIENCE = 8000; // milliseconds until a silent kernel is called silent
+const LOADING = "Loading the model …";
 
 /** Let the page draw a frame; a hidden page draws none. */
 const frameDrawn = () => new Promise((resume) => {
@@ -35,12 +36,13 @@ const frameDrawn = () => new Promise((resume) => {
 export async function render({ model, el }) {
   const made = frame(el, "Model explorer");
   made.root.classList.add("qkx");
-  const wait = node("p", { class: "qkx-wait" }, "Loading the model …");
+  const wait = node("p", { class: "qkx-wait" }, LOADING);
   made.stage.append(wait);
   try {
     const { config, tokenizer, weights } = await filesOf(model, wait);
     const engine = new Model(config, readTensors((await inflate(weights)).buffer));
-    const text = new LiveText(engine, new Tokenizer(tokenizer), model.get("data").tokens);
+    const { tokens, most } = model.get("data");
+    const text = new LiveText(engine, new Tokenizer(tokenizer), tokens, most);
     wait.remove();
     return new Explorer(model, made, text).start();
   } catch (error) {
@@ -61,18 +63,17 @@ function filesOf(model, wait) {
   const files = model.get("files");
   if (files) return Promise.resolve(files);
   return new Promise((resolve) => {
-    const silent = setTimeout(() => {
-      wait.textContent = "The kernel does not answer. It may be busy; if it was restarted, run "
-        + "this cell again.";
-    }, PATIENCE);
+    const kernel = watchKernel(model, wait, () => {
+      wait.textContent = kernel.computes() ? LOADING : kernel.words();
+    });
     const listen = (/** @type {any} */ message, /** @type {any} */ buffers) => {
       if (message?.files === undefined) return;
-      clearTimeout(silent);
+      kernel.close();
       model.off("msg:custom", listen);
       resolve({ ...message.files, weights: buffers[0] });
     };
     model.on("msg:custom", listen);
-    model.send({ ask: "files" });
+    kernel.ask({ files: true });
   });
 }
 

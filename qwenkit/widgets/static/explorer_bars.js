@@ -2,6 +2,7 @@
 
 import { node, percent, slider } from "./common.js";
 import { sizeOf } from "./parts.js";
+import { topIndices } from "./engine/ops.js";
 import { probabilities } from "./engine/sampling.js";
 
 /** @typedef {{temperature: number, topK: number}} Settings */
@@ -56,7 +57,7 @@ export function nextBars(settings, actions) {
     const own = probabilities(logits), was = before && probabilities(before);
     const plain = now.temperature === 0 || (now.temperature === 1 && !now.topK);
     const drawn = plain ? null : probabilities(logits, now);
-    const order = largestOfBoth(own, was, BARS);
+    const order = topIndices(was ? own.map((p, id) => Math.max(p, was[id])) : own, BARS); // what fell stays
     title.replaceChildren("Next token after ",
       node("span", { class: "qk-token qkx-after" }, after));
     list.classList.toggle("qkx-two", Boolean(was));
@@ -105,25 +106,6 @@ function sentences({ temperature, topK }, drawn, off) {
   else if (temperature === 0)
     found.push(node("span", { class: "qk-item" }, "Greedy: Generate takes the most likely."));
   return found;
-}
-
-/**
- * The ids of the largest values, before or now: what fell stays in sight.
- * @param {Float32Array} now
- * @param {Float32Array | null} before
- * @param {number} count
- */
-function largestOfBoth(now, before, count) {
-  const found = /** @type {[number, number][]} */ ([]); // id and value, the largest first
-  for (let id = 0; id < now.length; id++) {
-    const value = Math.max(now[id], before?.[id] ?? 0);
-    if (found.length === count && value <= found[count - 1][1]) continue;
-    let at = found.length;
-    while (at > 0 && found[at - 1][1] < value) at--;
-    found.splice(at, 0, [id, value]);
-    if (found.length > count) found.pop();
-  }
-  return found.map(([id]) => id);
 }
 
 /**

@@ -2,7 +2,7 @@
 
 import { button, node, say } from "./common.js";
 import { allow, keyed } from "./parts.js";
-import { PARTS } from "./explorer_panels.js";
+import { PARTS, WHOLE } from "./explorer_panels.js";
 import { clearestHead, tourOf, wayThrough } from "./explorer_tour.js";
 
 /** @typedef {import("./explorer_picture.js").Place} Place */
@@ -16,7 +16,6 @@ import { clearestHead, tourOf, wayThrough } from "./explorer_tour.js";
  */
 
 const SLOW = 1600, FAST = 480; // milliseconds per stop of Play, in the first layer and later
-const OF_NO_LAYER = ["tokens", "embed", "final_norm", "logits", "sampling"]; // not parts of a layer
 
 export class Guide {
   /** @param {Page} page */
@@ -77,7 +76,7 @@ export class Guide {
       return;
     }
     const place = stops[way.at], { title, short: words } = PARTS[place.part];
-    const where = OF_NO_LAYER.includes(place.part) ? "" : `, layer ${place.layer}`;
+    const where = WHOLE.has(place.part) ? "" : `, layer ${place.layer}`;
     show(place);
     this.tell({ kind: "step", title: `${way.at + 1} of ${stops.length}. ${title}${where}.`,
       text: words, buttons: [this.endButton()] });

@@ -1,13 +1,14 @@
 // ModelExplorer's panels of attention: q, k and v, RoPE, scores, pattern, heads, output, cache.
 
 import { button, node } from "./common.js";
+import { topIndices } from "./engine/ops.js";
 import {
-  atLayer, chanceOf, codeWords, dotOf, factTiles, headRow, inked, kvHeadOf, largestSize, lengthBar,
-  normOf, paintedMap, partBlock, partWideBlock, partWords, positionBars, rowTable, scoreMap,
-  shadesByRoot, signedBar, squareMap, strengthKey, svgArrow, svgShape, tokenName, tokenRow,
-  tokenWords, topIndices, vectorStrip, weightMap, weightOf, withCommas,
+  atLayer, chanceOf, codeWords, dotOf, factTiles, headRow, inked, kvHeadOf, largestSize,
+  lengthBar, normOf, paintedMap, partBlock, partWideBlock, partWords, positionBars, rowTable,
+  scoreMap, shadesByRoot, signedBar, squareMap, strengthKey, svgArrow, tokenName, tokenRow,
+  tokenWords, vectorStrip, weightMap, weightOf, withCommas,
 } from "./explorer_panel_kit.js";
-import { short, sizeOf } from "./parts.js";
+import { short, sizeOf, svgShape } from "./parts.js";
 
 /** @typedef {import("./explorer_panel_kit.js").View} View */
 

@@ -1,9 +1,9 @@
 // What the panels of ModelExplorer share: numbers of the trace, vectors as strips, maps, tables.
 // Everything is HTML, SVG and color maps, so that a change of theme needs no redrawing.
 
-import { hover, node, PACKED } from "./common.js";
-import { linear } from "./engine/ops.js";
-import { bar, keyed, short, walkKeys } from "./parts.js";
+import { heat, hover, node } from "./common.js";
+import { linear, topIndices } from "./engine/ops.js";
+import { bar, keyed, short, svgShape, walkKeys } from "./parts.js";
 
 /** @typedef {import("./engine/trace.js").Trace} Trace */
 /**
@@ -98,17 +98,6 @@ export function largestSize(values) {
   for (let i = 0; i < values.length; i++)
     if (Number.isFinite(values[i])) most = Math.max(most, Math.abs(values[i]));
   return most;
-}
-
-/**
- * The indices of the largest values, largest first.
- * @param {ArrayLike<number>} values
- * @param {number} count
- * @returns {number[]}
- */
-export function topIndices(values, count) {
-  const order = Array.from({ length: values.length }, (_, i) => i);
-  return order.sort((a, b) => values[b] - values[a] || a - b).slice(0, count);
 }
 
 /** @param {number} value 1234567 as 1,234,567 */
@@ -210,17 +199,9 @@ export function signedBar(value, most, color) {
  * @param {{map?: import("./types.d.ts").ColorMap, low: number, high: number}} options
  */
 export function paintedMap(values, columns, { map = "RdBu_r", low, high }) {
-  const canvas = /** @type {HTMLCanvasElement} */ (
-    node("canvas", { width: columns, height: values.length / columns }));
-  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-  const image = context.createImageData(columns, values.length / columns);
+  const canvas = node("canvas");
   if (low === high) [low, high] = [low - 1, high + 1]; // all alike, as of a part switched off
-  const pixels = new Uint32Array(image.data.buffer), scale = 255 / (high - low);
-  for (let i = 0; i < pixels.length; i++) {
-    if (!Number.isFinite(values[i])) continue;
-    pixels[i] = PACKED[map][Math.max(0, Math.min(255, Math.round((values[i] - low) * scale)))];
-  }
-  context.putImageData(image, 0, 0);
+  heat(canvas, values, values.length / columns, columns, { map, low, high });
   return canvas;
 }
 
@@ -416,20 +397,6 @@ export function squareMap(box, view, { values, canvas, label, show, control }) {
 }
 
 // ---- SVG ----
-
-/**
- * An element of SVG; texts and children as in `node`.
- * @param {string} tag
- * @param {Record<string, string | number | null | undefined>} attributes
- * @param {...(string | Node)} children
- */
-export function svgShape(tag, attributes = {}, ...children) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes))
-    if (value !== null && value !== undefined) made.setAttribute(name, String(value));
-  made.append(...children);
-  return made;
-}
 
 /**
  * An arrow from one point to another, in pixels.

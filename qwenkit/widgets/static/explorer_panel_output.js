@@ -1,15 +1,15 @@
 // ModelExplorer's panels of the MLP, the logits and the choice of the next token.
 
 import { node } from "./common.js";
-import { silu } from "./engine/ops.js";
+import { silu, topIndices } from "./engine/ops.js";
 import { probabilities } from "./engine/sampling.js";
 import {
   atLayer, chanceOf, codeWords, dotOf, factTiles, headWeight, inked, largestSize, lengthBar,
-  logitsOf, normOf, partBlock, partWideBlock, partWords, rowTable, signedBar, strengthKey, svgShape,
-  tokenName, tokenRow, tokenWords, topIndices, vectorStrip, weightOf, withCommas,
+  logitsOf, normOf, partBlock, partWideBlock, partWords, rowTable, signedBar, strengthKey,
+  tokenName, tokenRow, tokenWords, vectorStrip, weightOf, withCommas,
 } from "./explorer_panel_kit.js";
 import { lensOf } from "./explorer_panel_stream.js";
-import { short } from "./parts.js";
+import { short, svgShape } from "./parts.js";
 
 /** @typedef {import("./explorer_panel_kit.js").View} View */
 

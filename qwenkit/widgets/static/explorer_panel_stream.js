@@ -1,13 +1,13 @@
 // ModelExplorer's panels along the residual stream: tokens, embedding, norms, additions.
 
 import { node } from "./common.js";
-import { rmsNorm, softmaxInPlace } from "./engine/ops.js";
+import { rmsNorm, softmaxInPlace, topIndices } from "./engine/ops.js";
 import {
   atLayer, chanceOf, codeWords, cosineOf, factTiles, inked, largestSize, lengthBar, logitsOf,
   normOf, partBlock, partWideBlock, partWords, positionBars, rowTable, strengthKey, svgArrow,
-  svgShape, tokenName, tokenRow, tokenWords, topIndices, vectorStrip, weightOf, withCommas,
+  tokenName, tokenRow, tokenWords, vectorStrip, weightOf, withCommas,
 } from "./explorer_panel_kit.js";
-import { short } from "./parts.js";
+import { short, svgShape } from "./parts.js";
 
 /** @typedef {import("./explorer_panel_kit.js").View} View */
 

@@ -125,7 +125,7 @@ const RENDERERS = {
   final_norm: finalNormPart, logits: logitsPart, sampling: samplingPart, cache: cachePart,
 };
 const WITH_HEAD = new Set(["qkv", "rope", "scores", "pattern", "heads", "attn_out"]);
-const WHOLE = new Set(["tokens", "embed", "final_norm", "logits", "sampling"]); // in no layer
+export const WHOLE = new Set(["tokens", "embed", "final_norm", "logits", "sampling"]); // in no layer
 
 /** @type {{part: string, control: string} | null} what is to have the focus once it is redrawn */
 let focused = null;

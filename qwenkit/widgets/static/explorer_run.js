@@ -2,7 +2,7 @@
 // before a change is used again, and so is what lies below the first part that is switched off.
 
 import { Cache } from "./engine/model.js";
-import { linear, rmsNorm } from "./engine/ops.js";
+import { linear } from "./engine/ops.js";
 import { POINTS, Trace } from "./engine/trace.js";
 
 /** @typedef {import("./engine/model.js").Model} Model */
@@ -76,12 +76,11 @@ export class Run {
    * @param {Trace} trace
    */
   extendOver(base, ids, trace) {
-    const { hidden, layers, eps } = this.model.config, from = this.ids.length;
+    const { hidden, layers } = this.model.config, from = this.ids.length;
     let x = base.rows(`layers.${this.first}.resid_pre`, from, from + ids.length);
     for (let layer = this.first; layer < layers; layer++)
       x = this.model.layer(layer, x, this.cache, trace);
-    x = rmsNorm(x, this.model.weight("model.norm.weight").data, eps);
-    trace.tap("final_norm", x, [ids.length, hidden]);
+    trace.tap("final_norm", this.model.finalNorm(x), [ids.length, hidden]);
     this.cache.length += ids.length;
   }
 

@@ -1,7 +1,7 @@
 // The text of ModelExplorer as the model reads it: tokens, what is switched off, and the runs with
 // and without it. Nothing here knows the page.
 
-import { argmax, linear, rmsNorm } from "./engine/ops.js";
+import { argmax, linear } from "./engine/ops.js";
 import { probabilities } from "./engine/sampling.js";
 import { Run } from "./explorer_run.js";
 import { shownToken } from "./explorer_tokens.js";
@@ -10,7 +10,6 @@ import { shownToken } from "./explorer_tokens.js";
 /** @typedef {import("./engine/tokenizer.js").Tokenizer} Tokenizer */
 /** @typedef {import("./explorer_run.js").Off} Off */
 
-const MOST_READ = 256; // tokens: the small maps, and the time for a new text, grow with them
 const CHUNK = 8; // tokens computed before the page may react
 
 /** Let the page react, and go on at once. */
@@ -25,13 +24,14 @@ export class LiveText {
    * @param {Model} engine
    * @param {Tokenizer} tokenizer
    * @param {number} tokens how many ids are tokens; the rest of the vocabulary is padding
+   * @param {number} most tokens that are read
    */
-  constructor(engine, tokenizer, tokens) {
+  constructor(engine, tokenizer, tokens, most) {
     this.engine = engine;
     this.tokenizer = tokenizer;
     this.config = engine.config;
     this.tokens = Math.min(tokens, this.config.vocab);
-    this.room = Math.min(MOST_READ, this.config.longest);
+    this.room = Math.min(most, this.config.longest);
     this.text = "";
     /** @type {number[]} what is read of the text */
     this.ids = [];
@@ -142,9 +142,8 @@ export class LiveText {
    */
   guess(layer, position) {
     const stream = this.run.rows(`layers.${layer}.resid_post`, position, position + 1);
-    const weight = this.engine.weight("model.norm.weight").data;
-    const normed = rmsNorm(stream, weight, this.config.eps);
-    return this.mostLikely(linear(normed, this.engine.head).subarray(0, this.tokens));
+    const logits = linear(this.engine.finalNorm(stream), this.engine.head);
+    return this.mostLikely(logits.subarray(0, this.tokens));
   }
 
   /** @param {Float32Array} logits @returns {[string, number]} */

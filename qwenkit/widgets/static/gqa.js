@@ -4,7 +4,7 @@
 import {
   choice, choose, chosen, frame, node, onLook, painted, roomOf, say, slider,
 } from "./common.js";
-import { barTable, hue, keyed, panel, sizeOf, walkKeys } from "./parts.js";
+import { barTable, hue, keyed, panel, sizeOf, svgShape, walkKeys } from "./parts.js";
 
 /**
  * @import { BarRow, ByKind, CacheBytes, Choose, GqaData, GqaModel, GqaShape, GqaState,
@@ -197,7 +197,7 @@ function headPicture(model, pick) {
     const lines = [], boxes = [];
     for (let head = 0; head < state.heads; head++) {
       const kv = Math.floor(head / size), x = (head + 0.5) * one, end = (kv + 0.5) * size * one;
-      lines.push({ head, kv, part: vector("line", {
+      lines.push({ head, kv, part: svgShape("line", {
         x1: x, y1: TOP + TALL, x2: end, y2: LOW, style: `stroke: ${color(kv)}`,
         "stroke-width": head === state.head ? 5 : 1.5, "data-head": head, "data-kv": kv,
       }) });
@@ -207,9 +207,9 @@ function headPicture(model, pick) {
     for (let kv = 0; kv < state.kv_heads; kv++)
       boxes.push(...headBox(keys, kv, { lit: kv === lit, color: color(kv) }));
     const x = Math.max(75, Math.min(width - 75, (state.head + 0.5) * one));
-    const name = vector("text", { x, y: 15, class: "qk-gqa-lit" });
+    const name = svgShape("text", { x, y: 15, class: "qk-gqa-lit" });
     name.textContent = `q${state.head} uses k${lit}, v${lit}`;
-    box.replaceChildren(vector("svg", { width, height: HIGH, "aria-hidden": "true" },
+    box.replaceChildren(svgShape("svg", { width, height: HIGH, "aria-hidden": "true" },
       ...lines.map(({ part }) => part), ...boxes, name));
     drawn = lines.map(({ head, kv }) => [head, kv]);
   }
@@ -231,7 +231,7 @@ function headPicture(model, pick) {
 function headBox(row, number, { lit, color }) {
   const { width, y, letters } = row;
   const gap = Math.min(2, width * 0.1), x = number * width;
-  const part = vector("rect", {
+  const part = svgShape("rect", {
     x: x + gap, y, width: width - 2 * gap, height: TALL, rx: Math.min(6, width / 4),
     style: `fill: ${color}; stroke: ${lit ? hue("fg") : "none"}`, "stroke-width": 2.5,
   });
@@ -241,20 +241,9 @@ function headBox(row, number, { lit, color }) {
   ];
   const form = forms.find((one) => 7.5 * one(row.count - 1).length + 4 <= width - 2 * gap);
   if (!form) return [part];
-  const text = vector("text", {
+  const text = svgShape("text", {
     x: x + width / 2, y: y + TALL / 2 + 4.5, class: "qk-gqa-name",
   });
   text.textContent = form(number);
   return [part, text];
-}
-
-/**
- * @param {string} tag @param {Record<string, string | number>} attributes
- * @param {Element[]} children
- */
-function vector(tag, attributes, ...children) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, String(value));
-  made.append(...children);
-  return made;
 }

@@ -1,9 +1,9 @@
 // LayerInspector in a page that carries its model: `data` as _layer_view.py has it, and answers.
 
-import { linear, rmsNorm, softmaxInPlace } from "./engine/ops.js";
+import { linear, softmaxInPlace, topIndices } from "./engine/ops.js";
 import { Trace } from "./engine/trace.js";
 import { render } from "./layer.js";
-import { deflate, liveModel, mostLikely, promptIds, tokenStrings } from "./live.js";
+import { deflate, liveModel, promptIds, tokenStrings } from "./live.js";
 import { livePatterns } from "./live_patterns.js";
 
 /**
@@ -129,7 +129,7 @@ function strongestUnits(acts, length, most) {
   acts.forEach((values, i) => {
     for (let t = 0; t < length; t++) {
       const row = values.subarray(t * width, (t + 1) * width);
-      const best = mostLikely(row.map(Math.abs), count), at = (i * length + t) * count;
+      const best = topIndices(row.map(Math.abs), count), at = (i * length + t) * count;
       found.units.set(best, at);
       found.acts.set(best.map((unit) => row[unit]), at);
     }
@@ -149,8 +149,8 @@ function rowNorms(/** @type {Float32Array} */ stream, /** @type {number} */ hidd
  * @param {Float32Array} stream (N, C)
  */
 function nextTokens({ net, settings: { tokens } }, stream) {
-  const { eps, hidden, vocab } = net.config;
-  const logits = linear(rmsNorm(stream, net.weight("model.norm.weight").data, eps), net.head);
+  const { hidden, vocab } = net.config;
+  const logits = linear(net.finalNorm(stream), net.head);
   return eachLayer(stream.length / hidden, (i) => {
     const row = logits.slice(i * vocab, i * vocab + tokens); // without padding rows
     softmaxInPlace(row, 0, tokens);
@@ -169,7 +169,7 @@ function lensOf(engine, streams, token) {
   const { tokenizer, net: { config: { hidden } }, settings } = engine;
   return streams.map((stream) => {
     const [chances] = nextTokens(engine, stream.subarray(token * hidden, (token + 1) * hidden));
-    const best = mostLikely(chances, settings.lens), names = tokenStrings(tokenizer, best);
+    const best = topIndices(chances, settings.lens), names = tokenStrings(tokenizer, best);
     return best.map((id, i) => [names[i], chances[id]]);
   });
 }
@@ -194,7 +194,7 @@ function withoutHead(engine, ids, streams, off) {
     p ? sum + p * (Math.log(p) - Math.log(Math.max(afters[t][id], 1e-37))) : sum, 0)));
   const rows = befores.map((before, t) => {
     const after = afters[t];
-    const best = mostLikely(before.map((p, id) => Math.max(p, after[id])), settings.shown);
+    const best = topIndices(before.map((p, id) => Math.max(p, after[id])), settings.shown);
     const names = tokenStrings(tokenizer, best);
     return best.map((id, i) => /** @type {ComparedToken} */ ([names[i], id, before[id], after[id]]));
   });

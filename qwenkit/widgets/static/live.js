@@ -2,7 +2,7 @@
 
 import { inflate } from "./common.js";
 import { Model } from "./engine/model.js";
-import { softmaxInPlace } from "./engine/ops.js";
+import { softmaxInPlace, topIndices } from "./engine/ops.js";
 import { readTensors } from "./engine/safetensors.js";
 import { Tokenizer } from "./engine/tokenizer.js";
 import { shownToken } from "./explorer_tokens.js";
@@ -89,25 +89,7 @@ export const tokenStrings = (tokenizer, ids) => Array.from(ids, (id) => shownTok
 export function topTokens(logits, count) {
   const chances = logits.slice();
   softmaxInPlace(chances, 0, chances.length);
-  return mostLikely(chances, count).map((id) => [id, chances[id]]);
-}
-
-/**
- * The indices of the largest values, the largest first; of equal ones the first.
- * @param {Float32Array} values
- * @param {number} count
- */
-export function mostLikely(values, count) {
-  /** @type {number[]} */
-  const best = [];
-  for (let i = 0; i < values.length; i++) {
-    if (best.length === count && !(values[i] > values[best[count - 1]])) continue;
-    let at = best.length;
-    while (at > 0 && values[i] > values[best[at - 1]]) at--;
-    best.splice(at, 0, i);
-    best.length = Math.min(best.length, count);
-  }
-  return best;
+  return topIndices(chances, count).map((id) => [id, chances[id]]);
 }
 
 /**

@@ -171,3 +171,17 @@ export function later(action, pause) {
     timer = setTimeout(action, pause);
   };
 }
+
+/**
+ * An element of SVG; texts and children as in `node`.
+ * @param {string} tag
+ * @param {Record<string, string | number | null | undefined>} attributes
+ * @param {...(string | Node)} children
+ */
+export function svgShape(tag, attributes = {}, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes))
+    if (value !== null && value !== undefined) made.setAttribute(name, String(value));
+  made.append(...children);
+  return made;
+}

@@ -6,7 +6,7 @@ import { allow } from "./parts.js";
 /** @import { Answer, Model, PromptValues, Shell, Values } from "./types.d.ts" */
 
 const PATIENCE = 4500; // milliseconds without an answer before the page says that there is none
-const MOST_ROWS = 8; // of the box
+const MOST_LINES = 8; // of the box
 const LOOK = 250; // milliseconds between two looks at whether the kernel is still there
 const COMPUTES = "The kernel computes …", HERE = "This page computes …";
 const GONE = "The kernel does not answer: run this cell again.";
@@ -138,7 +138,7 @@ export function promptBox(model, root, busy) {
   }
   function fit() { // as high as its lines, up to some
     area.rows = 1;
-    while (area.rows < MOST_ROWS && area.scrollHeight > area.clientHeight) area.rows++;
+    while (area.rows < MOST_LINES && area.scrollHeight > area.clientHeight) area.rows++;
   }
   function write(/** @type {string} */ text) {
     area.value = text;

@@ -68,7 +68,7 @@ export class Model {
    * @returns {Float32Array} logits, (T, V), or (V) of the last token alone
    */
   forward(ids, { cache = new Cache(this.config, ids.length), trace, last = false } = {}) {
-    const { hidden, vocab, layers, eps } = this.config, length = ids.length;
+    const { hidden, vocab, layers } = this.config, length = ids.length;
     this.check(ids, cache);
     const table = this.weight("model.embed_tokens.weight").data;
     /** @type {Float32Array} */
@@ -76,12 +76,17 @@ export class Model {
     ids.forEach((id, t) => x.set(table.subarray(id * hidden, (id + 1) * hidden), t * hidden));
     x = trace?.tap("embed", x, [length, hidden]) ?? x;
     for (let layer = 0; layer < layers; layer++) x = this.layer(layer, x, cache, trace);
-    x = rmsNorm(x, this.weight("model.norm.weight").data, eps);
+    x = this.finalNorm(x);
     x = trace?.tap("final_norm", x, [length, hidden]) ?? x;
     cache.length += length;
     if (last) x = x.slice(-hidden);
     const logits = linear(x, this.head);
     return trace?.tap("logits", logits, [logits.length / vocab, vocab]) ?? logits;
+  }
+
+  /** What the head reads: the stream after the last norm. @param {Float32Array} x (T, C) */
+  finalNorm(x) {
+    return rmsNorm(x, this.weight("model.norm.weight").data, this.config.eps);
   }
 
   /**

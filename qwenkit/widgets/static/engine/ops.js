@@ -70,6 +70,24 @@ export function argmax(values) {
   return best;
 }
 
+/**
+ * The indices of the largest values, the largest first; of equal ones the first.
+ * @param {ArrayLike<number>} values
+ * @param {number} count
+ */
+export function topIndices(values, count) {
+  /** @type {number[]} */
+  const best = [];
+  for (let i = 0; i < values.length; i++) {
+    if (best.length === count && !(values[i] > values[best[count - 1]])) continue;
+    let at = best.length;
+    while (at > 0 && values[i] > values[best[at - 1]]) at--;
+    best.splice(at, 0, i);
+    best.length = Math.min(best.length, count);
+  }
+  return best;
+}
+
 /** @param {number} x */
 export const silu = (x) => x / (1 + Math.exp(-x));
 
