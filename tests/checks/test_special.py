@@ -72,3 +72,22 @@ def test_names_and_shapes_that_do_not_fit_are_reported(kind, message):
     found = model.whole(kind)
     assert found.mistake == "error"
     assert message in found.message
+
+
+def test_a_message_of_a_check_names_no_class_of_its_own():
+    from qwenkit.checks._cache_loop import TooMuchWork
+    from qwenkit.checks._errors import explained
+    from qwenkit.checks._same import answer
+    from qwenkit.checks._whole_model import LayersNotRegistered
+
+    def raising(error):
+        def learner():
+            raise error
+
+        return explained(answer(learner, ()))[1]
+
+    assert raising(TooMuchWork("the tokens are right, but too many")) == (
+        "the tokens are right, but too many"
+    )
+    assert raising(LayersNotRegistered()) == LayersNotRegistered.__doc__
+    assert "ValueError: mine" in raising(ValueError("mine"))  # a learner's own error is named
