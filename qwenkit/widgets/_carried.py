@@ -16,6 +16,8 @@ from qwenkit.tokenizer import Tokenizer
 
 MOST_BYTES = 16_000_000  # of weights; a page of more would open too slowly
 NEAR = 1e-3  # by which logits may differ that are computed in another order
+ROUGHLY = 0.2  # the same in bfloat16 or float16
+UNKNOWN_THERE = ("rope_scaling", "use_sliding_window", "quantization")  # to the engine
 _LEVEL = 6
 
 
@@ -37,13 +39,13 @@ def carried(
     """
     if model.dtype != torch.float32:
         raise _refused(f"the model is in {str(model.dtype).removeprefix('torch.')}, not in float32")
-    tensors = {without_wrappers(name): smallest(one) for name, one in model.state_dict().items()}
+    tensors = weights(model)
     size = sum(tensor.nbytes for tensor in tensors.values())
     if size > MOST_BYTES:
         raise _refused(f"the weights take {size:,} bytes, more than {MOST_BYTES:,}")
-    if model.config.rope_scaling is not None or model.config.use_sliding_window:
-        raise _refused("RoPE scaling and sliding windows are not supported there")
-    _compare(model, tensors, input_ids)
+    reason = why_not(model, input_ids)
+    if reason:
+        raise _refused(reason)
     return packed(model, tokenizer, tensors)
 
 
@@ -69,18 +71,38 @@ def smallest(tensor: torch.Tensor) -> torch.Tensor:
     return halved if torch.equal(halved.float(), tensor) else tensor
 
 
+def weights(model: QwenForCausalLM) -> dict[str, torch.Tensor]:
+    """Return the weights by their names in a checkpoint, in as few bytes as lose nothing."""
+    return {without_wrappers(name): smallest(one) for name, one in model.state_dict().items()}
+
+
+def why_not(model: QwenForCausalLM, input_ids: torch.Tensor) -> str:
+    """Return why a page would show other numbers than the model gives, or "".
+
+    Args:
+        model: the model; its logits are compared with those of a fresh one of the same config and
+            weights, which a hook or a replaced part does not have.
+        input_ids: (1, T) a text; without tokens there is nothing to compare.
+    """
+    for name in UNKNOWN_THERE:
+        if getattr(model.config, name):
+            return f"it has {name}, which no page computes"
+    other = sorted(model.state_dict().keys() ^ model.config.tensor_shapes().keys())
+    if other:
+        names = ", ".join(other[:3])
+        return (
+            f"it has other weights than its config tells: {names}; merge adapters (merge_lora), "
+            "and load int8 in float32"
+        )
+    if input_ids.shape[1] and not _same(model, input_ids):
+        return "it computes otherwise than its config and weights tell (a hook, a replaced part?)"
+    return ""
+
+
 @torch.no_grad()
-def _compare(
-    model: QwenForCausalLM, tensors: dict[str, torch.Tensor], input_ids: torch.Tensor
-) -> None:
-    """Refuse a model whose logits are not those of a fresh one with the same config and weights."""
+def _same(model: QwenForCausalLM, input_ids: torch.Tensor) -> bool:
     fresh = QwenForCausalLM(model.config)
-    try:
-        fresh.load_state_dict(tensors)
-    except RuntimeError:
-        names = ", ".join(sorted(tensors.keys() ^ fresh.state_dict().keys())[:3])
-        raise _refused(f"it has other weights than its config tells: {names}") from None
+    fresh.load_state_dict(model.state_dict())
     ids = input_ids.cpu()
-    apart = (fresh.float()(ids) - model(input_ids).cpu()).abs().max()
-    if not float(apart) <= NEAR:
-        raise _refused("it computes otherwise than its config and weights tell (a hook?)")
+    apart = (fresh.to(model.dtype)(ids) - model(input_ids).cpu()).abs().max()
+    return float(apart) <= (NEAR if model.dtype == torch.float32 else ROUGHLY)

@@ -25,7 +25,7 @@ from qwenkit.progress import stage
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.trace import Edit, Trace
 from qwenkit.widgets._base import Inspector, View, check_integer
-from qwenkit.widgets._carried import packed, smallest
+from qwenkit.widgets._carried import UNKNOWN_THERE, packed, weights, why_not
 from qwenkit.widgets._pictures import bars
 from qwenkit.widgets._reading import check_finite
 
@@ -166,9 +166,7 @@ class ModelExplorer(Inspector):
     @cached_property
     def files(self) -> dict[str, Any]:
         """What the page computes with: config and tokenizer, and the weights, compressed."""
-        model = self.view.model
-        tensors = {name: smallest(tensor) for name, tensor in _held(model).items()}
-        return packed(model, self.view.tokenizer, tensors)
+        return packed(self.view.model, self.view.tokenizer, weights(self.view.model))
 
     def asked(self, message: dict[str, Any]) -> None:
         """Send the files to a page that asks: as a trait they would be saved in the notebook."""
@@ -201,7 +199,9 @@ def _loaded(
             kind = type(tokenizer).__name__
             raise InputError(f"tokenizer is a {kind}; a model needs its Tokenizer: give both")
         _check(model.config)
-        _held(model)
+        reason = why_not(model, tokenizer(PROMPT).to(model.device))
+        if reason:
+            raise InputError(f"ModelExplorer computes the model in the page: {reason}")
         return model, tokenizer
     if model is not None and not isinstance(model, str | Path):
         kind = type(model).__name__
@@ -221,20 +221,6 @@ def _check(config: Any) -> None:
             f"page and takes at most {MOST_PARAMETERS:,}: take the embedded model, or a "
             "LayerInspector"
         )
-    for name in ("rope_scaling", "use_sliding_window", "quantization"):
+    for name in UNKNOWN_THERE:
         if getattr(config, name):
             raise InputError(f"the model has {name}, which ModelExplorer does not compute")
-
-
-def _held(model: QwenForCausalLM) -> dict[str, Tensor]:
-    """Return the weights by their names in a checkpoint."""
-    held = model.state_dict()
-    if model.config.tie_word_embeddings:
-        held.pop("lm_head.weight", None)
-    other = held.keys() ^ model.config.tensor_shapes().keys()
-    if other:
-        raise InputError(
-            f"the model has or lacks {min(other)}; ModelExplorer takes a plain Qwen2 model: merge "
-            "adapters (merge_lora), and load int8 in float32"
-        )
-    return held

@@ -3,16 +3,24 @@
 import json
 
 import pytest
+from driving import drive_in_jupyter
 from lab_server import PANEL, SAVE, SHUT_DOWN
 from nbformat.v4 import new_code_cell, new_notebook
 from test_explorer_page import IDLE, TYPE
-from test_widgets_in_lab import KERNEL, SHOWN, run
+from test_widgets_in_lab import KERNEL, SHOWN, notebook_of, run
 
 pytestmark = pytest.mark.browser
 MAKE = "import qwenkit as qk\nwidget = qk.widgets.ModelExplorer()\nwidget"
 CHOOSE = 'widget.choose(prompt="x = 1\\n", off=[[2, 3]])'
 PRINT = "print(widget.state)"
 SAVED = f"() => {PANEL}.context.model.dirty === false"
+
+
+def test_a_reader_does_everything_in_both_themes_and_after_a_reload(in_lab):
+    with in_lab("driven.ipynb", notebook_of(MAKE)) as (page, _):
+        run(page, 0)
+        page.wait_for_selector(SHOWN)
+        drive_in_jupyter(page)
 
 
 def test_it_runs_follows_code_and_goes_on_without_its_kernel(in_lab, lab_root):

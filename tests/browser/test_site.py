@@ -1,6 +1,6 @@
 """The course as a site, made by Sphinx as `make site` does, in Chromium from disk.
 
-Widgets are live in one notebook only, for each costs a run of its notebook; the others show the
+Widgets are live in two notebooks only, for each costs a run of its notebook; the others show the
 pictures that are stored.
 """
 
@@ -11,6 +11,7 @@ import sys
 from contextlib import contextmanager
 
 import pytest
+from driving import drive, look
 from lab_server import PATIENCE
 from notebook_cells import FOLDER, NOTEBOOKS
 from pages import overflowing
@@ -18,6 +19,7 @@ from playwright.sync_api import expect
 
 ROOT = FOLDER.parent
 LIVE = "06_gqa"
+EXPLORER = "00_start_here"
 SCREENS = [(390, "light"), (390, "dark"), (1024, "dark"), (1280, "light"), (1320, "dark")]
 PAGES = ("index", "notebooks/README", "notebooks/glossary", "notebooks/02_tokens")
 
@@ -29,7 +31,7 @@ def site(tmp_path_factory):
     """Make the site; a warning, as for a link that leads nowhere, is an error."""
     folder, cache = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("cache")
     command = [sys.executable, "-m", "sphinx", "-c", "docs", "-d", str(cache), "-E", "-W", "-q"]
-    command += ["-D", f"live_widgets={LIVE}", ".", str(folder)]
+    command += ["-D", "live_widgets=0[06]_[gs]*", ".", str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stderr
@@ -106,6 +108,20 @@ def test_an_answer_opens_and_a_widget_works_and_follows_the_theme(site, browser)
         while page.locator("body").get_attribute("data-theme") != "dark":
             page.locator("button.theme-toggle:visible").first.click()
         expect(inside.locator("body")).not_to_have_css("background-color", light)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_reader_drives_the_whole_model_in_the_site(site, browser, scheme):
+    with browsing(browser, site, scheme=scheme) as page:
+        page.goto((site / f"notebooks/{EXPLORER}.html").as_uri())
+        for _ in range(2):
+            frame = page.locator("figure.widget iframe").first
+            frame.scroll_into_view_if_needed()
+            inside = frame.element_handle().content_frame()
+            inside.wait_for_selector('.qk:not([data-drawn="0"])')
+            drive(page, inside)
+            look(page, inside)
+            page.reload()
 
 
 @pytest.mark.parametrize(("width", "scheme"), SCREENS)

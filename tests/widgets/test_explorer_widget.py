@@ -115,6 +115,15 @@ def test_a_model_with_adapters_is_refused_until_they_are_merged(tmp_path_factory
         ModelExplorer(model, tokenizer)
 
 
+def test_a_model_that_computes_otherwise_than_the_page_would_is_refused(toy_in):
+    model, tokenizer = toy_in("float32")
+    hook = model.model.layers[1].mlp.register_forward_hook(lambda module, args, out: 2 * out)
+    with pytest.raises(InputError, match=r"otherwise than its config and weights tell \(a hook"):
+        ModelExplorer(model, tokenizer)
+    hook.remove()
+    ModelExplorer(model, tokenizer)
+
+
 def test_the_page_asks_for_the_files_and_no_trait_holds_them(widget, monkeypatch):
     sent = []
     monkeypatch.setattr(widget, "send", lambda *message, **more: sent.append((message, more)))

@@ -137,9 +137,14 @@ export function frame(el, name) {
   return { root, controls, stage, live };
 }
 
-// JupyterLab reacts to arrow keys and others wherever they are pressed: not in a widget.
+// Jupyter reacts to keys wherever they are pressed: X cuts the cell, 1 makes it a heading. Not in a
+// widget: JupyterLab hears of no key but Escape. Notebook 7 hears of each before the widget does; it
+// leaves those alone that are pressed in an element with this attribute.
 /** @param {HTMLElement} root */
 function keepKeys(root) {
+  root.addEventListener("focusin", (event) => {
+    /** @type {Element} */ (event.target).setAttribute("data-lm-suppress-shortcuts", "true");
+  });
   root.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") event.stopPropagation();
   });
