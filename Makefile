@@ -15,6 +15,9 @@ N ?= 10000
 # to run (lax). Without, every stored output is compared (strict).
 NBVAL := $(if $(QWENKIT_MODEL),--nbval-lax,--nbval)
 
+# Seconds; a larger model takes longer.
+CELL := $(if $(QWENKIT_MODEL),900,120)
+
 # Tests run in several processes with one thread each; such a model fits into memory only once.
 WORKERS ?= $(if $(QWENKIT_MODEL),0,2)
 PYTEST = $(if $(filter-out 0 1,$(WORKERS)),OMP_NUM_THREADS=1) $(BIN)/python -m pytest -n $(WORKERS)
@@ -69,7 +72,7 @@ unit: $(READY)
 
 notebooks: $(READY)
 	state=$$(mktemp -d) && QWENKIT_PROGRESS=$$state/progress.json QWENKIT_MINE=$$state/my_qwen.py \
-	QWENKIT_QUIET=1 $(PYTEST) --dist loadfile $(NBVAL) --nbval-current-env --nbval-cell-timeout=120 \
+	QWENKIT_QUIET=1 $(PYTEST) --dist loadfile $(NBVAL) --nbval-current-env --nbval-cell-timeout=$(CELL) \
 		-p no:cacheprovider notebooks/
 
 fuzz: $(READY)
