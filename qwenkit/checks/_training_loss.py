@@ -18,6 +18,7 @@ Loss = Callable[[Tensor, Tensor], Any]
 
 _LABELS = torch.tensor([[1, 4, 0, 3], [2, 2, 6, 5]])
 _FEW = torch.tensor([[IGNORE, IGNORE, IGNORE, 3], [2, 2, 6, 5]])
+_RULED_OUT = torch.tensor([[[-math.inf, 1.0, 2.0], [0.0, 1.0, 2.0]]])
 CASES = [
     Case("one position, three tokens", (torch.tensor([[[0.0, 1, 0]]]), torch.tensor([[1]]))),
     Case("two texts of four positions", (2 * normal(2, 4, 7), _LABELS)),
@@ -27,6 +28,7 @@ CASES = [
     Case("scores in the hundreds", (300 * normal(2, 4, 7, seed=4), _LABELS)),
     Case("bfloat16", (4 * normal(2, 4, 7, seed=5).bfloat16(), _LABELS)),
     Case("a token is ruled out", (torch.tensor([[[-math.inf, 1.0, 2.0]]]), torch.tensor([[2]]))),
+    Case("ruled out where the label is ignored", (_RULED_OUT, torch.tensor([[IGNORE, 2]]))),
 ]
 
 
@@ -94,13 +96,16 @@ def _last_token(labels: Tensor) -> Tensor:
 _IDEAS: tuple[tuple[str, str, Loss], ...] = (
     ("ignored labels count as zeros", "you set the loss of ignored labels to 0, and still divide "
         "by all positions. By how many must you divide?",
-        _loss(over=lambda losses, counts: (losses * counts).mean())),
+        _loss(over=lambda losses, counts: losses.where(counts, 0.0).mean())),
     ("ignored labels count", "positions with the label IGNORE count, as if their label were token "
         "0. Which positions belong in the mean?",
         _loss(over=lambda losses, counts: losses.mean())),
     ("ignored labels count", "positions with the label IGNORE count: a negative index counts from "
         "the end of the vocabulary. Which positions belong in the mean?",
         _loss(over=lambda losses, counts: losses.mean(), labels_of=_last_token)),
+    ("zero times infinity", "you multiply the loss of ignored labels by 0. Where it is infinite "
+        "that gives NaN. Select those that count instead.",
+        _loss(over=lambda losses, counts: (losses * counts).sum() / counts.sum())),
     ("sum", "that is the sum over the labels that count. The loss is their mean.",
         _loss(over=lambda losses, counts: losses[counts].sum())),
     ("divided by the texts", "you divide by the number of texts. Divide by how many labels count.",

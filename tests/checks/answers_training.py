@@ -57,11 +57,13 @@ LOSS_WRONG = [
     ("ignored labels count",
         lambda x, y: -_logs(x).gather(-1, y.clamp(0)[..., None]).mean()),
     ("error", lambda x, y: -_logs(x).gather(-1, y[..., None]).mean()),
+    ("zero times infinity",
+        lambda x, y: _of(_logs(x), y, lambda losses, c: (losses * c).sum() / c.sum())),
     ("sum", lambda x, y: _of(_logs(x), y, lambda losses, c: (losses * c).sum())),
     ("divided by the texts",
         lambda x, y: _of(_logs(x), y, lambda losses, c: (losses * c).sum() / x.shape[0])),
     ("mean of means", lambda x, y:
-        _of(_logs(x), y, lambda losses, c: ((losses * c).sum(1) / c.sum(1)).mean())),
+        _of(_logs(x), y, lambda one, c: (one.where(c, 0.0).sum(1) / c.sum(1)).mean())),
     ("too large to exponentiate", lambda x, y:
         _of((x.float().exp() / x.float().exp().sum(-1, keepdim=True)).log(), y)),
     ("too large to exponentiate", lambda x, y: _of(torch.log(torch.softmax(x.float(), -1)), y)),
