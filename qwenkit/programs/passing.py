@@ -68,4 +68,5 @@ def interval(values: Sequence[float]) -> Estimate:
     n, mean = len(values), sum(values) / len(values)
     center = (mean + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z * sqrt(mean * (1 - mean) / n + _Z**2 / (4 * n * n)) / (1 + _Z**2 / n)
-    return Estimate(mean, max(0.0, center - half), min(1.0, center + half))
+    # At 0 and 1 an end is the mean, but for rounding.
+    return Estimate(mean, max(0.0, min(mean, center - half)), min(1.0, max(mean, center + half)))

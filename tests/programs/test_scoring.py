@@ -64,6 +64,13 @@ def test_the_interval_ends_where_the_mean_is_1_96_standard_errors_away(values, l
         assert (mean - end) ** 2 == pytest.approx(1.96**2 * end * (1 - end) / len(values), 1e-4)
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_the_mean_is_never_outside_its_interval(value):
+    for count in range(1, 300):  # by rounding it was for some of them, and error bars then fail
+        mean, low, high = interval([value] * count)
+        assert low <= mean <= high
+
+
 def test_the_interval_holds_the_truth_95_times_of_100():
     generator = torch.Generator().manual_seed(0)
     for truth in (0.1, 0.5, 0.9):
