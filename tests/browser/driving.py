@@ -1,4 +1,4 @@
-"""What a reader does with ModelExplorer, the same in every place that shows it."""
+"""What a reader does with ModelExplorer, the same wherever it is shown."""
 
 from lab_server import PANEL, READY, SAVE, carry_out
 from pages import FAINT
