@@ -131,6 +131,15 @@ def test_held_out_gaps_cost_less_where_what_follows_is_in_sight():
     assert tiny_coder.filled_exactly(EMBEDDED) > 0.04
 
 
+@on_its_python
+def test_its_page_says_how_infilling_depends_on_the_text_around():
+    rows = re.findall(r"^\| (\d+) \| ([\d.]+) \| ([\d.]+) \|$", README, re.MULTILINE)
+    assert [int(around) for around, *_ in rows] == list(tiny_coder.AROUND)
+    for around, *losses in rows:
+        found = list(tiny_coder.infilling(EMBEDDED, int(around)).values())
+        assert found == pytest.approx([float(loss) for loss in losses], abs=0.011)
+
+
 def test_transformers_loads_it_with_the_same_ids_and_logits():
     model, tokenizer = tiny_coder.load(EMBEDDED)
     theirs = Qwen2ForCausalLM.from_pretrained(EMBEDDED, dtype=torch.float32)

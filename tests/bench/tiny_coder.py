@@ -39,6 +39,7 @@ FIM = (  # before, after: an argument list, a return, a condition, an import
     ("import ", "\n\ndef exists(path):\n    return os.path.exists(path)\n"),
 )
 GAPS_A_FILE = 10
+AROUND = (50, 100, 200, 300, 400)  # characters on each side of a gap
 
 
 @functools.cache
@@ -90,24 +91,27 @@ def fillings(folder: Path) -> list[tuple[str, str, str]]:
 
 
 @functools.cache
-def gaps(folder: Path) -> list[tuple[str, str, str]]:
-    """Return (before, missing, after) from the held-out files: argument lists and returns."""
+def gaps(folder: Path, around: int = 200) -> list[tuple[str, str, str]]:
+    """Return (before, missing, after) from the held-out files: argument lists and returns.
+
+    Before and after are so many characters, and what is left of their last lines.
+    """
     chosen = random.Random(0)
     found = []
     for one in texts(folder)[1]:
         spans = [match.span(1) for match in GAP.finditer(one.text)]
         for start, stop in sorted(chosen.sample(spans, min(GAPS_A_FILE, len(spans)))):
-            first = one.text.rfind("\n", 0, max(start - 200, 0)) + 1  # a few lines before
-            last = one.text.find("\n", min(stop + 200, len(one.text) - 1)) + 1  # and behind
+            first = one.text.rfind("\n", 0, max(start - around, 0)) + 1
+            last = one.text.find("\n", min(stop + around, len(one.text) - 1)) + 1
             found.append((one.text[first:start], one.text[start:stop], one.text[stop:last]))
     return found
 
 
-def infilling(folder: Path) -> dict[str, float]:
+def infilling(folder: Path, around: int = 200) -> dict[str, float]:
     """Return the loss of the text in held-out gaps, in nats per token, with and without `after`."""
     model, tokenizer = load(folder)
     rows = []  # ids before a gap, and in it
-    for before, missing, after in gaps(folder):
+    for before, missing, after in gaps(folder, around):
         middle = tokenizer.encode(missing, special=False)
         rows.append((tokenizer.encode(tokenizer.fim(before, after)), middle))
         rows.append((tokenizer.encode(before, special=False), middle))
@@ -228,12 +232,25 @@ tests/bench/tiny_programs.py.
 
 {len(gaps(folder))} gaps in the held-out files, argument lists and returns: with what follows in \
 sight the missing text costs {gap["with what follows"]:.2f} nats per token, with only what comes \
-before {gap["without"]:.2f}. {filled_exactly(folder):.0%} are an exact match.
+before {gap["without"]:.2f}. {filled_exactly(folder):.0%} are an exact match. That is with about \
+200 characters on each side; with others:
+
+{more_or_less(folder)}
 
 Unedited; what the model fills in is between ▶ and ◀.
 
 {filled}
 Measured with Python {platform.python_version()}, torch {torch_version}, float32 on a CPU."""
+
+
+def more_or_less(folder: Path) -> str:
+    """Return the loss of the missing text by how much of the text around it is in sight."""
+    rows = [
+        f"| {around} | " + " | ".join(f"{loss:.2f}" for loss in infilling(folder, around).values())
+        for around in AROUND
+    ]
+    head = "| characters on each side | with what follows | without |\n|---:|---:|---:|"
+    return "\n".join([head, *(f"{row} |" for row in rows)])
 
 
 def _python(text: str) -> str:
