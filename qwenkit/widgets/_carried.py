@@ -73,7 +73,11 @@ def smallest(tensor: torch.Tensor) -> torch.Tensor:
 
 def weights(model: QwenForCausalLM) -> dict[str, torch.Tensor]:
     """Return the weights by their names in a checkpoint, in as few bytes as lose nothing."""
-    return {without_wrappers(name): smallest(one) for name, one in model.state_dict().items()}
+    return {name: smallest(one) for name, one in _held(model).items()}
+
+
+def _held(model: QwenForCausalLM) -> dict[str, torch.Tensor]:
+    return {without_wrappers(name): one for name, one in model.state_dict().items()}
 
 
 def why_not(model: QwenForCausalLM, input_ids: torch.Tensor) -> str:
@@ -87,7 +91,7 @@ def why_not(model: QwenForCausalLM, input_ids: torch.Tensor) -> str:
     for name in UNKNOWN_THERE:
         if getattr(model.config, name):
             return f"it has {name}, which no page computes"
-    other = sorted(model.state_dict().keys() ^ model.config.tensor_shapes().keys())
+    other = sorted(_held(model).keys() ^ model.config.tensor_shapes().keys())
     if other:
         names = ", ".join(other[:3])
         return (
@@ -102,7 +106,7 @@ def why_not(model: QwenForCausalLM, input_ids: torch.Tensor) -> str:
 @torch.no_grad()
 def _same(model: QwenForCausalLM, input_ids: torch.Tensor) -> bool:
     fresh = QwenForCausalLM(model.config)
-    fresh.load_state_dict(model.state_dict())
+    fresh.load_state_dict(_held(model))
     ids = input_ids.cpu()
     apart = (fresh.to(model.dtype)(ids) - model(input_ids).cpu()).abs().max()
     return float(apart) <= (NEAR if model.dtype == torch.float32 else ROUGHLY)
