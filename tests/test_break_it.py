@@ -12,6 +12,7 @@ import matplotlib as mpl
 import nbformat
 import pytest
 import torch
+from reference import relative_error
 from test_real import REASON
 
 import qwenkit as qk
@@ -181,13 +182,13 @@ def decoded(model):
     for i in range(6, ids.shape[1]):
         found = next_logits(model, ids[:, i : i + 1], cache, i)[0]
     whole = model(ids)[0, -1].float()
-    return float((found - whole).abs().max() / whole.abs().max())
+    return relative_error(found, whole)
 
 
 def apart(call, cache, ids, whole):
     """Return how far logits in chunks of eight are from `whole`, as a share of the largest."""
     logits = torch.cat([call(part, cache) for part in ids.split(8, dim=1)], dim=1)
-    return float((logits - whole).abs().max() / whole.abs().max())
+    return relative_error(logits, whole)
 
 
 def broken(context, model):
@@ -207,8 +208,10 @@ def ran(request):
     """Run a notebook's cells up to the one named; return its names and what must be true."""
     mpl.use("Agg")
     last, claims = CASES[request.param]
-    names = {"__name__": "__main__", "_decoded": decoded, "_broken": broken, "_same": same}
-    names["_apart"] = apart
+    names = {
+        "__name__": "__main__", "_decoded": decoded, "_broken": broken, "_same": same,
+        "_apart": apart,
+    }  # fmt: skip
     for cell in nbformat.read(FOLDER / f"{request.param}.ipynb", as_version=4).cells:
         if cell.cell_type == "code":
             with contextlib.redirect_stdout(io.StringIO()):

@@ -107,6 +107,7 @@ def gaps(folder: Path, around: int = 200) -> list[tuple[str, str, str]]:
     return found
 
 
+@functools.cache
 def infilling(folder: Path, around: int = 200) -> dict[str, float]:
     """Return the loss of the text in held-out gaps, in nats per token, with and without `after`."""
     model, tokenizer = load(folder)

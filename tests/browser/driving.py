@@ -6,6 +6,7 @@ from test_explorer_page import IDLE, OFF
 from test_widgets_in_lab import SHOWN
 
 SUM = "def add(a, b):\n    return a +"
+TYPED = "(text) => document.querySelector('.qk').qk.state.prompt === text"
 FITS = "(one) => one.scrollWidth - one.clientWidth"
 # CSS pixels of a laptop's window, of the same at a zoom of 200 %, and of a phone's.
 SIZES = {"laptop": (1280, 900), "zoom 200 %": (640, 450), "phone": (390, 844)}
@@ -20,7 +21,7 @@ def drive(page, place):
     prompt.focus()
     page.keyboard.press("ControlOrMeta+a")
     page.keyboard.type(SUM)
-    _wait(place, "(text) => document.querySelector('.qk').qk.state.prompt === text", SUM)
+    place.wait_for_function(TYPED, arg=SUM)
     place.get_by_role("button", name="·b ").first.wait_for()
 
     place.get_by_role("button", name="Step", exact=True).press("Enter")
@@ -31,16 +32,16 @@ def drive(page, place):
 
     before = _likely(place)
     place.get_by_role("button", name="Layer 4, head 1", exact=True).press("x")
-    _wait(place, OFF, 1)
+    place.wait_for_function(OFF, arg=1)
     place.get_by_role("button", name="Layer 3, head 2", exact=True).press("x")
-    _wait(place, OFF, 2)
+    place.wait_for_function(OFF, arg=2)
     assert abs(_likely(place) - before) > 1e-4
     place.get_by_role("button", name="All on again (2 off)").press("Enter")
-    _wait(place, OFF, 0)
+    place.wait_for_function(OFF, arg=0)
     assert abs(_likely(place) - before) < 1e-6
 
     place.get_by_role("button", name="Generate").press("Enter")
-    _wait(place, IDLE)
+    place.wait_for_function(IDLE)
     assert prompt.input_value().startswith(f"{SUM} b")
     line = place.get_by_role("listbox", name="Tokens of the prompt")
     line.press("Home")
@@ -68,8 +69,11 @@ def in_theme(page, name):
     page.wait_for_selector(f'body[data-jp-theme-light="{light}"]', state="attached")
 
 
-def drive_in_jupyter(page):
-    """Do it all in a notebook that shows a ModelExplorer, in both themes and after a reload."""
+def drive_in_jupyter(page, errors, own=()):
+    """Do it all in a notebook that shows a ModelExplorer, in both themes and after a reload.
+
+    `errors` may hold nothing in the end but `own`, those that Jupyter itself logs as it starts.
+    """
     drive(page, page)
     look(page, page)
     in_theme(page, "JupyterLab Dark")
@@ -81,10 +85,8 @@ def drive_in_jupyter(page):
     page.wait_for_function(READY)
     page.wait_for_selector(SHOWN)
     drive(page, page)
-
-
-def _wait(place, condition, argument=None):
-    place.wait_for_function(condition, arg=argument)
+    assert [error for error in errors if error not in own] == []
+    errors.clear()
 
 
 def _likely(place):

@@ -17,10 +17,10 @@ SAVED = f"() => {PANEL}.context.model.dirty === false"
 
 
 def test_a_reader_does_everything_in_both_themes_and_after_a_reload(in_lab):
-    with in_lab("driven.ipynb", notebook_of(MAKE)) as (page, _):
+    with in_lab("driven.ipynb", notebook_of(MAKE)) as (page, errors):
         run(page, 0)
         page.wait_for_selector(SHOWN)
-        drive_in_jupyter(page)
+        drive_in_jupyter(page, errors)
 
 
 def test_it_runs_follows_code_and_goes_on_without_its_kernel(in_lab, lab_root):
