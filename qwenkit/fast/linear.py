@@ -123,8 +123,8 @@ def is_plain(x: Tensor, weight: Tensor, row: Tensor | None = None) -> bool:
 def kernel_serves(tokens: int, weight: Tensor) -> bool:
     """Tell whether the compiled kernel is the fastest way: for few tokens and many bytes.
 
-    A float32 weight that stays in the cache is multiplied as fast by torch. Nor must a small model's
-    first token wait until numba is imported: its head is all that would need it.
+    A float32 weight that stays in the cache is multiplied as fast by torch. Nor must a small
+    model's first token wait until numba is imported: its head is all that would need it.
     """
     if not 0 < tokens <= KERNEL_UP_TO:
         return False
