@@ -30,7 +30,7 @@ def consistent(cache: PagedCache) -> None:
         full = table.pages[: table.length // size]
         for before, page in pairwise([-1, *full]):
             assert page not in cache._prefix or cache._prefix[page][0] == before
-    assert 0 <= cache.waste < 1
+    assert 0 <= cache.waste <= 1
 
 
 def finish(scheduler):

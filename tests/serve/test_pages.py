@@ -109,7 +109,6 @@ def test_pages_are_found_after_their_text_is_closed_until_the_room_is_needed():
     again = filled(cache, TEXT[:9])
     assert again.pages[:2] == [0, 1]
     cache.close(again)
-    # pages that are the last of their text go first: a page is useless without those before it
     other = filled(cache, [1, 2, 3, 4] * 3)
     assert cache.kept == 2
     table = cache.open()
@@ -119,6 +118,18 @@ def test_pages_are_found_after_their_text_is_closed_until_the_room_is_needed():
     consistent(cache)
     assert cache.kept == 0
     assert cache.share(cache.open(), TEXT) == 0
+
+
+def test_the_last_pages_of_a_text_are_forgotten_first():
+    """A page is useless without those before it."""
+    cache = PagedCache(CONFIG, num_pages=4, page_size=2)
+    cache.close(filled(cache, TEXT[:8]))
+    for left in (6, 4, 2, 0):
+        cache.extend(cache.open(), 1)
+        consistent(cache)
+        table = cache.open()
+        assert cache.share(table, TEXT) == left
+        cache.close(table)
 
 
 def test_what_was_used_longest_ago_is_forgotten_first():
@@ -181,9 +192,13 @@ def test_forgotten_pages_are_not_found_and_others_go_on():
     cache.advance(running, TEXT[:12])
     consistent(cache)
     assert cache.share(cache.open(), TEXT) == 0  # its first page is one of those forgotten
-    fresh = filled(cache, TEXT[:12])
+    fresh, other = filled(cache, TEXT[:12]), cache.open()
     assert not set(fresh.pages) & set(running.pages)
-    assert cache.share(cache.open(), TEXT) == 12
+    assert cache.share(other, TEXT[:12]) == 11
+    cache.forget()
+    cache.extend(other, 1)  # nobody finds the page, and yet another table uses it
+    assert other.pages[:2] == fresh.pages[:2]
+    assert other.pages[2] != fresh.pages[2]
     cache.close(running)
     consistent(cache)
 
@@ -202,26 +217,31 @@ def written(cache, table, value, text):
     return held
 
 
-def test_a_shared_page_is_copied_before_it_is_written():
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_shared_page_is_copied_before_it_is_written(closed):
+    """Whether it is in use by another text, or kept for one."""
     cache = PagedCache(CONFIG, num_pages=4, page_size=4)
     first = cache.open()
     written(cache, first, 1, TEXT[:8])
-    before = [pool[first.pages].clone() for pool in (*cache.keys, *cache.values)]
+    pages = [*first.pages]
+    before = [pool[pages].clone() for pool in (*cache.keys, *cache.values)]
+    if closed:
+        cache.close(first)
     second = cache.open()
     cache.share(second, TEXT[:8])
-    assert second.pages == first.pages
+    assert second.pages == pages
     cache.extend(second, 1)
-    assert second.pages[0] == first.pages[0]
-    assert second.pages[1] != first.pages[1]
-    assert cache.used == 3
+    assert second.pages[0] == pages[0]
+    assert second.pages[1] != pages[1]
+    assert cache.used == (2 if closed else 3)
     for keys, values in written(cache, second, 2, TEXT[:8]):
         want = torch.tensor([1.0] * 7 + [2.0])[:, None].expand(1, 2, 8, 8)
         assert torch.equal(keys, want)
         assert torch.equal(values, -want)
     for pool, old in zip((*cache.keys, *cache.values), before, strict=True):
-        assert torch.equal(pool[first.pages], old)
+        assert torch.equal(pool[pages], old)
     # full again, it is the page that is known already
-    assert second.pages == first.pages
+    assert second.pages == pages
     assert cache.used == 2
     consistent(cache)
 

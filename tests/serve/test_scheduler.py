@@ -304,10 +304,11 @@ def test_a_request_that_fills_the_whole_pool_ends():
 def test_no_more_requests_are_admitted_than_the_pool_can_hold_for_a_while():
     scheduler = Scheduler(tiny(), max_tokens=64, page_size=4)
     requests = [scheduler.submit(text(24, seed), greedy(4)) for seed in range(3)]
+    requests.append(scheduler.submit([1, 2], greedy(4)))  # there is room, but it is not its turn
     scheduler.step()
     assert scheduler.running == requests[:2]
     finish(scheduler)
-    assert [request.preemptions for request in requests] == [0, 0, 0]
+    assert [request.preemptions for request in requests] == [0] * 4
 
 
 # --- cancel, failures, interruptions ---

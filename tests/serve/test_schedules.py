@@ -60,12 +60,13 @@ def test_every_request_gets_the_tokens_of_generate(pool, drawn, choice):
 
 steps = st.lists(
     st.tuples(st.sampled_from(["open", "grow", "grow", "close", "forget"]), st.integers(0, 9)),
+    min_size=30,
     max_size=60,
 )
 
 
 @settings(PROBABLE, max_examples=100)
-@given(pages=st.integers(1, 9), size=st.integers(1, 4), drawn=steps)
+@given(pages=st.integers(1, 7), size=st.integers(1, 4), drawn=steps)
 def test_pages_are_in_one_place_and_shared_ones_hold_the_same_text(pages, size, drawn):
     """Texts of two tokens, so that many begin alike."""
     cache, texts = PagedCache(MODEL.config, pages, size), {}
