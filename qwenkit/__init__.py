@@ -94,7 +94,7 @@ __all__ = [
     "unmerge_lora",
 ]
 _deprecated.install()
-_LATE = ("checks", "interpret", "mine", "plot", "programs", "train", "widgets")
+_LATE = ("checks", "interpret", "mine", "plot", "programs", "serve", "train", "widgets")
 _INSIDE = {"replace": "interpret", "predict": "checks", "outcome": "checks"}
 
 

@@ -18,11 +18,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 WRONG = (None, "x", -1, 0, 10**30, float("nan"), [], {})
 AREAS = {
     name: import_module(f"qwenkit.{name}")
-    for name in ("plot", "interpret", "generate", "programs", "widgets")
+    for name in ("plot", "interpret", "generate", "programs", "serve", "widgets")
 }
 TYPES = {"Attribution", "Divergence", "Patching", "Replaced", "Beam", "Step", "TokenScore"} | {
-    "FUNCTION_ENDS", "Estimate", "Family", "Outcome", "Overlap", "Program", "Sample", "Score",
-    "TaskScore",
+    "FUNCTION_ENDS", "Estimate", "Family", "Outcome", "Overlap", "Program", "Request", "Sample",
+    "Score", "TaskScore",
 }  # fmt: skip
 LONG_BY_NATURE = [("reference_generate", "max_new_tokens", 10**30)]  # up to that many tokens
 NAMES = [
@@ -51,6 +51,7 @@ def calls(tmp_path_factory):
         "plot": plots, "interpret": sound_calls.insights(model),
         "generate": sound_calls.generations(model, tokenizer),
         "programs": sound_calls.programs(model, tokenizer),
+        "serve": sound_calls.serving(model),
         "widgets": sound_calls.widgets(model, tokenizer),
         "train": sound_calls.policies(model.requires_grad_(True), tokenizer),
     }  # fmt: skip

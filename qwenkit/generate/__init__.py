@@ -1,6 +1,7 @@
 """Generation: one token after another, for one text, for a batch, and for a conversation."""
 
 from qwenkit.arguments import check_public
+from qwenkit.generate._prompts import cache_for, one_prompt
 from qwenkit.generate.batch import complete_batch, generate_batch
 from qwenkit.generate.beam import Beam, beam_search
 from qwenkit.generate.config import GenerationConfig, row_seed
@@ -19,6 +20,7 @@ __all__ = [
     "Step",
     "TokenScore",
     "beam_search",
+    "cache_for",
     "complete",
     "complete_batch",
     "default_stops",
@@ -26,6 +28,7 @@ __all__ = [
     "generate",
     "generate_batch",
     "log_probabilities",
+    "one_prompt",
     "reference_generate",
     "row_seed",
     "score_text",

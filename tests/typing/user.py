@@ -10,6 +10,7 @@ from typing import assert_type
 from torch import Tensor
 
 import qwenkit as qk
+from qwenkit.serve import Request, Scheduler
 
 
 def load() -> tuple[qk.QwenForCausalLM, qk.Tokenizer]:
@@ -46,6 +47,15 @@ def write(model: qk.QwenForCausalLM, tokenizer: qk.Tokenizer) -> None:
         assert_type(step.probability, float)
     assert_type(qk.beam_search(model, tokenizer("x"), num_beams=2), list[qk.Beam])
     assert_type(qk.Conversation(model, tokenizer).say("hello"), str)
+
+
+def serve(model: qk.QwenForCausalLM) -> None:
+    scheduler = Scheduler(model, max_tokens=64)
+    request = scheduler.submit([1, 2], qk.GenerationConfig(seed=1))
+    assert_type(request, Request)
+    assert_type(scheduler.step(), list[Request])
+    assert_type(request.new, list[int])
+    assert_type(scheduler.cache.waste, float)
 
 
 def change(model: qk.QwenForCausalLM) -> None:
