@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+from qwenkit.generate import GenerationConfig
 from qwenkit.programs import Task
 from qwenkit.train import GrpoSettings, completion_batch
 
@@ -153,6 +154,9 @@ def generations(model, tokenizer):
         "Conversation": {**pair, "system": "a", "max_length": 64},
         "row_seed": {"seed": 1, "row": 1},
         "reference_generate": {**one, "max_new_tokens": 2},
+        "speculate": {**one, "draft": model, "tokens": 2, **OPTIONS},
+        "PromptLookup": {"longest": 3, "shortest": 1},
+        "DraftModel": {"model": model, "config": GenerationConfig(), "max_length": 8},
     }  # fmt: skip
 
 
