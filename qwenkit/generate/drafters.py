@@ -181,9 +181,10 @@ def check_proposal(proposal: object, count: int, vocab_size: int) -> None:
         return
     fit = isinstance(probs, Tensor) and probs.dim() == 2 and len(probs) == len(tokens)
     if not fit or probs.shape[1] > vocab_size or probs.shape[1] <= max(tokens, default=0):
+        got = tuple(probs.shape) if isinstance(probs, Tensor) else type(probs).__name__
         raise InputError(
-            f"draft gave probs of shape {getattr(probs, 'shape', None)}; it must be a tensor "
-            f"({len(tokens)}, V), a distribution for each token"
+            f"draft gave probs of shape {got}; it must be a tensor ({len(tokens)}, V), a "
+            "distribution for each token"
         )
     chances = probs[torch.arange(len(tokens)), tokens]  # (N)
     sums = probs.sum(dim=1)  # (N)

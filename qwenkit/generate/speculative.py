@@ -226,7 +226,7 @@ def _drafter(
             f"draft has a vocabulary of {draft.model.num_tokens:,} tokens and the model one of "
             f"{model.num_tokens:,}; take a draft model with the same tokenizer"
         )
-    if not isinstance(draft, Drafter):
+    if not isinstance(draft, Drafter) or isinstance(draft, type):  # a class has the method, too
         raise InputError(
             f'draft is {shown(draft, 60)}; it must be "lookup", a QwenForCausalLM, or a drafter '
             "with the method propose(ids, count)"
