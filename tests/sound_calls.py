@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+from qwenkit.generate import GenerationConfig
 from qwenkit.programs import Task
 from qwenkit.train import GrpoSettings, completion_batch
 
@@ -154,6 +155,9 @@ def generations(model, tokenizer):
         "row_seed": {"seed": 1, "row": 1},
         "reference_generate": {**one, "max_new_tokens": 2},
         "one_prompt": one, "cache_for": {"model": model, "batch_size": 1, "max_length": 8},
+        "speculate": {**one, "draft": model, "tokens": 2, **OPTIONS},
+        "PromptLookup": {"longest": 3, "shortest": 1},
+        "DraftModel": {"model": model, "config": GenerationConfig(), "max_length": 8},
     }  # fmt: skip
 
 

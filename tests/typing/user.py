@@ -45,6 +45,10 @@ def write(model: qk.QwenForCausalLM, tokenizer: qk.Tokenizer) -> None:
         assert_type(step, qk.Step)
         assert_type(step.token_id, int)
         assert_type(step.probability, float)
+    guessed = qk.speculate(model, tokenizer("x"), draft=model, max_new_tokens=3)
+    assert_type(guessed, qk.Speculation)
+    assert_type(next(guessed), qk.Step)
+    assert_type(guessed.accepted, int)
     assert_type(qk.beam_search(model, tokenizer("x"), num_beams=2), list[qk.Beam])
     assert_type(qk.Conversation(model, tokenizer).say("hello"), str)
 
