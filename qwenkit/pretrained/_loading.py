@@ -182,7 +182,8 @@ def _stop_ids(checkpoint: Checkpoint, generation: dict[str, Any] | None) -> tupl
     if found in (None, -1):  # older tools write -1 for none
         return checkpoint.config.eos_token_id
     ids = found if isinstance(found, list) else [found]
-    path, size = checkpoint.folder / GENERATION, checkpoint.config.vocab_size
+    path = checkpoint.folder if checkpoint.gguf else checkpoint.folder / GENERATION
+    size = checkpoint.config.vocab_size
     if not all(type(i) is int and i >= 0 for i in ids):
         raise CheckpointError(f"{path}: eos_token_id is {shown(found)}; it must be token ids")
     lost = without_row({"eos_token_id": ids, "vocab_size": size})
