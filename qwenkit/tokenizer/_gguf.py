@@ -54,7 +54,8 @@ def gguf_tokenizer(path: Path) -> dict[str, bytes]:
         for number, (token, kind) in enumerate(zip(tokens, kinds, strict=True))
         if kind in (_CONTROL, _USER_DEFINED)
     ]
-    return {PIPELINE: as_json(data), SETTINGS: as_json(_settings(file, tokens, kinds))}
+    text = json.dumps(data, ensure_ascii=False)  # indented it would take seconds
+    return {PIPELINE: text.encode(), SETTINGS: as_json(_settings(file, tokens, kinds))}
 
 
 def _wrong(file: GgufFile, what: str) -> TokenizerError:
