@@ -293,13 +293,13 @@ def test_a_model_of_a_gguf_file_is_saved_as_a_folder(tmp_path, toy):
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads Linux's /proc")
 def test_loading_takes_little_more_than_the_tensors(tmp_path):
-    config = small_config(vocab_size=40_000, hidden_size=512, intermediate_size=512)
+    config = small_config(vocab_size=40_000, hidden_size=1_024, intermediate_size=32)
     tensors = random_tensors(config, torch.float32)
     path = write_gguf(tmp_path / "a.gguf", config, tensors, Kind.Q8_0)
     size = 2 * sum(tensor.numel() for tensor in tensors.values())
     done = python(PEAK_OF_LOAD, path, "bfloat16", PYTHONPATH=WITH_LIBRARY)
     assert done.returncode == 0, done.stderr
-    assert 0.9 <= int(done.stdout) / size <= 1.5
+    assert 0.9 <= int(done.stdout) / size <= 1.6  # in float32 it would be 3
 
 
 # --- the config ---
