@@ -12,7 +12,11 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 
+import torch
+
 import qwenkit as qk
+from qwenkit.generate import GenerationConfig, PromptLookup, Speculation
+from qwenkit.generate.steps import continued
 from rows import show
 from timing import others_share, seconds, take_turns
 
@@ -70,19 +74,20 @@ def editing_prompt() -> str:
 
 
 class Side:
-    """One way to generate; what it wrote last is kept."""
+    """One way to continue the prompt; its steps of the last turn are kept."""
 
-    def __init__(self, steps: Callable) -> None:
-        self.steps = steps
+    def __init__(self, cache: qk.KVCache, begin: Callable) -> None:
+        self.cache, self.past, self.begin = cache, cache.length, begin
 
     def __call__(self) -> float:
-        """Return the seconds per token, the prompt's forward pass included."""
+        """Return the seconds per token."""
+        self.cache.trim(self.past)
+        self.steps = self.begin()
         took = seconds(self._run)
         return took / len(self.written)
 
     def _run(self) -> None:
-        self.last = self.steps()
-        self.written = [step.token_id for step in self.last]
+        self.written = [step.token_id for step in self.steps]
 
 
 def main() -> None:
@@ -95,15 +100,20 @@ def main() -> None:
     options = parser.parse_args()
     model, tokenizer = qk.load_pretrained(device="cpu", dtype=options.dtype)
     ids = tokenizer(editing_prompt())
-    given = {"max_new_tokens": options.new}
+    cache = qk.KVCache(model.config, 1, ids.shape[1] + options.new)
+    with torch.no_grad():
+        model(ids[:, :-1], cache=cache, logits_to_keep=1)  # once, for both sides
+    given = model, ids, cache
+    config = GenerationConfig(max_new_tokens=options.new)
+    guessed = partial(Speculation, *given, PromptLookup(), options.tokens, config)
     sides = {
-        "qwenkit": Side(partial(qk.speculate, model, ids, tokens=options.tokens, **given)),
-        "generate": Side(partial(qk.generate, model, ids, **given)),
+        "qwenkit": Side(cache, guessed),
+        "generate": Side(cache, partial(continued, *given, config)),
     }
-    print(f"{ids.shape[1]} tokens, {model.dtype}")
+    print(f"{ids.shape[1]} tokens, {model.dtype}, {torch.get_num_threads()} threads")
     with others_share() as others:
         found = take_turns(sides, options.rounds)
-    show({"editing by prompt lookup, s a token": found})
+    show({"editing by prompt lookup, s per token": found})
     account(sides)
     print(f"other processes took {others.share:.0%} of the cores; above 10 % run it again")
 
@@ -111,7 +121,7 @@ def main() -> None:
 def account(sides: dict[str, Side]) -> None:
     """Print what was guessed, and whether the texts are equal."""
     ours, theirs = sides["qwenkit"], sides["generate"]
-    done, count = ours.last, len(ours.written)
+    done, count = ours.steps, len(ours.written)
     print(
         f"{count} tokens by {done.forwards} forward passes, {count / done.forwards:.1f} each; "
         f"{done.accepted} of {done.proposed} proposed tokens accepted, "
