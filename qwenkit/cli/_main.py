@@ -156,7 +156,12 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _lab(options: argparse.Namespace) -> int:
-    return lab(options.folder, options.port, not options.no_browser, options.jupyter)
+    complete = None
+    if options.complete is not None:
+        resolve(options.complete or None)  # what does not exist is told here, not in a log
+        complete = [*filter(None, [options.complete]), f"--dtype={options.dtype}"]
+    browser = not options.no_browser
+    return lab(options.folder, options.port, browser, options.jupyter, complete)
 
 
 def _prompt(options: argparse.Namespace) -> str:
@@ -308,11 +313,15 @@ _COMMANDS: list[tuple[str, Command, str, list[str], list[Option], list[Option]]]
       _switch("--until-eof", "end when standard input closes, for programs that start this")],
      []),
     ("lab", _lab, "open JupyterLab on the first notebook",
-     ["lab", "lab --port 8900 --no-browser", "lab --folder my-course"],
+     ["lab", "lab --port 8900 --no-browser", "lab --folder my-course",
+      "lab --complete Qwen/Qwen2.5-Coder-0.5B --dtype int8"],
      [_option("--port", "(default: 8888)", type=int, default=8888),
       _option("--folder", "copy the notebooks there; what you changed is kept (default: those of "
               f"the clone, or ./{COPIES} where qwenkit is installed)"),
       _switch("--no-browser", "only start the server"),
+      _option("--complete", "let a model on this machine suggest code as you type; Tab accepts "
+              f"it. MODEL: {_SOURCE}", nargs="?", const="", metavar="MODEL"),
+      _option("--dtype", "of that model: auto, float32, bfloat16, float16, int8", default="auto"),
       _option("jupyter", "more options for JupyterLab, after --", nargs="*")], []),
 ]  # fmt: skip
 
