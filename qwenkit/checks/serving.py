@@ -39,7 +39,7 @@ def schedule(learner: Callable[..., Any]) -> Verdict:
     return judge("18.1", learner, _planned(), cases, _PLAN_MISTAKES, praise)
 
 
-def slots(learner: Callable[..., Any]) -> Verdict:
+def rows(learner: Callable[..., Any]) -> Verdict:
     """Check `learner(table, size, length)`: where each token of a text is in the pool: 18.2."""
     cases = [
         Case("three pages of four, ten tokens", ([5, 2, 7], 4, 10)),
@@ -50,7 +50,7 @@ def slots(learner: Callable[..., Any]) -> Verdict:
         Case("two full pages", ([9, 4], 5, 10)),
     ]
     praise = "with these numbers a text is read from any pages, in its own order."
-    return judge("18.2", learner, _slots, cases, _SLOT_MISTAKES, praise)
+    return judge("18.2", learner, _rows, cases, _ROW_MISTAKES, praise)
 
 
 def pages(learner: Callable[..., Any]) -> Verdict:
@@ -189,24 +189,24 @@ _PLAN_MISTAKES = (
 # --- 18.2 ---
 
 
-def _slots(table: list[int], size: int, length: int) -> list[int]:
+def _rows(table: list[int], size: int, length: int) -> list[int]:
     return [table[i // size] * size + i % size for i in range(length)]
 
 
-_SLOT_MISTAKES = (
-    Mistake("no table", "these are the first slots of the pool. The table says which page holds "
+_ROW_MISTAKES = (
+    Mistake("no table", "these are the first rows of the pool. The table says which page holds "
         "which part of the text.",
         lambda table, size, length: list(range(length))),
     Mistake("from the first page on", "you count on from the beginning of the first page. The "
         "next part of the text is in the next page of the table.",
         lambda table, size, length: [table[0] * size + i for i in range(length)]),
-    Mistake("no offset", "these are the first slots of the pages. Where in its page is a token?",
+    Mistake("no offset", "these are the first rows of the pages. Where in its page is a token?",
         lambda table, size, length: [table[i // size] * size for i in range(length)]),
-    Mistake("pages alone", "these are the pages. A slot is a page times the page size, plus the "
+    Mistake("pages alone", "these are the pages. A row is a page times the page size, plus the "
         "position within the page.",
         lambda table, size, length: [table[i // size] for i in range(length)]),
-    Mistake("not times the page size", "page 5 begins at slot 5 times the page size, because each "
-        "page before it has that many slots.",
+    Mistake("not times the page size", "page 5 begins at row 5 times the page size, because each "
+        "page before it has that many rows.",
         lambda table, size, length: [table[i // size] + i % size for i in range(length)]),
     Mistake("the whole position added", "you add the position in the text. Add the position within "
         "the page: what is left after the full pages.",
@@ -221,14 +221,14 @@ _SLOT_MISTAKES = (
         "size. Multiply the page's number instead.",
         lambda table, size, length:
             [i % size * size + table[i // size] for i in range(length)]),
-    Mistake("the whole pages", "you return all slots of the pages. The text has only so many "
+    Mistake("the whole pages", "you return all rows of the pages. The text has only so many "
         "tokens as `length` says.",
         lambda table, size, length: [page * size + i for page in table for i in range(size)]),
-    Mistake("the last page full", "you return all slots of the pages that the text has begun. "
+    Mistake("the last page full", "you return all rows of the pages that the text has begun. "
         "Stop after `length` tokens.",
         lambda table, size, length:
             [page * size + i for page in table[: -(-length // size)] for i in range(size)]),
-    Mistake("full pages only", "you return the slots of full pages. The text goes on in a page "
+    Mistake("full pages only", "you return the rows of full pages. The text goes on in a page "
         "that is not full.",
         lambda table, size, length:
             [page * size + i for page in table[: length // size] for i in range(size)]),
@@ -236,7 +236,7 @@ _SLOT_MISTAKES = (
         lambda table, size, length:
             [table[(i - 1) // size] * size + i % size for i in range(1, length + 1)]),
     Mistake("pages sorted", "you sort the pages. Their order in the table is that of the text.",
-        lambda table, size, length: _slots(sorted(table), size, length)),
+        lambda table, size, length: _rows(sorted(table), size, length)),
     Mistake("pairs", "you return pairs. Return one number per token: page times page size, plus "
         "the position within the page.",
         lambda table, size, length: [(table[i // size], i % size) for i in range(length)]),

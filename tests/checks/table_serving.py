@@ -86,7 +86,7 @@ def _sorted_by(key):
 # --- 18.2 ---
 
 
-def _slots_of(table, size, length):
+def _rows_of(table, size, length):
     found = []
     for page in table:
         for offset in range(size):
@@ -308,9 +308,9 @@ def _refused(p, x):
 
 RIGHT = {
     "schedule": [_in_steps, _by_ends, _with_a_heap],
-    "slots": [
+    "rows": [
         lambda table, size, length: [table[i // size] * size + i % size for i in range(length)],
-        _slots_of,
+        _rows_of,
     ],
     "pages": [_Pool, _Recounted],
     "speed_up": [lambda a, k, c: _sum(a, k) / (1 + c * k), _closed, _by_chances],
@@ -338,7 +338,7 @@ WRONG = {
             step + n for (_, step), n in zip(_by_ends(lengths, slots), lengths, strict=True))),
         ("values", _after(lambda slot, step, n: (slot + 1, step))),
     ],
-    "slots": [
+    "rows": [
         ("no table", lambda table, size, length: [*range(length)]),
         ("from the first page on", lambda t, size, length: [
             *range(t[0] * size, t[0] * size + length)]),
@@ -356,14 +356,14 @@ WRONG = {
             page * size + i for page in t for i in range(size)]),
         ("the last page full", lambda t, size, length: [
             page * size + i for page in t[: math.ceil(length / size)] for i in range(size)]),
-        ("full pages only", lambda t, size, length: _slots_of(t, size, length // size * size)),
+        ("full pages only", lambda t, size, length: _rows_of(t, size, length // size * size)),
         ("counted from 1", lambda t, size, length: [
             t[(i - 1) // size] * size + i % size for i in range(1, length + 1)]),
-        ("pages sorted", lambda t, size, length: _slots_of(sorted(t), size, length)),
+        ("pages sorted", lambda t, size, length: _rows_of(sorted(t), size, length)),
         ("pairs", lambda t, size, length: [
             (t[i // size], i % size) for i in range(length)]),
-        ("values", lambda t, size, length: [one + 1 for one in _slots_of(t, size, length)]),
-        ("kind", lambda t, size, length: torch.tensor(_slots_of(t, size, length))),
+        ("values", lambda t, size, length: [one + 1 for one in _rows_of(t, size, length)]),
+        ("kind", lambda t, size, length: torch.tensor(_rows_of(t, size, length))),
     ],
     "pages": [
         ("no copy on write", _pool(append=_blindly)),
