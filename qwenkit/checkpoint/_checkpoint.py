@@ -133,7 +133,7 @@ class Checkpoint:
         """
         sizes: dict[str, int] = {}
         for info in self.tensors.values():
-            if not (self.config.quantization and info.dtype == "I8"):
+            if not (self.config.quantization and info.dtype in ("I8", "U8")):
                 sizes[info.dtype] = sizes.get(info.dtype, 0) + info.nbytes
         largest = max(sizes, key=lambda name: sizes[name], default="nothing")
         if largest not in FLOATS:
@@ -180,7 +180,8 @@ class Checkpoint:
         memory, and cast in chunks through one small buffer. A bar shows from the first second on.
 
         Args:
-            dtype: of the floats; None: each tensor as stored. int8 stays int8.
+            dtype: of the floats; None: each tensor as stored. Quantized
+                matrices stay as they are.
             device: where the tensors go.
 
         Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from io import BufferedReader
 
 import torch
@@ -12,9 +13,21 @@ from qwenkit.checkpoint._header import TensorInfo
 from qwenkit.errors import CheckpointError, printable, shown
 
 FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-STORED = {**FLOATS, "I8": torch.int8}
+STORED = {**FLOATS, "I8": torch.int8, "U8": torch.uint8}
 _CACHE_LINE = 64  # bytes that the processor fetches from memory together
 _BUFFER_BYTES = 1 << 22  # small enough to stay in the processor's cache
+
+
+def stored_as(name: str, expected: Container[str]) -> tuple[str, ...]:
+    """Return the dtypes that a tensor may be stored in.
+
+    Args:
+        name: its name in the model.
+        expected: the names of all; a `_scale` or `_zero` of a matrix says how it is quantized.
+    """
+    if name.endswith("_zero") or f"{name}_zero" in expected:
+        return ("U8",)
+    return ("I8",) if f"{name}_scale" in expected else tuple(FLOATS)
 
 
 def new_buffer() -> Tensor:

@@ -66,7 +66,7 @@ class Int8Linear(nn.Module):
         Raises:
             InputError: gradients are asked for; int8 has none.
         """
-        _refuse_gradients(x)
+        refuse_gradients(x, "int8")
         return int8_reference(x, self.weight, self.weight_scale, self.bias)
 
     def extra_repr(self) -> str:
@@ -83,7 +83,7 @@ class FastInt8Linear(Int8Linear):
         """Multiply each token's vector by the weight; errors as above."""
         if not _taught:  # replaced by somebody
             return super().forward(x)
-        _refuse_gradients(x)
+        refuse_gradients(x, "int8")
         return int8_linear(x, self.weight, self.weight_scale, self.bias)
 
 
@@ -162,10 +162,15 @@ def int8_linear(
     return y if bias is None else y + bias
 
 
-def _refuse_gradients(x: Tensor) -> None:
+def refuse_gradients(x: Tensor, kind: str) -> None:
+    """Refuse an input that asks for gradients; `kind` is what the weights are.
+
+    Raises:
+        InputError: it does.
+    """
     if torch.is_grad_enabled() and x.requires_grad:
         raise InputError(
-            "int8 weights cannot take part in backpropagation; train the float model, or call "
+            f"{kind} weights cannot take part in backpropagation; train the float model, or call "
             "this one under torch.no_grad()"
         )
 

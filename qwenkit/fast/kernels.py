@@ -3,7 +3,7 @@
 To decode a token, each weight is read once and used once. The processor could multiply far more
 than it gets, so memory sets the pace, and the kernels are about asking for memory well:
 
-- Weights are read where the model holds them, as they are stored: four bytes, two or one each.
+- Weights are read where the model holds them, as they are stored: four bytes, two, one or a half.
   They become float32 on arrival, and everything is added up in float32.
 - Four rows of a weight are read at once, each a quarter of the weight further on. Hardware fetches
   ahead of code that walks through memory in order; four such walks keep four times the requests
@@ -32,6 +32,8 @@ from qwenkit import progress
 from qwenkit.progress import stage
 
 WALKS = 4  # rows of a weight that are read at once
+USUAL = 32  # bytes of an int4 group of 64
+LOW_BITS = np.int32(15)  # four of a byte
 SOON = 10.0  # seconds between kernels that are compiled in a row
 
 # A sum may be added up in another order, several terms at once; nothing else is given up.
@@ -86,18 +88,27 @@ class Projection(NamedTuple):
     bias: NDArray[Any]  # (out_features)
 
 
+class Int4Projection(NamedTuple):
+    """The memory of an int4 linear layer."""
+
+    weight: NDArray[Any]  # (out_features, in_features / 2) uint8
+    scale: NDArray[Any]  # (out_features, groups)
+    zero: NDArray[Any]  # (out_features, groups) uint8
+    bias: NDArray[Any]  # (out_features), or of length 0
+
+
 class Layer(NamedTuple):
     """The memory of a decoder layer, under the names of its modules."""
 
     input_layernorm: NDArray[Any]  # (C)
-    q_proj: Projection
-    k_proj: Projection
-    v_proj: Projection
-    o_proj: Projection
+    q_proj: Projection | Int4Projection
+    k_proj: Projection | Int4Projection
+    v_proj: Projection | Int4Projection
+    o_proj: Projection | Int4Projection
     post_attention_layernorm: NDArray[Any]  # (C)
-    gate_proj: Projection
-    up_proj: Projection
-    down_proj: Projection
+    gate_proj: Projection | Int4Projection
+    up_proj: Projection | Int4Projection
+    down_proj: Projection | Int4Projection
 
 
 @no_type_check
@@ -175,6 +186,84 @@ def skinny_matmul(weight, x, y):
             y[n, row] = a
 
 
+@_compiled(parallel=True)
+@no_type_check
+def int4_matmul(packed, scale, zero, x, y):
+    """Write x Wᵀ into y, for a few tokens, where W = (q - zero) × scale.
+
+    Of a group, only Σ q x is a sum over the weights: Σ (q - zero) x = Σ q x - zero Σ x. And a byte
+    is low + 16 high, so that low a + high b = low (a - b/16) + byte b/16: with x prepared for that,
+    once for all rows, the upper four bits need not be shifted down.
+
+    Args:
+        packed: (out_features, in_features / 2) uint8; byte i of a group holds its values i and
+            i + group / 2.
+        scale: (out_features, groups) float32, or bfloat16 as uint16.
+        zero: (out_features, groups) uint8.
+        x: (tokens, in_features) float32.
+        y: (tokens, out_features) float32.
+    """
+    (out_features, groups), half = scale.shape, packed.shape[1] // scale.shape[1]
+    low, high, sums = in_halves(x, groups, half)
+    quarter = out_features // WALKS if half == USUAL else 0
+    for row in numba.prange(quarter):
+        for n in range(len(x)):
+            a = b = c = d = np.float32(0)
+            for g in range(groups):
+                start = g * USUAL
+                e = f = h = j = np.float32(0)
+                for i in range(USUAL):  # a length that the compiler knows: it unrolls the loop
+                    # 32 bits, as many as a float has, so that eight are converted at once
+                    w = np.int32(packed[row, start + i])
+                    e += np.float32(w & LOW_BITS) * low[n, g, i] + np.float32(w) * high[n, g, i]
+                    w = np.int32(packed[row + quarter, start + i])
+                    f += np.float32(w & LOW_BITS) * low[n, g, i] + np.float32(w) * high[n, g, i]
+                    w = np.int32(packed[row + 2 * quarter, start + i])
+                    h += np.float32(w & LOW_BITS) * low[n, g, i] + np.float32(w) * high[n, g, i]
+                    w = np.int32(packed[row + 3 * quarter, start + i])
+                    j += np.float32(w & LOW_BITS) * low[n, g, i] + np.float32(w) * high[n, g, i]
+                total = sums[n, g]
+                a += as_float(scale[row, g]) * (e - np.float32(zero[row, g]) * total)
+                b += as_float(scale[row + quarter, g]) * (
+                    f - np.float32(zero[row + quarter, g]) * total
+                )
+                c += as_float(scale[row + 2 * quarter, g]) * (
+                    h - np.float32(zero[row + 2 * quarter, g]) * total
+                )
+                d += as_float(scale[row + 3 * quarter, g]) * (
+                    j - np.float32(zero[row + 3 * quarter, g]) * total
+                )
+            y[n, row], y[n, row + quarter] = a, b
+            y[n, row + 2 * quarter], y[n, row + 3 * quarter] = c, d
+    for row in numba.prange(WALKS * quarter, out_features):  # the rest, and groups of other sizes
+        for n in range(len(x)):
+            a = np.float32(0)
+            for g in range(groups):
+                e = np.float32(0)
+                for i in range(half):
+                    w = np.int32(packed[row, g * half + i])
+                    e += np.float32(w & LOW_BITS) * low[n, g, i] + np.float32(w) * high[n, g, i]
+                a += as_float(scale[row, g]) * (e - np.float32(zero[row, g]) * sums[n, g])
+            y[n, row] = a
+
+
+@_compiled()
+@no_type_check
+def in_halves(x, groups, half):
+    """Return x as `int4_matmul` multiplies it: two factors per byte, and the sum of each group."""
+    low = np.empty((len(x), groups, half), np.float32)
+    high, sums = np.empty_like(low), np.zeros((len(x), groups), np.float32)
+    for n in range(len(x)):
+        for g in range(groups):
+            start = 2 * g * half
+            for i in range(half):
+                first, second = x[n, start + i], x[n, start + half + i]
+                sums[n, g] += first + second
+                high[n, g, i] = second / np.float32(16)
+                low[n, g, i] = first - high[n, g, i]
+    return low, high, sums
+
+
 @_compiled()
 @no_type_check
 def rms_norm(x, weight, eps):
@@ -189,10 +278,25 @@ def rms_norm(x, weight, eps):
     return out
 
 
-@_compiled()
 @no_type_check
 def project(x, part):
-    """Return W x + b.
+    """Return W x + b."""
+    kind = project_int4 if isinstance(part, Int4Projection) else project_rows
+    return kind(x, part)
+
+
+@overload(project, inline="always")
+@no_type_check
+def _project(x, part):
+    if part.instance_class is Int4Projection:
+        return lambda x, part: project_int4(x, part)
+    return lambda x, part: project_rows(x, part)
+
+
+@_compiled()
+@no_type_check
+def project_rows(x, part):
+    """Return W x + b of a `Projection`.
 
     Compiled code reads and writes past the end of an array without an error, so it asks first.
     """
@@ -205,6 +309,25 @@ def project(x, part):
     skinny_matmul(part.weight, x.reshape(1, -1), y)
     for i in range(len(part.scale)):
         y[0, i] *= as_float(part.scale[i])
+    for i in range(len(part.bias)):
+        y[0, i] += as_float(part.bias[i])
+    return y[0]
+
+
+@_compiled()
+@no_type_check
+def project_int4(x, part):
+    """Return W x + b of an `Int4Projection`."""
+    out_features, groups = part.scale.shape
+    width = part.weight.shape[1]
+    if 2 * width != len(x) or groups == 0 or width % groups:
+        raise ValueError("a weight's in_features differ from the length of its input")
+    if len(part.weight) != out_features or part.zero.shape != part.scale.shape:
+        raise ValueError("the shape of a scale or zero differs from its weight's")
+    if len(part.bias) not in (0, out_features):
+        raise ValueError("the length of a bias differs from its weight's out_features")
+    y = np.empty((1, out_features), np.float32)
+    int4_matmul(part.weight, part.scale, part.zero, x.reshape(1, -1), y)
     for i in range(len(part.bias)):
         y[0, i] += as_float(part.bias[i])
     return y[0]

@@ -1,4 +1,4 @@
-"""Store a model's matrices in int8: give it the modules of `fast.int8`."""
+"""Store a model's matrices in int8 or int4: give it the modules of `fast.int8` and `fast.int4`."""
 
 from __future__ import annotations
 
@@ -9,28 +9,36 @@ from torch import Tensor, nn
 
 from qwenkit.device import DTYPES
 from qwenkit.errors import InputError
+from qwenkit.fast.int4 import GROUP, Int4Linear, check_group, dequantize, quantize_groups
 from qwenkit.fast.int8 import Int8Embedding, Int8Linear, quantize_rows
 from qwenkit.fast.model import FastQwenForCausalLM
 from qwenkit.fast.switch import accelerate
 from qwenkit.model import QwenForCausalLM
 from qwenkit.progress import stage
 
+LAYERS = "model.layers."  # what the names of matrices begin with that int4 stores in four bits
+_ROWS = 2  # tensors that int8 stores of a matrix; int4 stores three
+
 
 def is_quantized(model: QwenForCausalLM) -> bool:
-    """Tell whether a model's matrices are stored in int8."""
+    """Tell whether a model's matrices are stored in int8 or int4."""
     return isinstance(model.model.embed_tokens, Int8Embedding)
 
 
-@stage("Quantizing to int8")
-def quantize(model: QwenForCausalLM) -> dict[str, float]:
-    """Store a model's matrices in int8, the embedding and the head too.
+@stage("Quantizing the weights")
+def quantize(
+    model: QwenForCausalLM, dtype: str = "int8", *, group: int = GROUP
+) -> dict[str, float]:
+    """Store a model's matrices in int8 or int4, the embedding and the head too.
 
-    The model is changed in place; its float weights are released one by one. It then computes in
-    bfloat16, or in float32 if its checkpoint is stored so (`config.dtype`). Norms and biases, a
-    thousandth of the weights, are kept in that dtype.
+    In an int4 model, embedding and head are int8. The model is changed in place; its float weights
+    are released one by one. It then computes in bfloat16, or in float32 if its checkpoint is stored
+    so (`config.dtype`). Norms and biases, a thousandth of the weights, are kept in that dtype.
 
     Args:
         model: on the CPU or on MPS, without LoRA.
+        dtype: "int8": a scale per row; "int4": a scale and a zero point per group of a row.
+        group: of int4: how many weights share a scale.
 
     Returns:
         For each matrix the size of its rounding error relative to its own: the root of
@@ -38,55 +46,90 @@ def quantize(model: QwenForCausalLM) -> dict[str, float]:
         more.
 
     Raises:
-        InputError: a model that is quantized already, has LoRA, or is being trained.
+        InputError: a model that is quantized already, has LoRA, or is being trained; or groups
+            that do not fill the rows.
     """
-    if is_quantized(model):
-        raise InputError("the model is quantized already; load it again for another try")
-    if any(".lora_" in name for name, _ in model.named_parameters()):
-        raise InputError(
-            "the model has LoRA, which int8 would lose; call merge_lora(model) and "
-            "remove_lora(model) first"
-        )
-    if any(parameter.requires_grad for parameter in model.parameters()):
-        raise InputError(
-            "the model's weights are being trained (requires_grad is True) and int8 cannot be; "
-            "call model.requires_grad_(False) first"
-        )
+    _refuse(model, dtype, group)
     errors: dict[str, float] = {}
-    for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear | nn.Embedding):
-            upcast = module.weight.float()
-            weight, scale = quantize_rows(upcast)
-            error = weight * scale.float()[:, None] - upcast
-            errors[f"{name}.weight"] = float(error.norm() / upcast.norm())
-            _put(model, name, weight, scale)
-    _mark(model)
+    for name, module in _matrices(model):
+        upcast = module.weight.float()
+        four_bits = dtype == "int4" and name.startswith(LAYERS)
+        stored = quantize_groups(upcast, group) if four_bits else quantize_rows(upcast)
+        errors[f"{name}.weight"] = _error(upcast, stored)
+        _put(model, name, stored)
+    _mark(model, dtype, group if dtype == "int4" else None)
     accelerate(model)
     return errors
 
 
-def make_room_for_int8(model: QwenForCausalLM) -> None:
-    """Give a model on the meta device int8 matrices, for a quantized checkpoint to fill."""
-    for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear | nn.Embedding):
+def make_room(model: QwenForCausalLM) -> None:
+    """Give a model on the meta device the matrices of its config, for a checkpoint to fill."""
+    config = model.config
+    for name, module in _matrices(model):
+        rows, columns = module.weight.shape
+        if config.group_size and name.startswith(LAYERS):
+            packed = module.weight.new_empty(rows, columns // 2, dtype=torch.uint8)
+            scale = packed.new_empty(rows, columns // config.group_size, dtype=torch.bfloat16)
+            _put(model, name, (packed, scale, scale.to(torch.uint8)))
+        else:
             weight = module.weight.to(torch.int8)
-            _put(model, name, weight, weight.new_empty(weight.shape[0], dtype=torch.bfloat16))
-    _mark(model)
+            _put(model, name, (weight, weight.new_empty(rows, dtype=torch.bfloat16)))
+    _mark(model, config.quantization, config.group_size)
 
 
-def _put(model: QwenForCausalLM, name: str, weight: Tensor, scale: Tensor) -> None:
-    """Replace a module by its int8 kind; the old one's memory is free from then on."""
+def _refuse(model: QwenForCausalLM, dtype: str, group: int) -> None:
+    """Refuse what cannot be quantized, before anything is changed."""
+    if dtype not in ("int8", "int4"):
+        raise InputError(f"dtype is {dtype!r}; it must be 'int8' or 'int4'")
+    if is_quantized(model):
+        raise InputError("the model is quantized already; load it again for another try")
+    if any(".lora_" in name for name, _ in model.named_parameters()):
+        raise InputError(
+            f"the model has LoRA, which {dtype} would lose; call merge_lora(model) and "
+            "remove_lora(model) first"
+        )
+    if any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError(
+            f"the model's weights are being trained (requires_grad is True) and {dtype} cannot be; "
+            "call model.requires_grad_(False) first"
+        )
+    if dtype == "int8" and group != GROUP:
+        raise InputError(f"group is {group}, and int8 has a scale per row; leave group out")
+    for name, module in _matrices(model) if dtype == "int4" else ():
+        if name.startswith(LAYERS):
+            check_group(module.weight.shape[1], group)
+
+
+def _matrices(model: QwenForCausalLM) -> list[tuple[str, nn.Linear | nn.Embedding]]:
+    """Return name -> module of all matrices, the embedding and the head included."""
+    modules = model.named_modules()
+    return [(name, one) for name, one in modules if isinstance(one, nn.Linear | nn.Embedding)]
+
+
+def _error(weight: Tensor, stored: tuple[Tensor, ...]) -> float:
+    """Return the size of the rounding error relative to the weight's."""
+    if len(stored) == _ROWS:
+        small, scale = stored
+        error = small * scale.float()[:, None] - weight
+    else:
+        error = dequantize(*stored) - weight
+    return float(error.norm() / weight.norm())
+
+
+def _put(model: QwenForCausalLM, name: str, stored: tuple[Tensor, ...]) -> None:
+    """Replace a module by its quantized kind; the old one's memory is free from then on."""
     old = model.get_submodule(name)
-    new = (
-        Int8Embedding(weight, scale)
-        if isinstance(old, nn.Embedding)
-        else Int8Linear(weight, scale, old.bias)  # type: ignore[arg-type]
-    )
+    new: nn.Module
+    if isinstance(old, nn.Embedding):
+        new = Int8Embedding(*stored)
+    else:
+        kind: type[nn.Module] = Int8Linear if len(stored) == _ROWS else Int4Linear
+        new = kind(*stored, old.bias)
     model.set_submodule(name, new)
 
 
-def _mark(model: QwenForCausalLM) -> None:
-    model.config = replace(model.config, quantization="int8")
-    model.to(DTYPES[model.config.dtype_with_int8])  # int8 buffers are not floats and stay
+def _mark(model: QwenForCausalLM, kind: str | None, group_size: int | None) -> None:
+    model.config = replace(model.config, quantization=kind, group_size=group_size)
+    model.to(DTYPES[model.config.dtype_with_int8])  # integer buffers are not floats and stay
     if type(model) is QwenForCausalLM:
         model.__class__ = FastQwenForCausalLM  # its tied head can read an int8 embedding

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from qwenkit.config import QwenConfig
 from qwenkit.device import default_dtype, known_problem, pick_device, pick_dtype
 from qwenkit.errors import warn
-from qwenkit.fast import int8_linear, quantize_rows, swap
+from qwenkit.fast import int4_linear, int8_linear, quantize_groups, quantize_rows, swap
 from qwenkit.fast.linear import linear
 from qwenkit.model import KVCache, QwenForCausalLM
 from qwenkit.trace import Trace
@@ -123,6 +123,7 @@ def _parts() -> Iterator[_Part]:
     weight, scale = quantize_rows(layer.mlp.up_proj.weight)
     yield "int8 linear, one token", int8_linear, (x[:1, :1], weight, scale)
     yield "int8 linear, many tokens", int8_linear, (x, weight, scale)
+    yield "int4 linear", int4_linear, (x, *quantize_groups(layer.mlp.up_proj.weight))
     yield "attention and RoPE, a prompt", call, (model, ids)
     yield "attention, a padded batch", _padded, (model, ids, mask)
     yield "attention, one token after a cache", _continued, (model, ids, 1)

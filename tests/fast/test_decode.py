@@ -54,7 +54,7 @@ def test_logits_are_those_of_transformers_without_a_cache(variant):
     assert served == [not cut] * (LENGTH - PROMPT)
 
 
-DTYPES = ["float32", "bfloat16", "int8", "int8 in float32"]
+DTYPES = ["float32", "bfloat16", "int8", "int8 in float32", "int4", "int4 in float32"]
 
 
 def toy(folder, dtype):
@@ -62,7 +62,11 @@ def toy(folder, dtype):
     write_toy_checkpoint(folder)
     if dtype.endswith(" in float32"):
         qk.save_pretrained(qk.load_model(folder, device="cpu", dtype="float32"), folder)
-    return swap(qk.load_model(folder, device="cpu", dtype=dtype.split()[0]))
+    if not dtype.startswith("int4"):
+        return swap(qk.load_model(folder, device="cpu", dtype=dtype.split()[0]))
+    model = qk.load_model(folder, device="cpu", dtype=None)
+    qk.quantize(model, "int4", group=16)  # 64 does not divide its rows
+    return swap(model)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

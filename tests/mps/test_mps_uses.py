@@ -124,6 +124,15 @@ def test_a_quantized_model_would_run():
     no_problems(lambda x: qk.generate(model, x, max_new_tokens=2, stop_ids=()), ids(1, 6))
 
 
+def test_a_model_in_int4_would_run():
+    model = tiny()
+    qk.quantize(model, "int4", group=16)
+    no_problems(model, ids(2, 20))  # dequantized whole
+    swap(model)
+    no_problems(model, ids(2, 20))  # in chunks
+    no_problems(lambda x: qk.generate(model, x, max_new_tokens=2, stop_ids=()), ids(1, 6))
+
+
 @pytest.mark.parametrize("autocast", ["float32", "bfloat16"])
 def test_a_training_step_would_run(autocast):
     settings = {"label_smoothing": 0.1, "accumulate": 2, "clip": 0.5, "evaluate_every": 1}
