@@ -6,6 +6,9 @@ point lets the steps cover the group's own range, from its smallest to its large
 is one of the steps (Jacob et al. 2018, section 2.1). With a scale in bfloat16 and a zero point of
 one byte, a weight takes 4.375 bits.
 
+Which q is stored is decided by rounding to nearest (`quantize_groups`), or by a method that runs
+the model on a text: `fast.awq`, `fast.gptq`. All of them store the same three tensors.
+
 Embedding and head stay int8 in a model whose other matrices are int4. Qwen2.5-Coder-0.5B takes
 332 MB instead of 271 MB so, and loses 0.022 bits per byte of Python code instead of 0.025.
 """

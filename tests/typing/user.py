@@ -50,7 +50,7 @@ def write(model: qk.QwenForCausalLM, tokenizer: qk.Tokenizer) -> None:
 
 def change(model: qk.QwenForCausalLM) -> None:
     assert_type(qk.quantize(model), dict[str, float])
-    assert_type(qk.quantize(model, "int4", group=32), dict[str, float])
+    assert_type(qk.quantize(model, "int4", method="awq", text="x"), dict[str, float])
     with qk.plain(model):
         print(qk.explain(model))
     checkpoint = qk.Checkpoint("folder")
