@@ -21,6 +21,7 @@ from qwenkit.generate import (
     Beam,
     Conversation,
     GenerationConfig,
+    Speculation,
     Step,
     beam_search,
     complete,
@@ -29,6 +30,7 @@ from qwenkit.generate import (
     generate,
     generate_batch,
     log_probabilities,
+    speculate,
     stream,
 )
 from qwenkit.lora import (
@@ -61,6 +63,7 @@ __all__ = [
     "QwenConfig",
     "QwenForCausalLM",
     "QwenkitError",
+    "Speculation",
     "Step",
     "Tokenizer",
     "Trace",
@@ -89,12 +92,13 @@ __all__ = [
     "resolve",
     "save_adapter",
     "save_pretrained",
+    "speculate",
     "stream",
     "tap",
     "unmerge_lora",
 ]
 _deprecated.install()
-_LATE = ("checks", "interpret", "mine", "plot", "programs", "train", "widgets")
+_LATE = ("checks", "interpret", "mine", "plot", "programs", "serve", "train", "widgets")
 _INSIDE = {"replace": "interpret", "predict": "checks", "outcome": "checks"}
 
 

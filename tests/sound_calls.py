@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+from qwenkit.generate import GenerationConfig
 from qwenkit.programs import Task
 from qwenkit.train import GrpoSettings, completion_batch
 
@@ -153,6 +154,21 @@ def generations(model, tokenizer):
         "Conversation": {**pair, "system": "a", "max_length": 64},
         "row_seed": {"seed": 1, "row": 1},
         "reference_generate": {**one, "max_new_tokens": 2},
+        "one_prompt": one, "cache_for": {"model": model, "batch_size": 1, "max_length": 8},
+        "speculate": {**one, "draft": model, "tokens": 2, **OPTIONS},
+        "PromptLookup": {"longest": 3, "shortest": 1},
+        "DraftModel": {"model": model, "config": GenerationConfig(), "max_length": 8},
+    }  # fmt: skip
+
+
+def serving(model):
+    """Return the calls of qwenkit.serve."""
+    return {
+        "PagedCache": {"config": model.config, "num_pages": 4, "page_size": 2},
+        "Scheduler": {
+            "model": model, "max_tokens": 64, "page_size": 4, "max_batch_size": 2,
+            "chunk_tokens": 8,
+        },
     }  # fmt: skip
 
 

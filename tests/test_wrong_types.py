@@ -2,6 +2,7 @@
 
 import inspect
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
 
@@ -18,11 +19,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 WRONG = (None, "x", -1, 0, 10**30, float("nan"), [], {})
 AREAS = {
     name: import_module(f"qwenkit.{name}")
-    for name in ("plot", "interpret", "generate", "programs", "widgets")
+    for name in ("plot", "interpret", "generate", "programs", "serve", "widgets")
 }
 TYPES = {"Attribution", "Divergence", "Patching", "Replaced", "Beam", "Step", "TokenScore"} | {
-    "FUNCTION_ENDS", "Estimate", "Family", "Outcome", "Overlap", "Program", "Sample", "Score",
-    "TaskScore",
+    "FUNCTION_ENDS", "Estimate", "Family", "Outcome", "Overlap", "Program", "Request", "Sample",
+    "Score", "TaskScore", "Drafter", "Proposal", "Speculation",
 }  # fmt: skip
 LONG_BY_NATURE = [("reference_generate", "max_new_tokens", 10**30)]  # up to that many tokens
 NAMES = [
@@ -51,6 +52,7 @@ def calls(tmp_path_factory):
         "plot": plots, "interpret": sound_calls.insights(model),
         "generate": sound_calls.generations(model, tokenizer),
         "programs": sound_calls.programs(model, tokenizer),
+        "serve": sound_calls.serving(model),
         "widgets": sound_calls.widgets(model, tokenizer),
         "train": sound_calls.policies(model.requires_grad_(True), tokenizer),
     }  # fmt: skip
@@ -67,7 +69,7 @@ def test_a_wrong_argument_is_refused_in_words(calls, area, name):
             start = time.perf_counter()
             with suppress(QwenkitError):
                 found = function(**{**sound, argument: value})
-                if inspect.isgenerator(found):
+                if isinstance(found, Iterator):
                     next(found, None)
             assert time.perf_counter() - start < 5, (argument, value)
             plt.close("all")

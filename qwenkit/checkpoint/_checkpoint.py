@@ -1,7 +1,8 @@
-"""A model on disk: config.json, and its weights in one or several safetensors files."""
+"""A model on disk: config.json and its weights in safetensors files, or one GGUF file."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,14 +12,24 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from qwenkit.checkpoint._fit import cause, misfits, stored_as_head, tied_copies, unequal
+from qwenkit.checkpoint._fit import (
+    CONFIG_JSON,
+    METADATA,
+    cause,
+    misfits,
+    stored_as_head,
+    tied_copies,
+    unequal,
+)
 from qwenkit.checkpoint._folder import INDEX, SINGLE, Index, refuse_adapter, weight_files
+from qwenkit.checkpoint._gguf import open_gguf
 from qwenkit.checkpoint._header import TensorInfo, read_header_and_metadata
 from qwenkit.checkpoint._names import can_be_derived, expected_names
-from qwenkit.checkpoint._values import FLOATS, STORED, new_buffer, read
+from qwenkit.checkpoint._values import AS_FLOATS, FLOATS, STORED, dequantizer, new_buffer, read
 from qwenkit.config import QwenConfig
 from qwenkit.errors import CheckpointError, printable, shown
 from qwenkit.files import expanded, undisturbed, version
+from qwenkit.gguf import QUANTIZED, GgufFile, config_dict, gguf_in, is_gguf
 from qwenkit.progress import bar
 
 _MOST = 5  # problems that an error lists; `Checkpoint.problems` has them all
@@ -42,39 +53,56 @@ class Layout:
 
 
 class Checkpoint:
-    """A checkpoint folder, opened by its headers alone; `load` reads the weights.
+    """A checkpoint folder or GGUF file, opened by its headers alone; `load` reads the weights.
 
     Attributes:
-        folder: where it is.
+        folder: where it is; of a GGUF file, its path.
         config: its `QwenConfig`.
         tensors: name -> `TensorInfo` of every tensor, in the order of files and bytes.
         files: the weight files, in order.
         layout: how the tensors are divided into files.
+        gguf: the header of a GGUF file, from whose metadata the config is; None: a folder.
 
     Args:
         folder: holds config.json and model.safetensors, or shards with
-            model.safetensors.index.json.
+            model.safetensors.index.json; or a GGUF file, or a folder that holds only one of those.
+            Their tensors get the names that they have in the model.
 
     Raises:
         CheckpointError: no weights, or damaged or unsafe ones.
         ConfigError: no config.json, or an invalid one.
     """
 
+    tensors: dict[str, TensorInfo]
+    _found: dict[str, TensorInfo]  # by their names in the model
+    _copies: list[tuple[TensorInfo, TensorInfo]]  # which must be equal
+
     def __init__(self, folder: str | Path) -> None:
         self.folder = expanded(folder)
-        if not self.folder.is_dir():
+        self.gguf: GgufFile | None = None
+        path = self.folder if is_gguf(self.folder) else gguf_in(self.folder)
+        if path is not None:
+            self.folder = path
+        elif not self.folder.is_dir():
             raise CheckpointError(
                 f"{self.folder} is not a folder; a checkpoint is a folder with config.json and "
-                f"{SINGLE}"
+                f"{SINGLE}, or a GGUF file"
             )
-        undisturbed(self.folder, self._open)
+        undisturbed(self.folder, self._open if path is None else self._open_gguf)
+
+    def _open_gguf(self) -> None:
+        self.gguf, self.tensors = open_gguf(self.folder)
+        where = f"{self.folder} (metadata)"
+        self.config = QwenConfig.from_dict(config_dict(self.gguf), where=where)
+        self.files, self._found, self._copies = [self.folder], self.tensors, []
+        self.layout = Layout(dtypes={name: info.dtype for name, info in self.tensors.items()})
+        self._versions = [version(self.folder)]
 
     def _open(self) -> None:
         refuse_adapter(self.folder)
         self.config = QwenConfig.from_file(self.folder)
         self.files, index = weight_files(self.folder)
-        self.tensors: dict[str, TensorInfo] = {}
-        self._copies: list[tuple[TensorInfo, TensorInfo]] = []  # which must be equal
+        self.tensors, self._found, self._copies = {}, {}, []
         metadata = {}
         for file in self.files:
             infos, metadata[self._place(file)] = read_header_and_metadata(file)
@@ -82,7 +110,6 @@ class Checkpoint:
                 first = self.tensors.setdefault(name, info)
                 self._copies += [(first, info)] if first is not info else []
         names = expected_names(self.tensors)
-        self._found: dict[str, TensorInfo] = {}  # by their names in the model
         for name, info in self.tensors.items():
             first = self._found.setdefault(names[name], info)
             self._copies += [(first, info)] if first is not info else []
@@ -126,7 +153,7 @@ class Checkpoint:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype that most weights are stored in.
+        """The dtype that most weights are stored in; bfloat16 where GGUF has quantized them.
 
         Raises:
             CheckpointError: no weight is stored as a float that qwenkit reads.
@@ -136,6 +163,8 @@ class Checkpoint:
             if not (self.config.quantization and info.dtype in ("I8", "U8")):
                 sizes[info.dtype] = sizes.get(info.dtype, 0) + info.nbytes
         largest = max(sizes, key=lambda name: sizes[name], default="nothing")
+        if largest in QUANTIZED:
+            return torch.bfloat16
         if largest not in FLOATS:
             raise CheckpointError(
                 f"{self.folder} is stored as {largest}; qwenkit reads {', '.join(FLOATS)} "
@@ -145,7 +174,12 @@ class Checkpoint:
 
     def problems(self) -> list[str]:
         """List every way in which the tensors do not fit the config; empty when all do."""
-        return misfits(self.config, self._found) + self._unequal
+        return misfits(self.config, self._found, self._stated) + self._unequal
+
+    @property
+    def _stated(self) -> str:
+        """Name what the config was read from."""
+        return CONFIG_JSON if self.gguf is None else METADATA
 
     @cached_property
     def _unequal(self) -> list[str]:
@@ -163,11 +197,11 @@ class Checkpoint:
         """
         problems = self.problems()
         if problems:
-            why = cause(self.config, self.tensors, self._found)
+            why = cause(self.config, self.tensors, self._found, self._stated)
             count = f"{_counted(len(problems), 'problem')}{why and f' ({why})'}"
             more = len(problems) - _MOST
             last = [f"and {more:,} more (`qwenkit inspect` lists all)"] if more > 0 else []
-            head = f"{self.folder} does not fit its config.json, {count}:"
+            head = f"{self.folder} does not fit its {self._stated}, {count}:"
             raise CheckpointError("\n  ".join([head, *problems[:_MOST], *last]))
 
     def load(
@@ -178,9 +212,11 @@ class Checkpoint:
         A tensor already in the wanted dtype, and aligned in the file, is mapped from it: nothing
         is copied, and its pages are read when they are first used. Any other is read into new
         memory, and cast in chunks through one small buffer. A bar shows from the first second on.
+        Tensors that GGUF has quantized are dequantized chunk by chunk.
 
         Args:
-            dtype: of the floats; None: each tensor as stored. Quantized
+            dtype: of the floats; None: each tensor as stored, and of a GGUF file, whose norms are
+                always float32, all in `self.dtype`. Quantized
                 matrices stay as they are.
             device: where the tensors go.
 
@@ -189,17 +225,21 @@ class Checkpoint:
         """
         self.validate()
         wanted = {name: self._found[name] for name in self.config.tensor_shapes()}
+        for kind in sorted({info.dtype for info in wanted.values()} & QUANTIZED.keys()):
+            dequantizer(kind)  # the library may be missing: better before anything is read
+        dtype = self.dtype if dtype is None and self.gguf is not None else dtype
         loaded: dict[str, Tensor] = {}
         buffer = new_buffer()
         try:
             size = sum(info.nbytes for info in wanted.values())
             with bar("Loading the weights", size, "B") as advance:
                 for file in self.files:
-                    with safe_open(file, "pt") as mapped, file.open("rb") as raw:
+                    mapping = nullcontext() if self.gguf is not None else safe_open(file, "pt")
+                    with mapping as mapped, file.open("rb") as raw:
                         for name, info in wanted.items():
                             if info.file != file:
                                 continue
-                            to = dtype if dtype and info.dtype in FLOATS else STORED[info.dtype]
+                            to = dtype if dtype and info.dtype in AS_FLOATS else STORED[info.dtype]
                             loaded[name] = read(mapped, raw, info, to, buffer).to(device)
                             advance(info.nbytes)
         except (OSError, RuntimeError, SafetensorError) as error:

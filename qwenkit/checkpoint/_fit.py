@@ -6,24 +6,29 @@ from collections.abc import Iterator, Mapping
 
 from qwenkit.checkpoint._header import TensorInfo
 from qwenkit.checkpoint._names import EMBEDDING, HEAD, can_be_derived
-from qwenkit.checkpoint._values import FLOATS, STORED, same_values, stored_as
+from qwenkit.checkpoint._values import AS_FLOATS, FLOATS, STORED, same_values, stored_as
 from qwenkit.config import QwenConfig
 from qwenkit.errors import few, printable, shown
+from qwenkit.gguf import QUANTIZED
 
 Pair = tuple[TensorInfo, TensorInfo]
+CONFIG_JSON, METADATA = "config.json", "metadata"  # what a config is read from
 _ENDINGS = ("", "_scale")  # of the name of a matrix in int8 and of its scales
 _TIED_HINT = " (is the head tied? then config.json must say tie_word_embeddings: true)"
 
 
-def misfits(config: QwenConfig, found: Mapping[str, TensorInfo]) -> list[str]:
+def misfits(
+    config: QwenConfig, found: Mapping[str, TensorInfo], stated: str = CONFIG_JSON
+) -> list[str]:
     """List tensors that are missing, unexpected, or of the wrong shape or dtype.
 
     Args:
         config: the model's.
         found: the tensors, by their names in the model.
+        stated: what the config was read from.
     """
     expected = config.tensor_shapes()
-    wrong = [line for name in expected for line in _misfit(name, found.get(name), expected)]
+    wrong = [line for name in expected for line in _misfit(name, found.get(name), expected, stated)]
     return wrong + [
         f"unexpected {printable(info.name)} {_sizes(info.shape)}"
         for name, info in found.items()
@@ -32,7 +37,7 @@ def misfits(config: QwenConfig, found: Mapping[str, TensorInfo]) -> list[str]:
 
 
 def _misfit(
-    name: str, info: TensorInfo | None, expected: Mapping[str, tuple[int, ...]]
+    name: str, info: TensorInfo | None, expected: Mapping[str, tuple[int, ...]], stated: str
 ) -> Iterator[str]:
     """Yield what is wrong with one of the tensors that the config expects."""
     want = _sizes(expected[name])
@@ -40,8 +45,10 @@ def _misfit(
         yield f"missing {name} {want}{_TIED_HINT if name == HEAD else ''}"
         return
     if info.shape != expected[name]:
-        yield f"wrong shape of {name}: {_sizes(info.shape)}, expected {want} from config.json"
+        yield f"wrong shape of {name}: {_sizes(info.shape)}, expected {want} from {stated}"
     right = stored_as(name, expected)
+    if info.dtype in QUANTIZED:
+        return
     if info.dtype not in STORED:
         yield f"{name} is stored as {info.dtype}, which qwenkit cannot read"
     elif info.dtype not in right:
@@ -89,7 +96,10 @@ def _difference(one: TensorInfo, other: TensorInfo) -> str:
 
 
 def cause(
-    config: QwenConfig, tensors: Mapping[str, TensorInfo], found: Mapping[str, TensorInfo]
+    config: QwenConfig,
+    tensors: Mapping[str, TensorInfo],
+    found: Mapping[str, TensorInfo],
+    stated: str = CONFIG_JSON,
 ) -> str:
     """Name the single cause of many misfits; empty if there is no obvious one.
 
@@ -97,11 +107,14 @@ def cause(
         config: the model's.
         tensors: by their names in the file.
         found: by their names in the model.
+        stated: what the config was read from.
     """
     if any(".lora_A." in name or ".base_layer." in name for name in tensors):
         return "it holds unmerged LoRA matrices: use PEFT's merge_and_unload, and save again"
     unread = {info.dtype for info in tensors.values()}
-    unread -= STORED.keys() if config.quantization else FLOATS.keys()
+    unread -= STORED.keys() if config.quantization else AS_FLOATS
+    if unread and stated == METADATA:
+        return f"stored as {few(sorted(unread))}: take a Q4_K_M, Q8_0 or F16 file of the model"
     if unread:
         return f"stored as {few(sorted(unread))}: take a checkpoint in {', '.join(FLOATS)}"
     if not found.keys() & config.tensor_shapes().keys():
@@ -114,7 +127,7 @@ def cause(
     more = sorted(layers - set(map(str, range(config.num_hidden_layers))), key=len)
     if more:
         return (
-            f"it has layers that config.json's num_hidden_layers of {config.num_hidden_layers} "
+            f"it has layers that {stated}'s num_hidden_layers of {config.num_hidden_layers} "
             f"leaves out: {few(map(printable, more), most=2)}"
         )
     return ""

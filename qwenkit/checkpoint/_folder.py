@@ -15,7 +15,7 @@ SHARD = re.compile(r"model(-[0-9a-f]+)?-\d{5}-of-\d{5}\.safetensors")
 _ONLY_SHARD = re.compile(r"model-0*1-of-0*1\.safetensors")
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-_OTHERS = {".gguf": "llama.cpp", ".h5": "TensorFlow", ".msgpack": "Flax", ".npz": "NumPy"}
+_OTHERS = {".h5": "TensorFlow", ".msgpack": "Flax", ".npz": "NumPy"}
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,26 @@
-"""Reading tensors: memory-mapped if possible, else copied and cast in chunks."""
+"""Reading tensors: memory-mapped if possible, else copied, cast or dequantized in chunks."""
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from io import BufferedReader
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from qwenkit.checkpoint._header import TensorInfo
 from qwenkit.errors import CheckpointError, printable, shown
+from qwenkit.gguf import QUANTIZED
 
 FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 STORED = {**FLOATS, "I8": torch.int8, "U8": torch.uint8}
+AS_FLOATS = {*FLOATS, *QUANTIZED}  # what can be read as any float dtype
 _CACHE_LINE = 64  # bytes that the processor fetches from memory together
 _BUFFER_BYTES = 1 << 22  # small enough to stay in the processor's cache
+_VALUES = 1 << 20  # that are dequantized at a time; whole blocks of every type
 
 
 def stored_as(name: str, expected: Container[str]) -> tuple[str, ...]:
@@ -36,16 +41,22 @@ def new_buffer() -> Tensor:
 
 
 def read(
-    mapped: safe_open, raw: BufferedReader, info: TensorInfo, dtype: torch.dtype, buffer: Tensor
+    mapped: safe_open | None,
+    raw: BufferedReader,
+    info: TensorInfo,
+    dtype: torch.dtype,
+    buffer: Tensor,
 ) -> Tensor:
     """Map a tensor, or read it; what must be cast goes through the buffer, chunk by chunk.
 
     A tensor that does not begin at a cache line would make each wide read of it touch two lines,
     for every token; it is copied once instead, to an aligned address. (In most files the tensors
-    begin 8, 16, ... bytes after one.)
+    begin 8, 16, ... bytes after one.) Without `mapped` every tensor is copied.
     """
+    if info.dtype in QUANTIZED:
+        return _dequantized(raw, info, dtype)
     stored = STORED[info.dtype]
-    if dtype == stored and info.start % _CACHE_LINE == 0:
+    if mapped is not None and dtype == stored and info.start % _CACHE_LINE == 0:
         return mapped.get_tensor(info.name)  # type: ignore[no-any-return, no-untyped-call]
     tensor = torch.empty(info.shape, dtype=dtype)
     raw.seek(info.start)
@@ -58,12 +69,57 @@ def read(
     return tensor
 
 
+def dequantizer(dtype: str) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+    """Return what makes float32 of the blocks of a quantized type, (count, bytes per block).
+
+    Raises:
+        CheckpointError: the gguf library, which does it, is not installed.
+    """
+    try:
+        from gguf import GGMLQuantizationType
+        from gguf.quants import dequantize
+    except ImportError as error:
+        raise CheckpointError(
+            f"tensors stored as {dtype} are dequantized by the gguf library, which cannot be "
+            f"imported ({error}); install it: pip install gguf"
+        ) from None
+    kind = GGMLQuantizationType[dtype.upper()]
+
+    def dequantized(blocks: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        with np.errstate(all="ignore"):  # a damaged scale may be infinite
+            # One long row: the library computes 16 rows at a time, however short they are.
+            values: np.ndarray[Any, Any] = dequantize(blocks.reshape(1, -1), kind)
+        return values.reshape(-1)
+
+    return dequantized
+
+
+def _dequantized(raw: BufferedReader, info: TensorInfo, dtype: torch.dtype) -> Tensor:
+    """Read a quantized tensor in chunks, each of which is float32 for a moment."""
+    values_of, (per_block, size) = dequantizer(info.dtype), QUANTIZED[info.dtype]
+    tensor = torch.empty(info.shape, dtype=dtype)
+    raw.seek(info.start)
+    for chunk in torch.split(tensor.view(-1), _VALUES):
+        blocks = torch.empty(chunk.numel() // per_block * size, dtype=torch.uint8)
+        _fill(raw, blocks, info)
+        chunk.copy_(torch.from_numpy(values_of(blocks.numpy())))
+    return tensor
+
+
 def read_alone(info: TensorInfo) -> Tensor:
     """Return one stored tensor, of any dtype that torch has; memory-mapped if possible.
+
+    A quantized one of a GGUF file becomes float32.
 
     Raises:
         CheckpointError: torch does not have its dtype, or the file cannot be read.
     """
+    if info.dtype in QUANTIZED:
+        try:
+            with info.file.open("rb") as raw:
+                return _dequantized(raw, info, torch.float32)
+        except OSError as error:
+            raise CheckpointError(f"{info.file} cannot be read: {error.strerror}") from None
     try:
         with safe_open(info.file, "pt") as mapped:
             tensor: Tensor = mapped.get_tensor(info.name)

@@ -187,7 +187,7 @@ def _switch(name: str, text: str) -> Option:
     return _option(name, text, action="store_true")
 
 
-_SOURCE = "folder or Hub id (default: $QWENKIT_MODEL, else the embedded tiny-coder)"
+_SOURCE = "folder, GGUF file or Hub id (default: $QWENKIT_MODEL, else the embedded tiny-coder)"
 _DEVICE = _option("--device", "auto, cpu, mps (default: auto)", default="auto")
 _MODEL = (
     _option("prompt", 'the text; "-" reads it from standard input'),

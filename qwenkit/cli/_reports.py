@@ -52,7 +52,7 @@ def doctor() -> tuple[list[str], list[str]]:
         f"cached models    {', '.join(cached_models()) or 'none'}",
         f"QWENKIT_MODEL    {chosen or 'not set'}",
     ]
-    if chosen and os.path.isdir(os.path.expanduser(chosen)):
+    if chosen and os.path.exists(os.path.expanduser(chosen)):
         try:
             checkpoint = Checkpoint(chosen)
             checkpoint.validate()

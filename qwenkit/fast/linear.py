@@ -122,11 +122,15 @@ def is_plain(x: Tensor, weight: Tensor, row: Tensor | None = None) -> bool:
 
 
 def kernel_serves(tokens: int, weight: Tensor) -> bool:
-    """Tell whether the compiled kernel is the fastest way: for few tokens and many bytes."""
+    """Tell whether the compiled kernel is the fastest way: for few tokens and many bytes.
+
+    A float32 weight that stays in the cache is multiplied as fast by torch. Nor must a small
+    model's first token wait until numba is imported: its head is all that would need it.
+    """
     if not 0 < tokens <= KERNEL_UP_TO:
         return False
     if weight.dtype == torch.float32:
-        most = 3
+        most = 3 if weight.numel() > LARGE else 0
     elif weight.dtype == torch.bfloat16:
         most = 2 if has_bfloat16_products() else KERNEL_UP_TO
     else:  # int4 is packed into uint8

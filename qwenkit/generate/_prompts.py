@@ -56,6 +56,7 @@ def cache_for(model: QwenForCausalLM, batch_size: int, max_length: int) -> KVCac
     """
     if not fits(model, QwenForCausalLM):
         raise InputError(f"model is a {type(model).__name__}; it must be a QwenForCausalLM")
+    check_count("batch_size", batch_size)
     check_count("max_length", max_length)
     cache = KVCache(model.config, batch_size, max_length)
     token = model.config.kv_bytes_per_token(str(model.dtype).removeprefix("torch."))

@@ -139,12 +139,17 @@ def next_logits(
         if out is None:
             out = model(ids, cache=cache, attention_mask=attention_mask, logits_to_keep=1)
     logits: Tensor = out[:, -1].float().cpu()  # (B, V) choosing is the same on every device
+    check_finite(logits, index)
+    return logits
+
+
+def check_finite(logits: Float[Tensor, "*B V"], index: int) -> None:
+    """Refuse logits that are not finite, at step `index`."""
     if not bool(logits.isfinite().all()):
         raise InputError(
             f"the model gave logits that are not finite at step {index}; damaged weights, or "
             "float16 overflowed: try float32 or bfloat16"
         )
-    return logits
 
 
 def only_tokens(logits: Float[Tensor, "*B V"], num_tokens: int) -> Float[Tensor, "*B V"]:

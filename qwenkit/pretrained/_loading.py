@@ -14,6 +14,7 @@ from qwenkit.device import DTYPES, free_memory, pick_dtype
 from qwenkit.errors import CheckpointError, InputError, shown
 from qwenkit.fast import accelerate, make_room, quantize
 from qwenkit.files import read_json_object, undisturbed
+from qwenkit.gguf import generation_dict
 from qwenkit.model import QwenForCausalLM
 from qwenkit.pretrained._memory import refuse_what_cannot_fit
 from qwenkit.pretrained._saving import GENERATION, Origin, remember
@@ -34,8 +35,9 @@ def load_pretrained(
     `model.requires_grad_(True)` unfreezes them for training.
 
     Args:
-        source: None: $QWENKIT_MODEL, else the embedded model; a folder; or a Hub id such as
-            "Qwen/Qwen2.5-Coder-0.5B", downloaded once and then read from the local cache.
+        source: None: $QWENKIT_MODEL, else the embedded model; a folder; a GGUF file, as of Ollama,
+            LM Studio or llama.cpp; or a Hub id such as "Qwen/Qwen2.5-Coder-0.5B", downloaded once
+            and then read from the local cache.
         device: "auto": MPS if there is one and it computes correctly, else the CPU.
         dtype: "auto": what the device computes fastest in; else "float32", "bfloat16", "float16",
             or "int8" or "int4": `quantize` it. A checkpoint stored so is detected.
@@ -84,7 +86,8 @@ def load_model(
     Args:
         source: as in `load_pretrained`, or an opened `Checkpoint`.
         device: as in `load_pretrained`.
-        dtype: as in `load_pretrained`; None: each tensor as stored.
+        dtype: as in `load_pretrained`; None: each tensor as stored; of a GGUF file, all in the
+            dtype that most are stored in, or bfloat16 where those are quantized.
 
     Raises:
         QwenkitError: as in `load_pretrained`, except for the tokenizer.
@@ -163,7 +166,9 @@ class _SkipInit(TorchFunctionMode):
 
 
 def _generation_config(checkpoint: Checkpoint) -> dict[str, Any] | None:
-    """Return what generation_config.json says; None: there is no such file."""
+    """Return what generation_config.json, or a GGUF file, says; None: there is no such file."""
+    if checkpoint.gguf is not None:
+        return generation_dict(checkpoint.gguf)
     path = checkpoint.folder / GENERATION
     return read_json_object(path) if path.exists() else None
 
@@ -177,7 +182,8 @@ def _stop_ids(checkpoint: Checkpoint, generation: dict[str, Any] | None) -> tupl
     if found in (None, -1):  # older tools write -1 for none
         return checkpoint.config.eos_token_id
     ids = found if isinstance(found, list) else [found]
-    path, size = checkpoint.folder / GENERATION, checkpoint.config.vocab_size
+    path = checkpoint.folder if checkpoint.gguf else checkpoint.folder / GENERATION
+    size = checkpoint.config.vocab_size
     if not all(type(i) is int and i >= 0 for i in ids):
         raise CheckpointError(f"{path}: eos_token_id is {shown(found)}; it must be token ids")
     lost = without_row({"eos_token_id": ids, "vocab_size": size})

@@ -1,4 +1,4 @@
-"""From a source to a folder on disk: the embedded model, a folder, or a Hub id."""
+"""From a source to a folder or file on disk: the embedded model, a folder, GGUF, a Hub id."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from qwenkit.checkpoint import ADAPTER, ADAPTER_WEIGHTS, INDEX, SINGLE, read_index
 from qwenkit.errors import CheckpointError, SourceError
 from qwenkit.files import expanded
+from qwenkit.gguf import is_gguf
 from qwenkit.tokenizer import PATTERNS
 
 # The embedded model is next to the package in a clone, and within it where it is installed.
@@ -25,11 +26,12 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def resolve(source: str | Path | None = None) -> Path:
-    """Return the checkpoint folder for a source, downloading it if it is a Hub id.
+    """Return the checkpoint folder, or GGUF file, for a source; a Hub id is downloaded.
 
     Args:
-        source: None: $QWENKIT_MODEL, else the embedded model; a folder; or a Hub id such as
-            "Qwen/Qwen2.5-Coder-0.5B". An existing folder wins over a Hub id of the same spelling.
+        source: None: $QWENKIT_MODEL, else the embedded model; a folder; a GGUF file; or a Hub id
+            such as "Qwen/Qwen2.5-Coder-0.5B". What exists here wins over a Hub id of the same
+            spelling.
 
     Raises:
         SourceError: nothing is there, or it cannot be downloaded.
@@ -44,13 +46,13 @@ def resolve(source: str | Path | None = None) -> Path:
         )
     folder = expanded(source, possible=False)
     if os.path.exists(folder):  # False too for a name that no file can have
-        if folder.is_dir():
+        if folder.is_dir() or is_gguf(folder):
             return folder
-        raise SourceError(f"{folder} is a file; name the folder that holds config.json")
+        raise SourceError(f"{folder} is a file; name the folder that holds config.json, or GGUF")
     if isinstance(source, str) and _HUB_ID.fullmatch(source):
         return _download(source)
     raise SourceError(
-        f"{str(source)!r} is neither a folder here nor a Hub id "
+        f"{str(source)!r} is neither a folder here nor a Hub id, nor a GGUF file "
         '(an id is "owner/name", such as "Qwen/Qwen2.5-Coder-0.5B")'
     )
 
@@ -98,7 +100,8 @@ def _download(hub_id: str) -> Path:
             return folder
         wrong = (
             f"{hub_id} is incomplete: {folder} lacks config.json or safetensors weights; if you "
-            "are offline, connect and try again; if not, the repository has no safetensors"
+            "are offline, connect and try again; if not, the repository has no safetensors "
+            "(of GGUF files, download one and name it)"
         )
     raise SourceError(wrong)
 

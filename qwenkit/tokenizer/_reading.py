@@ -10,11 +10,31 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, processors
 
-from qwenkit.errors import TokenizerError
-from qwenkit.tokenizer._files import MERGES, PIPELINE, VOCAB, as_text, parsed
+from qwenkit.errors import CheckpointError, TokenizerError
+from qwenkit.gguf import gguf_in, is_gguf
+from qwenkit.tokenizer._files import MERGES, PIPELINE, VOCAB, as_text, parsed, read_files
+from qwenkit.tokenizer._gguf import gguf_tokenizer
 from qwenkit.tokenizer._guard import check_parts, check_vocabulary, refusing
 from qwenkit.tokenizer._pipeline import qwen2_pipeline, qwen2_pre_tokenizer
 from qwenkit.tokenizer._special import FLAGS, SpecialTokens
+
+
+def read_source(folder: Path) -> dict[str, bytes]:
+    """Return the contents of a tokenizer's files, or the same made of a GGUF file's metadata.
+
+    Raises:
+        TokenizerError: one of them cannot be read, or it is not clear which.
+    """
+    if is_gguf(folder):
+        return gguf_tokenizer(folder)
+    files = read_files(folder)
+    if PIPELINE in files or VOCAB in files:
+        return files
+    try:
+        path = gguf_in(folder)
+    except CheckpointError as error:
+        raise TokenizerError(str(error)) from None
+    return files if path is None else gguf_tokenizer(path)
 
 
 def build(folder: Path, files: Mapping[str, bytes], special: SpecialTokens) -> tokenizers.Tokenizer:

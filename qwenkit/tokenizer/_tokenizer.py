@@ -20,10 +20,10 @@ from qwenkit.errors import TokenizerError, shown
 from qwenkit.files import saving
 from qwenkit.progress import stage
 from qwenkit.tokenizer._chat import ChatText, chat_text
-from qwenkit.tokenizer._files import PIPELINE, as_folder, read_files
+from qwenkit.tokenizer._files import PIPELINE, as_folder
 from qwenkit.tokenizer._guard import is_broken, refusing
 from qwenkit.tokenizer._pipeline import byte_alphabet
-from qwenkit.tokenizer._reading import build
+from qwenkit.tokenizer._reading import build, read_source
 from qwenkit.tokenizer._saving import changed_files, write_files
 from qwenkit.tokenizer._special import read_special
 from qwenkit.tokenizer._templates import DEFAULT, read_templates
@@ -34,7 +34,7 @@ LONG = 1_000_000  # characters; shorter texts take less than a second
 
 
 class Tokenizer:
-    """The tokenizer of a checkpoint folder, as transformers reads it.
+    """The tokenizer of a checkpoint folder, as transformers reads it, or of a GGUF file.
 
     Attributes:
         special: special token -> id, such as `<|im_end|>` -> 151645. All added tokens are special
@@ -47,7 +47,8 @@ class Tokenizer:
 
     Args:
         folder: holds tokenizer.json, or vocab.json and merges.txt; and usually
-            tokenizer_config.json. Truncation and padding in tokenizer.json are ignored.
+            tokenizer_config.json. Truncation and padding in tokenizer.json are ignored. Or a GGUF
+            file, or a folder that holds one and none of these files.
 
     Raises:
         TokenizerError: no such files, or damaged ones.
@@ -55,7 +56,7 @@ class Tokenizer:
 
     def __init__(self, folder: str | Path) -> None:
         folder = as_folder(folder)
-        self._files = read_files(folder)
+        self._files = read_source(folder)
         settings = read_special(self._files)
         self.backend = build(folder, self._files, settings)
         self.named = settings.texts(self.backend)

@@ -109,7 +109,7 @@ class CheckpointBrowser(Inspector):
     Only headers are read until a histogram is wanted.
 
     Args:
-        source: a folder or a Hub id; None: what `load_pretrained()` would load.
+        source: a folder, a GGUF file or a Hub id; None: what `load_pretrained()` would load.
 
     Raises:
         SourceError, CheckpointError, ConfigError: as `Checkpoint` and `resolve` do.

@@ -138,7 +138,7 @@ class ModelExplorer(Inspector):
     The model runs in the page, in JavaScript; once it is shown, it needs no kernel.
 
     Args:
-        model: None: the embedded model; a folder or a Hub id, as `load_pretrained` takes it; or a
+        model: None: the embedded model; a source as `load_pretrained` takes it; or a
             model of at most 32 million parameters, and then with its tokenizer.
         tokenizer: the model's; None: the folder's.
         prompt: the first text; a reader may type another one.

@@ -255,7 +255,7 @@ def test_a_dtype_that_is_not_read_is_named_and_the_rest_is_shown(tmp_path, dtype
       ""}, "load_pretrained('Qwen/Q'), then load_adapter(model, "),
     ({"adapter_config.json": "{}", "adapter_model.bin": "", "config.json": "{}"},
      "load_pretrained(its base model), then load_adapter(model, "),
-    ({"config.json": None, "model.q4.gguf": ""}, "a file of llama.cpp; qwenkit reads safetensors"),
+    ({"config.json": None, "model.q4.gguf": ""}, "model.q4.gguf is not a valid GGUF file"),
     ({"config.json": None, "tf_model.h5": ""}, "a file of TensorFlow"),
     ({"config.json": None, "pytorch_model.bin": ""}, "a Python pickle; qwenkit refuses those"),
     ({"config.json": None, "adapter_model.safetensors": ""}, "holds no weights"),

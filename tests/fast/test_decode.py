@@ -165,6 +165,15 @@ def test_a_toy_writes_without_loading_the_compiler_and_tiny_coder_by_it(tmp_path
     assert qk.explain(qk.load_pretrained(qk.pretrained.EMBEDDED, device="cpu")[0]).fast
 
 
+def test_a_small_models_first_token_does_not_wait_for_the_compiler():
+    done = python(
+        "import sys, qwenkit as qk; "
+        "steps = qk.stream(*qk.load_pretrained(device='cpu'), 'def fib(n):'); "
+        "next(steps); print('numba' in sys.modules); next(steps); print('numba' in sys.modules)"
+    )
+    assert done.stdout.split() == ["False", "True"], done.stderr
+
+
 def test_where_gradients_are_asked_for_the_taught_model_runs():
     model = swap(tiny())
     cache = filled(model, 2)

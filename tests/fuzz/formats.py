@@ -11,7 +11,7 @@ import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ HERE = Path(__file__).parent
 sys.path += [str(HERE.parent), str(HERE.parent / "train"), str(HERE.parent / "lora")]
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
+import gguf  # noqa: E402
 import peft  # noqa: E402
 import small  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from edits import ODD  # noqa: E402
+from gguf_writing import Kind, gguf_name, write_gguf  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from learned import learned  # noqa: E402
 from reference import pair  # noqa: E402
@@ -34,6 +36,7 @@ from qwenkit.checkpoint import Checkpoint, read_header  # noqa: E402
 from qwenkit.cli import main as command  # noqa: E402
 from qwenkit.errors import QwenkitError  # noqa: E402
 from qwenkit.lora import lora_layers  # noqa: E402
+from qwenkit.tokenizer import byte_alphabet  # noqa: E402
 from qwenkit.train import run as train_run  # noqa: E402
 from qwenkit.widgets import CheckpointBrowser  # noqa: E402
 
@@ -209,6 +212,64 @@ def same_logits(folder: Path, ours: torch.Tensor) -> str | None:
     )
     with torch.no_grad():
         return unlike("logits", ours, theirs.eval()(IDS).logits)
+
+
+# --- GGUF ---
+
+BYTES = sorted(byte_alphabet())[:59]
+
+
+def make_gguf(folder: Path) -> None:
+    """A small file, so that many of its bytes are header."""
+    model, tokens = pair(num_hidden_layers=1)[1], [*BYTES, "!!", "<|im_end|>"]
+    write_gguf(
+        folder / GGUF, model.config, model.state_dict(), Kind.Q8_0, tokenizer__ggml__model="gpt2",
+        tokenizer__ggml__pre="qwen2", tokenizer__ggml__tokens=tokens,
+        tokenizer__ggml__token_type=[1] * 60 + [3], tokenizer__ggml__merges=["! !"],
+        tokenizer__ggml__eos_token_id=60, tokenizer__chat_template="{{ messages }}",
+    )  # fmt: skip
+
+
+def read_gguf(folder: Path) -> dict[str, Any]:
+    checkpoint = Checkpoint(folder / GGUF)
+    with redirect_stdout(io.StringIO()) as printed, redirect_stderr(printed):
+        command(["inspect", str(folder / GGUF), "--tensors"])
+    assert all(line.isprintable() for line in printed.getvalue().splitlines())
+    tokenizer = qk.Tokenizer(folder)
+    tokenizer.encode("!! a<|im_end|>")
+    tensors = checkpoint.load(torch.float32)
+    model = qk.load_model(folder, dtype="float32", device="cpu")
+    with resaved(folder, lambda out: qk.save_pretrained(model, out, tokenizer)) as saved:
+        config = qk.load_model(saved, device="cpu").config
+        assert config == replace(model.config, dtype="float32"), "a save changes the config"
+        assert qk.Tokenizer(saved).special == tokenizer.special, "a save changes special tokens"
+    return {
+        "layers": checkpoint.config.num_hidden_layers, "eps": checkpoint.config.rms_norm_eps,
+        "theta": checkpoint.config.rope_theta, "special": tokenizer.special, "tensors": tensors,
+    }  # fmt: skip
+
+
+def same_gguf(folder: Path, ours: dict[str, Any]) -> str | None:
+    reader = gguf.GGUFReader(folder / GGUF)
+    said = {name: one.contents() for name, one in reader.fields.items()}
+    kinds = said["tokenizer.ggml.token_type"]
+    special = {t: n for n, t in enumerate(said["tokenizer.ggml.tokens"]) if kinds[n] in (3, 4)}
+    eps = said["qwen2.attention.layer_norm_rms_epsilon"]
+    theta = said.get("qwen2.rope.freq_base", 10_000.0)
+    facts = (said["qwen2.block_count"], special)
+    if (ours["layers"], ours["special"]) != facts:
+        return "other metadata"
+    if torch.tensor([ours["eps"], ours["theta"]]).tolist() != [eps, theta]:
+        return "other metadata"
+    values = {
+        one.name: torch.from_numpy(gguf.quants.dequantize(one.data, one.tensor_type).copy())
+        for one in reader.tensors
+    }
+    for name, tensor in ours["tensors"].items():
+        theirs = values[gguf_name(name)].reshape(tensor.shape)
+        if not torch.allclose(tensor, theirs, rtol=0, atol=0, equal_nan=True):
+            return "other tensors"
+    return None
 
 
 # --- generation_config.json ---
@@ -500,6 +561,7 @@ def same_recipe(folder: Path, trainer: Any) -> str | None:
 # --- all of them ---
 
 TENSORS, INDEX, STEP = "model.safetensors", "model.safetensors.index.json", "step-000002"
+GGUF = "model.gguf"
 ADAPTER, TOKENIZER, TEMPLATE = "adapter_config.json", "tokenizer.json", "chat_template.jinja"
 TOKENIZER_FILES = (
     TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -508,6 +570,7 @@ FORMATS = {
     "safetensors": Format(make_model, (TENSORS,), read_tensors, same_tensors),
     "index": Format(make_shards, (INDEX,), read_shards, same_as_all_shards),
     "config": Format(make_model, ("config.json",), logits, same_logits),
+    "gguf": Format(make_gguf, (GGUF,), read_gguf, same_gguf),
     "generation": Format(
         make_generation, ("generation_config.json",), read_generation, same_generation
     ),

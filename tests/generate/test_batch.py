@@ -3,7 +3,7 @@
 import pytest
 import torch
 from reference import VARIANTS, ids, tiny
-from speaking import fed_to, tokens
+from speaking import close_call, fed_to, tokens
 
 from qwenkit.errors import InputError
 from qwenkit.generate import complete, complete_batch, generate_batch, row_seed
@@ -17,16 +17,6 @@ SAMPLED = {
     "temperature": 1.0, "top_k": 30, "top_p": 0.95, "min_p": 0.01, "repetition_penalty": 1.2,
     "max_new_tokens": 8, "stop_ids": (7,),
 }  # fmt: skip
-
-
-def close_call(model, prompt, got, want):
-    """Whether two greedy texts first differ where two tokens are equally likely but for rounding.
-
-    Sums over several rows are taken in another order than over one.
-    """
-    first = next(i for i, pair in enumerate(zip(got, want, strict=False)) if pair[0] != pair[1])
-    logits = model(torch.tensor([[*prompt, *want[:first]]]))[0, -1]
-    return abs(logits[got[first]] - logits[want[first]]).item() < 1e-4
 
 
 @pytest.mark.parametrize("variant", ["gqa", "mqa", "tied", "yarn", "sliding"])

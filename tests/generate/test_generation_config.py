@@ -34,6 +34,7 @@ def test_values_out_of_range_are_refused_by_name(kind, name, value):
 
 CALLS = {
     "generate": lambda model, _, **options: qk.generate(model, [1, 2], **options),
+    "speculate": lambda model, _, **options: qk.speculate(model, [1, 2], **options),
     "generate_batch": lambda model, _, **options: qk.generate_batch(model, [[1, 2]], **options),
     "stream": lambda *both, **options: qk.stream(*both, "a", **options),
     "complete": lambda *both, **options: qk.complete(*both, "a", **options),

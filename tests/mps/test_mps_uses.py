@@ -111,6 +111,7 @@ def test_every_way_of_generating_would_run():
     chosen = {"temperature": 0.8, "top_k": 9, "top_p": 0.9, "repetition_penalty": 1.3, "seed": 1}
     no_problems(lambda x: qk.generate(model, x, **chosen, **SHORT), ids(1, 6))
     no_problems(lambda: qk.generate_batch(model, [[1, 2, 3], [4]], seed=1, **SHORT))
+    no_problems(lambda x: qk.speculate(model, x, model, **chosen, **SHORT), ids(1, 6))
     no_problems(lambda x: qk.beam_search(model, x, num_beams=2, max_new_tokens=3), ids(1, 6))
 
 

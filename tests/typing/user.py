@@ -10,6 +10,7 @@ from typing import assert_type
 from torch import Tensor
 
 import qwenkit as qk
+from qwenkit.serve import Request, Scheduler
 
 
 def load() -> tuple[qk.QwenForCausalLM, qk.Tokenizer]:
@@ -44,8 +45,21 @@ def write(model: qk.QwenForCausalLM, tokenizer: qk.Tokenizer) -> None:
         assert_type(step, qk.Step)
         assert_type(step.token_id, int)
         assert_type(step.probability, float)
+    guessed = qk.speculate(model, tokenizer("x"), draft=model, max_new_tokens=3)
+    assert_type(guessed, qk.Speculation)
+    assert_type(next(guessed), qk.Step)
+    assert_type(guessed.accepted, int)
     assert_type(qk.beam_search(model, tokenizer("x"), num_beams=2), list[qk.Beam])
     assert_type(qk.Conversation(model, tokenizer).say("hello"), str)
+
+
+def serve(model: qk.QwenForCausalLM) -> None:
+    scheduler = Scheduler(model, max_tokens=64)
+    request = scheduler.submit([1, 2], qk.GenerationConfig(seed=1))
+    assert_type(request, Request)
+    assert_type(scheduler.step(), list[Request])
+    assert_type(request.new, list[int])
+    assert_type(scheduler.cache.waste, float)
 
 
 def change(model: qk.QwenForCausalLM) -> None:

@@ -30,3 +30,13 @@ def fed_to(model):
 def tokens(model, ids, max_new_tokens=64, **settings):
     """Return the new tokens of a single generation."""
     return [step.token_id for step in generate(model, ids, max_new_tokens, **settings)]
+
+
+def close_call(model, prompt, got, want):
+    """Whether two greedy texts first differ where two tokens are equally likely but for rounding.
+
+    Sums over several rows are taken in another order than over one.
+    """
+    first = next(i for i, pair in enumerate(zip(got, want, strict=False)) if pair[0] != pair[1])
+    logits = model(torch.tensor([[*prompt, *want[:first]]]))[0, -1]
+    return abs(logits[got[first]] - logits[want[first]]).item() < 1e-4

@@ -1,0 +1,141 @@
+"""Continuous against static batching, on texts of mixed lengths.
+
+    QWENKIT_MODEL=folder python tests/bench/batching.py [--rounds N] [--requests N] [--slots N]
+
+Both sides sample the same continuations of the same prompts, with the same seeds. Static batches
+(`generate_batch`) take so many prompts as there are slots, and the next ones when all of them are
+done; a text that is done leaves its batch. Sides take turns, and the ratio is taken within each
+round. "empty" is the proportion of the token slots that are allocated and hold no token: the mean
+over all steps for pages; at the end of each batch for static ones. Last comes the proportion of a
+decode step in which pages are written and gathered, by the length of the texts.
+"""
+
+import argparse
+import time
+from functools import partial
+from unittest import mock
+
+import torch
+
+import qwenkit as qk
+from qwenkit.generate import row_seed
+from qwenkit.programs import generate_tasks
+from qwenkit.serve import Scheduler
+from qwenkit.serve._view import PageBatch
+from rows import apart, ratio, spread
+from timing import others_share, seconds, take_turns
+
+PAGE_SIZES = (16, 4)
+MOST = 256  # new tokens
+LENGTHS = (64, 256, 512)  # tokens per text, for the cost of the gather
+STEPS = 10
+Found = tuple[float, int, float]  # seconds, new tokens, proportion of empty slots
+
+
+def prompts_of(tokenizer: qk.Tokenizer, count: int, samples: int = 1) -> list[list[int]]:
+    """Return beginnings of functions, each so many times in a row."""
+    tasks = generate_tasks(count // samples, "family", seed=5)
+    return [tokenizer.encode(one.prompt) for one in tasks for _ in range(samples)]
+
+
+def static(model: qk.QwenForCausalLM, prompts: list[list[int]], slots: int) -> Found:
+    """Continue prompts in groups, one after another."""
+    new: list[list[int]] = []
+
+    def groups() -> None:
+        for seed in range(0, len(prompts), slots):
+            group = prompts[seed : seed + slots]
+            new.extend(
+                qk.generate_batch(model, group, seed=seed, temperature=1.0, max_new_tokens=MOST)
+            )
+
+    took, reserved = seconds(groups), 0
+    for start in range(0, len(prompts), slots):
+        group = prompts[start : start + slots]
+        reserved += len(group) * (max(map(len, group)) + MOST)
+    count = sum(map(len, new))
+    return took, count, 1 - (sum(map(len, prompts)) + count) / reserved
+
+
+def continuous(
+    model: qk.QwenForCausalLM, prompts: list[list[int]], slots: int, page_size: int
+) -> Found:
+    """Continue prompts as slots become free."""
+    scheduler = Scheduler(model, slots * 2 * MOST, page_size, slots)
+    requests, empty = [], []
+    for place, prompt in enumerate(prompts):
+        seed = row_seed(place // slots * slots, place % slots)
+        config = qk.GenerationConfig(temperature=1.0, max_new_tokens=MOST, seed=seed)
+        requests.append(scheduler.submit(prompt, config))
+
+    def steps() -> None:
+        while scheduler.running or scheduler.waiting:
+            scheduler.step()
+            empty.append(scheduler.cache.waste)
+
+    took = seconds(steps)
+    return took, sum(len(one.new) for one in requests), sum(empty) / len(empty)
+
+
+def gathering(model: qk.QwenForCausalLM, slots: int, length: int) -> float:
+    """Return the proportion of decode steps that pages take, with texts of about this length."""
+    spent, update = [], PageBatch.update
+
+    def timed(*args: object) -> object:
+        start = time.perf_counter()
+        found = update(*args)
+        spent.append(time.perf_counter() - start)
+        return found
+
+    scheduler = Scheduler(model, slots * (length + 64), max_batch_size=slots, chunk_tokens=512)
+    config = qk.GenerationConfig(max_new_tokens=64, stop_ids=())
+    texts = torch.randint(model.num_tokens, (slots, length), generator=torch.manual_seed(0))
+    requests = [scheduler.submit(text, config) for text in texts]
+    while not all(request.new for request in requests):  # until every prompt is read
+        scheduler.step()
+    with mock.patch.object(PageBatch, "update", timed):
+        took = seconds(lambda: [scheduler.step() for _ in range(STEPS)])
+    return sum(spent) / took
+
+
+def show(name: str, found: dict[str, list[Found]]) -> None:
+    """Print each side's speed, and how many times the static one's it is."""
+    speeds = {side: [count / took for took, count, _ in rounds] for side, rounds in found.items()}
+    for side, rounds in found.items():
+        _, count, empty = rounds[0]
+        times = ratio(speeds[side], speeds["static"])
+        print(
+            f"{name:<10}{side:<16}{spread(speeds[side]).median:7.0f} tokens/s   "
+            f"= {times.median:.2f}{apart(times)} × static   {count} tokens, {empty:.1%} empty",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Print three rows for each workload."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--requests", type=int, default=128)
+    parser.add_argument("--slots", type=int, default=32)
+    options = parser.parse_args()
+    model, tokenizer = qk.load_pretrained(dtype="float32")
+    with others_share() as others:
+        for name, samples in (("unlike", 1), ("four each", 4)):
+            prompts = prompts_of(tokenizer, options.requests, samples)
+            work = model, prompts, options.slots
+            sides = {"static": partial(static, *work)} | {
+                f"pages of {size}": partial(continuous, *work, size) for size in PAGE_SIZES
+            }
+            show(name, take_turns(sides, options.rounds))
+        for length in LENGTHS:
+            found = [gathering(model, options.slots, length) for _ in range(options.rounds)]
+            each = spread(found)
+            print(
+                f"pages take {each.median:.0%} ({each.lowest:.0%} to {each.highest:.0%}) of a "
+                f"decode step of {options.slots} texts of {length} tokens"
+            )
+    print(f"{torch.get_num_threads()} threads; others took {others.share:.0%} of the cores")
+
+
+if __name__ == "__main__":
+    main()
