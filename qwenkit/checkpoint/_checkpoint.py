@@ -216,8 +216,7 @@ class Checkpoint:
 
         Args:
             dtype: of the floats; None: each tensor as stored, and of a GGUF file, whose norms are
-                always float32, all in `self.dtype`. Quantized
-                matrices stay as they are.
+                always float32, all in `self.dtype`. int8 and int4 stay as they are.
             device: where the tensors go.
 
         Raises:

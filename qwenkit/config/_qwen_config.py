@@ -27,6 +27,7 @@ from qwenkit.errors import ConfigError, few, shown
 from qwenkit.files import read_json_object
 
 BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2, "float16": 2}
+GROUP = 64  # weights that share a scale; divides the rows of every published Qwen2.5
 _MOST_LAYERS = 10_000  # a damaged number would fill the memory with the names of its tensors
 FULL, SLIDING = "full_attention", "sliding_attention"  # what layer_types may hold
 _QWEN2 = "'qwen2' (Qwen2, Qwen2.5 and Qwen2.5-Coder)"
@@ -68,7 +69,7 @@ class QwenConfig:
     eos_token_id: tuple[int, ...] = ()
     pad_token_id: int | None = None
     quantization: str | None = None  # "int8" or "int4": matrices stored by `quantize`
-    group_size: int | None = None  # of int4: weights of a row that share a scale
+    group_size: int | None = None  # weights of a row that share a scale; None, in int8: all
     # The config.json it was read from, so that keys that qwenkit does not know are saved again.
     raw: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
@@ -120,10 +121,10 @@ class QwenConfig:
                 found.append(wrong(name, value, rule))
         if self.rope_scaling is not None:
             found += self.rope_scaling.problems()
-        if self.quantization == "int4":
+        if self.quantization == "int4" or (self.quantization and self.group_size is not None):
             found.append(wrong_int("group_size", self.group_size, least=2))
         elif self.group_size is not None:
-            found.append(wrong("group_size", self.group_size, "null where nothing is int4"))
+            found.append(wrong("group_size", self.group_size, "null where nothing is quantized"))
         return [problem for problem in found if problem]
 
     def _wrong_relations(self, derived_head_dim: bool) -> list[str]:
@@ -141,8 +142,8 @@ class QwenConfig:
             ("head_dim", self.head_dim % 2 == 0 or not divides,
              "even, because RoPE rotates pairs of dimensions"),
             ("group_size", self.group_size is None or not self._undivided(self.group_size),
-             "even, and divide the in_features of every matrix: hidden_size, intermediate_size, "
-             "and num_attention_heads × head_dim"),
+             "even, and divide the in_features of every matrix (hidden_size, intermediate_size, "
+             "num_attention_heads × head_dim); `qwenkit.quantize` takes another group="),
         )  # fmt: skip
         broken = ((name, rule) for name, holds, rule in rules if not holds)
         found = [wrong(name, getattr(self, name), rule) for name, rule in broken]
@@ -154,7 +155,7 @@ class QwenConfig:
         return found + ([] if self.layer_types is None else self._wrong_kinds(self.layer_types))
 
     def _undivided(self, group_size: int) -> bool:
-        """Tell whether int4 groups of this size do not fill each row of each matrix."""
+        """Tell whether groups of this size do not fill each row of each matrix."""
         sizes = (self.hidden_size, self.intermediate_size, self.num_attention_heads * self.head_dim)
         return group_size % 2 != 0 or any(size % group_size for size in sizes)
 
@@ -190,6 +191,21 @@ class QwenConfig:
             return self.sliding_window if self.layer_types[layer] == SLIDING else None
         return self.sliding_window if layer >= self.max_window_layers else None
 
+    def quantized(self, kind: str, group_size: int | None = None) -> QwenConfig:
+        """Return the config of the same model, stored in "int8" or "int4".
+
+        Args:
+            kind: "int8" or "int4".
+            group_size: weights of a row that share a scale. None: 64, but in int8 the whole row
+                where 64 does not divide each.
+
+        Raises:
+            ConfigError: groups of this size do not fill the rows.
+        """
+        if group_size is None and not (kind == "int8" and self._undivided(GROUP)):
+            group_size = GROUP
+        return replace(self, quantization=kind, group_size=group_size)
+
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return name -> shape of every tensor in a checkpoint, in the forward pass's order."""
         hidden, intermediate = self.hidden_size, self.intermediate_size
@@ -221,17 +237,20 @@ class QwenConfig:
     def _quantized(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         """Return the shapes of what quantization stores of each matrix; empty without it.
 
-        Int4 packs two values into a byte, and has a scale and a zero point per group. Embedding and
-        head are int8 then, too: see `qwenkit.fast.int4`.
+        Int8 has a scale per group of a row, or per row. Int4 packs two values into a byte, and has
+        a scale and a zero point per group; a tied embedding is int8 then, with a scale per row (see
+        `qwenkit.fast.int4`).
         """
-        found: dict[str, tuple[int, ...]] = {}
+        int4, found = self.quantization == "int4", dict[str, tuple[int, ...]]()
+        tied = "model.embed_tokens.weight" if self.tie_word_embeddings else ""
         for name, shape in shapes.items() if self.quantization else ():
-            if len(shape) == 2 and self.group_size and name.startswith("model.layers."):
-                groups = (shape[0], shape[1] // self.group_size)
-                found |= {name: (shape[0], shape[1] // 2)}
-                found |= {f"{name}_scale": groups, f"{name}_zero": groups}
-            elif len(shape) == 2:
-                found[f"{name}_scale"] = shape[:1]
+            if len(shape) != 2:
+                continue
+            whole_rows = self.group_size is None or (int4 and name == tied)
+            groups = shape[:1] if whole_rows else (shape[0], shape[1] // (self.group_size or 1))
+            found[f"{name}_scale"] = groups
+            if int4 and name != tied:
+                found |= {name: (shape[0], shape[1] // 2), f"{name}_zero": groups}
         return found
 
     @property
@@ -315,8 +334,8 @@ class QwenConfig:
         if self.use_sliding_window:
             data["sliding_window"] = self.sliding_window  # if absent, transformers takes 4096
         group_size = data.pop("group_size", None)
-        if data.pop("quantization", None):
-            data["quantization_config"] = quantization_config(group_size)
+        if kind := data.pop("quantization", None):
+            data["quantization_config"] = quantization_config(kind, group_size)
         data["eos_token_id"] = list(self.eos_token_id) or None
         if self.layer_types is not None:
             data["layer_types"] = list(self.layer_types)

@@ -32,8 +32,6 @@ _ONLY_WITHOUT_EFFECT = {
     "quantization_config": None, "partial_rotary_factor": 1.0, "use_mrope": False,
     "is_encoder_decoder": False, "add_cross_attention": False,
 }  # fmt: skip
-# Our own methods: transformers refuses them as unknown, which it must.
-_INT8, _INT4 = "qwenkit-int8", "qwenkit-int4"
 _SCALINGS: dict[str, type[RopeScaling]] = {
     kind.rope_type: kind for kind in (LinearScaling, DynamicScaling, YarnScaling)
 }
@@ -87,22 +85,21 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def quantization_config(group_size: int | None) -> dict[str, Any]:
-    """Return what config.json says of our own int8, or of int4 in groups of this size."""
-    if group_size is None:
-        return {"quant_method": _INT8}
-    return {"quant_method": _INT4, "group_size": group_size}
+def quantization_config(kind: str, group_size: int | None) -> dict[str, Any]:
+    """Return what config.json says of our own int8 or int4.
+
+    transformers refuses the method as unknown, which it must.
+    """
+    method = {"quant_method": f"qwenkit-{kind}"}
+    return method if group_size is None else {**method, "group_size": group_size}
 
 
 def _own_quantization(found: Any) -> dict[str, Any]:
     """Return the fields of `QwenConfig` that a `quantization_config` gives; empty: not our own."""
-    if found == quantization_config(None):
-        return {"quantization": "int8"}
-    if isinstance(found, dict) and found == {
-        "quant_method": _INT4,
-        "group_size": found.get("group_size"),
-    }:
-        return {"quantization": "int4", "group_size": found["group_size"]}
+    group_size = found.get("group_size") if isinstance(found, dict) else None
+    for kind in ("int8", "int4"):
+        if found == quantization_config(kind, group_size):
+            return {"quantization": kind, "group_size": group_size}
     return {}
 
 

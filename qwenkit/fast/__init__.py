@@ -13,7 +13,7 @@ a test holds:
 
 from qwenkit.arguments import check_public
 from qwenkit.fast.decode import decode_step
-from qwenkit.fast.int4 import GROUP, dequantize, int4_linear, quantize_groups
+from qwenkit.fast.int4 import dequantize, int4_linear, quantize_groups
 from qwenkit.fast.int8 import int8_linear, quantize_rows
 from qwenkit.fast.linear import FastLinear
 from qwenkit.fast.quantize import make_room, quantize
@@ -21,7 +21,6 @@ from qwenkit.fast.switch import FAST, Explanation, accelerate, explain, plain, s
 
 __all__ = [
     "FAST",
-    "GROUP",
     "Explanation",
     "FastLinear",
     "accelerate",

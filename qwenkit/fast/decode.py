@@ -26,8 +26,8 @@ from qwenkit.fast._machine import (
     watched,
 )
 from qwenkit.fast.identity import changed_code
-from qwenkit.fast.int4 import FastInt4Linear
-from qwenkit.fast.int8 import FastInt8Embedding, FastInt8Linear
+from qwenkit.fast.int4 import FastInt4Linear, Int4Embedding
+from qwenkit.fast.int8 import FastInt8Embedding, FastInt8Linear, by_group
 from qwenkit.fast.linear import FastLinear
 from qwenkit.fast.model import FastQwenForCausalLM
 from qwenkit.model import (
@@ -123,11 +123,11 @@ def _layers(model: QwenForCausalLM) -> tuple[list[tuple[Any, tuple[float, float]
         raise _Declined(problem)
     _untouched(model, "the model")
     inner = _part(model, "model", QwenModel)
-    _part(inner, "embed_tokens", nn.Embedding, FastInt8Embedding)
+    _part(inner, "embed_tokens", nn.Embedding, FastInt8Embedding, Int4Embedding)
     _part(inner, "norm", RMSNorm)
     _part(inner, "rotary_emb", RotaryEmbedding)
     if model.lm_head is not None:
-        _part(model, "lm_head", FastLinear, FastInt8Linear)
+        _part(model, "lm_head", FastLinear, FastInt8Linear, FastInt4Linear)
     dtype = model.dtype
     if dtype not in _EMPTY:
         raise _Declined(f"the norms hold {dtype}, which the kernels do not expect there")
@@ -224,7 +224,7 @@ def _projection(
     parent: nn.Module, name: str, shape: tuple[int | None, ...], dtype: torch.dtype, where: str
 ) -> Any:
     """Return a projection's memory; `dtype` is that of its scale and bias."""
-    from qwenkit.fast.kernels import Int4Projection, Projection
+    from qwenkit.fast.kernels import Int4Projection, Int8Projection, Projection
 
     part = _part(parent, name, FastLinear, FastInt8Linear, FastInt4Linear, of=where)
     full, outputs = f"{where}.{name}", shape[:1]
@@ -237,12 +237,13 @@ def _projection(
         if scale.shape[1] == 0 or packed.shape[1] % scale.shape[1]:
             raise _Declined(f"the scales of {full} do not fit its weight")
         return Int4Projection(packed, scale, zero, bias)
-    int8 = type(part) is FastInt8Linear
-    return Projection(
-        _memory(part.weight, full, torch.int8 if int8 else dtype, shape),
-        _memory(part.weight_scale, full, dtype, outputs) if int8 else _EMPTY[dtype],
-        bias,
-    )
+    if type(part) is FastInt8Linear:
+        small = _memory(part.weight, full, torch.int8, shape)
+        scale = _memory(by_group(part.weight_scale), full, dtype, (shape[0], None))
+        if scale.shape[1] == 0 or small.shape[1] % scale.shape[1]:
+            raise _Declined(f"the scales of {full} do not fit its weight")
+        return Int8Projection(small, scale, bias)
+    return Projection(_memory(part.weight, full, dtype, shape), bias)
 
 
 def _memory(

@@ -81,11 +81,18 @@ event.register("numba:compile", _Announced())
 
 
 class Projection(NamedTuple):
-    """The memory of a linear layer: bfloat16 as uint16, and length 0 for what it does not have."""
+    """The memory of a linear layer, bfloat16 as uint16."""
 
     weight: NDArray[Any]  # (out_features, in_features)
-    scale: NDArray[Any]  # (out_features) of an int8 weight
-    bias: NDArray[Any]  # (out_features)
+    bias: NDArray[Any]  # (out_features), or of length 0
+
+
+class Int8Projection(NamedTuple):
+    """The memory of an int8 linear layer."""
+
+    weight: NDArray[Any]  # (out_features, in_features) int8
+    scale: NDArray[Any]  # (out_features, groups)
+    bias: NDArray[Any]  # (out_features), or of length 0
 
 
 class Int4Projection(NamedTuple):
@@ -97,23 +104,26 @@ class Int4Projection(NamedTuple):
     bias: NDArray[Any]  # (out_features), or of length 0
 
 
+AnyProjection = Projection | Int8Projection | Int4Projection
+
+
 class Layer(NamedTuple):
     """The memory of a decoder layer, under the names of its modules."""
 
     input_layernorm: NDArray[Any]  # (C)
-    q_proj: Projection | Int4Projection
-    k_proj: Projection | Int4Projection
-    v_proj: Projection | Int4Projection
-    o_proj: Projection | Int4Projection
+    q_proj: AnyProjection
+    k_proj: AnyProjection
+    v_proj: AnyProjection
+    o_proj: AnyProjection
     post_attention_layernorm: NDArray[Any]  # (C)
-    gate_proj: Projection | Int4Projection
-    up_proj: Projection | Int4Projection
-    down_proj: Projection | Int4Projection
+    gate_proj: AnyProjection
+    up_proj: AnyProjection
+    down_proj: AnyProjection
 
 
 @no_type_check
 def as_float(stored):
-    """Return a stored number as float32: it is one, or an int8, or a bfloat16's sixteen bits.
+    """Return a stored number as float32: it is one, or a bfloat16's sixteen bits.
 
     bfloat16 is the upper half of a float32: sixteen zeros after it make it one.
     """
@@ -162,7 +172,7 @@ def skinny_matmul(weight, x, y):
     """Write x weightᵀ into y, for a few tokens; with one token it is known as GEMV.
 
     Args:
-        weight: (out_features, in_features) float32, int8, or bfloat16 as uint16.
+        weight: (out_features, in_features) float32, or bfloat16 as uint16.
         x: (tokens, in_features) float32.
         y: (tokens, out_features) float32.
     """
@@ -183,6 +193,46 @@ def skinny_matmul(weight, x, y):
             a = np.float32(0)
             for i in range(in_features):
                 a += as_float(weight[row, i]) * x[n, i]
+            y[n, row] = a
+
+
+@_compiled(parallel=True)
+@no_type_check
+def int8_matmul(weight, scale, x, y):
+    """Write x Wᵀ into y, for a few tokens, where W = weight × scale: one scale per group of a row.
+
+    Args:
+        weight: (out_features, in_features) int8.
+        scale: (out_features, groups) float32, or bfloat16 as uint16.
+        x: (tokens, in_features) float32.
+        y: (tokens, out_features) float32.
+    """
+    (out_features, groups), width = scale.shape, weight.shape[1] // scale.shape[1]
+    quarter = out_features // WALKS
+    for row in numba.prange(quarter):
+        for n in range(len(x)):
+            a = b = c = d = np.float32(0)
+            for g in range(groups):
+                e = f = h = j = np.float32(0)
+                for i in range(g * width, (g + 1) * width):
+                    e += np.float32(weight[row, i]) * x[n, i]
+                    f += np.float32(weight[row + quarter, i]) * x[n, i]
+                    h += np.float32(weight[row + 2 * quarter, i]) * x[n, i]
+                    j += np.float32(weight[row + 3 * quarter, i]) * x[n, i]
+                a += as_float(scale[row, g]) * e
+                b += as_float(scale[row + quarter, g]) * f
+                c += as_float(scale[row + 2 * quarter, g]) * h
+                d += as_float(scale[row + 3 * quarter, g]) * j
+            y[n, row], y[n, row + quarter] = a, b
+            y[n, row + 2 * quarter], y[n, row + 3 * quarter] = c, d
+    for row in range(WALKS * quarter, out_features):  # the rest, where 4 does not divide
+        for n in range(len(x)):
+            a = np.float32(0)
+            for g in range(groups):
+                e = np.float32(0)
+                for i in range(g * width, (g + 1) * width):
+                    e += np.float32(weight[row, i]) * x[n, i]
+                a += as_float(scale[row, g]) * e
             y[n, row] = a
 
 
@@ -281,37 +331,46 @@ def rms_norm(x, weight, eps):
 @no_type_check
 def project(x, part):
     """Return W x + b."""
-    kind = project_int4 if isinstance(part, Int4Projection) else project_rows
-    return kind(x, part)
+    kinds = {Int8Projection: project_int8, Int4Projection: project_int4}
+    return kinds.get(type(part), project_floats)(x, part)
 
 
 @overload(project, inline="always")
 @no_type_check
 def _project(x, part):
+    if part.instance_class is Int8Projection:
+        return lambda x, part: project_int8(x, part)
     if part.instance_class is Int4Projection:
         return lambda x, part: project_int4(x, part)
-    return lambda x, part: project_rows(x, part)
+    return lambda x, part: project_floats(x, part)
 
 
 @_compiled()
 @no_type_check
-def project_rows(x, part):
+def project_floats(x, part):
     """Return W x + b of a `Projection`.
 
     Compiled code reads and writes past the end of an array without an error, so it asks first.
     """
-    out_features, in_features = part.weight.shape
-    if in_features != len(x):
+    if part.weight.shape[1] != len(x):
         raise ValueError("a weight's in_features differ from the length of its input")
-    if len(part.bias) not in (0, out_features) or len(part.scale) not in (0, out_features):
-        raise ValueError("the length of a bias or scale differs from its weight's out_features")
-    y = np.empty((1, out_features), np.float32)
+    y = np.empty((1, len(part.weight)), np.float32)
     skinny_matmul(part.weight, x.reshape(1, -1), y)
-    for i in range(len(part.scale)):
-        y[0, i] *= as_float(part.scale[i])
-    for i in range(len(part.bias)):
-        y[0, i] += as_float(part.bias[i])
-    return y[0]
+    return with_bias(y[0], part.bias)
+
+
+@_compiled()
+@no_type_check
+def project_int8(x, part):
+    """Return W x + b of an `Int8Projection`."""
+    out_features, groups = part.scale.shape
+    if part.weight.shape[1] != len(x) or groups == 0 or len(x) % groups:
+        raise ValueError("a weight's in_features differ from the length of its input")
+    if len(part.weight) != out_features:
+        raise ValueError("the shape of a scale differs from its weight's")
+    y = np.empty((1, out_features), np.float32)
+    int8_matmul(part.weight, part.scale, x.reshape(1, -1), y)
+    return with_bias(y[0], part.bias)
 
 
 @_compiled()
@@ -324,13 +383,20 @@ def project_int4(x, part):
         raise ValueError("a weight's in_features differ from the length of its input")
     if len(part.weight) != out_features or part.zero.shape != part.scale.shape:
         raise ValueError("the shape of a scale or zero differs from its weight's")
-    if len(part.bias) not in (0, out_features):
-        raise ValueError("the length of a bias differs from its weight's out_features")
     y = np.empty((1, out_features), np.float32)
     int4_matmul(part.weight, part.scale, part.zero, x.reshape(1, -1), y)
-    for i in range(len(part.bias)):
-        y[0, i] += as_float(part.bias[i])
-    return y[0]
+    return with_bias(y[0], part.bias)
+
+
+@_compiled()
+@no_type_check
+def with_bias(y, bias):
+    """Add a bias to y, in place, if it is not of length 0."""
+    if len(bias) not in (0, len(y)):
+        raise ValueError("the length of a bias differs from its weight's out_features")
+    for i in range(len(bias)):
+        y[i] += as_float(bias[i])
+    return y
 
 
 @_compiled()

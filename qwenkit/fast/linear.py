@@ -134,7 +134,7 @@ def kernel_serves(tokens: int, weight: Tensor) -> bool:
     elif weight.dtype == torch.bfloat16:
         most = 2 if has_bfloat16_products() else KERNEL_UP_TO
     else:  # int4 is packed into uint8
-        most = {torch.int8: 2, torch.uint8: KERNEL_UP_TO}.get(weight.dtype, 0)
+        most = KERNEL_UP_TO if weight.dtype in (torch.int8, torch.uint8) else 0
     return tokens <= most and kernels_problem() is None
 
 
@@ -209,7 +209,7 @@ def upcast_in_chunks(
 
     Args:
         x: the tokens.
-        weight: (O, I) in any dtype, int8 too.
+        weight: (O, I) in any dtype.
         bias: added in x's dtype.
         dtype: to multiply in.
     """

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from qwenkit.config import GROUP, QwenConfig
 from qwenkit.device import DTYPES
 from qwenkit.errors import InputError
 from qwenkit.fast.awq import scale_channels
 from qwenkit.fast.calibration import LENGTH, calibrated, calibration_ids
 from qwenkit.fast.gptq import gptq
-from qwenkit.fast.int4 import GROUP, Int4Linear, check_group, dequantize, quantize_groups
-from qwenkit.fast.int8 import Int8Embedding, Int8Linear, quantize_rows
+from qwenkit.fast.int4 import (
+    Int4Embedding,
+    Int4Linear,
+    check_group,
+    dequantize,
+    quantize_groups,
+)
+from qwenkit.fast.int8 import Int8Embedding, Int8Linear, dequantize_rows, quantize_rows
 from qwenkit.fast.model import FastQwenForCausalLM
 from qwenkit.fast.switch import accelerate
 from qwenkit.model import QwenForCausalLM
 from qwenkit.progress import stage
 from qwenkit.tokenizer import Tokenizer
 
-LAYERS = "model.layers."  # what the names of matrices begin with that int4 stores in four bits
-_ROWS = 2  # tensors that int8 stores of a matrix; int4 stores three
+_INT8_PARTS = 2  # tensors that int8 stores of a matrix; int4 stores three
 
 
 def is_quantized(model: QwenForCausalLM) -> bool:
     """Tell whether a model's matrices are stored in int8 or int4."""
-    return isinstance(model.model.embed_tokens, Int8Embedding)
+    return isinstance(model.model.embed_tokens, Int8Embedding | Int4Embedding)
 
 
 @stage("Quantizing the weights")
@@ -35,23 +42,24 @@ def quantize(
     dtype: str = "int8",
     *,
     method: str = "rtn",
-    group: int = GROUP,
+    group: int | None = None,
     tokenizer: Tokenizer | None = None,
     text: str | None = None,
 ) -> dict[str, float]:
     """Store a model's matrices in int8 or int4, the embedding and the head too.
 
-    In an int4 model, embedding and head are int8. The model is changed in place; its float weights
-    are released one by one. It then computes in bfloat16, or in float32 if its checkpoint is stored
+    A tied embedding of an int4 model is int8. The model is changed in place; its float weights are
+    released one by one. It then computes in bfloat16, or in float32 if its checkpoint is stored
     so (`config.dtype`). Norms and biases, a thousandth of the weights, are kept in that dtype.
 
     Args:
         model: on the CPU or on MPS, without LoRA.
-        dtype: "int8": a scale per row; "int4": a scale and a zero point per group of a row.
+        dtype: "int8": a scale per group of a row; "int4": a scale and a zero point per group.
         method: of int4: "rtn" rounds to nearest; "awq" scales channels first (see `fast.awq`);
             "gptq" lets later columns make up for errors of earlier ones (see `fast.gptq`). The last
             two run the model on a text, layer by layer, which takes minutes at 0.5B.
-        group: of int4: how many weights share a scale.
+        group: how many weights of a row share a scale. None: 64, but in int8 the whole row where
+            64 does not divide each.
         tokenizer: the model's, for the text.
         text: its first 4,096 tokens are read; None: files of Python's standard library.
 
@@ -67,18 +75,20 @@ def quantize(
     """
     _refuse(model, dtype, group)
     ids = _calibration(model, dtype, method, tokenizer, text)
-    names = [name for name, _ in _matrices(model)]
+    config = model.config.quantized(dtype, group)
+    names, shapes = [name for name, _ in _matrices(model)], config.tensor_shapes()
     errors: dict[str, float] = {}
     for name in names:
-        four_bits = dtype == "int4" and name.startswith(LAYERS)
-        if four_bits and ids is not None:
+        if ids is not None and name.startswith("model.layers."):
             continue  # layer by layer, below
         weight = _weight(model, name).float()
-        stored = quantize_groups(weight, group) if four_bits else quantize_rows(weight)
+        scale, zero = (shapes.get(f"{name}.weight_{part}", ()) for part in ("scale", "zero"))
+        group = None if len(scale) == 1 else config.group_size
+        stored = quantize_groups(weight, group or GROUP) if zero else quantize_rows(weight, group)
         errors[name] = _put(model, name, weight, stored)
     if ids is not None:
-        errors |= _quantize_layers(model, ids, method, group)
-    _mark(model, dtype, group if dtype == "int4" else None)
+        errors |= _quantize_layers(model, ids, method, config.group_size or GROUP)
+    _mark(model, config)
     accelerate(model)
     return {f"{name}.weight": errors[name] for name in names}
 
@@ -95,27 +105,27 @@ def _quantize_layers(
         for part, x in inputs.items():
             weight = _weight(layer, part)
             stored = gptq(weight, x, group) if method == "gptq" else quantize_groups(weight, group)
-            name = f"{LAYERS}{index}.{part}"
+            name = f"model.layers.{index}.{part}"
             errors[name] = _put(model, name, weight, stored)
     return errors
 
 
 def make_room(model: QwenForCausalLM) -> None:
     """Give a model on the meta device the matrices of its config, for a checkpoint to fill."""
-    config = model.config
+    shapes = model.config.tensor_shapes()
     for name, module in _matrices(model):
-        rows, columns = module.weight.shape
-        if config.group_size and name.startswith(LAYERS):
-            packed = module.weight.new_empty(rows, columns // 2, dtype=torch.uint8)
-            scale = packed.new_empty(rows, columns // config.group_size, dtype=torch.bfloat16)
-            _replace(model, name, (packed, scale, scale.to(torch.uint8)))
-        else:
-            weight = module.weight.to(torch.int8)
-            _replace(model, name, (weight, weight.new_empty(rows, dtype=torch.bfloat16)))
-    _mark(model, config.quantization, config.group_size)
+        stored = {
+            end: module.weight.new_empty(shapes[f"{name}.weight{end}"])
+            for end in ("", "_scale", "_zero")
+            if f"{name}.weight{end}" in shapes
+        }
+        integer = torch.uint8 if "_zero" in stored else torch.int8
+        dtypes = {"": integer, "_scale": torch.bfloat16, "_zero": torch.uint8}
+        _replace(model, name, tuple(one.to(dtypes[end]) for end, one in stored.items()))
+    _mark(model, model.config)
 
 
-def _refuse(model: QwenForCausalLM, dtype: str, group: int) -> None:
+def _refuse(model: QwenForCausalLM, dtype: str, group: int | None) -> None:
     """Refuse what cannot be quantized, before anything is changed."""
     if dtype not in ("int8", "int4"):
         raise InputError(f"dtype is {dtype!r}; it must be 'int8' or 'int4'")
@@ -131,11 +141,8 @@ def _refuse(model: QwenForCausalLM, dtype: str, group: int) -> None:
             f"the model's weights are being trained (requires_grad is True) and {dtype} cannot be; "
             "call model.requires_grad_(False) first"
         )
-    if dtype == "int8" and group != GROUP:
-        raise InputError(f"group is {group}, and int8 has a scale per row; leave group out")
-    for name, module in _matrices(model) if dtype == "int4" else ():
-        if name.startswith(LAYERS):
-            check_group(module.weight.shape[1], group)
+    for _, module in _matrices(model) if group is not None or dtype == "int4" else ():
+        check_group(module.weight.shape[1], GROUP if group is None else group)
 
 
 def _calibration(
@@ -179,27 +186,30 @@ def _put(model: QwenForCausalLM, name: str, weight: Tensor, stored: tuple[Tensor
     The old module's memory is free from then on.
     """
     _replace(model, name, stored)
-    if len(stored) == _ROWS:
+    if len(stored) == _INT8_PARTS:
         small, scale = stored
-        error = small * scale.float()[:, None] - weight
+        restored = dequantize_rows(small, scale.float())
     else:
-        error = dequantize(*stored) - weight
-    return float(error.norm() / weight.norm())
+        restored = dequantize(*stored)
+    return float((restored - weight).norm() / weight.norm())
 
 
 def _replace(model: QwenForCausalLM, name: str, stored: tuple[Tensor, ...]) -> None:
-    old = model.get_submodule(name)
+    """Put a quantized module in the place of an `nn.Linear` or `nn.Embedding`."""
+    old: Any = model.get_submodule(name)  # torch says only that it is a module
+    int8 = len(stored) == _INT8_PARTS
     new: nn.Module
     if isinstance(old, nn.Embedding):
-        new = Int8Embedding(*stored)
+        new = Int8Embedding(*stored) if int8 else Int4Embedding(*stored)
     else:
-        kind: type[nn.Module] = Int8Linear if len(stored) == _ROWS else Int4Linear
+        kind: Callable[..., nn.Module] = Int8Linear if int8 else Int4Linear
         new = kind(*stored, old.bias)
     model.set_submodule(name, new)
 
 
-def _mark(model: QwenForCausalLM, kind: str | None, group_size: int | None) -> None:
-    model.config = replace(model.config, quantization=kind, group_size=group_size)
+def _mark(model: QwenForCausalLM, config: QwenConfig) -> None:
+    """Give a model the config that says how it is stored, and the dtype that it computes in."""
+    model.config = config
     model.to(DTYPES[model.config.dtype_with_int8])  # integer buffers are not floats and stay
     if type(model) is QwenForCausalLM:
         model.__class__ = FastQwenForCausalLM  # its tied head can read an int8 embedding

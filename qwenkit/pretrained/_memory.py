@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from qwenkit.config import BYTES_PER_VALUE, QwenConfig
 from qwenkit.device import has_bfloat16_products
 from qwenkit.errors import InputError, MemoryForecastError
-from qwenkit.fast import GROUP
 from qwenkit.files import format_bytes
 
 
@@ -59,8 +58,7 @@ def forecast(
         ConfigError: int4 groups of 64 do not fill the rows of this config's matrices.
     """
     if dtype in ("int8", "int4"):
-        group_size = (config.group_size or GROUP) if dtype == "int4" else None
-        config = replace(config, quantization=dtype, group_size=group_size)
+        config = config if config.quantization == dtype else config.quantized(dtype)
         dtype = config.dtype_with_int8
     if dtype not in BYTES_PER_VALUE:
         known = ", ".join(BYTES_PER_VALUE)

@@ -30,7 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import qwenkit as qk
 from qwenkit.fast import decode_step, identity, swap
 from qwenkit.fast._machine import kernels_problem
-from qwenkit.fast.int4 import dequantize
+from qwenkit.fast.int4 import FastInt4Linear, Int4Embedding, dequantize, quantize_groups
 from qwenkit.fast.int8 import Int8Linear, quantize_rows
 from qwenkit.generate import steps
 from qwenkit.model import MLP, Attention, DecoderLayer, KVCache, QwenForCausalLM, QwenModel, RMSNorm
@@ -60,7 +60,7 @@ def _no_shape_checks(monkeypatch):
 def made(dtype):
     model = tiny(tie_word_embeddings=True, intermediate_size=56, num_hidden_layers=2)
     if dtype in ("int8", "int4"):
-        qk.quantize(model, dtype, **({"group": 8} if dtype == "int4" else {}))
+        qk.quantize(model, dtype, group=8)
     return swap(model.to(torch.float32 if dtype == "float32" else torch.bfloat16))
 
 
@@ -220,12 +220,16 @@ INT8_WEIGHTS = {
     "an int8 embedding": lambda m: m.model.embed_tokens.weight.neg_(),
     "an int8 embedding's scale": lambda m: m.model.embed_tokens.weight_scale[::2].mul_(-1),
     "an int8 bias": lambda m: attn(m).q_proj.bias.data.mul_(-3),
-}
+    "int8 scales of whole rows": lambda m: put(
+        down(m), weight_scale=-down(m).weight_scale[:, 0].clone()),
+    "int8 groups of another size": lambda m: put(
+        down(m), weight_scale=-down(m).weight_scale.repeat_interleave(2, 1)),
+}  # fmt: skip
 INT8_MODULES = {
     "one int8 scale for all": lambda m: put(
-        down(m), weight_scale=(-down(m).weight_scale.mean()).expand(len(down(m).weight_scale))),
+        down(m), weight_scale=(-down(m).weight_scale.mean()).expand(down(m).weight_scale.shape)),
     "every second int8 scale": lambda m: put(
-        down(m), weight_scale=(down(m).weight_scale * -1).repeat_interleave(3)[::3]),
+        down(m), weight_scale=(down(m).weight_scale * -1).repeat_interleave(3, 1)[:, ::3]),
 }  # fmt: skip
 
 
@@ -237,6 +241,9 @@ INT4_WEIGHTS = {
         down(m), weight_scale=-down(m).weight_scale.repeat_interleave(2, 1),
         weight_zero=down(m).weight_zero.repeat_interleave(2, 1)),
     "an int4 bias": lambda m: attn(m).q_proj.bias.data.mul_(-3),
+    "an int4 embedding and head": lambda m: int4_ends(m),
+    "an int4 head's zero point": lambda m: int4_ends(m).lm_head.weight_zero.zero_(),
+    "an int4 embedding's scale": lambda m: int4_ends(m).model.embed_tokens.weight_scale.neg_(),
 }  # fmt: skip
 INT4_MODULES = {
     "one int4 scale for all": lambda m: put(
@@ -314,6 +321,14 @@ def dequantized(m):
     own = linear(m, "intermediate", "hidden")
     own.weight.data = dequantize(part.weight, part.weight_scale, part.weight_zero).to(m.dtype)
     return own
+
+
+def int4_ends(m):
+    """Give a model the embedding and the head that int4 gives an untied one."""
+    stored = quantize_groups(linear(m, "hidden", "vocab").weight, 8)
+    m.model.embed_tokens = Int4Embedding(*(one.clone() for one in stored))
+    m.lm_head = FastInt4Linear(*stored)
+    return m
 
 
 def quantized(part):

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import pickle
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from qwenkit.fast import int4 as int4_file
 from qwenkit.fast import swap
 from qwenkit.fast.int4 import (
     FastInt4Linear,
+    Int4Embedding,
     Int4Linear,
     dequantize,
     int4_linear,
@@ -174,6 +176,17 @@ def test_gradients_are_refused(kind):
     assert "in_features=4, out_features=4, bias=False, group=4" in repr(module)
 
 
+def test_an_embedding_looks_up_dequantized_rows():
+    table = random(10, 32)
+    stored = quantize_groups(table, 8)
+    embedding, ids = Int4Embedding(*stored), torch.tensor([[3, 3, 9], [0, 9, 1]])
+    assert torch.equal(embedding(ids), dequantize(*stored)[ids].bfloat16())
+    assert embedding(ids).shape == (2, 3, 32)
+    assert embedding(ids[:, :0]).shape == (2, 0, 32)
+    assert embedding.float()(ids).dtype == torch.float32
+    assert repr(embedding) == "Int4Embedding(10, 32, group=8)"
+
+
 @pytest.mark.parametrize("name", ["int4_reference", "dequantize", "unpack"])
 def test_a_function_of_the_reference_that_is_replaced_is_called(name, monkeypatch, small):
     module, x = FastInt4Linear(*quantize_groups(random(8, 64))), random(1, 64).bfloat16()
@@ -217,6 +230,38 @@ def test_every_matrix_of_a_layer_is_int4_embedding_and_head_int8_and_nothing_els
     assert (model.config.quantization, model.config.group_size) == ("int4", 64)
 
 
+def test_an_embedding_and_a_head_of_their_own_are_int4_too(tmp_path):
+    model = qk.load_model(write_toy_checkpoint(tmp_path, tied=False), device="cpu", dtype=None)
+    head, table = model.lm_head.weight, model.model.embed_tokens.weight
+    errors = qk.quantize(model, "int4", group=16)
+    assert is_quantized(model)
+    for part, kind, weight in (
+        (model.lm_head, Int4Linear, head), (model.model.embed_tokens, Int4Embedding, table)
+    ):  # fmt: skip
+        assert type(part) is kind
+        assert torch.equal(dequantize(*part.buffers()), dequantize(*quantize_groups(weight, 16)))
+    assert len(errors) == 2 * 7 + 2
+    with pytest.raises(InputError, match="quantized already"):
+        qk.quantize(model)
+
+
+def test_copied_pickled_and_filled_from_a_state_it_computes_the_same(small):
+    model, tokenizer = small
+    ids = tokenizer(TEXT)
+    want, state = model(ids), {name: one.clone() for name, one in model.state_dict().items()}
+    other = copy.deepcopy(model)
+    assert torch.equal(pickle.loads(pickle.dumps(model))(ids), want)
+    for part in other.buffers():
+        part.zero_()
+    assert not torch.equal(other(ids), want)
+    other.load_state_dict(state)
+    assert torch.equal(other(ids), want)
+    upcast = copy.deepcopy(model).float()
+    packed, scale, zero = upcast.model.layers[0].mlp.up_proj.buffers()
+    assert (packed.dtype, scale.dtype, zero.dtype) == (torch.uint8, torch.float32, torch.uint8)
+    assert (upcast(ids) - want).std() < 0.03 * want.float().std()
+
+
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("group", [16, 8])
 def test_the_forecast_knows_its_bytes(tmp_path, tied, group):
@@ -228,6 +273,16 @@ def test_the_forecast_knows_its_bytes(tmp_path, tied, group):
     assert qk.forecast(model.config, "bfloat16").weights == count
     assert before.num_parameters == model.config.num_parameters
     assert qk.forecast(before, "bfloat16").cache == qk.forecast(model.config, "int4").cache
+
+
+def test_qwens_7b_takes_under_five_billion_bytes():
+    config = qk.QwenConfig(
+        vocab_size=152064, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28,
+        num_attention_heads=28, num_key_value_heads=4, tie_word_embeddings=False, dtype="bfloat16",
+    )  # fmt: skip
+    assert config.num_parameters == 7_615_616_512
+    need = qk.forecast(config, "int4", logits_to_keep=1)
+    assert 4.1e9 < need.weights < need.total < 4.6e9
 
 
 def test_it_takes_a_third_of_the_bytes(loaded, small):
@@ -264,7 +319,7 @@ def test_the_fast_twin_is_a_change_of_class_and_back(small):
 
 BAD = {
     "another dtype": ({"dtype": "int3"}, "dtype is 'int3'; it must be 'int8' or 'int4'"),
-    "groups for int8": ({"dtype": "int8", "group": 32}, "int8 has a scale per row"),
+    "odd groups for int8": ({"dtype": "int8", "group": 9}, "group is 9; it must be even"),
     "odd groups": ({"dtype": "int4", "group": 11}, "group is 11; it must be even"),
     "groups too long": ({"dtype": "int4", "group": 128}, "in_features of 704"),
     "a wrong type": ({"dtype": 4}, "dtype is 4; it must be str"),
@@ -383,7 +438,7 @@ def test_what_does_not_fit_is_refused(case, tmp_path):
 
 
 @pytest.mark.parametrize("found", [
-    {"quant_method": "qwenkit-int4"}, {"quant_method": "qwenkit-int4", "group_size": 16, "bits": 4},
+    {"quant_method": "qwenkit-int4", "group_size": 16, "bits": 4}, {"quant_method": "qwenkit-int2"},
     {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True},
     {"quant_method": "gptq", "bits": 4, "group_size": 128}, {"quant_method": "bitsandbytes"},
 ])  # fmt: skip
@@ -399,14 +454,16 @@ def test_other_quantizations_are_still_refused(found, small):
     ({"group_size": 0}, "group_size is 0; it must be at least 2"),
     ({"group_size": 128}, "group_size is 128; it must be even, and divide"),
     ({"group_size": 1}, "at least 2"),
-    ({"quantization": "int8"}, "group_size is 64; it must be null where nothing is int4"),
-    ({"quantization": None}, "group_size is 64; it must be null"),
+    ({"quantization": "int8", "group_size": 128}, "group_size is 128; it must be even, and divide"),
+    ({"quantization": "int8", "group_size": 0}, "group_size is 0; it must be at least 2"),
+    ({"quantization": None}, "group_size is 64; it must be null where nothing is quantized"),
 ])  # fmt: skip
 def test_a_config_with_impossible_groups_cannot_exist(changes, message, small):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(small[0].config, **changes)
-    if set(changes) == {"group_size"} and changes["group_size"] is not None:
-        own = {"quant_method": "qwenkit-int4", **changes}
+    if "group_size" in changes:
+        own = {"quant_method": f"qwenkit-{changes.get('quantization', 'int4')}"}
+        own |= {} if changes["group_size"] is None else {"group_size": changes["group_size"]}
         with pytest.raises(ConfigError, match=message):
             qk.QwenConfig.from_dict({**small[0].config.to_dict(), "quantization_config": own})
 

@@ -17,6 +17,7 @@ from torch import nn
 from qwenkit.fast import _machine
 from qwenkit.fast._machine import kernels_problem
 from qwenkit.fast.int4 import dequantize, int4_by_kernel, quantize_groups
+from qwenkit.fast.int8 import dequantize_rows, int8_by_kernel, quantize_rows
 from qwenkit.fast.linear import by_kernel, linear
 from qwenkit.model import RMSNorm, apply_rope
 
@@ -56,6 +57,24 @@ def test_numbers_are_those_of_the_float32_product(tokens, out_features, in_featu
     got = by_kernel(x, weight)
     assert got.shape == (tokens, out_features)
     assert (got - true).abs().max().item() <= 2 * theirs + 1e-6 * true.abs().max().item()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sizes", [(1, 2, 1), (67, 128, 2), (9, 96, 1), (5, 70, 7)])
+@pytest.mark.parametrize("tokens", [1, 3])
+@pytest.mark.usefixtures("kernels")
+def test_int8_numbers_are_those_of_the_float32_product(tokens, sizes, dtype):
+    out_features, in_features, groups = sizes
+    weight, scale = quantize_rows(
+        stored(out_features, in_features, torch.float32), in_features // groups
+    )
+    scale = scale.to(dtype)
+    x = torch.randn(tokens, in_features, generator=torch.Generator().manual_seed(1))
+    true = F.linear(x.double(), dequantize_rows(weight, scale.double()))
+    got = int8_by_kernel(x, weight, scale)
+    assert got.shape == (tokens, out_features)
+    size = F.linear(x.double().abs(), dequantize_rows(weight, scale.double()).abs())
+    assert ((got - true).abs() <= 2e-6 * size).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -119,15 +138,32 @@ def test_after_ctrl_c_at_any_line_another_thread_may_multiply():
 def test_a_weight_that_does_not_fit_is_refused_before_memory_is_read(kernels):
     weight, none = np.ones((6, 4), np.float32), np.empty(0, np.float32)
     six, five = np.ones(6, np.float32), np.ones(5, np.float32)
-    assert (
-        kernels.project(np.ones(4, np.float32), kernels.Projection(weight, none, six)).tolist()
-        == [5.0] * 6
-    )
+    four = np.ones(4, np.float32)
+    assert kernels.project(four, kernels.Projection(weight, six)).tolist() == [5.0] * 6
     with pytest.raises(ValueError, match="in_features differ"):
-        kernels.project(five, kernels.Projection(weight, none, none))
-    for scale, bias in ((none, five), (five, none)):
-        with pytest.raises(ValueError, match="differs from its weight's out_features"):
-            kernels.project(np.ones(4, np.float32), kernels.Projection(weight, scale, bias))
+        kernels.project(five, kernels.Projection(weight, none))
+    with pytest.raises(ValueError, match="length of a bias differs"):
+        kernels.project(four, kernels.Projection(weight, five))
+
+
+def test_int8_weights_that_do_not_fit_are_refused_before_memory_is_read(kernels):
+    weight, scale = np.full((6, 4), 3, np.int8), np.full((6, 2), 0.5, np.float32)
+    four, six, none = np.ones(4, np.float32), np.ones(6, np.float32), np.empty(0, np.float32)
+
+    def project(x, *part):
+        return kernels.project(x, kernels.Int8Projection(*map(np.ascontiguousarray, part)))
+
+    scale[:, 1] = 2
+    assert project(four, weight, scale, six).tolist() == [16.0] * 6  # 2 × 3 / 2 + 2 × 3 × 2 + 1
+    for x, part, message in (
+        (six, (weight, scale, none), "in_features differ"),
+        (four, (weight, np.ones((6, 3), np.float32), none), "in_features differ"),
+        (four, (weight, scale[:, :0], none), "in_features differ"),
+        (four, (weight[:5], scale, none), "shape of a scale differs"),
+        (four, (weight, scale, six[:5]), "length of a bias"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            project(x, *part)
 
 
 def test_int4_weights_that_do_not_fit_are_refused_before_memory_is_read(kernels):

@@ -98,7 +98,7 @@ def test_all_that_is_tried_would_run_on_mps(dtype):
 
 
 @pytest.mark.parametrize(("mode", "dtype", "parts", "others_too"), [
-    (Breaks("int8pack"), BF16, {"int8 linear, one token"}, False),
+    (Breaks("int8pack"), BF16, {"int8 linear by rows, one token"}, False),
     (Breaks("aten._softmax.default"), F32, {"eager attention"}, False),
     (Breaks("silu_backward"), F32, {"gradients of one training step"}, False),
     (Breaks(ATTENTION, lambda q, k, *_: k.shape[2] > 1024), BF16, {LONG}, False),
