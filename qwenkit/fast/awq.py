@@ -13,11 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from qwenkit.fast.int4 import GROUP, dequantize, quantize_groups
+from qwenkit.config import GROUP
+from qwenkit.fast.int4 import dequantize, quantize_groups
 from qwenkit.model import DecoderLayer, RMSNorm
 
 TRIES = 10  # powers of the activations' mean size: 0 (no scaling), 0.1, up to 0.9
-TOKENS = 512  # of the activations, to judge a try by
+TOKENS = 512  # of the activations, whole texts of them, to judge a try by
 
 
 @torch.no_grad()
@@ -73,7 +74,7 @@ def best_factors(
         group: that the weights will be rounded in.
     """
     size = x.abs().mean(0).clamp(min=1e-6)  # (I)
-    sample = x[:: max(len(x) // TOKENS, 1)]  # (N', I)
+    sample = x[:TOKENS]  # (N', I)
     best, least = torch.ones_like(size), float("inf")
     for number in range(TRIES):
         factors = size ** (number / TRIES)

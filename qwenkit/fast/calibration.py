@@ -2,6 +2,12 @@
 
 Layer by layer: a layer reads what the layers before it give as they are by then, quantized. So only
 one layer's activations are in memory, and each layer can make up for errors of those before it.
+
+How much a token counts does not hang on the size of its activations: each is divided by its length,
+as the norms before the next products do. (In some layers the first token of a text is many times
+larger than the others: Sun et al. 2024, "Massive Activations".) But the first counts as much as all
+the others together: most heads attend to it most of the time (Xiao et al. 2024, "attention sinks"),
+so that its error reaches every later token.
 """
 
 import inspect
@@ -9,6 +15,7 @@ from collections.abc import Iterator
 from importlib import import_module
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from qwenkit.errors import InputError
@@ -59,6 +66,8 @@ def calibrated(
 ) -> Iterator[tuple[DecoderLayer, dict[str, Tensor]]]:
     """Yield each layer in float32, and (N, in_features) what each of its matrices multiplies.
 
+    Each of the N tokens is scaled to length 1, and the first of each row to sqrt(T).
+
     What the caller changes in the layer is what the next one reads from.
 
     Args:
@@ -80,7 +89,9 @@ def calibrated(
             for point, values in found.items():
                 value = trace[f"layers.{index}.{point}"]
                 joined = value.transpose(1, 2) if point == "attn.z" else value  # (1, T, H, D)
-                values.append(joined.reshape(length, -1))  # (T, in_features)
+                tokens = F.normalize(joined.reshape(length, -1))  # (T, in_features)
+                tokens[0] *= length**0.5
+                values.append(tokens)
         inputs = {point: torch.cat(values) for point, values in found.items()}  # (N, in_features)
         yield layer, {name: inputs[point] for point, names in READERS.items() for name in names}
         stream = torch.cat([layer(row, rope, mask) for row in stream.split(1)])  # (rows, T, C)

@@ -15,8 +15,8 @@ from qwenkit.errors import InputError
 from qwenkit.fast import calibration
 from qwenkit.fast.awq import best_factors, scale_channels
 from qwenkit.fast.calibration import READERS, calibrated, calibration_ids
-from qwenkit.fast.gptq import gptq, inverse_factor
-from qwenkit.fast.int4 import dequantize, quantize_groups
+from qwenkit.fast.gptq import gptq, pulls
+from qwenkit.fast.int4 import dequantize, quantize_groups, steps_of, to_steps
 from qwenkit.pretrained import EMBEDDED
 
 
@@ -38,18 +38,41 @@ def output_error(weight, stored, x):
 # --- GPTQ ---
 
 
-def test_the_factor_is_that_of_the_inverse():
-    x = correlated(300, 24)
-    hessian = x.double().t() @ x.double()
-    hessian += 0.01 * hessian.diagonal().mean() * torch.eye(24).double()
-    want = torch.linalg.cholesky(torch.linalg.inv(hessian), upper=True)
-    got = inverse_factor(x)
-    assert torch.equal(got, got.triu())
-    # only the ratios of a row count: H was divided by its diagonal's mean
-    torch.testing.assert_close(
-        got / got.diagonal()[:, None], (want / want.diagonal()[:, None]).float(),
-        rtol=1e-3, atol=1e-4,
-    )  # fmt: skip
+def by_the_paper(weight, x, group, damping):
+    """Algorithm 1 of Frantar et al., in float64: each error is taken from all later columns."""
+    left, hessian = weight.double(), x.double().t() @ x.double()
+    hessian += damping * hessian.diagonal().mean() * torch.eye(len(hessian))
+    factor = torch.linalg.cholesky(torch.linalg.inv(hessian), upper=True)
+    restored = torch.empty_like(weight)
+    for i in range(weight.shape[1]):
+        if i % group == 0:
+            scale, zero = steps_of(left[:, i : i + group].float())
+        restored[:, i] = (to_steps(left[:, i].float(), scale, zero) - zero) * scale
+        error = (left[:, i] - restored[:, i]) / factor[i, i]
+        left[:, i:] -= error[:, None] * factor[i, i:]
+    return restored
+
+
+@pytest.mark.parametrize("damping", [0.01, 0.5])
+@pytest.mark.parametrize("group", [8, 32])
+def test_it_is_the_papers_algorithm(group, damping):
+    weight, x = random(24, 32, seed=3), correlated(300, 32) + random(300, 32, seed=9)
+    got = dequantize(*gptq(weight, x, group, damping))
+    # A number that lies between two steps may fall either way, and others follow.
+    assert (got - by_the_paper(weight, x, group, damping)).abs().gt(1e-5).float().mean() < 0.02
+    assert (got - dequantize(*quantize_groups(weight, group))).abs().gt(1e-5).float().mean() > 0.05
+
+
+def test_what_a_column_adds_makes_up_for_the_errors_before_it():
+    """For fixed errors of earlier columns, no other values of the later ones cost less."""
+    x, pull = correlated(300, 6).double(), pulls(correlated(300, 6), damping=1e-6)
+    assert torch.equal(pull, pull.tril())
+    assert torch.equal(pull.diagonal(), torch.ones(6))
+    errors = torch.tensor([1.0, -2.0, 0, 0, 0, 0])
+    for i in range(2, 6):
+        errors[i] = -(errors[:i] @ pull[i, :i])
+    best = torch.linalg.lstsq(x[:, 2:], -x[:, :2] @ errors[:2].double()).solution
+    torch.testing.assert_close(errors[2:], best.float(), rtol=1e-2, atol=1e-2)
 
 
 def test_two_columns_by_hand():
@@ -57,7 +80,7 @@ def test_two_columns_by_hand():
     weight = torch.tensor([[1.4, 0.4, 0.0, 15.0]])  # steps of 1, of which step 0 is 0
     x = torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
     assert dequantize(*quantize_groups(weight, 4)).tolist() == [[1, 0, 0, 15]]
-    # 1.4 became 1; the other 0.4, but for the damping, goes to 0.4, which becomes 1
+    # 1.4 became 1, and of the 0.4 that it lost, 0.35 go to the other 0.4, which becomes 1
     assert dequantize(*gptq(weight, x, 4)).tolist() == [[1, 1, 0, 15]]
 
 
@@ -169,7 +192,9 @@ def test_inputs_are_what_each_matrix_is_multiplied_by():
             assert x.shape == (18, layer.get_submodule(name).in_features)
     model(tokens)
     for name, x in inputs.items():  # of the last layer
-        torch.testing.assert_close(x, read[f"model.layers.2.{name}"].flatten(0, 1))
+        want = F.normalize(read[f"model.layers.2.{name}"], dim=-1)  # every token counts alike,
+        want[:, 0] *= 3  # but the first as much as all nine together
+        torch.testing.assert_close(x, want.flatten(0, 1))
 
 
 @torch.no_grad()
@@ -179,7 +204,8 @@ def test_a_layer_reads_what_the_changed_layers_before_it_give():
         if index == 1:
             trace = qk.Trace(keep=("mlp_norm",), layers=(1,))
             model(tokens, trace=trace)
-            torch.testing.assert_close(inputs["mlp.up_proj"], trace["layers.1.mlp_norm"][0])
+            want = F.normalize(trace["layers.1.mlp_norm"][0])
+            torch.testing.assert_close(inputs["mlp.up_proj"][1:], want[1:])
         layer.mlp.down_proj.weight.mul_(-0.5)
 
 
