@@ -158,7 +158,7 @@ def test_int8_chooses_the_same_token_and_foresees_as_well(folder, ours):
         for number, one in enumerate(logits):
             losses[number] += cross_entropy(one, ids[0, 1:], reduction="sum").item()
     assert total > 10_000
-    assert same / total >= 0.97
+    assert same / total >= 0.98
     perplexity = [math.exp(loss / total) for loss in losses]
     assert perplexity[1] == pytest.approx(perplexity[0], rel=0.02)
 

@@ -160,7 +160,7 @@ class Checkpoint:
         """
         sizes: dict[str, int] = {}
         for info in self.tensors.values():
-            if not (self.config.quantization and info.dtype == "I8"):
+            if not (self.config.quantization and info.dtype in ("I8", "U8")):
                 sizes[info.dtype] = sizes.get(info.dtype, 0) + info.nbytes
         largest = max(sizes, key=lambda name: sizes[name], default="nothing")
         if largest in QUANTIZED:
@@ -216,7 +216,7 @@ class Checkpoint:
 
         Args:
             dtype: of the floats; None: each tensor as stored, and of a GGUF file, whose norms are
-                always float32, all in `self.dtype`. int8 stays int8.
+                always float32, all in `self.dtype`. int8 and int4 stay as they are.
             device: where the tensors go.
 
         Raises:

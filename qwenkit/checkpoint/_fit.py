@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from qwenkit.checkpoint._header import TensorInfo
 from qwenkit.checkpoint._names import EMBEDDING, HEAD, can_be_derived
-from qwenkit.checkpoint._values import AS_FLOATS, FLOATS, STORED, same_values
+from qwenkit.checkpoint._values import AS_FLOATS, FLOATS, STORED, same_values, stored_as
 from qwenkit.config import QwenConfig
 from qwenkit.errors import few, printable, shown
 from qwenkit.gguf import QUANTIZED
@@ -46,7 +46,7 @@ def _misfit(
         return
     if info.shape != expected[name]:
         yield f"wrong shape of {name}: {_sizes(info.shape)}, expected {want} from {stated}"
-    right = ("I8",) if f"{name}_scale" in expected else tuple(FLOATS)
+    right = stored_as(name, expected)
     if info.dtype in QUANTIZED:
         return
     if info.dtype not in STORED:

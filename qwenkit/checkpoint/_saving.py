@@ -11,14 +11,13 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from qwenkit.checkpoint._checkpoint import Layout
 from qwenkit.checkpoint._folder import INDEX, SHARD, SINGLE, read_index
-from qwenkit.checkpoint._values import FLOATS, STORED
+from qwenkit.checkpoint._values import STORED, stored_as
 from qwenkit.config import QwenConfig
 from qwenkit.errors import CheckpointError, ConfigError, few, printable
 from qwenkit.files import Save, expanded, saving, settle, to_disk, write_json
@@ -70,7 +69,7 @@ def write_checkpoint(
     """
     layout = layout or Layout()
     ordered = {name: tensors[name] for name in config.tensor_shapes()}
-    floats = (t.dtype for t in ordered.values() if t.dtype != torch.int8)
+    floats = (t.dtype for t in ordered.values() if t.is_floating_point())
     stored = str(next(floats)).removeprefix("torch.")
     shards = _divided(ordered, max_shard_bytes, layout)
     common = next(iter(layout.metadata.values()), {})
@@ -141,9 +140,10 @@ def _problem(
     if wrong:
         return f"these do not fit the config: {few(map(printable, wrong))}"
     for name, tensor in tensors.items():
-        int8 = f"{name}_scale" in expected
-        if tensor.is_meta or tensor.dtype not in ([torch.int8] if int8 else FLOATS.values()):
-            rule = f"{'int8' if int8 else 'float32, bfloat16 or float16'}, with values"
+        right = [STORED[one] for one in stored_as(name, expected)]
+        if tensor.is_meta or tensor.dtype not in right:
+            names = " or ".join(str(one).removeprefix("torch.") for one in right)
+            rule = f"{names}, with values"
             return f"{name} is {tensor.dtype} on {tensor.device}; it must be {rule}"
     return None
 

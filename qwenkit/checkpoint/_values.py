@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from io import BufferedReader
 from typing import Any
 
@@ -16,11 +16,23 @@ from qwenkit.errors import CheckpointError, printable, shown
 from qwenkit.gguf import QUANTIZED
 
 FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-STORED = {**FLOATS, "I8": torch.int8}
+STORED = {**FLOATS, "I8": torch.int8, "U8": torch.uint8}
 AS_FLOATS = {*FLOATS, *QUANTIZED}  # what can be read as any float dtype
 _CACHE_LINE = 64  # bytes that the processor fetches from memory together
 _BUFFER_BYTES = 1 << 22  # small enough to stay in the processor's cache
 _VALUES = 1 << 20  # that are dequantized at a time; whole blocks of every type
+
+
+def stored_as(name: str, expected: Container[str]) -> tuple[str, ...]:
+    """Return the dtypes that a tensor may be stored in.
+
+    Args:
+        name: its name in the model.
+        expected: the names of all; a `_scale` or `_zero` of a matrix says how it is quantized.
+    """
+    if name.endswith("_zero") or f"{name}_zero" in expected:
+        return ("U8",)
+    return ("I8",) if f"{name}_scale" in expected else tuple(FLOATS)
 
 
 def new_buffer() -> Tensor:

@@ -205,7 +205,7 @@ _MODEL = (
     _option("prompt", 'the text; "-" reads it from standard input'),
     _option("--model", _SOURCE, metavar="SOURCE"),
     _DEVICE,
-    _option("--dtype", "auto, float32, bfloat16, float16, int8", default="auto"),
+    _option("--dtype", "auto, float32, bfloat16, float16, int8, int4", default="auto"),
 )
 # Options of sampling, which beam search does not take: type, default, placeholder, help.
 _SAMPLING: dict[str, tuple[type, object, str, str]] = {

@@ -16,8 +16,8 @@ from typing import Any
 from qwenkit.config._rules import make_floats, wrong, wrong_float, wrong_int
 from qwenkit.config._scaling import RopeScaling, YarnScaling
 from qwenkit.config._spelling import (
-    INT8,
     one_spelling,
+    quantization_config,
     refuse_or_warn_of_unread,
     respelled,
     warn_of_tokens,
@@ -27,6 +27,7 @@ from qwenkit.errors import ConfigError, few, shown
 from qwenkit.files import read_json_object
 
 BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2, "float16": 2}
+GROUP = 64  # weights that share a scale; divides the rows of every published Qwen2.5
 _MOST_LAYERS = 10_000  # a damaged number would fill the memory with the names of its tensors
 FULL, SLIDING = "full_attention", "sliding_attention"  # what layer_types may hold
 _QWEN2 = "'qwen2' (Qwen2, Qwen2.5 and Qwen2.5-Coder)"
@@ -67,7 +68,8 @@ class QwenConfig:
     bos_token_id: int | None = None
     eos_token_id: tuple[int, ...] = ()
     pad_token_id: int | None = None
-    quantization: str | None = None  # "int8": matrices stored by `quantize`
+    quantization: str | None = None  # "int8" or "int4": matrices stored by `quantize`
+    group_size: int | None = None  # weights of a row that share a scale; None, in int8: all
     # The config.json it was read from, so that keys that qwenkit does not know are saved again.
     raw: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
@@ -106,7 +108,7 @@ class QwenConfig:
             ("tie_word_embeddings", (True, False), "true or false"),
             ("use_sliding_window", (True, False), "true or false"),
             ("model_type", ("qwen2",), _QWEN2),
-            ("quantization", (None, "int8"), "'int8' or null"),
+            ("quantization", (None, "int8", "int4"), "'int8', 'int4' or null"),
             (
                 "hidden_act",
                 ("silu", "swish"),
@@ -119,6 +121,10 @@ class QwenConfig:
                 found.append(wrong(name, value, rule))
         if self.rope_scaling is not None:
             found += self.rope_scaling.problems()
+        if self.quantization == "int4" or (self.quantization and self.group_size is not None):
+            found.append(wrong_int("group_size", self.group_size, least=2))
+        elif self.group_size is not None:
+            found.append(wrong("group_size", self.group_size, "null where nothing is quantized"))
         return [problem for problem in found if problem]
 
     def _wrong_relations(self, derived_head_dim: bool) -> list[str]:
@@ -135,6 +141,9 @@ class QwenConfig:
              f"at most {_MOST_LAYERS} (the largest Qwen2.5-Coder has 64)"),
             ("head_dim", self.head_dim % 2 == 0 or not divides,
              "even, because RoPE rotates pairs of dimensions"),
+            ("group_size", self.group_size is None or not self._undivided(self.group_size),
+             "even, and divide the in_features of every matrix (hidden_size, intermediate_size, "
+             "num_attention_heads × head_dim); `qwenkit.quantize` takes another group="),
         )  # fmt: skip
         broken = ((name, rule) for name, holds, rule in rules if not holds)
         found = [wrong(name, getattr(self, name), rule) for name, rule in broken]
@@ -144,6 +153,11 @@ class QwenConfig:
         tokens = self._special_tokens()
         found += [wrong(name, token, rule) for name, token in tokens if token >= self.vocab_size]
         return found + ([] if self.layer_types is None else self._wrong_kinds(self.layer_types))
+
+    def _undivided(self, group_size: int) -> bool:
+        """Tell whether groups of this size do not fill each row of each matrix."""
+        sizes = (self.hidden_size, self.intermediate_size, self.num_attention_heads * self.head_dim)
+        return group_size % 2 != 0 or any(size % group_size for size in sizes)
 
     def _wrong_kinds(self, kinds: tuple[str, ...]) -> list[str]:
         layers, unknown = self.num_hidden_layers, set(map(str, kinds)) - {FULL, SLIDING}
@@ -177,6 +191,21 @@ class QwenConfig:
             return self.sliding_window if self.layer_types[layer] == SLIDING else None
         return self.sliding_window if layer >= self.max_window_layers else None
 
+    def quantized(self, kind: str, group_size: int | None = None) -> QwenConfig:
+        """Return the config of the same model, stored in "int8" or "int4".
+
+        Args:
+            kind: "int8" or "int4".
+            group_size: weights of a row that share a scale. None: 64, but in int8 the whole row
+                where 64 does not divide each.
+
+        Raises:
+            ConfigError: groups of this size do not fill the rows.
+        """
+        if group_size is None and not (kind == "int8" and self._undivided(GROUP)):
+            group_size = GROUP
+        return replace(self, quantization=kind, group_size=group_size)
+
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return name -> shape of every tensor in a checkpoint, in the forward pass's order."""
         hidden, intermediate = self.hidden_size, self.intermediate_size
@@ -203,30 +232,46 @@ class QwenConfig:
         shapes["model.norm.weight"] = (hidden,)
         if not self.tie_word_embeddings:
             shapes["lm_head.weight"] = matrix
-        if self.quantization:
-            matrices = [name for name, shape in shapes.items() if len(shape) == 2]
-            shapes |= {f"{name}_scale": shapes[name][:1] for name in matrices}
-        return shapes
+        return shapes | self._quantized(shapes)
+
+    def _quantized(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of what quantization stores of each matrix; empty without it.
+
+        Int8 has a scale per group of a row, or per row. Int4 packs two values into a byte, and has
+        a scale and a zero point per group; a tied embedding is int8 then, with a scale per row (see
+        `qwenkit.fast.int4`).
+        """
+        int4, found = self.quantization == "int4", dict[str, tuple[int, ...]]()
+        tied = "model.embed_tokens.weight" if self.tie_word_embeddings else ""
+        for name, shape in shapes.items() if self.quantization else ():
+            if len(shape) != 2:
+                continue
+            whole_rows = self.group_size is None or (int4 and name == tied)
+            groups = shape[:1] if whole_rows else (shape[0], shape[1] // (self.group_size or 1))
+            found[f"{name}_scale"] = groups
+            if int4 and name != tied:
+                found |= {name: (shape[0], shape[1] // 2), f"{name}_zero": groups}
+        return found
 
     @property
     def num_parameters(self) -> int:
         """The exact number of parameters; a tied head is the embedding and counts once.
 
-        Scales of int8 weights do not count: they restore digits that the weights lost.
+        Quantized or not, it is the same: scales restore digits that the weights lost.
         """
-        shapes = self.tensor_shapes().items()
-        return sum(math.prod(shape) for name, shape in shapes if not name.endswith("_scale"))
+        plain = replace(self, quantization=None, group_size=None)
+        return sum(map(math.prod, plain.tensor_shapes().values()))
 
     @property
     def dtype_with_int8(self) -> str:
-        """What int8 matrices are computed in: float32 where floats are stored so, else bfloat16."""
+        """What quantized matrices are computed in: float32 where floats are, else bfloat16."""
         return "float32" if self.dtype == "float32" else "bfloat16"
 
     def weight_bytes(self, dtype: str | None = None) -> int:
         """Return the bytes of all weights, with floats in `dtype` (None: the config's own)."""
         shapes, size = self.tensor_shapes(), BYTES_PER_VALUE[dtype or self.dtype]
         return sum(
-            math.prod(shape) * (1 if f"{name}_scale" in shapes else size)
+            math.prod(shape) * (1 if f"{name}_scale" in shapes or name.endswith("_zero") else size)
             for name, shape in shapes.items()
         )
 
@@ -274,8 +319,8 @@ class QwenConfig:
     def _read(cls, data: Mapping[str, Any]) -> tuple[QwenConfig, dict[str, Any]]:
         """Return the config, and the keys of the file that it does not read."""
         values = one_spelling(data)
-        names = {field.name for field in fields(cls)} - {"raw", "quantization"}
-        names |= {"quantization"} if "quantization" not in data else set()
+        ours = {"quantization", "group_size"}  # named by a quantization_config alone
+        names = {field.name for field in fields(cls)} - {"raw"} - (ours & data.keys())
         unread = {name: value for name, value in values.items() if name not in names}
         read = {name: value for name, value in values.items() if name in names}
         return cls(**read), unread
@@ -288,8 +333,9 @@ class QwenConfig:
         data["torch_dtype"] = data.pop("dtype")
         if self.use_sliding_window:
             data["sliding_window"] = self.sliding_window  # if absent, transformers takes 4096
-        if data.pop("quantization", None):
-            data["quantization_config"] = dict(INT8)
+        group_size = data.pop("group_size", None)
+        if kind := data.pop("quantization", None):
+            data["quantization_config"] = quantization_config(kind, group_size)
         data["eos_token_id"] = list(self.eos_token_id) or None
         if self.layer_types is not None:
             data["layer_types"] = list(self.layer_types)

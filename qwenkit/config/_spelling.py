@@ -32,8 +32,6 @@ _ONLY_WITHOUT_EFFECT = {
     "quantization_config": None, "partial_rotary_factor": 1.0, "use_mrope": False,
     "is_encoder_decoder": False, "add_cross_attention": False,
 }  # fmt: skip
-# Our own method: transformers refuses it as unknown, which it must.
-INT8 = {"quant_method": "qwenkit-int8"}
 _SCALINGS: dict[str, type[RopeScaling]] = {
     kind.rope_type: kind for kind in (LinearScaling, DynamicScaling, YarnScaling)
 }
@@ -66,9 +64,10 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
     values["rope_scaling"] = _rope_scaling({**rope, **scaling}, values)
     if isinstance(values["rope_scaling"], YarnScaling):
         values.pop(_TRAINED, None)
-    if values.get("quantization_config") == INT8:
+    own = _own_quantization(values.get("quantization_config"))
+    if own:
         del values["quantization_config"]
-        values["quantization"] = "int8"
+        values |= own
     _read_tokens(values)
     if values.get("layer_types") is not None:
         if not isinstance(values["layer_types"], list):
@@ -84,6 +83,24 @@ def one_spelling(data: Mapping[str, Any]) -> dict[str, Any]:
     if missing:
         raise ConfigError(f"missing {', '.join(missing)}; every Qwen2 config.json has these fields")
     return values
+
+
+def quantization_config(kind: str, group_size: int | None) -> dict[str, Any]:
+    """Return what config.json says of our own int8 or int4.
+
+    transformers refuses the method as unknown, which it must.
+    """
+    method = {"quant_method": f"qwenkit-{kind}"}
+    return method if group_size is None else {**method, "group_size": group_size}
+
+
+def _own_quantization(found: Any) -> dict[str, Any]:
+    """Return the fields of `QwenConfig` that a `quantization_config` gives; empty: not our own."""
+    group_size = found.get("group_size") if isinstance(found, dict) else None
+    for kind in ("int8", "int4"):
+        if found == quantization_config(kind, group_size):
+            return {"quantization": kind, "group_size": group_size}
+    return {}
 
 
 def _read_tokens(values: dict[str, Any]) -> None:

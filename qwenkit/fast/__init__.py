@@ -1,4 +1,4 @@
-"""How the same model runs quickly: faster products, int8, and a decode step in compiled kernels.
+"""How the same model runs quickly: faster products, int8, int4, a decode step in compiled kernels.
 
 `qwenkit.model` is the model as taught, and knows nothing of this package. The rules, each of which
 a test holds:
@@ -13,9 +13,10 @@ a test holds:
 
 from qwenkit.arguments import check_public
 from qwenkit.fast.decode import decode_step
+from qwenkit.fast.int4 import dequantize, int4_linear, quantize_groups
 from qwenkit.fast.int8 import int8_linear, quantize_rows
 from qwenkit.fast.linear import FastLinear
-from qwenkit.fast.quantize import make_room_for_int8, quantize
+from qwenkit.fast.quantize import make_room, quantize
 from qwenkit.fast.switch import FAST, Explanation, accelerate, explain, plain, swap
 
 __all__ = [
@@ -24,13 +25,18 @@ __all__ = [
     "FastLinear",
     "accelerate",
     "decode_step",
+    "dequantize",
     "explain",
+    "int4_linear",
     "int8_linear",
-    "make_room_for_int8",
+    "make_room",
     "plain",
     "quantize",
+    "quantize_groups",
     "quantize_rows",
     "swap",
 ]
 
-check_public(globals(), set(__all__) - {"decode_step", "explain"}, only=("model",))  # they say why
+_SAY_WHY = {"decode_step", "explain"}  # of whatever is not a model
+check_public(globals(), set(__all__) - _SAY_WHY - {"quantize"}, only=("model",))
+check_public(globals(), ("quantize",))

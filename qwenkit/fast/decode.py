@@ -26,7 +26,8 @@ from qwenkit.fast._machine import (
     watched,
 )
 from qwenkit.fast.identity import changed_code
-from qwenkit.fast.int8 import FastInt8Embedding, FastInt8Linear
+from qwenkit.fast.int4 import FastInt4Linear, Int4Embedding
+from qwenkit.fast.int8 import FastInt8Embedding, FastInt8Linear, by_group
 from qwenkit.fast.linear import FastLinear
 from qwenkit.fast.model import FastQwenForCausalLM
 from qwenkit.model import (
@@ -122,11 +123,11 @@ def _layers(model: QwenForCausalLM) -> tuple[list[tuple[Any, tuple[float, float]
         raise _Declined(problem)
     _untouched(model, "the model")
     inner = _part(model, "model", QwenModel)
-    _part(inner, "embed_tokens", nn.Embedding, FastInt8Embedding)
+    _part(inner, "embed_tokens", nn.Embedding, FastInt8Embedding, Int4Embedding)
     _part(inner, "norm", RMSNorm)
     _part(inner, "rotary_emb", RotaryEmbedding)
     if model.lm_head is not None:
-        _part(model, "lm_head", FastLinear, FastInt8Linear)
+        _part(model, "lm_head", FastLinear, FastInt8Linear, FastInt4Linear)
     dtype = model.dtype
     if dtype not in _EMPTY:
         raise _Declined(f"the norms hold {dtype}, which the kernels do not expect there")
@@ -144,7 +145,7 @@ def _layer(
     layer: Any, index: int, config: QwenConfig, dtype: torch.dtype
 ) -> tuple[Any, tuple[float, float]]:
     """Return a layer's memory and the eps of its norms."""
-    from qwenkit.fast.kernels import Layer
+    from qwenkit.fast.kernels import Int4Projection, Layer
 
     where = f"layers.{index}"
     if type(layer) is not DecoderLayer:
@@ -168,7 +169,7 @@ def _layer(
 
     hidden, dim = config.hidden_size, config.head_dim
     down = part(mlp, "down_proj", hidden, None)
-    neurons = down.weight.shape[1]
+    neurons = down.weight.shape[1] * (2 if isinstance(down, Int4Projection) else 1)
     first, second = (_memory(norm.weight, where, dtype, (hidden,)) for norm in norms)
     memory_of_layer = Layer(
         first,
@@ -223,16 +224,26 @@ def _projection(
     parent: nn.Module, name: str, shape: tuple[int | None, ...], dtype: torch.dtype, where: str
 ) -> Any:
     """Return a projection's memory; `dtype` is that of its scale and bias."""
-    from qwenkit.fast.kernels import Projection
+    from qwenkit.fast.kernels import Int4Projection, Int8Projection, Projection
 
-    part = _part(parent, name, FastLinear, FastInt8Linear, of=where)
+    part = _part(parent, name, FastLinear, FastInt8Linear, FastInt4Linear, of=where)
     full, outputs = f"{where}.{name}", shape[:1]
-    int8 = type(part) is FastInt8Linear
-    return Projection(
-        _memory(part.weight, full, torch.int8 if int8 else dtype, shape),
-        _memory(part.weight_scale, full, dtype, outputs) if int8 else _EMPTY[dtype],
-        _EMPTY[dtype] if part.bias is None else _memory(part.bias, full, dtype, outputs),
-    )
+    bias = _EMPTY[dtype] if part.bias is None else _memory(part.bias, full, dtype, outputs)
+    if type(part) is FastInt4Linear:
+        packed_shape = (shape[0], None if shape[1] is None else shape[1] // 2)
+        packed = _memory(part.weight, full, torch.uint8, packed_shape)
+        scale = _memory(part.weight_scale, full, dtype, (shape[0], None))
+        zero = _memory(part.weight_zero, full, torch.uint8, scale.shape)
+        if scale.shape[1] == 0 or packed.shape[1] % scale.shape[1]:
+            raise _Declined(f"the scales of {full} do not fit its weight")
+        return Int4Projection(packed, scale, zero, bias)
+    if type(part) is FastInt8Linear:
+        small = _memory(part.weight, full, torch.int8, shape)
+        scale = _memory(by_group(part.weight_scale), full, dtype, (shape[0], None))
+        if scale.shape[1] == 0 or small.shape[1] % scale.shape[1]:
+            raise _Declined(f"the scales of {full} do not fit its weight")
+        return Int8Projection(small, scale, bias)
+    return Projection(_memory(part.weight, full, dtype, shape), bias)
 
 
 def _memory(

@@ -22,7 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import qwenkit.fast.model  # noqa: F401  with it, all that is noted below is imported
+import qwenkit.fast.int4
+import qwenkit.fast.model  # noqa: F401  with both, all that is noted below is imported
 
 _OURS = ("qwenkit.model.", "qwenkit.trace", "qwenkit.fast.")
 _MODULES = [module for name, module in sorted(sys.modules.items()) if name.startswith(_OURS)]
@@ -35,6 +36,7 @@ _OPERATORS = {
     for kind in ("", "r", "i")
 } | {"__neg__", "__invert__", "__getitem__", "__setitem__", "__iter__", "__len__", "__bool__"}
 _OPERATORS |= {f"__{name}__" for name in ("lt", "le", "eq", "ne", "gt", "ge", "int", "index")}
+_OPERATORS |= {"__rshift__", "__lshift__"}
 _MAKING = {"__init__", "__setstate__"}  # take no part in a forward, and torch.compile patches them
 
 

@@ -3,7 +3,7 @@
 To decode a token, each weight is read once and used once. The processor could multiply far more
 than it gets, so memory sets the pace, and the kernels are about asking for memory well:
 
-- Weights are read where the model holds them, as they are stored: four bytes, two or one each.
+- Weights are read where the model holds them, as they are stored: four bytes, two, one or a half.
   They become float32 on arrival, and everything is added up in float32.
 - Four rows of a weight are read at once, each a quarter of the weight further on. Hardware fetches
   ahead of code that walks through memory in order; four such walks keep four times the requests
@@ -32,6 +32,8 @@ from qwenkit import progress
 from qwenkit.progress import stage
 
 WALKS = 4  # rows of a weight that are read at once
+USUAL = 32  # bytes of an int4 group of 64
+LOW_BITS = np.int32(15)  # four of a byte
 SOON = 10.0  # seconds between kernels that are compiled in a row
 
 # A sum may be added up in another order, several terms at once; nothing else is given up.
@@ -79,30 +81,49 @@ event.register("numba:compile", _Announced())
 
 
 class Projection(NamedTuple):
-    """The memory of a linear layer: bfloat16 as uint16, and length 0 for what it does not have."""
+    """The memory of a linear layer, bfloat16 as uint16."""
 
     weight: NDArray[Any]  # (out_features, in_features)
-    scale: NDArray[Any]  # (out_features) of an int8 weight
-    bias: NDArray[Any]  # (out_features)
+    bias: NDArray[Any]  # (out_features), or of length 0
+
+
+class Int8Projection(NamedTuple):
+    """The memory of an int8 linear layer."""
+
+    weight: NDArray[Any]  # (out_features, in_features) int8
+    scale: NDArray[Any]  # (out_features, groups)
+    bias: NDArray[Any]  # (out_features), or of length 0
+
+
+class Int4Projection(NamedTuple):
+    """The memory of an int4 linear layer."""
+
+    weight: NDArray[Any]  # (out_features, in_features / 2) uint8
+    scale: NDArray[Any]  # (out_features, groups)
+    zero: NDArray[Any]  # (out_features, groups) uint8
+    bias: NDArray[Any]  # (out_features), or of length 0
+
+
+AnyProjection = Projection | Int8Projection | Int4Projection
 
 
 class Layer(NamedTuple):
     """The memory of a decoder layer, under the names of its modules."""
 
     input_layernorm: NDArray[Any]  # (C)
-    q_proj: Projection
-    k_proj: Projection
-    v_proj: Projection
-    o_proj: Projection
+    q_proj: AnyProjection
+    k_proj: AnyProjection
+    v_proj: AnyProjection
+    o_proj: AnyProjection
     post_attention_layernorm: NDArray[Any]  # (C)
-    gate_proj: Projection
-    up_proj: Projection
-    down_proj: Projection
+    gate_proj: AnyProjection
+    up_proj: AnyProjection
+    down_proj: AnyProjection
 
 
 @no_type_check
 def as_float(stored):
-    """Return a stored number as float32: it is one, or an int8, or a bfloat16's sixteen bits.
+    """Return a stored number as float32: it is one, or a bfloat16's sixteen bits.
 
     bfloat16 is the upper half of a float32: sixteen zeros after it make it one.
     """
@@ -151,7 +172,7 @@ def skinny_matmul(weight, x, y):
     """Write x weightᵀ into y, for a few tokens; with one token it is known as GEMV.
 
     Args:
-        weight: (out_features, in_features) float32, int8, or bfloat16 as uint16.
+        weight: (out_features, in_features) float32, or bfloat16 as uint16.
         x: (tokens, in_features) float32.
         y: (tokens, out_features) float32.
     """
@@ -175,6 +196,124 @@ def skinny_matmul(weight, x, y):
             y[n, row] = a
 
 
+@_compiled(parallel=True)
+@no_type_check
+def int8_matmul(weight, scale, x, y):
+    """Write x Wᵀ into y, for a few tokens, where W = weight × scale: one scale per group of a row.
+
+    Args:
+        weight: (out_features, in_features) int8.
+        scale: (out_features, groups) float32, or bfloat16 as uint16.
+        x: (tokens, in_features) float32.
+        y: (tokens, out_features) float32.
+    """
+    (out_features, groups), width = scale.shape, weight.shape[1] // scale.shape[1]
+    quarter = out_features // WALKS
+    for row in numba.prange(quarter):
+        for n in range(len(x)):
+            a = b = c = d = np.float32(0)
+            for g in range(groups):
+                e = f = h = j = np.float32(0)
+                for i in range(g * width, (g + 1) * width):
+                    e += np.float32(weight[row, i]) * x[n, i]
+                    f += np.float32(weight[row + quarter, i]) * x[n, i]
+                    h += np.float32(weight[row + 2 * quarter, i]) * x[n, i]
+                    j += np.float32(weight[row + 3 * quarter, i]) * x[n, i]
+                a += as_float(scale[row, g]) * e
+                b += as_float(scale[row + quarter, g]) * f
+                c += as_float(scale[row + 2 * quarter, g]) * h
+                d += as_float(scale[row + 3 * quarter, g]) * j
+            y[n, row], y[n, row + quarter] = a, b
+            y[n, row + 2 * quarter], y[n, row + 3 * quarter] = c, d
+    for row in range(WALKS * quarter, out_features):  # the rest, where 4 does not divide
+        for n in range(len(x)):
+            a = np.float32(0)
+            for g in range(groups):
+                e = np.float32(0)
+                for i in range(g * width, (g + 1) * width):
+                    e += np.float32(weight[row, i]) * x[n, i]
+                a += as_float(scale[row, g]) * e
+            y[n, row] = a
+
+
+@_compiled(parallel=True)
+@no_type_check
+def int4_matmul(packed, scale, zero, x, y):
+    """Write x Wᵀ into y, for a few tokens, where W = (q - zero) × scale.
+
+    Of a group, only Σ q x is a sum over the weights: Σ (q - zero) x = Σ q x - zero Σ x. And a byte
+    is low + 16 high, so that low a + high b = low (a - b/16) + byte b/16: with x prepared for that,
+    once for all rows, the upper four bits need not be shifted down.
+
+    Args:
+        packed: (out_features, in_features / 2) uint8; byte i of a group holds its values i and
+            i + group / 2.
+        scale: (out_features, groups) float32, or bfloat16 as uint16.
+        zero: (out_features, groups) uint8.
+        x: (tokens, in_features) float32.
+        y: (tokens, out_features) float32.
+    """
+    (out_features, groups), half = scale.shape, packed.shape[1] // scale.shape[1]
+    low, high, sums = in_halves(x, groups, half)
+    quarter = out_features // WALKS if half == USUAL else 0
+    for row in numba.prange(quarter):
+        for n in range(len(x)):
+            a = b = c = d = np.float32(0)
+            for g in range(groups):
+                start = g * USUAL
+                e = f = h = j = np.float32(0)
+                for i in range(USUAL):  # a length that the compiler knows: it unrolls the loop
+                    # 32 bits, as many as a float has, so that eight are converted at once
+                    w = np.int32(packed[row, start + i])
+                    e += np.float32(w & LOW_BITS) * low[n, g, i] + np.float32(w) * high[n, g, i]
+                    w = np.int32(packed[row + quarter, start + i])
+                    f += np.float32(w & LOW_BITS) * low[n, g, i] + np.float32(w) * high[n, g, i]
+                    w = np.int32(packed[row + 2 * quarter, start + i])
+                    h += np.float32(w & LOW_BITS) * low[n, g, i] + np.float32(w) * high[n, g, i]
+                    w = np.int32(packed[row + 3 * quarter, start + i])
+                    j += np.float32(w & LOW_BITS) * low[n, g, i] + np.float32(w) * high[n, g, i]
+                total = sums[n, g]
+                a += as_float(scale[row, g]) * (e - np.float32(zero[row, g]) * total)
+                b += as_float(scale[row + quarter, g]) * (
+                    f - np.float32(zero[row + quarter, g]) * total
+                )
+                c += as_float(scale[row + 2 * quarter, g]) * (
+                    h - np.float32(zero[row + 2 * quarter, g]) * total
+                )
+                d += as_float(scale[row + 3 * quarter, g]) * (
+                    j - np.float32(zero[row + 3 * quarter, g]) * total
+                )
+            y[n, row], y[n, row + quarter] = a, b
+            y[n, row + 2 * quarter], y[n, row + 3 * quarter] = c, d
+    for row in numba.prange(WALKS * quarter, out_features):  # the rest, and groups of other sizes
+        for n in range(len(x)):
+            a = np.float32(0)
+            for g in range(groups):
+                e = np.float32(0)
+                for i in range(half):
+                    w = np.int32(packed[row, g * half + i])
+                    e += np.float32(w & LOW_BITS) * low[n, g, i] + np.float32(w) * high[n, g, i]
+                a += as_float(scale[row, g]) * (e - np.float32(zero[row, g]) * sums[n, g])
+            y[n, row] = a
+
+
+@_compiled()
+@no_type_check
+def in_halves(x, groups, half):
+    """Return x as `int4_matmul` multiplies it: two factors per byte, and the sum of each group."""
+    low = np.empty((len(x), groups, half), np.float32)
+    high, sums = np.empty_like(low), np.zeros((len(x), groups), np.float32)
+    for n in range(len(x)):
+        for g in range(groups):
+            start = 2 * g * half
+            for i in range(half):
+                first, second = x[n, start + i], x[n, start + half + i]
+                sums[n, g] += first + second
+                high[n, g, i] = second / np.float32(16)
+                low[n, g, i] = first - high[n, g, i]
+    return low, high, sums
+
+
 @_compiled()
 @no_type_check
 def rms_norm(x, weight, eps):
@@ -189,25 +328,75 @@ def rms_norm(x, weight, eps):
     return out
 
 
-@_compiled()
 @no_type_check
 def project(x, part):
-    """Return W x + b.
+    """Return W x + b."""
+    kinds = {Int8Projection: project_int8, Int4Projection: project_int4}
+    return kinds.get(type(part), project_floats)(x, part)
+
+
+@overload(project, inline="always")
+@no_type_check
+def _project(x, part):
+    if part.instance_class is Int8Projection:
+        return lambda x, part: project_int8(x, part)
+    if part.instance_class is Int4Projection:
+        return lambda x, part: project_int4(x, part)
+    return lambda x, part: project_floats(x, part)
+
+
+@_compiled()
+@no_type_check
+def project_floats(x, part):
+    """Return W x + b of a `Projection`.
 
     Compiled code reads and writes past the end of an array without an error, so it asks first.
     """
-    out_features, in_features = part.weight.shape
-    if in_features != len(x):
+    if part.weight.shape[1] != len(x):
         raise ValueError("a weight's in_features differ from the length of its input")
-    if len(part.bias) not in (0, out_features) or len(part.scale) not in (0, out_features):
-        raise ValueError("the length of a bias or scale differs from its weight's out_features")
-    y = np.empty((1, out_features), np.float32)
+    y = np.empty((1, len(part.weight)), np.float32)
     skinny_matmul(part.weight, x.reshape(1, -1), y)
-    for i in range(len(part.scale)):
-        y[0, i] *= as_float(part.scale[i])
-    for i in range(len(part.bias)):
-        y[0, i] += as_float(part.bias[i])
-    return y[0]
+    return with_bias(y[0], part.bias)
+
+
+@_compiled()
+@no_type_check
+def project_int8(x, part):
+    """Return W x + b of an `Int8Projection`."""
+    out_features, groups = part.scale.shape
+    if part.weight.shape[1] != len(x) or groups == 0 or len(x) % groups:
+        raise ValueError("a weight's in_features differ from the length of its input")
+    if len(part.weight) != out_features:
+        raise ValueError("the shape of a scale differs from its weight's")
+    y = np.empty((1, out_features), np.float32)
+    int8_matmul(part.weight, part.scale, x.reshape(1, -1), y)
+    return with_bias(y[0], part.bias)
+
+
+@_compiled()
+@no_type_check
+def project_int4(x, part):
+    """Return W x + b of an `Int4Projection`."""
+    out_features, groups = part.scale.shape
+    width = part.weight.shape[1]
+    if 2 * width != len(x) or groups == 0 or width % groups:
+        raise ValueError("a weight's in_features differ from the length of its input")
+    if len(part.weight) != out_features or part.zero.shape != part.scale.shape:
+        raise ValueError("the shape of a scale or zero differs from its weight's")
+    y = np.empty((1, out_features), np.float32)
+    int4_matmul(part.weight, part.scale, part.zero, x.reshape(1, -1), y)
+    return with_bias(y[0], part.bias)
+
+
+@_compiled()
+@no_type_check
+def with_bias(y, bias):
+    """Add a bias to y, in place, if it is not of length 0."""
+    if len(bias) not in (0, len(y)):
+        raise ValueError("the length of a bias differs from its weight's out_features")
+    for i in range(len(bias)):
+        y[i] += as_float(bias[i])
+    return y
 
 
 @_compiled()

@@ -14,6 +14,7 @@ wherever nothing is faster. Every way reads the weight it is given, at the momen
 """
 
 import threading
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -132,8 +133,8 @@ def kernel_serves(tokens: int, weight: Tensor) -> bool:
         most = 3 if weight.numel() > LARGE else 0
     elif weight.dtype == torch.bfloat16:
         most = 2 if has_bfloat16_products() else KERNEL_UP_TO
-    else:
-        most = 2 if weight.dtype == torch.int8 else 0
+    else:  # int4 is packed into uint8
+        most = KERNEL_UP_TO if weight.dtype in (torch.int8, torch.uint8) else 0
     return tokens <= most and kernels_problem() is None
 
 
@@ -208,19 +209,43 @@ def upcast_in_chunks(
 
     Args:
         x: the tokens.
-        weight: (O, I) in any dtype, int8 too.
+        weight: (O, I) in any dtype.
         bias: added in x's dtype.
         dtype: to multiply in.
     """
-    out_features, in_features = weight.shape
+
+    def upcast(chunk: Tensor, rows: slice) -> None:
+        chunk.copy_(weight[rows])
+
+    return in_chunks(x, weight.shape, upcast, bias, dtype)
+
+
+def in_chunks(
+    x: Float[Tensor, "*B I"],
+    shape: Sequence[int],
+    fill: Callable[[Tensor, slice], None],
+    bias: Float[Tensor, " O"] | None,
+    dtype: torch.dtype,
+) -> Float[Tensor, "*B O"]:
+    """Multiply by a weight that is made chunk by chunk in one small buffer.
+
+    Args:
+        x: the tokens.
+        shape: (O, I) of the weight.
+        fill: writes the rows of the weight that a slice names into a chunk of that many rows.
+        bias: added in x's dtype.
+        dtype: to multiply in.
+    """
+    out_features, in_features = shape
     tokens = x.reshape(-1, in_features).to(dtype)  # (N, I), N tokens
     step = max(CHUNK // in_features, 1)
-    buffer = _buffer(step * in_features, dtype, weight.device)
+    buffer = _buffer(step * in_features, dtype, x.device)
     # In its final order from the start: of all logits, a second copy would be the most held.
     y = x.new_empty(len(tokens), out_features)  # (N, O)
     for start in range(0, out_features, step):
-        rows = weight[start : start + step]
-        chunk = buffer[: rows.numel()].view(rows.shape).copy_(rows)
+        height = min(step, out_features - start)
+        chunk = buffer[: height * in_features].view(height, in_features)
+        fill(chunk, slice(start, start + height))
         if len(tokens) <= LEFT_UPCAST_UP_TO:
             y[:, start : start + step] = (chunk @ tokens.t()).to(x.dtype).t()
         else:

@@ -11,6 +11,7 @@ from torch import nn
 
 from qwenkit.fast._machine import plain_process
 from qwenkit.fast.decode import why_not
+from qwenkit.fast.int4 import FastInt4Linear, Int4Linear
 from qwenkit.fast.int8 import FastInt8Embedding, FastInt8Linear, Int8Embedding, Int8Linear
 from qwenkit.fast.linear import FastLinear
 from qwenkit.fast.model import FastQwenForCausalLM
@@ -23,6 +24,7 @@ FAST: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: FastLinear,
     Int8Linear: FastInt8Linear,
     Int8Embedding: FastInt8Embedding,
+    Int4Linear: FastInt4Linear,
 }
 
 
@@ -59,7 +61,7 @@ def plain(model: QwenForCausalLM) -> Iterator[QwenForCausalLM]:
         with qk.plain(model):
             print(qk.complete(model, tokenizer, "def fib(n):"))
 
-    `QWENKIT_PLAIN=1` in the environment does it for a whole process. An int8 model keeps its int8
+    `QWENKIT_PLAIN=1` in the environment does it for a whole process. A quantized model keeps its
     weights, and upcasts each whole matrix before it multiplies.
 
     Args:
@@ -122,6 +124,6 @@ def explain(model: QwenForCausalLM) -> Explanation:
         model: a language model.
     """
     reason = why_not(model) or ""
-    linears = [m for m in model.modules() if isinstance(m, nn.Linear | Int8Linear)]
-    fast = sum(type(module) in (FastLinear, FastInt8Linear) for module in linears)
+    linears = [m for m in model.modules() if isinstance(m, nn.Linear | Int8Linear | Int4Linear)]
+    fast = sum(type(module) in (FastLinear, FastInt8Linear, FastInt4Linear) for module in linears)
     return Explanation(not reason, reason, fast, len(linears))

@@ -63,7 +63,7 @@ def load_adapter(model: QwenForCausalLM, folder: str | Path, *, trainable: bool 
     Raises:
         ConfigError, CheckpointError: files that are damaged, do not fit the model, or ask for more
             than LoRA; the model is then unchanged.
-        InputError: the model has LoRA already, or int8 weights.
+        InputError: the model has LoRA already, or int8 or int4 weights.
     """
     if lora_layers(model):
         raise InputError("the model has LoRA already; remove_lora(model) first")

@@ -76,7 +76,7 @@ def put_lora(
         prepare: called with each name and its layer, before the model has any of them.
 
     Raises:
-        InputError: the model has LoRA already, or int8 weights.
+        InputError: the model has LoRA already, or int8 or int4 weights.
     """
     parts = _linears(model, ranks)
     made: dict[str, LoRALinear] = {}
@@ -111,7 +111,7 @@ def _linears(model: QwenForCausalLM, names: Iterable[str]) -> dict[str, nn.Linea
         if type(part) not in (nn.Linear, FastLinear):
             raise InputError(
                 f"{name} is a {type(part).__name__}; LoRA needs a Linear with float weights: load "
-                "the model without int8"
+                "the model in a float dtype"
             )
         assert isinstance(part, nn.Linear)
         found[name] = part

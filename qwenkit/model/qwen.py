@@ -96,7 +96,7 @@ class QwenForCausalLM(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype it computes in: that of the norms, as matrices may be stored in int8."""
+        """The dtype it computes in: that of the norms, as matrices may be quantized."""
         return self.model.norm.weight.dtype
 
     def forward(

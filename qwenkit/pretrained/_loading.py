@@ -12,7 +12,7 @@ from qwenkit.checkpoint import Checkpoint
 from qwenkit.config import warn_of_tokens, without_row
 from qwenkit.device import DTYPES, free_memory, pick_dtype
 from qwenkit.errors import CheckpointError, InputError, shown
-from qwenkit.fast import accelerate, make_room_for_int8, quantize
+from qwenkit.fast import accelerate, make_room, quantize
 from qwenkit.files import read_json_object, undisturbed
 from qwenkit.gguf import generation_dict
 from qwenkit.model import QwenForCausalLM
@@ -40,11 +40,12 @@ def load_pretrained(
             and then read from the local cache.
         device: "auto": MPS if there is one and it computes correctly, else the CPU.
         dtype: "auto": what the device computes fastest in; else "float32", "bfloat16", "float16",
-            or "int8": `quantize` it. A checkpoint stored in int8 is detected.
+            or "int8" or "int4": `quantize` it. A checkpoint stored so is detected.
 
     Raises:
         SourceError: the source was not found.
-        InputError: no such device or dtype, or a float dtype for a checkpoint stored in int8.
+        InputError: no such device or dtype, or another dtype for a checkpoint stored in int8 or
+            int4.
         ConfigError, CheckpointError, TokenizerError: invalid files.
         MemoryForecastError: it would not fit into the free memory.
     """
@@ -103,51 +104,50 @@ def _load_alone(
 ) -> QwenForCausalLM:
     if dtype is not None:
         return _load(checkpoint, *_plan(checkpoint, device, dtype, name))
-    stored = "int8" if checkpoint.config.quantization else checkpoint.dtype
-    where, _, int8 = _plan(checkpoint, device, stored, name)
-    return _load(checkpoint, where, None, int8)
+    stored = checkpoint.config.quantization or checkpoint.dtype
+    where, _, kind = _plan(checkpoint, device, stored, name)
+    return _load(checkpoint, where, None, kind)
 
 
 def _plan(
     checkpoint: Checkpoint, device: str | torch.device, dtype: str | torch.dtype, name: str
-) -> tuple[torch.device, torch.dtype, bool]:
-    """Return device, dtype, and whether it is int8; refuse what cannot be loaded, unread."""
+) -> tuple[torch.device, torch.dtype, str | None]:
+    """Return device, dtype, and "int8" or "int4" or None; refuse what cannot be loaded, unread."""
     checkpoint.validate()
-    stored_int8 = checkpoint.config.quantization == "int8"
-    with_int8 = checkpoint.config.dtype_with_int8
-    if stored_int8 and dtype not in ("auto", "int8"):
+    stored, computes_in = checkpoint.config.quantization, checkpoint.config.dtype_with_int8
+    if stored and dtype not in ("auto", stored):
         raise InputError(
-            f"dtype is {dtype!r} and {checkpoint.folder} is stored in int8, which computes in "
-            f'{with_int8}; use dtype="auto", or load the float checkpoint it was made from'
+            f"dtype is {dtype!r} and {checkpoint.folder} is stored in {stored}, which computes in "
+            f'{computes_in}; use dtype="auto", or load the float checkpoint it was made from'
         )
-    int8 = stored_int8 or dtype == "int8"
-    wanted = DTYPES[with_int8] if int8 else dtype
+    kind = dtype if dtype in ("int8", "int4") else stored
+    wanted = DTYPES[computes_in] if kind else dtype
     where = trusted_device(device, wanted)
     if where.type == "meta":
         raise InputError("device is 'meta', which holds no values; use 'auto' or 'cpu'")
     computed = pick_dtype(wanted, where)
-    size = "int8" if int8 else str(computed).removeprefix("torch.")
+    size = kind or str(computed).removeprefix("torch.")
     refuse_what_cannot_fit(checkpoint.config, size, free_memory(), name)
-    return where, computed, int8
+    return where, computed, kind
 
 
 @torch.inference_mode(False)  # weights made in that mode could never be trained
 def _load(
-    checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | None, int8: bool
+    checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | None, kind: str | None
 ) -> QwenForCausalLM:
     """Build a model without storage, and give it the checkpoint's tensors."""
-    stored_int8 = checkpoint.config.quantization == "int8"
+    stored = checkpoint.config.quantization
     with torch.device("meta"), _SkipInit():  # shapes alone: nothing is allocated
         model = QwenForCausalLM(checkpoint.config)
-        if stored_int8:
-            make_room_for_int8(model)
+        if stored:
+            make_room(model)
     generation = _generation_config(checkpoint)
     model.stop_ids = _stop_ids(checkpoint, generation)
     remember(model, Origin(checkpoint.layout, generation, model.stop_ids))
     model.load_state_dict(checkpoint.load(dtype, device), strict=True, assign=True)
     model.eval().requires_grad_(False)
-    if int8 and not stored_int8:
-        quantize(model)
+    if kind and not stored:
+        quantize(model, kind)
     accelerate(model)
     return model
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from qwenkit.config import BYTES_PER_VALUE, QwenConfig
 from qwenkit.device import has_bfloat16_products
@@ -41,13 +41,13 @@ def forecast(
 ) -> Forecast:
     """Forecast the bytes of a forward pass over `length` tokens with a cache of that length.
 
-    Activations are those of the CPU. One without bfloat16 instructions multiplies bfloat16 and
-    int8 in float32, and holds more.
+    Activations are those of the CPU. One without bfloat16 instructions multiplies bfloat16, int8
+    and int4 in float32, and holds more.
 
     Args:
         config: the model's.
-        dtype: of weights, cache and activations; "int8": of a quantized model, whose cache and
-            activations are bfloat16, or float32 if its checkpoint is stored so.
+        dtype: of weights, cache and activations; "int8" or "int4": of a quantized model, whose
+            cache and activations are bfloat16, or float32 if its checkpoint is stored so.
         length: tokens per sequence, T = S.
         batch_size: sequences, B.
         logits_to_keep: positions that get logits (0: all), as in `QwenForCausalLM.forward`.
@@ -55,12 +55,14 @@ def forecast(
 
     Raises:
         InputError: an unknown dtype, or a size below 1.
+        ConfigError: int4 groups of 64 do not fill the rows of this config's matrices.
     """
-    if dtype == "int8":
-        config, dtype = replace(config, quantization="int8"), config.dtype_with_int8
+    if dtype in ("int8", "int4"):
+        config = config if config.quantization == dtype else config.quantized(dtype)
+        dtype = config.dtype_with_int8
     if dtype not in BYTES_PER_VALUE:
         known = ", ".join(BYTES_PER_VALUE)
-        raise InputError(f"dtype is {dtype!r}; it must be one of {known}, int8")
+        raise InputError(f"dtype is {dtype!r}; it must be one of {known}, int8, int4")
     if length < 1 or batch_size < 1 or logits_to_keep < 0:
         raise InputError(
             f"length is {length}, batch_size {batch_size}, logits_to_keep {logits_to_keep}; "

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qwenkit.config import QwenConfig
+from qwenkit.config import GROUP, QwenConfig
 from qwenkit.device import default_dtype, known_problem, pick_device, pick_dtype
 from qwenkit.errors import warn
-from qwenkit.fast import int8_linear, quantize_rows, swap
+from qwenkit.fast import int4_linear, int8_linear, quantize_groups, quantize_rows, swap
 from qwenkit.fast.linear import linear
 from qwenkit.model import KVCache, QwenForCausalLM
 from qwenkit.trace import Trace
@@ -120,9 +120,10 @@ def _parts() -> Iterator[_Part]:
     yield "linear, one token", call, (layer.mlp.gate_proj, x[:1, :1])
     yield "linear, many tokens", call, (layer.mlp.gate_proj, x)
     yield "MLP", call, (layer.mlp, x)
-    weight, scale = quantize_rows(layer.mlp.up_proj.weight)
-    yield "int8 linear, one token", int8_linear, (x[:1, :1], weight, scale)
-    yield "int8 linear, many tokens", int8_linear, (x, weight, scale)
+    weight = layer.mlp.up_proj.weight
+    yield "int8 linear by rows, one token", int8_linear, (x[:1, :1], *quantize_rows(weight))
+    yield "int8 linear", int8_linear, (x, *quantize_rows(weight, GROUP))
+    yield "int4 linear", int4_linear, (x, *quantize_groups(weight))
     yield "attention and RoPE, a prompt", call, (model, ids)
     yield "attention, a padded batch", _padded, (model, ids, mask)
     yield "attention, one token after a cache", _continued, (model, ids, 1)

@@ -66,7 +66,8 @@ def train(
 
     Raises:
         ConfigError: a recipe that cannot be followed.
-        InputError: a start for a training that is resumed, or one that is stored in int8.
+        InputError: a start for a training that is resumed, or one that is stored in int8
+            or int4.
         SourceError: no text, or no such model to start from.
         CheckpointError: nothing to resume, a training already there, or writing fails.
         TrainingError: the loss is NaN or infinite, or the checkpoint is another training's.

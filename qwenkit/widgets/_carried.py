@@ -35,7 +35,7 @@ def carried(
 
     Raises:
         InputError: a model that is too large, or that computes otherwise than its config and
-            weights tell: with LoRA, in int8, with hooks or other code.
+            weights tell: with LoRA, quantized, with hooks or other code.
     """
     if model.dtype != torch.float32:
         raise _refused(f"the model is in {str(model.dtype).removeprefix('torch.')}, not in float32")

@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 
 import qwenkit as qk
+from qwenkit.config import GROUP
 from qwenkit.fast import linear as fast
 from qwenkit.fast._machine import kernels_problem
-from qwenkit.fast.int8 import int8_linear, quantize_rows
+from qwenkit.fast.int8 import int8_by_kernel, int8_linear, quantize_rows
 from rows import spread
 from timing import others_share, seconds, take_turns
 
@@ -58,11 +59,14 @@ def row(out: int, width: int, count: int, tokens: int, dtype: str, rounds: int) 
     x = torch.randn(tokens, width).to(floating)
     works: dict[str, Callable[[], object]] = {}
     if dtype == "int8":
-        small = [quantize_rows(weight) for weight in weights]
+        small = [quantize_rows(weight, GROUP) for weight in weights]
+        rows = [quantize_rows(weight) for weight in weights]
         works["chosen"] = lambda: [int8_linear(x, *pair) for pair in small]
-        works["upcast"] = lambda: [fast.upcast_in_chunks(x, w, dtype=x.dtype) * s for w, s in small]
+        works["rows"] = lambda: [int8_linear(x, *pair) for pair in rows]
+        if tokens <= 16 and kernels_problem() is None:
+            works["kernel"] = lambda: [int8_by_kernel(x, w, s) for w, s in small]
         if tokens <= 64:
-            works["int8pack"] = lambda: [torch._weight_int8pack_mm(x, w, s) for w, s in small]
+            works["int8pack"] = lambda: [torch._weight_int8pack_mm(x, w, s) for w, s in rows]
     else:
         for name, way in ways(tokens, floating).items():
             works[name] = lambda way=way: [way(x, weight) for weight in weights]

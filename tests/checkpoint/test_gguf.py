@@ -219,8 +219,10 @@ def test_every_dtype_is_taken_and_none_is_one_dtype_for_all(tmp_path, kind, stor
         assert {weight.dtype for weight in model.parameters()} == {want}
         assert model(IDS % 8).isfinite().all()
         assert not any(weight.requires_grad for weight in model.parameters())
-    int8 = qk.load_model(path, dtype="int8", device="cpu")
-    assert int8.model.layers[0].mlp.up_proj.weight.dtype == torch.int8
+    for asked, want in (("int8", torch.int8), ("int4", torch.uint8)):
+        model = qk.load_model(path, dtype=asked, device="cpu")
+        assert model.model.layers[0].mlp.up_proj.weight.dtype == want
+        assert model(IDS % 8).isfinite().all()
 
 
 def test_bfloat16_and_float16_are_the_stored_bits(tmp_path):

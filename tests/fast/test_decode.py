@@ -54,15 +54,23 @@ def test_logits_are_those_of_transformers_without_a_cache(variant):
     assert served == [not cut] * (LENGTH - PROMPT)
 
 
-DTYPES = ["float32", "bfloat16", "int8", "int8 in float32"]
+DTYPES = [
+    "float32", "bfloat16", "int8", "int8 in float32", "int8 by rows",
+    "int4", "int4 in float32", "int4 untied",
+]  # fmt: skip
 
 
 def toy(folder, dtype):
     """Return an accelerated toy; its checkpoint is stored in bfloat16 unless the dtype says so."""
-    write_toy_checkpoint(folder)
+    write_toy_checkpoint(folder, tied="untied" not in dtype)
     if dtype.endswith(" in float32"):
         qk.save_pretrained(qk.load_model(folder, device="cpu", dtype="float32"), folder)
-    return swap(qk.load_model(folder, device="cpu", dtype=dtype.split()[0]))
+    kind = dtype.split()[0]
+    if kind not in ("int8", "int4") or dtype == "int8 by rows":
+        return swap(qk.load_model(folder, device="cpu", dtype=kind))
+    model = qk.load_model(folder, device="cpu", dtype=None)
+    qk.quantize(model, kind, group=16)  # 64 does not divide its rows
+    return swap(model)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -30,6 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import qwenkit as qk
 from qwenkit.fast import decode_step, identity, swap
 from qwenkit.fast._machine import kernels_problem
+from qwenkit.fast.int4 import FastInt4Linear, Int4Embedding, dequantize, quantize_groups
 from qwenkit.fast.int8 import Int8Linear, quantize_rows
 from qwenkit.generate import steps
 from qwenkit.model import MLP, Attention, DecoderLayer, KVCache, QwenForCausalLM, QwenModel, RMSNorm
@@ -45,7 +46,7 @@ pytestmark = [
 ]
 PROMPT, LENGTH = 5, 8
 TOKENS = ids(1, LENGTH)
-NEAR = {"float32": 1e-4, "bfloat16": 0.06, "int8": 0.06}  # bfloat16 rounds to 8 bits
+NEAR = {"float32": 1e-4, "bfloat16": 0.06, "int8": 0.06, "int4": 0.06}  # bfloat16 rounds to 8 bits
 VISIBLE = 2  # an edit must change the logits by so many times what counts as equal
 
 
@@ -58,8 +59,8 @@ def _no_shape_checks(monkeypatch):
 @functools.cache
 def made(dtype):
     model = tiny(tie_word_embeddings=True, intermediate_size=56, num_hidden_layers=2)
-    if dtype == "int8":
-        qk.quantize(model)
+    if dtype in ("int8", "int4"):
+        qk.quantize(model, dtype, group=8)
     return swap(model.to(torch.float32 if dtype == "float32" else torch.bfloat16))
 
 
@@ -219,12 +220,38 @@ INT8_WEIGHTS = {
     "an int8 embedding": lambda m: m.model.embed_tokens.weight.neg_(),
     "an int8 embedding's scale": lambda m: m.model.embed_tokens.weight_scale[::2].mul_(-1),
     "an int8 bias": lambda m: attn(m).q_proj.bias.data.mul_(-3),
-}
+    "int8 scales of whole rows": lambda m: put(
+        down(m), weight_scale=-down(m).weight_scale[:, 0].clone()),
+    "int8 groups of another size": lambda m: put(
+        down(m), weight_scale=-down(m).weight_scale.repeat_interleave(2, 1)),
+}  # fmt: skip
 INT8_MODULES = {
     "one int8 scale for all": lambda m: put(
-        down(m), weight_scale=(-down(m).weight_scale.mean()).expand(len(down(m).weight_scale))),
+        down(m), weight_scale=(-down(m).weight_scale.mean()).expand(down(m).weight_scale.shape)),
     "every second int8 scale": lambda m: put(
-        down(m), weight_scale=(down(m).weight_scale * -1).repeat_interleave(3)[::3]),
+        down(m), weight_scale=(down(m).weight_scale * -1).repeat_interleave(3, 1)[:, ::3]),
+}  # fmt: skip
+
+
+INT4_WEIGHTS = {
+    "an int4 scale": lambda m: down(m).weight_scale.mul_(-2),
+    "an int4 zero point": lambda m: down(m).weight_zero.fill_(3),
+    "a new int4 buffer": lambda m: put(down(m), weight=torch.zeros_like(down(m).weight)),
+    "int4 groups of another size": lambda m: put(
+        down(m), weight_scale=-down(m).weight_scale.repeat_interleave(2, 1),
+        weight_zero=down(m).weight_zero.repeat_interleave(2, 1)),
+    "an int4 bias": lambda m: attn(m).q_proj.bias.data.mul_(-3),
+    "an int4 embedding and head": lambda m: int4_ends(m),
+    "an int4 head's zero point": lambda m: int4_ends(m).lm_head.weight_zero.zero_(),
+    "an int4 embedding's scale": lambda m: int4_ends(m).model.embed_tokens.weight_scale.neg_(),
+}  # fmt: skip
+INT4_MODULES = {
+    "one int4 scale for all": lambda m: put(
+        down(m), weight_scale=(-down(m).weight_scale.mean()).expand(down(m).weight_scale.shape)),
+    "one int4 group per row, of all": lambda m: put(
+        down(m), weight_scale=-down(m).weight_scale[:1]),
+    "float zero points": lambda m: put(down(m), weight_zero=-down(m).weight_zero.float()),
+    "a projection in int8 among int4": lambda m: put(mlp(m), down_proj=quantized(dequantized(m))),
 }  # fmt: skip
 
 
@@ -287,6 +314,21 @@ def linear(m, *sizes):
     """Return a new linear layer between two sizes of the model's config."""
     own = nn.Linear(*(getattr(m.config, f"{name}_size") for name in sizes))
     return own.to(m.dtype).requires_grad_(False)
+
+
+def dequantized(m):
+    part = down(m)
+    own = linear(m, "intermediate", "hidden")
+    own.weight.data = dequantize(part.weight, part.weight_scale, part.weight_zero).to(m.dtype)
+    return own
+
+
+def int4_ends(m):
+    """Give a model the embedding and the head that int4 gives an untied one."""
+    stored = quantize_groups(linear(m, "hidden", "vocab").weight, 8)
+    m.model.embed_tokens = Int4Embedding(*(one.clone() for one in stored))
+    m.lm_head = FastInt4Linear(*stored)
+    return m
 
 
 def quantized(part):
@@ -352,14 +394,17 @@ FLOAT_LATE = {
     "loud embeddings": lambda m: renew(
         m.model.embed_tokens, lambda w: w.as_subclass(Loud), kind=lambda w: w),
 }  # fmt: skip
-STAY = WEIGHTS | FLOAT_WEIGHTS | INT8_WEIGHTS
-EDITS = STAY | MODULES | FLOAT_MODULES | INT8_MODULES | LATE | FLOAT_LATE
+STAY = WEIGHTS | FLOAT_WEIGHTS | INT8_WEIGHTS | INT4_WEIGHTS
+EDITS = STAY | MODULES | FLOAT_MODULES | INT8_MODULES | INT4_MODULES | LATE | FLOAT_LATE
 
 
 def rows(*tables):
     """Return (name, dtype) of every edit that can be made to a model of that dtype."""
     kinds = {name: ("float32", "bfloat16") for name in FLOAT_WEIGHTS | FLOAT_MODULES | FLOAT_LATE}
     kinds |= dict.fromkeys(INT8_WEIGHTS | INT8_MODULES, ("int8",))
+    kinds |= dict.fromkeys(INT4_WEIGHTS | INT4_MODULES, ("int4",))
+    # In int4 the last bit of a key, which is rounded, would be a whole step of a weight.
+    kinds["keys in the memory of a weight"] = ("float32", "bfloat16", "int8")
     return [(name, dtype) for table in tables for name in table for dtype in kinds.get(name, NEAR)]
 
 
@@ -597,7 +642,7 @@ def test_after_an_edit_decoding_equals_the_whole_forward(name, dtype):
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [(name, d) for name in CODE for d in NEAR if d != "int8" or name not in FLOAT_CODE],
+    [(name, d) for name in CODE for d in NEAR if "int" not in d or name not in FLOAT_CODE],
 )
 def test_while_code_is_replaced_decoding_equals_the_whole_forward(name, dtype):
     model = loaded(dtype)

@@ -16,6 +16,8 @@ from torch import nn
 
 from qwenkit.fast import _machine
 from qwenkit.fast._machine import kernels_problem
+from qwenkit.fast.int4 import dequantize, int4_by_kernel, quantize_groups
+from qwenkit.fast.int8 import dequantize_rows, int8_by_kernel, quantize_rows
 from qwenkit.fast.linear import by_kernel, linear
 from qwenkit.model import RMSNorm, apply_rope
 
@@ -55,6 +57,44 @@ def test_numbers_are_those_of_the_float32_product(tokens, out_features, in_featu
     got = by_kernel(x, weight)
     assert got.shape == (tokens, out_features)
     assert (got - true).abs().max().item() <= 2 * theirs + 1e-6 * true.abs().max().item()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sizes", [(1, 2, 1), (67, 128, 2), (9, 96, 1), (5, 70, 7)])
+@pytest.mark.parametrize("tokens", [1, 3])
+@pytest.mark.usefixtures("kernels")
+def test_int8_numbers_are_those_of_the_float32_product(tokens, sizes, dtype):
+    out_features, in_features, groups = sizes
+    weight, scale = quantize_rows(
+        stored(out_features, in_features, torch.float32), in_features // groups
+    )
+    scale = scale.to(dtype)
+    x = torch.randn(tokens, in_features, generator=torch.Generator().manual_seed(1))
+    true = F.linear(x.double(), dequantize_rows(weight, scale.double()))
+    got = int8_by_kernel(x, weight, scale)
+    assert got.shape == (tokens, out_features)
+    size = F.linear(x.double().abs(), dequantize_rows(weight, scale.double()).abs())
+    assert ((got - true).abs() <= 2e-6 * size).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sizes", [(1, 2, 1), (3, 6, 3), (67, 128, 2), (9, 192, 3), (5, 64, 8)])
+@pytest.mark.parametrize("tokens", [1, 3])
+@pytest.mark.usefixtures("kernels")
+def test_int4_numbers_are_those_of_the_float32_product(tokens, sizes, dtype):
+    """Groups of 64, which have a loop of their own, and of other sizes."""
+    out_features, in_features, groups = sizes
+    packed, scale, zero = quantize_groups(
+        stored(out_features, in_features, torch.float32) + 9, in_features // groups
+    )
+    scale = scale.to(dtype)
+    x = torch.randn(tokens, in_features, generator=torch.Generator().manual_seed(1))
+    weight = dequantize(packed, scale, zero)
+    true = F.linear(x.double(), weight.double())
+    got = int4_by_kernel(x, packed, scale, zero)
+    assert got.shape == (tokens, out_features)
+    size = F.linear(x.double().abs(), weight.double().abs())  # of what is added up
+    assert ((got - true).abs() <= 2e-6 * size).all()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.0, 1e-40, 3e38])
@@ -98,15 +138,53 @@ def test_after_ctrl_c_at_any_line_another_thread_may_multiply():
 def test_a_weight_that_does_not_fit_is_refused_before_memory_is_read(kernels):
     weight, none = np.ones((6, 4), np.float32), np.empty(0, np.float32)
     six, five = np.ones(6, np.float32), np.ones(5, np.float32)
-    assert (
-        kernels.project(np.ones(4, np.float32), kernels.Projection(weight, none, six)).tolist()
-        == [5.0] * 6
-    )
+    four = np.ones(4, np.float32)
+    assert kernels.project(four, kernels.Projection(weight, six)).tolist() == [5.0] * 6
     with pytest.raises(ValueError, match="in_features differ"):
-        kernels.project(five, kernels.Projection(weight, none, none))
-    for scale, bias in ((none, five), (five, none)):
-        with pytest.raises(ValueError, match="differs from its weight's out_features"):
-            kernels.project(np.ones(4, np.float32), kernels.Projection(weight, scale, bias))
+        kernels.project(five, kernels.Projection(weight, none))
+    with pytest.raises(ValueError, match="length of a bias differs"):
+        kernels.project(four, kernels.Projection(weight, five))
+
+
+def test_int8_weights_that_do_not_fit_are_refused_before_memory_is_read(kernels):
+    weight, scale = np.full((6, 4), 3, np.int8), np.full((6, 2), 0.5, np.float32)
+    four, six, none = np.ones(4, np.float32), np.ones(6, np.float32), np.empty(0, np.float32)
+
+    def project(x, *part):
+        return kernels.project(x, kernels.Int8Projection(*map(np.ascontiguousarray, part)))
+
+    scale[:, 1] = 2
+    assert project(four, weight, scale, six).tolist() == [16.0] * 6  # 2 × 3 / 2 + 2 × 3 × 2 + 1
+    for x, part, message in (
+        (six, (weight, scale, none), "in_features differ"),
+        (four, (weight, np.ones((6, 3), np.float32), none), "in_features differ"),
+        (four, (weight, scale[:, :0], none), "in_features differ"),
+        (four, (weight[:5], scale, none), "shape of a scale differs"),
+        (four, (weight, scale, six[:5]), "length of a bias"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            project(x, *part)
+
+
+def test_int4_weights_that_do_not_fit_are_refused_before_memory_is_read(kernels):
+    packed, none = np.full((6, 4), 0x21, np.uint8), np.empty(0, np.float32)
+    scale, zero = np.ones((6, 2), np.float32), np.ones((6, 2), np.uint8)
+    one, eight = np.ones(6, np.float32), np.ones(8, np.float32)
+
+    def project(x, *part):
+        return kernels.project(x, kernels.Int4Projection(*part))
+
+    assert project(eight, packed, scale, zero, one).tolist() == [5.0] * 6  # 4 × (1 - 1 + 2 - 1) + 1
+    for x, part, message in (
+        (one, (packed, scale, zero, none), "in_features differ"),
+        (eight, (packed, np.ones((6, 3), np.float32), zero, none), "in_features differ"),
+        (eight, (packed, scale[:, :0], zero, none), "in_features differ"),
+        (eight, (packed[:5], scale, zero, none), "scale or zero differs"),
+        (eight, (packed, scale, zero[:5], none), "scale or zero differs"),
+        (eight, (packed, scale, zero, one[:5]), "length of a bias"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            project(x, *map(np.ascontiguousarray, part))
 
 
 def test_norm_rotation_and_attention_are_the_models_own(kernels):

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 from toy import write_toy_checkpoint
 
@@ -17,6 +18,7 @@ from qwenkit.fast.int8 import (
     FastInt8Embedding,
     Int8Embedding,
     Int8Linear,
+    dequantize_rows,
     int8_linear,
     int8_reference,
     quantize_rows,
@@ -63,6 +65,28 @@ def test_rounding_errors_are_at_most_half_a_step_at_any_size(size):
     assert ((small * scale.float()[:, None] - weight).abs().amax(1) <= step * 0.52).all()
 
 
+def test_each_group_of_a_row_has_steps_of_its_own():
+    weight = torch.tensor([[1.0, -0.25, 100.0, 30.0], [0.0, 0.0, -2.0, 2.0]])
+    small, scale = quantize_rows(weight, 2)
+    assert small.tolist() == [[127, -32, 127, 38], [0, 0, -127, 127]]
+    want = torch.tensor([[1 / 127, 100 / 127], [0, 2 / 127]]).bfloat16()
+    assert torch.equal(scale, want)
+    restored = small * want.float().repeat_interleave(2, 1)
+    assert torch.equal(dequantize_rows(small, scale.float()), restored)
+    whole, of_rows = quantize_rows(weight)
+    assert torch.equal(dequantize_rows(whole, of_rows.float()), whole * of_rows.float()[:, None])
+
+
+def test_a_large_weight_makes_its_own_group_coarse_and_no_other():
+    weight = torch.randn(8, 256, generator=torch.Generator().manual_seed(0))
+    weight[:, 5] = 90
+    errors = [
+        dequantize_rows(*quantize_rows(weight, group)).float() - weight for group in (64, None)
+    ]
+    assert errors[0][:, 64:].abs().max() < 0.02
+    assert errors[1][:, 64:].abs().max() > 0.3
+
+
 def test_a_weight_and_its_negative_round_alike():
     weight = torch.randn(16, 64, generator=torch.Generator().manual_seed(1))
     assert torch.equal(quantize_rows(weight)[0], -quantize_rows(-weight)[0])
@@ -76,17 +100,19 @@ def test_a_weight_and_its_negative_round_alike():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("width", [96, 56])  # torch's int8 product takes multiples of 32 alone
+@pytest.mark.parametrize("group", [None, 8])
 @pytest.mark.parametrize("product", [int8_linear, int8_reference])
-def test_the_product_is_that_with_the_upcast_weight(
-    product, width, tokens, dtype, native, bias, monkeypatch
+def test_the_product_is_that_with_the_dequantized_weight(
+    product, group, width, tokens, dtype, native, bias, monkeypatch
 ):
     monkeypatch.setattr(int8_file, "has_bfloat16_products", lambda: native)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(*tokens, width, generator=generator).to(dtype)
-    weight, scale = quantize_rows(torch.randn(160, width, generator=generator))
+    weight, scale = quantize_rows(torch.randn(160, width, generator=generator), group)
     scale = scale.to(dtype)
     b = torch.randn(160, generator=generator).to(dtype) if bias else None
-    want = F.linear(x.double(), weight.double() * scale.double()[:, None])
+    each = scale.double().view(160, -1).repeat_interleave(group or width, 1)  # (O, I)
+    want = F.linear(x.double(), weight.double() * each)
     want = want if b is None else want + b.double()
     got = product(x, weight, scale, b)
     assert got.dtype == dtype
@@ -101,15 +127,17 @@ def test_tokens_that_are_a_view_are_read_in_their_own_order():
     assert torch.equal(int8_linear(last, weight, scale), int8_linear(last.clone(), weight, scale))
 
 
+@pytest.mark.parametrize("group", [None, 16])
 @pytest.mark.parametrize("kind", [Int8Embedding, FastInt8Embedding])
-def test_an_embedding_looks_up_scaled_rows_and_is_a_head_too(kind):
+def test_an_embedding_looks_up_scaled_rows_and_is_a_head_too(kind, group):
     table = torch.randn(10, 64, generator=torch.Generator().manual_seed(0))
-    weight, scale = quantize_rows(table)
+    weight, scale = quantize_rows(table, group)
     embedding = kind(weight, scale)
     ids = torch.tensor([[3, 3, 9]])
-    want = (weight[ids] * scale[ids][..., None]).bfloat16()
+    want = dequantize_rows(weight, scale.float())[ids].bfloat16()
     assert torch.equal(embedding(ids), want)
     assert embedding(ids).shape == (1, 3, 64)
+    assert embedding(ids[:, :0]).shape == (1, 0, 64)
     scores = embedding.as_head(want)
     assert scores.argmax(-1).tolist() == [[3, 3, 9]]  # a random vector is nearest to itself
 
@@ -135,13 +163,33 @@ def test_every_matrix_is_int8_and_nothing_else(loaded):
         if tensor.dim() == 2:
             weight = state[name]
             assert weight.dtype == torch.int8
-            error = weight * state[f"{name}_scale"].float()[:, None] - tensor.float()
+            scale = state[f"{name}_scale"]
+            assert scale.shape == (len(tensor), tensor.shape[1] // 64)
+            error = dequantize_rows(weight, scale.float()) - tensor.float()
             assert errors[name] == pytest.approx((error.norm() / tensor.float().norm()).item())
             assert 0 < errors[name] < 0.02
         else:
             assert torch.equal(state[name], tensor)
     assert not [m for m in model.modules() if isinstance(m, nn.Linear | nn.Embedding)]
     assert is_quantized(model)
+    assert model.config.group_size == 64
+
+
+def test_groups_are_chosen_and_whole_rows_taken_where_64_does_not_divide_them(tmp_path):
+    folder = write_toy_checkpoint(tmp_path)  # intermediate_size is 176
+    for group, shape in ((None, (64,)), (16, (64, 11))):
+        model = qk.load_model(folder, device="cpu", dtype="bfloat16")
+        before = model.config
+        qk.quantize(model, group=group)
+        assert model.config.group_size == group
+        assert model.model.layers[0].mlp.down_proj.weight_scale.shape == shape
+        count = sum(tensor.nbytes for tensor in model.state_dict().values())
+        assert qk.forecast(model.config, "int8").weights == count
+        assert qk.forecast(before, "int8").weights == count or group
+    model = qk.load_model(folder, device="cpu", dtype="bfloat16")
+    for group in (64, 0, 3, -2):
+        with pytest.raises(InputError, match=rf"group is {group}; it must be even, and divide"):
+            qk.quantize(model, group=group)
 
 
 def test_it_takes_about_half_the_bytes_and_the_forecast_knows(loaded, small):
@@ -243,6 +291,30 @@ def test_a_checkpoint_of_float32_computes_in_float32_so_that_rows_of_a_batch_are
         qk.load_pretrained(tmp_path / "int8", dtype="bfloat16")
 
 
+def test_a_model_saved_before_there_were_groups_is_loaded_as_it_was(tmp_path, small):
+    """Its config.json names no group_size, and each row has one scale."""
+    model, tokenizer = qk.load_pretrained(EMBEDDED, device="cpu", dtype="bfloat16")
+    text, state = tokenizer(TEXT), model.state_dict()
+    for name in [name for name, tensor in state.items() if tensor.dim() == 2]:
+        state[name], state[f"{name}_scale"] = quantize_rows(state[name])
+    qk.save_pretrained(small[0], tmp_path, tokenizer)
+    file = tmp_path / "config.json"
+    named = json.loads(file.read_text())
+    assert named["quantization_config"] == {"quant_method": "qwenkit-int8", "group_size": 64}
+    del named["quantization_config"]["group_size"]
+    file.write_text(json.dumps(named))
+    save_file(state, tmp_path / "model.safetensors")
+    old = qk.load_model(tmp_path, device="cpu")
+    assert (old.config.quantization, old.config.group_size) == ("int8", None)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in old.state_dict().items())
+    error = (old(text).float() - model(text).float()).std()
+    assert 0 < error < 0.05 * model(text).float().std()
+    qk.save_pretrained(old, tmp_path / "again", tokenizer)
+    again = qk.load_model(tmp_path / "again", device="cpu")
+    assert again.config == old.config
+    assert torch.equal(again(text), old(text))
+
+
 def test_sharded_too(tmp_path):
     model, tokenizer = qk.load_pretrained(EMBEDDED, device="cpu", dtype="int8")
     qk.save_pretrained(model, tmp_path, tokenizer, max_shard_bytes=1_000_000)
@@ -312,5 +384,5 @@ def test_other_quantizations_are_still_refused(other, small):
     data = {**small[0].config.to_dict(), "quantization_config": other}
     with pytest.raises(ConfigError, match="quantization_config is"):
         qk.QwenConfig.from_dict(data)
-    with pytest.raises(ConfigError, match="quantization is 'int4'"):
-        dataclasses.replace(small[0].config, quantization="int4")
+    with pytest.raises(ConfigError, match="quantization is 'int3'"):
+        dataclasses.replace(small[0].config, quantization="int3")

@@ -116,12 +116,23 @@ def test_every_way_of_generating_would_run():
 
 
 def test_a_quantized_model_would_run():
-    model = tiny(intermediate_size=64)  # torch's int8 product takes multiples of 32 alone
-    qk.quantize(model)
+    model = tiny(intermediate_size=96)  # torch's int8 product takes multiples of 32 alone
+    qk.quantize(model)  # 64 does not divide 96: by rows
     swap(model)
     report = no_problems(model, ids(1, 1))
     assert report.operators["aten::_weight_int8pack_mm"] == 7 * 3 + 1  # each layer's, and the head
-    no_problems(model, ids(2, 20))  # upcast in chunks
+    no_problems(model, ids(2, 20))  # dequantized in chunks
+    no_problems(lambda x: qk.generate(model, x, max_new_tokens=2, stop_ids=()), ids(1, 6))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_model_quantized_in_groups_would_run(tied, dtype):
+    model = tiny(tie_word_embeddings=tied)
+    qk.quantize(model, dtype, group=16)
+    no_problems(model, ids(2, 20))  # dequantized whole
+    swap(model)
+    no_problems(model, ids(2, 20))  # in chunks
     no_problems(lambda x: qk.generate(model, x, max_new_tokens=2, stop_ids=()), ids(1, 6))
 
 

@@ -90,7 +90,7 @@ def test_int8_is_made_at_loading_and_read_again(alone, tmp_path):
     (InputError, "device is 'tpu9'", {"device": "tpu9"}),
     (InputError, "device is 'meta', which holds no values", {"device": "meta"}),
     (InputError, "device is 'xpu'", {"device": "xpu"}),
-    (InputError, "dtype is 'int4'", {"dtype": "int4"}),
+    (InputError, "dtype is 'int3'", {"dtype": "int3"}),
     (InputError, "dtype is 'float64'", {"dtype": torch.float64}),
     (SourceError, "neither a folder here nor a Hub id", {"source": "nonsense"}),
 ])  # fmt: skip

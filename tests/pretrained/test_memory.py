@@ -90,7 +90,7 @@ def test_float16_is_multiplied_as_it_is_and_the_total_is_the_sum(native):
 
 def test_bad_arguments_are_refused_and_bytes_are_written_for_people():
     for settings, message in (
-        ({"dtype": "int4"}, "dtype is 'int4'"), ({"dtype": "torch.float32"}, "dtype is"),
+        ({"dtype": "int3"}, "dtype is 'int3'"), ({"dtype": "torch.float32"}, "dtype is"),
         ({"length": 0}, "length is 0"), ({"length": -3}, "length is -3"),
         ({"batch_size": 0}, "batch_size 0"), ({"logits_to_keep": -1}, "logits_to_keep -1"),
     ):  # fmt: skip

@@ -64,6 +64,7 @@ def serve(model: qk.QwenForCausalLM) -> None:
 
 def change(model: qk.QwenForCausalLM) -> None:
     assert_type(qk.quantize(model), dict[str, float])
+    assert_type(qk.quantize(model, "int4", method="awq", text="x"), dict[str, float])
     with qk.plain(model):
         print(qk.explain(model))
     checkpoint = qk.Checkpoint("folder")
