@@ -10,6 +10,7 @@ import os
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -32,14 +33,18 @@ class _Team:
     def call(self, follow: Callable[..., bool], given: tuple[Any, ...], helpers: int) -> None:
         """Ask so many threads to follow."""
         while self._threads < helpers:
-            self._threads += 1
             threading.Thread(target=self._serve, name="qwenkit", daemon=True).start()
+            self._threads += 1  # after Ctrl-C between the two there is one more, which waits
         for me in range(1, helpers + 1):
             self._jobs.put((follow, (*given, me)))
 
     def _serve(self) -> None:
         while True:
-            _help(*self._jobs.get())
+            job = self._jobs.get()
+            try:
+                _help(*job)
+            except Exception:  # the leader computes everything itself
+                traceback.print_exc()
 
 
 def _help(follow: Callable[..., bool], given: tuple[Any, ...]) -> None:
