@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 NAP = 50e-6  # seconds, about what the system needs to wake a thread
-GIVEN_UP = 1.0  # seconds without a new ticket: the leader was interrupted before it could say so
+GIVEN_UP = 0.1  # seconds without a new ticket: the leader was interrupted, or has lost its core
 
 
 class _Team:

@@ -149,8 +149,10 @@ def test_a_chunk_whose_thread_never_comes_back_is_computed_again(monkeypatch):
 
     monkeypatch.setattr(module, "follow", absent)
     weight, x = torch.randn(4096, 4096), torch.randn(1, 4096)
-    for _ in range(50):
+    for _ in range(5000):  # a thread may still follow what an earlier test has interrupted
         torch.testing.assert_close(by_kernel(x, weight), F.linear(x, weight), rtol=1e-3, atol=1e-3)
+        if taken:
+            break
     assert taken
 
 
