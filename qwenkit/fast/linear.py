@@ -159,35 +159,49 @@ def by_kernel(
     """
     from qwenkit.fast import kernels
 
-    out_features, width = weight.shape
+    (out_features, width), groups = weight.shape, 1
     in_features = width * (1 if zero is None else 2)
-    groups = 1 if scale is None else scale.numel() // max(out_features, 1)
-    per_row = (1 if bias is None else bias.numel()) if out_features else 0
-    fits = x.shape[-1] == in_features and groups > 0 and in_features % groups == 0
-    sizes = [t.numel() for t in (scale, zero) if t is not None]
+    if scale is not None:
+        groups = scale.numel() // max(out_features, 1)
+    per_group = [one.numel() for one in (scale, zero) if one is not None]
     if (
-        not fits
-        or any(size != out_features * groups for size in sizes)
-        or (bias is not None and per_row != out_features)
+        x.shape[-1] != in_features
         or (scale is None) != weight.is_floating_point()
+        or groups == 0
+        or in_features % groups
+        or any(count != out_features * groups for count in per_group)
+        or (bias is not None and bias.numel() != out_features)
     ):
         raise ValueError(  # compiled code would read past the end of a row
             f"x has shape {tuple(x.shape)} and the weight {tuple(weight.shape)}, which do not fit "
             "each other, or the scales, zero points or bias of its rows"
         )
+    scale, bias, kind = _in_one_dtype(scale, bias)
     given = memory(x.float().reshape(-1, in_features).contiguous())  # (N, I), N tokens
-    vectors = [one for one in (scale, bias) if one is not None]
-    kind = vectors[0].dtype if vectors else torch.float32
-    kinds = kernels.Kinds(np.empty(0, memory(weight[:0]).dtype), np.empty(0, VECTORS[kind]))
     part = np.recarray(1, kernels.PART)
     places = (0 if one is None else one.data_ptr() for one in (weight, scale, zero, bias))
-    part[0] = (*places, len(weight), in_features, groups)
-    prepared = np.empty((len(given), in_features + groups), np.float32)
-    y = torch.empty(*x.shape[:-1], len(weight), dtype=x.dtype if x.dtype in VECTORS else None)
-    rows = memory(y).reshape(len(given), len(weight))
-    job = kernels.Product(kinds, part, given, prepared, rows)
+    part[0] = (*places, out_features, in_features, groups)
+    y = x.new_empty(
+        (*x.shape[:-1], out_features), dtype=x.dtype if x.dtype in VECTORS else torch.float32
+    )
+    job = kernels.Product(
+        kernels.Kinds(np.empty(0, memory(weight[:0]).dtype), np.empty(0, VECTORS[kind])),
+        part, given, np.empty((len(given), in_features + groups), np.float32),
+        memory(y).reshape(len(given), out_features),
+    )  # fmt: skip
     together(kernels.lead_product, job, np.empty((1, kernels.MOST), np.int64))
     return y.to(x.dtype)  # (..., O)
+
+
+def _in_one_dtype(
+    scale: Tensor | None, bias: Tensor | None
+) -> tuple[Tensor | None, Tensor | None, torch.dtype]:
+    """Return both in a dtype that the kernels read, and which; float32 where they differ."""
+    dtypes = {one.dtype for one in (scale, bias) if one is not None} or {torch.float32}
+    if len(dtypes) == 1 and dtypes <= VECTORS.keys():
+        return scale, bias, dtypes.pop()
+    both = [None if one is None else one.float() for one in (scale, bias)]
+    return both[0], both[1], torch.float32
 
 
 def by_slices(

@@ -100,6 +100,16 @@ def test_int4_numbers_are_those_of_the_float32_product(tokens, sizes, dtype):
     assert ((got - true).abs() <= 2e-6 * size).all()
 
 
+def test_scales_and_bias_may_differ_in_dtype():
+    weight, scale = quantize_rows(stored(6, 128, torch.float32), 64)
+    x, bias = torch.randn(2, 128), torch.randn(6)
+    want = F.linear(x, dequantize_rows(weight, scale.float()), bias)
+    torch.testing.assert_close(by_kernel(x, weight, bias, scale), want, rtol=1e-4, atol=1e-4)
+    want = F.linear(x, dequantize_rows(weight, scale.half().float()), bias.half().float())
+    got = by_kernel(x.half(), weight, bias.half(), scale.half())
+    torch.testing.assert_close(got.float(), want, rtol=1e-2, atol=0.5)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.0, 1e-40, 3e38])
 def test_no_number_is_taken_for_another(value):
     weight, x = torch.tensor([[value, 1.0]] * 5).bfloat16(), torch.tensor([[1.0, 0.5]])
