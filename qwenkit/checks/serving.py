@@ -211,8 +211,6 @@ _ROW_MISTAKES = (
     Mistake("the whole position added", "you add the position in the text. Add the position within "
         "the page: what is left after the full pages.",
         lambda table, size, length: [table[i // size] * size + i for i in range(length)]),
-    Mistake("place in the table", "you use the page's place in the table instead of its number.",
-        lambda table, size, length: [(i // size) * size + i % size for i in range(length)][::-1]),
     Mistake("quotient and remainder swapped", "quotient and remainder are swapped: the quotient "
         "says which page of the table, the remainder where in it.",
         lambda table, size, length:
