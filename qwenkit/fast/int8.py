@@ -52,7 +52,7 @@ def quantize_rows(
 def dequantize_rows(weight: Int8[Tensor, "O I"], scale: Tensor) -> Float[Tensor, "O I"]:
     """Return weight × scale in the dtype of the scale, which is (O) or (O, G)."""
     groups = by_group(scale)  # (O, G)
-    (rows, columns), count = weight.shape, max(groups.shape[1], 1)
+    (rows, columns), count = weight.shape, groups.shape[1]
     grouped = weight.to(scale.dtype).reshape(rows, count, columns // count)  # (O, G, group)
     return (grouped * groups[..., None]).flatten(1)  # (O, I)
 

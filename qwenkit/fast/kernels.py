@@ -363,7 +363,7 @@ def rows_of_int8(weight_kind, vector_kind, part, x, y, first, last):
     """Write the products with some rows of each half of an int8 weight, times its group's scale.
 
     To add up a group's products to one number takes as long as to multiply them. So they are added
-    up side by side, each times the scale, and to one number once per row.
+    up lane by lane, each times the scale, and to one number once per row.
     """
     half, size, groups = half_of(part), part.in_features, part.groups
     weight = array_at(part.weight, (part.out_features, size), weight_kind)
@@ -414,7 +414,7 @@ def rows_of_int4(weight_kind, vector_kind, part, x, y, first, last):
     once for all rows, the upper four bits need not be shifted down.
 
     To add up a group's products to one number takes as long as to multiply them. So they are added
-    up side by side, and to one number once per row.
+    up lane by lane, and to one number once per row.
     """
     half, groups = half_of(part), part.groups
     width, per_group = part.in_features // 2, part.in_features // 2 // groups  # bytes
