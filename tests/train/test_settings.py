@@ -103,7 +103,7 @@ DATA = [
     ("batch_size = 0", "batch_size is 0; it must be at least 1"), ("fim = nan", "fim is nan"),
     ("vocab_size = 264", "vocab_size is 264; it must be at least 265"),
     ("vocab_size = 1000001", "vocab_size is 1000001; it must be at most 1,000,000"),
-    ("fim = 1.5", "fim is 1.5; it must be a fraction from 0 to 1"),
+    ("fim = 10.5", "fim is 10.5; it must be a number from 0 to 10"),
     ("repeats = -0.1", "repeats is -0.1"), ("include = []", "include is empty"),
 ]  # fmt: skip
 
