@@ -30,7 +30,7 @@ def test_the_real_recipe_is_read():
     assert data.mix() == Mix(data.fim, data.repeats, data.programs)
     assert rates.kind == training.schedule == "linear"
     assert (rates.peak, rates.steps) == (training.learning_rate, training.steps)
-    assert (training.autocast, training.dtype, training.seed) == ("bfloat16", "bfloat16", 1)
+    assert (training.autocast, training.dtype, training.seed) == ("float32", "bfloat16", 1)
 
 
 def test_what_is_not_given_has_a_default_and_a_missing_recipe_is_named(tmp_path):
