@@ -90,8 +90,8 @@ def test_examples_of_infilling_are_parts_of_a_document_with_middles_of_three_kin
         assert any(chunk in document.text for document in documents)
         found["lines" if "\n" in middle else "end" if suffix.startswith("\n") else "part"] += 1
     assert len(found) == 3
-    # one in five may go over several lines; short chunks often do not have them
-    assert min(found.values()) > 0.1 * sum(found.values())
+    # one in five may go over several lines, which short chunks often do not have
+    assert min(found.values()) > 0.05 * sum(found.values())
 
 
 def test_two_in_five_middles_are_in_brackets_and_one_in_five_goes_over_lines():
