@@ -9,7 +9,17 @@ from typing import Any
 
 from qwenkit.programs.family import Family, Phrasing
 from qwenkit.programs.methods import with_docstrings
-from qwenkit.programs.program import Program, Text, call, claim, outcome, refusal, shown
+from qwenkit.programs.program import (
+    Printed,
+    Program,
+    Text,
+    call,
+    claim,
+    outcome,
+    printed,
+    refusal,
+    shown,
+)
 from qwenkit.programs.slots import KINDS, LOCALS, NAMES
 
 TESTS = 5
@@ -175,6 +185,8 @@ def _tested(
         source = call(name, inputs)
         wrapped = f"list({source})" if one.kind == "generator" else source
         test, value = outcome(wrapped, partial(one.expect, inputs, chosen), one.raises)
+        if one.prints:
+            test, value = printed(source, value), Printed(value)
         found.setdefault(test, (shown(value), source, wrapped, value, inputs))
     first = {row[0]: test for test, row in found.items()}
     tests = list(dict.fromkeys([*first.values(), *found]))[:TESTS]

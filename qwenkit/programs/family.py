@@ -93,6 +93,11 @@ class Family:
         )
 
     @cached_property
+    def prints(self) -> bool:
+        """Return whether its programs print what the reference returns."""
+        return "print(" in self.bodies[0]
+
+    @cached_property
     def taken(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the choices that the reference takes, and those that the sampler takes."""
         return _taken(self.reference, self.choices), _taken(self.inputs, self.choices)
@@ -130,7 +135,8 @@ def family(
             sum."; other lines are sentences.
         bodies: templates in several styles, separated by lines of "---"; an import at the top of
             one goes before the signature.
-        reference: what the function does; it gets the arguments and those choices it names.
+        reference: what the function returns (the text it prints, where the bodies print); it gets
+            the arguments and those choices it names.
         inputs: a sampler of arguments from a `Random`; by default the kinds' own.
         more: `choices` (slot -> values, of which a program takes one), `raises` (types of errors),
             `kind`, `held_out`, `weight`.

@@ -53,6 +53,15 @@ class Text:
         return write + test + ("" if self.then is None else check)
 
 
+class Printed(str):
+    """Text that a call prints; an example shows it as it is."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return self.removesuffix("\n")
+
+
 def shown(value: Any) -> str:
     """Return a value's source; that of a set does not depend on the order of its elements."""
     if isinstance(value, set):
@@ -75,6 +84,14 @@ def claim(source: str, expected: Any) -> str:
         return f"assert abs({source} - {expected!r}) < 1e-6"
     same = "is" if expected is None or isinstance(expected, bool) else "=="
     return f"assert {source} {same} {shown(expected)}"
+
+
+def printed(source: str, expected: str) -> str:
+    """Return statements that hold where a call prints this text."""
+    return (
+        "import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()) as out:\n"
+        f"    {source}\nassert out.getvalue() == {expected!r}"
+    )
 
 
 def refusal(source: str, error: Exception) -> str:

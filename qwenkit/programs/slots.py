@@ -76,6 +76,8 @@ NAMES = {
         "exponent": "exponent e exp n",
         "radius": "radius r radius",
         "side": "side s edge length",
+        "prices": "prices items amounts costs values",
+        "rate": "rate tax_rate rate tax_rate",
         "price": "price amount price cost",
         "age": "age years age",
     }.items()
@@ -166,6 +168,7 @@ KINDS = {
     "float": Kind("float", lambda rng: rng.randint(-40, 200) / 2),
     "value": Kind("float", lambda rng: float(rng.randint(0, 20) * rng.choice((1, 5, 9)))),
     "size": Kind("float", lambda rng: rng.randint(1, 40) / 2),
+    "rate": Kind("float", lambda rng: rng.choice((0.0, 0.125, 0.25, 0.5))),
     "bool": Kind("bool", lambda rng: rng.random() < 0.5),
     "ints": Kind("list[int]", integers),
     "ints1": Kind("list[int]", lambda rng: integers(rng, 1)),

@@ -3,6 +3,7 @@
 An example is a list of ids with a flag for each: whether the loss counts it.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from itertools import islice
@@ -19,6 +20,7 @@ from qwenkit.train.settings import Mix
 
 SHORTEST = 8  # characters or tokens: nothing shorter is worth an example
 FILLED = 0.25  # proportion of the programs that become infilling examples
+_CHARACTERS = 2  # per token of the context; code has about three, so most examples fit into it
 _AT_ONCE = 1000  # programs that are tokenized together, at most
 _CHUNK = 640  # tokens wanted per program of a chunk; a program has about 64, so a tenth too many
 _WORD_EDGE = re.compile(r"\b")
@@ -57,9 +59,10 @@ def make_epoch(
     shuffled = [documents[number].text for number in rng.permutation(len(documents))]
     plain = np.concatenate([part for ids in _encode(shuffled, tokenizer) for part in (ids, end)])
     parts: list[str] = []  # prefix, suffix, middle; prefix, suffix, middle; ...
-    for text in shuffled:
-        for chunk in _chunks(text, context, rng) if mix.fim else ():
-            if rng.random() < mix.fim and len(chunk) >= 2 * SHORTEST:
+    times = math.ceil(mix.fim)
+    for text in shuffled * times:
+        for chunk in _chunks(text, context, rng):
+            if rng.random() < mix.fim / times and len(chunk) >= 2 * SHORTEST:
                 parts += _split(chunk, rng)
     examples = _fim_examples(_encode(parts, tokenizer), tokenizer, context)
     examples += _repeats(int(mix.repeats * len(plain)), tokenizer, context, rng)
@@ -75,9 +78,10 @@ def _encode(texts: list[str], tokenizer: Tokenizer) -> list[np.ndarray]:
 def _chunks(text: str, context: int, rng: np.random.Generator) -> list[str]:
     """Cut a text at line ends into chunks that make examples of many lengths.
 
-    Lengths are log-uniform: what is asked of a model is often a few lines.
+    Lengths are log-uniform: a gap to fill is often in a few lines. But a model that never saw a gap
+    in a long text fills it worse than if it knew only the text before.
     """
-    shortest, longest = 4 * SHORTEST, max(context, 4 * SHORTEST)
+    shortest, longest = 4 * SHORTEST, max(_CHARACTERS * context, 4 * SHORTEST)
     chunks = []
     chunk, wanted = "", 0.0
     for line in text.splitlines(keepends=True):
@@ -93,12 +97,12 @@ def _chunks(text: str, context: int, rng: np.random.Generator) -> list[str]:
 def _split(chunk: str, rng: np.random.Generator) -> tuple[str, str, str]:
     """Return prefix, suffix and middle; the middle is of a kind that a person would ask for.
 
-    A third of the middles are the inside of brackets, a third are within a line, most of them up to
-    its end, and a third go over several lines. Three in four of the latter two begin and end at
-    word edges.
+    Two in five middles are the inside of brackets, two in five are within a line, most of them up
+    to its end, and one in five goes over several lines. Three in four of the latter two kinds begin
+    and end at word edges.
     """
-    kind = int(rng.integers(3))
-    inside = [found.span() for found in _IN_BRACKETS.finditer(chunk)] if kind == 0 else []
+    kind = int(rng.integers(5))
+    inside = [found.span() for found in _IN_BRACKETS.finditer(chunk)] if kind < 2 else []
     if inside:
         start, stop = inside[int(rng.integers(len(inside)))]
         return chunk[:start], chunk[stop:], chunk[start:stop]
@@ -109,7 +113,7 @@ def _split(chunk: str, rng: np.random.Generator) -> tuple[str, str, str]:
     start = int(rng.choice(cuts[:-1]))
     later = cuts[cuts > start]
     line_end = chunk.find("\n", start)
-    if kind < 2 and line_end > start:
+    if kind < 4 and line_end > start:
         within = later[later < line_end]
         to_end = rng.random() < 0.6 or not len(within)
         stop = line_end if to_end else int(rng.choice(within))

@@ -14,7 +14,7 @@ from qwenkit.train._checks import at_least, check_types, is_number, one_of, requ
 from qwenkit.train.schedules import KINDS, Schedule
 
 # More than this is a typing mistake that would fill the memory before anything else could fail.
-_MOST_BATCHES, _MOST_TOKENS, _MOST_PROGRAMS = 10_000, 1_000_000, 10
+_MOST_BATCHES, _MOST_TOKENS, _MOST_TIMES = 10_000, 1_000_000, 10
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Mix:
     """How much of the text is also shown as examples.
 
     Args:
-        fim: fraction of the text that is shown once more as fill-in-the-middle examples (Bavarian
-            et al. 2022, "Efficient Training of Language Models to Fill in the Middle"), in Qwen's
-            order prefix, suffix, middle.
+        fim: how many times the text is shown again as fill-in-the-middle examples (Bavarian et al.
+            2022, "Efficient Training of Language Models to Fill in the Middle"), in Qwen's order
+            prefix, suffix, middle. 0.5: half of the text; 2: all of it twice, with other gaps.
         repeats: tokens of copying examples per token of text: random tokens, then the same again.
             Only the second half counts in the loss, because the first cannot be predicted. They
             teach the model to look back for what came before (Olsson et al. 2022).
@@ -37,11 +37,11 @@ class Mix:
     programs: float = 0.0
 
     def __post_init__(self) -> None:
-        fits = is_number(self.programs) and 0.0 <= self.programs <= _MOST_PROGRAMS
-        require(fits, "programs", self.programs, f"a number from 0 to {_MOST_PROGRAMS}")
-        for name, value in (("fim", self.fim), ("repeats", self.repeats)):
-            fits = type(value) in (int, float) and 0.0 <= value <= 1.0
-            require(fits, name, value, "a fraction from 0 to 1")
+        for name, value in (("fim", self.fim), ("programs", self.programs)):
+            fits = is_number(value) and 0.0 <= value <= _MOST_TIMES
+            require(fits, name, value, f"a number from 0 to {_MOST_TIMES}")
+        fits = is_number(self.repeats) and 0.0 <= self.repeats <= 1.0
+        require(fits, "repeats", self.repeats, "a fraction from 0 to 1")
 
 
 @dataclass(frozen=True)

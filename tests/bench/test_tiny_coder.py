@@ -100,9 +100,9 @@ def test_its_page_counts_the_families_it_learned_from():
     assert re.search(rf"held out, and another {held_out}\s+families", README)
 
 
-def test_its_ten_completions_are_in_the_readme_and_seven_are_right():
+def test_its_ten_completions_are_in_the_readme_and_eight_are_right():
     done = tiny_programs.completions(EMBEDDED)
-    assert sum(one.right for one in done) >= 7
+    assert sum(one.right for one in done) >= 8
     for one in done:
         verdict = "Right" if one.right else "Wrong"
         assert f"{verdict}:\n\n```python\n{one.prompt}▶{one.text}".rstrip() in README
@@ -116,6 +116,19 @@ def test_it_writes_programs_for_tasks_it_has_not_seen(split, count, least):
     assert found.greedy().value >= least
 
 
+def test_one_of_ten_programs_for_a_known_family_passes():
+    assert tiny_programs.scored(EMBEDDED, "phrasing", count=40).pass_at(10).value >= 0.85
+
+
+def test_its_page_states_figures_of_programs_that_are_high_enough():
+    rows = re.findall(r"^\| ([a-z, ]+) \| \d+ \|(.*)\|$", README, re.MULTILINE)
+    stated = {what: [float(one) for one in re.findall(r"([\d.]+)% \(", row)] for what, row in rows}
+    greedy, one, ten = stated["known families, other words"]
+    assert min(greedy, one) >= 70
+    assert ten >= 85
+    assert min(stated["other families"]) >= 25
+
+
 def test_it_fills_gaps_in_programs_and_a_missing_return():
     assert tiny_programs.filled_exactly(EMBEDDED, count=100) >= 0.4
     before, filled, _ = tiny_coder.fillings(EMBEDDED)[1]
@@ -127,7 +140,7 @@ def test_it_fills_gaps_in_programs_and_a_missing_return():
 def test_held_out_gaps_cost_less_where_what_follows_is_in_sight():
     found = tiny_coder.infilling(EMBEDDED)
     assert found["with what follows"] < 0.95 * found["without"]
-    assert found["with what follows"] < 2.75
+    assert found["with what follows"] < 2.6
     assert tiny_coder.filled_exactly(EMBEDDED) > 0.04
 
 

@@ -17,7 +17,7 @@ from qwenkit.programs import generate
 from qwenkit.programs.__main__ import main
 from qwenkit.programs.drawing import draw
 from qwenkit.programs.families import AREAS, FAMILIES
-from qwenkit.programs.program import Program, claim, refusal, shown
+from qwenkit.programs.program import Printed, Program, claim, printed, refusal, shown
 
 BY_NAME = {one.name: one for one in FAMILIES}
 TRAINED = [one for one in FAMILIES if not one.held_out]
@@ -91,7 +91,7 @@ def test_each_family_is_varied():
     assert len(BY_NAME) == len(FAMILIES) >= 150
     for one in FAMILIES:
         assert len(set(one.names)) >= 4, one.name
-        assert len(one.phrasings) >= 8, one.name
+        assert len(one.phrasings) >= 7, one.name
         assert 2 <= len(one.bodies) <= 5, one.name
         held = [phrase for phrase in one.phrasings if phrase.held_out]
         assert 0 < len(held) < 0.5 * len(one.phrasings), one.name
@@ -178,6 +178,17 @@ def test_an_error_is_demanded():
     assert fails(program) is None
     assert fails(program, "    return n\n")
     assert fails(program, "    raise TypeError\n")
+
+
+def test_printed_text_is_demanded():
+    wanted = (printed("f(2)", "2\n4\n"),)
+    program = Program(
+        "", "", "f", "function", "def f(n):\n", "    print(n)\n    print(2 * n)\n", wanted
+    )
+    assert fails(program) is None
+    assert fails(program, "    print(n)\n")
+    assert fails(program, "    return '2\\n4\\n'\n")  # returned, not printed
+    assert repr(Printed("2\n4\n")) == "2\n4"
 
 
 def test_the_command_prints_programs_and_counts_them(capsys):

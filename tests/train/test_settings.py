@@ -30,7 +30,7 @@ def test_the_real_recipe_is_read():
     assert data.mix() == Mix(data.fim, data.repeats, data.programs)
     assert rates.kind == training.schedule == "linear"
     assert (rates.peak, rates.steps) == (training.learning_rate, training.steps)
-    assert (training.autocast, training.dtype, training.seed) == ("bfloat16", "bfloat16", 1)
+    assert (training.autocast, training.dtype, training.seed) == ("float32", "bfloat16", 1)
 
 
 def test_what_is_not_given_has_a_default_and_a_missing_recipe_is_named(tmp_path):
@@ -103,7 +103,7 @@ DATA = [
     ("batch_size = 0", "batch_size is 0; it must be at least 1"), ("fim = nan", "fim is nan"),
     ("vocab_size = 264", "vocab_size is 264; it must be at least 265"),
     ("vocab_size = 1000001", "vocab_size is 1000001; it must be at most 1,000,000"),
-    ("fim = 1.5", "fim is 1.5; it must be a fraction from 0 to 1"),
+    ("fim = 10.5", "fim is 10.5; it must be a number from 0 to 10"),
     ("repeats = -0.1", "repeats is -0.1"), ("include = []", "include is empty"),
 ]  # fmt: skip
 

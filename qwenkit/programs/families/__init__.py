@@ -16,6 +16,7 @@ from qwenkit.programs.families import (
     letters,
     lists,
     loops,
+    printing,
     puzzles,
     recursion,
     sentences,
@@ -30,6 +31,6 @@ from qwenkit.programs.families import (
 AREAS = (
     arithmetic, units, everyday, conditions, cases, loops, strings, letters, sentences, lists,
     sequences, sorting, dicts, sets, comprehensions, recursion, files, classes, shapes, generators,
-    exceptions, puzzles, course, compositions,
+    exceptions, puzzles, printing, course, compositions,
 )  # fmt: skip
 FAMILIES = [one for area in AREAS for one in area.FAMILIES]

@@ -122,6 +122,38 @@ FAMILIES = [
         choices={"k": (5, 7, 8, 10, 19, 20, 25)},
     ),
     family(
+        "total_with_tax",
+        "~total_with_tax total_price ~gross_total ~amount_due sum_with_tax",
+        "prices:floats1 rate:rate -> float",
+        """
+        # the total of $prices with tax added; $rate is a fraction such as 0.25
+        # the price of all items with tax at the rate $rate
+        Add up $prices and add the tax, which is $rate times the sum.
+        Given prices and a tax rate (0.5 is 50 percent), return the total price with tax.
+        """,
+        """
+        return sum($prices) * (1 + $rate)
+        ---
+        $total = sum($prices)
+        return $total + $total * $rate
+        ---
+        $total = 0
+        for $x in $prices:
+            $total += $x
+        return $total * (1 + $rate)
+        ---
+        $total = sum($prices)
+        tax = $total * $rate
+        return $total + tax
+        """,
+        lambda prices, rate: float(sum(prices) * (1 + rate)),
+        lambda rng: (
+            [rng.randint(1, 40) / 2 for _ in range(rng.randint(1, 5))],
+            rng.choice((0.125, 0.25, 0.5)),
+        ),
+        weight=6.0,
+    ),
+    family(
         "percent_change",
         "~percent_change ~percentage_change change_in_percent ~growth",
         "old:size new:size -> float",

@@ -148,6 +148,41 @@ FAMILIES = [
         lambda rng: (number_text(rng),),
     ),
     family(
+        "parse_named",
+        "parse_$k read_$k ~$k_from_text to_$k",
+        "text:text -> int | None",
+        """
+        = $text as an integer $k, or None if it is not one
+        Convert $text to an integer, the $k; return None if that fails.
+        Read the $k in $text: an integer, or None for text that is not a number.
+        = the $k that $text stands for, otherwise None
+        """,
+        """
+        try:
+            $k = int($text)
+        except ValueError:
+            return None
+        return $k
+        ---
+        try:
+            $k = int($text)
+        except ValueError:
+            return None
+        else:
+            return $k
+        ---
+        try:
+            $k = int($text)
+        except ValueError:
+            $k = None
+        return $k
+        """,
+        lambda text: _int_or(text, None),
+        lambda rng: (number_text(rng),),
+        choices={"k": ("port", "age", "year", "level", "page", "count", "score", "size", "number")},
+        weight=6.0,
+    ),
+    family(
         "is_integer_text",
         "is_integer is_int_text can_parse_int looks_like_int",
         "text:text -> bool",
