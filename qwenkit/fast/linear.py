@@ -104,6 +104,15 @@ def alike(x: Tensor, *others: Tensor | None) -> bool:
     return all(one is None or (one.dtype, one.device) == (x.dtype, x.device) for one in others)
 
 
+def alike_but_scale(x: Tensor, scale: Tensor, bias: Tensor | None) -> bool:
+    """Tell whether all are alike; only the scale of a quantized weight may be bfloat16 for float32.
+
+    So it is in the head, which is given float32 for logits of as many digits.
+    """
+    fewer = x.dtype == torch.float32 and scale.dtype == torch.bfloat16
+    return alike(x, bias) and (alike(x, scale) or (fewer and x.device == scale.device))
+
+
 def is_plain(x: Tensor, weight: Tensor, row: Tensor | None = None) -> bool:
     """Tell whether these are ordinary tensors on the CPU that fit, and nobody differentiates.
 
