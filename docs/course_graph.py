@@ -1,6 +1,6 @@
 """The drawing of what comes before what: from the map's Mermaid block, as SVG with links.
 
-Mermaid draws in the browser with a script of some megabytes; seventeen boxes need only this: rows
+Mermaid draws in the browser with a script of some megabytes; some twenty boxes need only this: rows
 by what comes before, and within a row an order that keeps arrows short. An arrow over several rows
 has a bend in each, which takes a place as a narrow box would.
 """

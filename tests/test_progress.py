@@ -70,7 +70,8 @@ from qwenkit import progress
 progress.DELAY = 0.0
 import numpy as np
 from qwenkit.fast import kernels
-arrays = np.ones((1, 4), np.float32), np.ones(4, np.float32), np.ones(4, np.float32)
+heads, angles = np.ones((1, 4), np.float32), np.ones(4, np.float32)
+arrays = heads, angles, angles, heads.copy()
 kernels.rotate(*arrays)
 print("again", file=sys.stderr)
 kernels.rotate(*arrays)

@@ -19,6 +19,7 @@ from qwenkit.checks import (
     rewards,
     rope,
     sampling,
+    serving,
     start,
     tokens,
     training,
@@ -54,6 +55,7 @@ __all__ = [
     "rewards",
     "rope",
     "sampling",
+    "serving",
     "start",
     "tokens",
     "training",
@@ -61,7 +63,7 @@ __all__ = [
 
 _TOPICS = (
     start, checkpoint, tokens, norm, rope, attention, gqa, mlp, layer, model, cache, sampling,
-    training, lora, inside, programs, rewards,
+    training, lora, inside, programs, rewards, serving,
 )  # fmt: skip
 EXERCISES = {name: title for topic in _TOPICS for name, title in topic.EXERCISES.items()}
 

@@ -1,4 +1,4 @@
-"""The command line: qwenkit doctor | inspect | forward | generate | train | lab."""
+"""The command line: qwenkit doctor | inspect | forward | generate | train | ... | lab."""
 
 from qwenkit.cli._main import main
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -18,9 +19,16 @@ FIRST = "00_start_here.ipynb"
 CLONE = Path(__file__).parents[2] / "notebooks"
 INSTALLED = Path(__file__).parents[1] / "notebooks"  # as the wheel carries them
 COPIES = "qwenkit-notebooks"
+COMPLETE = "QWENKIT_COMPLETE"  # read by jupyter/
 
 
-def lab(folder: str | None, port: int, browser: bool, more: Sequence[str]) -> int:
+def lab(
+    folder: str | None,
+    port: int,
+    browser: bool,
+    more: Sequence[str],
+    complete: Sequence[str] | None = None,
+) -> int:
     """Start JupyterLab: replace this process with it if possible, else return its exit code.
 
     Args:
@@ -29,6 +37,8 @@ def lab(folder: str | None, port: int, browser: bool, more: Sequence[str]) -> in
         port: preferred; JupyterLab takes the next free one.
         browser: whether to open one.
         more: arguments for JupyterLab.
+        complete: arguments of `qwenkit serve` for the model that completes code inline; None: none
+            does.
 
     Raises:
         SourceError: there are no notebooks, they cannot be copied, or JupyterLab is not installed.
@@ -49,6 +59,9 @@ def lab(folder: str | None, port: int, browser: bool, more: Sequence[str]) -> in
     command += more
     paths = [str(Path(__file__).parent / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, paths))
+    os.environ.pop(COMPLETE, None)
+    if complete is not None:
+        os.environ[COMPLETE] = json.dumps(list(complete))
     if os.name != "posix":
         return subprocess.call(command)
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""The command line: qwenkit doctor, inspect, forward, generate, train, pass-at-k, grpo and lab."""
+"""The command line: doctor, inspect, forward, generate, train, pass-at-k, grpo, serve and lab."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from qwenkit.cli._grpo import DEFAULTS, SETTINGS, grpo
 from qwenkit.cli._lab import COPIES, lab
 from qwenkit.cli._programs import pass_at_k
 from qwenkit.cli._reports import doctor, forward, inspect
+from qwenkit.cli._serve import LIMITS, TOKEN, serve
 from qwenkit.errors import InputError, QwenkitError
 from qwenkit.generate import beam_search, default_stops, stream
 from qwenkit.model import QwenForCausalLM
 from qwenkit.pretrained import load_pretrained, resolve
 from qwenkit.programs.generator import SPLITS
+from qwenkit.serve.http import Limits
 from qwenkit.tokenizer import Tokenizer
 from qwenkit.train import train
 
@@ -148,8 +150,18 @@ def _grpo(options: argparse.Namespace) -> int:
     return 0
 
 
+def _serve(options: argparse.Namespace) -> int:
+    serve(options)
+    return 0
+
+
 def _lab(options: argparse.Namespace) -> int:
-    return lab(options.folder, options.port, not options.no_browser, options.jupyter)
+    complete = None
+    if options.complete is not None:
+        resolve(options.complete or None)  # what does not exist is told here, not in a log
+        complete = [*filter(None, [options.complete]), f"--dtype={options.dtype}"]
+    browser = not options.no_browser
+    return lab(options.folder, options.port, browser, options.jupyter, complete)
 
 
 def _prompt(options: argparse.Namespace) -> str:
@@ -284,12 +296,32 @@ _COMMANDS: list[tuple[str, Command, str, list[str], list[Option], list[Option]]]
       _option("--count", "tasks to measure by (default: 60)", type=_count, default=60,
               metavar="N")],
      []),
+    ("serve", _serve, "offer a model to editors and other programs, through OpenAI's API",
+     ["serve", "serve Qwen/Qwen2.5-Coder-0.5B --dtype int8 --port 8001",
+      f"serve --host 0.0.0.0  # with {TOKEN} in the environment"],
+     [_option("model", _SOURCE, nargs="?"),
+      _option("--host", "to listen on (default: 127.0.0.1, which only this machine reaches); any "
+              "other needs a token", default="127.0.0.1"),
+      _option("--port", "to listen on (default: 8000; 0: one that is free)", type=int,
+              default=8000, metavar="N"),
+      _option("--token", f"that clients must send (default: ${TOKEN}, which other users cannot "
+              "read as they can an argument)", metavar="T"),
+      *_MODEL[2:],
+      *(_option(f"--{name.replace('_', '-')}", f"{text} (default: {getattr(Limits, name)})",
+                type=_count, default=getattr(Limits, name), metavar="N")
+        for name, text in LIMITS.items()),
+      _switch("--until-eof", "end when standard input closes, for programs that start this")],
+     []),
     ("lab", _lab, "open JupyterLab on the first notebook",
-     ["lab", "lab --port 8900 --no-browser", "lab --folder my-course"],
+     ["lab", "lab --port 8900 --no-browser", "lab --folder my-course",
+      "lab --complete Qwen/Qwen2.5-Coder-0.5B --dtype int8"],
      [_option("--port", "(default: 8888)", type=int, default=8888),
       _option("--folder", "copy the notebooks there; what you changed is kept (default: those of "
               f"the clone, or ./{COPIES} where qwenkit is installed)"),
       _switch("--no-browser", "only start the server"),
+      _option("--complete", "let a model on this machine suggest code as you type; Tab accepts "
+              f"it. MODEL: {_SOURCE}", nargs="?", const="", metavar="MODEL"),
+      _option("--dtype", "of that model: auto, float32, bfloat16, float16, int8", default="auto"),
       _option("jupyter", "more options for JupyterLab, after --", nargs="*")], []),
 ]  # fmt: skip
 

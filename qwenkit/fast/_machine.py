@@ -4,10 +4,8 @@ import functools
 import inspect
 import os
 import platform
-import threading
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -15,11 +13,6 @@ from torch.autograd import forward_ad
 
 from qwenkit._deprecated import renamed
 from qwenkit.errors import warn
-
-# Until it is known that numba's layer lets several threads call kernels at once.
-_one_at_a_time = threading.RLock()
-# The process whose threads they are: a fork of it has none, and would be ended for using them.
-_started: set[int] = set()
 
 
 def plain_process() -> bool:
@@ -74,8 +67,6 @@ def is_ordinary(tensor: Tensor) -> bool:
 
 def kernels_problem() -> str | None:
     """Say why the compiled kernels do not run here and now; None: they do."""
-    if _started and os.getpid() not in _started:
-        return "this process was forked from one that had run the kernels"
     return problem_here()
 
 
@@ -83,41 +74,19 @@ def kernels_problem() -> str | None:
 def problem_here() -> str | None:
     """Say why the compiled kernels do not run on this machine; None: they do.
 
-    They were measured on x86-64, and run on all cores through OpenMP or TBB. Where numba finds
-    neither, its own threads and torch's get in each other's way, and torch's products are faster.
-    Numba is imported only here and by `fast.kernels`: it takes a second and 100 MB.
+    They were measured on x86-64. Numba is imported only here and by `fast.kernels`: it takes a
+    second and 100 MB.
     """
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return f"the kernels were not measured on {platform.machine()} processors"
-    threads = torch.get_num_threads()
     try:
-        import numba
+        from qwenkit.fast.kernels import try_out
 
-        from qwenkit.fast.kernels import skinny_matmul
-
-        _started.add(os.getpid())
-        with _one_at_a_time:
-            skinny_matmul(np.ones((4, 8), np.uint16), np.ones((1, 8), np.float32), np.empty((1, 4)))
-        layer = str(numba.threading_layer())
+        try_out()
     except Exception as error:  # of many types, by what the compiler misses; torch's products stay
         warn(f"decoding is slower than it could be: numba says {error}")
         return f"numba says {error}"
-    finally:  # after Ctrl-C, too
-        torch.set_num_threads(threads)  # where both use OpenMP, numba has set its own number
-    return None if layer in ("omp", "tbb") else f"numba runs its threads through {layer!r}"
-
-
-def use_all_cores() -> None:
-    """Let this thread's next calls of compiled kernels run on as many cores as torch does.
-
-    OpenMP and TBB serve several threads at once. There is no lock: Ctrl-C in one thread could leave
-    it closed for all others.
-    """
-    import numba
-
-    threads = torch.get_num_threads()
-    if numba.get_num_threads() != threads:
-        numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))
+    return None
 
 
 def memory(tensor: Tensor) -> NDArray[Any]:

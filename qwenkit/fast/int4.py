@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import sys
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import BFloat16, Float, Int, UInt8
@@ -28,9 +27,9 @@ from torch import Tensor, nn
 from qwenkit.config import GROUP
 from qwenkit.device import has_bfloat16_products
 from qwenkit.errors import InputError
-from qwenkit.fast._machine import Unchanged, is_ordinary, memory, use_all_cores, watched
+from qwenkit.fast._machine import Unchanged, is_ordinary, watched
 from qwenkit.fast.int8 import SMALLEST, refuse_gradients
-from qwenkit.fast.linear import alike_but_scale, in_chunks, kernel_serves
+from qwenkit.fast.linear import alike_but_scale, by_kernel, in_chunks, kernel_serves
 
 TOP = 15  # of four bits; the smallest is 0
 MIDDLE = 8  # the zero point of symmetric steps, of which seven lie above it and seven below
@@ -231,8 +230,7 @@ def int4_linear(
         return int4_reference(x, packed, scale, zero, bias)
     tokens = x.numel() // max(x.shape[-1], 1)
     if x.is_cpu and kernel_serves(tokens, packed):
-        y = int4_by_kernel(x, packed, scale, zero)  # (..., O)
-        return (y if bias is None else y.add_(bias)).to(x.dtype)
+        return by_kernel(x, packed, bias, scale, zero)
     own = x.dtype == torch.bfloat16 and (x.device.type != "cpu" or has_bfloat16_products())
     groups = scale.shape[1]
 
@@ -247,22 +245,6 @@ def int4_linear(
 
     shape = packed.shape[0], 2 * packed.shape[1]
     return in_chunks(x, shape, fill, bias, x.dtype if own else torch.float32)
-
-
-def int4_by_kernel(
-    x: Float[Tensor, "*B I"],
-    packed: UInt8[Tensor, "O I2"],
-    scale: Float[Tensor, "O G"],
-    zero: UInt8[Tensor, "O G"],
-) -> Float[Tensor, "*B O"]:
-    """Multiply in the compiled `int4_matmul`; return float32, whatever the dtype of x is."""
-    from qwenkit.fast.kernels import int4_matmul
-
-    tokens = memory(x.float().reshape(-1, x.shape[-1]).contiguous())  # (N, I)
-    y = np.empty((len(tokens), len(packed)), np.float32)
-    use_all_cores()
-    int4_matmul(memory(packed), memory(scale), memory(zero), tokens, y)
-    return torch.from_numpy(y).view(*x.shape[:-1], len(packed))  # (..., O)
 
 
 def _fit(x: Tensor, packed: Tensor, scale: Tensor, zero: Tensor, bias: Tensor | None) -> bool:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import sys
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Int8
@@ -23,8 +22,8 @@ from torch import Tensor, nn
 
 from qwenkit.device import has_bfloat16_products
 from qwenkit.errors import InputError
-from qwenkit.fast._machine import Unchanged, is_ordinary, memory, use_all_cores, watched
-from qwenkit.fast.linear import alike_but_scale, in_chunks, is_plain, kernel_serves
+from qwenkit.fast._machine import Unchanged, is_ordinary, watched
+from qwenkit.fast.linear import alike_but_scale, by_kernel, in_chunks, is_plain, kernel_serves
 
 LARGEST = 127  # of an int8; -128 is left out, so that a weight and its negative round alike
 PACKED_BLOCK = 32  # torch's int8 product reads whole blocks, past the end of other rows
@@ -173,8 +172,7 @@ def int8_linear(
         return int8_reference(x, weight, scale, bias)
     tokens, groups = x.numel() // max(x.shape[-1], 1), by_group(scale)  # (O, G)
     if x.is_cpu and kernel_serves(tokens, weight):
-        y = int8_by_kernel(x, weight, groups)  # (..., O)
-        return (y if bias is None else y.add_(bias)).to(x.dtype)
+        return by_kernel(x, weight, bias, scale)
     rows_alone = scale.dim() == 1 and weight.shape[1] % PACKED_BLOCK == 0
     if rows_alone and 0 < tokens <= PACKED_UP_TO and x.dtype == torch.bfloat16:
         flat = x.reshape(-1, x.shape[-1]).contiguous()  # (N, I)
@@ -189,19 +187,6 @@ def int8_linear(
         grouped.mul_(groups[rows, :, None])
 
     return in_chunks(x, weight.shape, fill, bias, x.dtype if own else torch.float32)
-
-
-def int8_by_kernel(
-    x: Float[Tensor, "*B I"], weight: Int8[Tensor, "O I"], groups: Float[Tensor, "O G"]
-) -> Float[Tensor, "*B O"]:
-    """Multiply in the compiled `int8_matmul`; return float32, whatever the dtype of x is."""
-    from qwenkit.fast.kernels import int8_matmul
-
-    tokens = memory(x.float().reshape(-1, x.shape[-1]).contiguous())  # (N, I)
-    y = np.empty((len(tokens), len(weight)), np.float32)
-    use_all_cores()
-    int8_matmul(memory(weight), memory(groups), tokens, y)
-    return torch.from_numpy(y).view(*x.shape[:-1], len(weight))  # (..., O)
 
 
 def refuse_gradients(x: Tensor, kind: str) -> None:

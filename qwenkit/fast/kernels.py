@@ -1,27 +1,32 @@
-"""Compiled kernels: a weight times a few vectors, and a whole decoder layer for one new token.
+"""Compiled kernels: a weight times a few vectors, and all decoder layers for one new token.
 
 To decode a token, each weight is read once and used once. The processor could multiply far more
 than it gets, so memory sets the pace, and the kernels are about asking for memory well:
 
 - Weights are read where the model holds them, as they are stored: four bytes, two, one or a half.
   They become float32 on arrival, and everything is added up in float32.
-- Four rows of a weight are read at once, each a quarter of the weight further on. Hardware fetches
-  ahead of code that walks through memory in order; four such walks keep four times the requests
-  under way. Four rows that follow one another would be one walk.
-- All cores share the rows.
+- Two rows of a weight are read at once, the second half the weight further on. Hardware fetches
+  ahead of code that walks through memory in order; two such walks keep twice the requests under
+  way. What lies two kilobytes ahead on each walk is asked for, too: while a processor converts
+  numbers, it looks less far ahead by itself. On the machine where this was tried, that and whole
+  registers of 512 bits lifted two threads from 22 to 27 GB/s.
+- All cores share the rows (`share`).
 - Between two products of a layer lie a few thousand additions and multiplications. Handed to a
   tensor library one by one, some fifty calls per layer, they take a good part of the time. Here
   they are plain loops.
 
 Numba compiles a function at its first call, once per dtype, and keeps the result on disk. Each
 kernel's Python function remains as `kernel.py_func`: slow, and the same numbers. All of them stand
-in one file because numba compiles again when the file of a function changes, not when another does.
+in one file because numba compiles again when the file of a function changes, not when another does;
+`intrinsics.py` holds what they are made of, and hardly changes.
 """
 
 import contextlib
+import math
 import time
 from typing import Any, NamedTuple, no_type_check
 
+import llvmlite.binding
 import numba
 import numpy as np
 from numba.core import event
@@ -29,26 +34,48 @@ from numba.extending import overload
 from numpy.typing import NDArray
 
 from qwenkit import progress
+from qwenkit.fast.intrinsics import (
+    LINE,
+    array_at,
+    borrowed,
+    fetch_add,
+    load,
+    on_stack,
+    prefetch,
+    store,
+)
+from qwenkit.fast.intrinsics import ON_STACK as GROUP
 from qwenkit.progress import stage
 
-WALKS = 4  # rows of a weight that are read at once
-USUAL = 32  # bytes of an int4 group of 64
+AHEAD = 2048  # bytes, how far ahead memory is asked for
+BLOCK = 512  # values between two such requests
+USUAL = GROUP // 2  # bytes of an int4 group
 LOW_BITS = np.int32(15)  # four of a byte
+CHUNK = 1 << 16  # bytes of a weight that a thread takes at a time: some microseconds
+MOST = 256  # chunks of a weight
+TAYLOR = tuple(np.float32(1 / math.factorial(n)) for n in range(7, -1, -1))  # of e^x
 SOON = 10.0  # seconds between kernels that are compiled in a row
 
+# LLVM leaves the upper half of 512-bit registers alone, as earlier processors slowed down for them.
+_host = llvmlite.binding.get_host_cpu_features()
+if _host.get("avx512f") and numba.config.CPU_NAME is None and numba.config.CPU_FEATURES is None:
+    numba.config.CPU_NAME = llvmlite.binding.get_host_cpu_name()
+    numba.config.CPU_FEATURES = f"{_host.flatten()},-prefer-256-bit"
+
 # A sum may be added up in another order, several terms at once; nothing else is given up.
-_OPTIONS = {"fastmath": {"reassoc", "contract", "nsz"}}
+# Without the interpreter's lock, several threads compute at once.
+_OPTIONS = {"fastmath": {"reassoc", "contract", "nsz"}, "nogil": True}
 
 
 @no_type_check
-def _compiled(**options):
+def _compiled():
     """Compile at the first call, and keep the result on disk if a folder there can be written."""
 
     def decorate(function):
         try:
-            return numba.njit(cache=True, **_OPTIONS, **options)(function)
+            return numba.njit(cache=True, **_OPTIONS)(function)
         except RuntimeError:  # no such folder: compiled again in each process
-            return numba.njit(**_OPTIONS, **options)(function)
+            return numba.njit(**_OPTIONS)(function)
 
     return decorate
 
@@ -80,50 +107,144 @@ class _Announced(event.Listener):  # type: ignore[misc]
 event.register("numba:compile", _Announced())
 
 
-class Projection(NamedTuple):
-    """The memory of a linear layer, bfloat16 as uint16."""
+PART = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "weight",  # the address of (out_features, in_features) values, two int4 in a byte
+            "scale",  # of (out_features, groups) values, or 0
+            "zero",  # of (out_features, groups) uint8, or 0
+            "bias",  # of (out_features) values, or 0
+            "out_features",
+            "in_features",
+            "groups",
+        )
+    ]
+)
+"""The memory of a linear layer: where it lies and how large it is."""
 
-    weight: NDArray[Any]  # (out_features, in_features)
-    bias: NDArray[Any]  # (out_features), or of length 0
+LAYER = np.dtype(
+    [
+        ("input_layernorm", np.int64),
+        ("eps_before_attention", np.float32),
+        ("q_proj", PART),
+        ("k_proj", PART),
+        ("v_proj", PART),
+        ("o_proj", PART),
+        ("post_attention_layernorm", np.int64),
+        ("eps_before_mlp", np.float32),
+        ("gate_proj", PART),
+        ("up_proj", PART),
+        ("down_proj", PART),
+    ]
+)
+"""The memory of a decoder layer, under the names of its modules."""
 
 
-class Int8Projection(NamedTuple):
-    """The memory of an int8 linear layer."""
+class Kinds(NamedTuple):
+    """Empty arrays whose dtypes are those of the memory; kernels are compiled for them."""
 
-    weight: NDArray[Any]  # (out_features, in_features) int8
-    scale: NDArray[Any]  # (out_features, groups)
-    bias: NDArray[Any]  # (out_features), or of length 0
-
-
-class Int4Projection(NamedTuple):
-    """The memory of an int4 linear layer."""
-
-    weight: NDArray[Any]  # (out_features, in_features / 2) uint8
-    scale: NDArray[Any]  # (out_features, groups)
-    zero: NDArray[Any]  # (out_features, groups) uint8
-    bias: NDArray[Any]  # (out_features), or of length 0
+    weight: NDArray[Any]  # float32, bfloat16 as uint16, int8, or uint8: int4
+    vector: NDArray[Any]  # of a scale, a bias, a norm and the cache: float32, or bfloat16 as uint16
 
 
-AnyProjection = Projection | Int8Projection | Int4Projection
+class Product(NamedTuple):
+    """A job: one linear layer for a few tokens."""
+
+    kinds: Kinds
+    part: NDArray[Any]  # (1) PART
+    given: NDArray[Any]  # (tokens, in_features) float32
+    x: NDArray[Any]  # (tokens, in_features + groups) float32, as `prepare` writes it
+    y: NDArray[Any]  # (tokens, out_features) float32, or bfloat16 as uint16
 
 
-class Layer(NamedTuple):
-    """The memory of a decoder layer, under the names of its modules."""
+class Scratch(NamedTuple):
+    """What one token writes on its way through all layers.
 
-    input_layernorm: NDArray[Any]  # (C)
-    q_proj: AnyProjection
-    k_proj: AnyProjection
-    v_proj: AnyProjection
-    o_proj: AnyProjection
-    post_attention_layernorm: NDArray[Any]  # (C)
-    gate_proj: AnyProjection
-    up_proj: AnyProjection
-    down_proj: AnyProjection
+    Each layer has its own row of each array, written once per token. So a thread that was off its
+    core and wakes late writes the numbers that stand there already.
+    """
+
+    done: NDArray[Any]  # (stages, columns) int64, whether each chunk of a stage is done
+    x: NDArray[Any]  # (L + 1, C) float32, the residual stream before each layer; row 0 is given
+    middle: NDArray[Any]  # (L, C) the residual stream between attention and MLP
+    normed: NDArray[Any]  # (2, L, 1, C + groups) what q, k and v, or gate and up, multiply
+    q: NDArray[Any]  # (L, 1, H × D) before RoPE
+    k: NDArray[Any]  # (L, 1, KV × D) before RoPE
+    q_rot: NDArray[Any]  # (L, H, D)
+    k_rot: NDArray[Any]  # (L, KV, D)
+    v: NDArray[Any]  # (L, 1, KV × D)
+    z: NDArray[Any]  # (L, 1, H × D) what attention mixes
+    mixed: NDArray[Any]  # (L, 1, H × D + groups) z as o_proj multiplies it
+    from_attention: NDArray[Any]  # (L, 1, C)
+    gate: NDArray[Any]  # (L, 1, F)
+    up: NDArray[Any]  # (L, 1, F)
+    act: NDArray[Any]  # (L, 1, F) SiLU(gate) × up
+    hidden: NDArray[Any]  # (L, 1, F + groups) act as down_proj multiplies it
+    from_mlp: NDArray[Any]  # (L, 1, C)
+
+
+def scratch(
+    layers: int, hidden: int, heads: int, kv_heads: int, dim: int, neurons: int, groups: int
+) -> Scratch:
+    """Make one for L layers; the sizes are C, H, KV, D, F, and the most groups of a row."""
+
+    def rows(width: int) -> NDArray[np.float32]:
+        return np.empty((layers, 1, width), np.float32)
+
+    return Scratch(
+        done=np.empty((layers * STAGES, max(3 * MOST, heads)), np.int64),
+        x=np.empty((layers + 1, hidden), np.float32),
+        middle=np.empty((layers, hidden), np.float32),
+        normed=np.empty((2, layers, 1, hidden + groups), np.float32),
+        q=rows(heads * dim), k=rows(kv_heads * dim),
+        q_rot=rows(heads * dim).reshape(layers, heads, dim),
+        k_rot=rows(kv_heads * dim).reshape(layers, kv_heads, dim),
+        v=rows(kv_heads * dim), z=rows(heads * dim),
+        mixed=rows(heads * dim + groups), from_attention=rows(hidden),
+        gate=rows(neurons), up=rows(neurons), act=rows(neurons), hidden=rows(neurons + groups),
+        from_mlp=rows(hidden),
+    )  # fmt: skip
+
+
+class Step(NamedTuple):
+    """A job: one new token through all layers."""
+
+    kinds: Kinds
+    layers: NDArray[Any]  # (L) LAYER
+    cache: NDArray[Any]  # (L, 2) addresses of keys and values, (KV, S, D)
+    room: int  # S
+    length: int  # tokens in the cache; the new one is written after them
+    cos: NDArray[Any]  # (D) of the new token's position
+    sin: NDArray[Any]  # (D)
+    scratch: Scratch
+
+
+# --- the board on which threads agree ---
+
+APART = 8  # int64 of a cache line, so that no place shares one
+OPEN, INSIDE, REGIONS, TICKETS = 0, APART, 2 * APART, 3 * APART  # the places; a ticket per region
+BITS = 32  # of a ticket count chunks; those above are the stage
+CHUNKS = (1 << BITS) - 1
+LOOKS = (
+    20_000  # at what another thread will write, some microseconds, before something else is done
+)
+
+
+def board(regions: int) -> NDArray[np.int64]:
+    """Make one for a job that so many threads share."""
+    made = np.zeros(TICKETS + APART * regions, np.int64)
+    made[OPEN], made[REGIONS] = 1, regions
+    made[TICKETS::APART] = CHUNKS >> 1  # more than any stage has
+    return made
+
+
+# --- numbers as they are stored ---
 
 
 @no_type_check
 def as_float(stored):
-    """Return a stored number as float32: it is one, or a bfloat16's sixteen bits.
+    """Return a stored number as float32: it is one, or an int8, or a bfloat16's sixteen bits.
 
     bfloat16 is the upper half of a float32: sixteen zeros after it make it one.
     """
@@ -155,7 +276,7 @@ def _as_stored(like, number):
     return lambda like, number: round_to_bfloat16(number)
 
 
-@numba.njit
+@_compiled()
 @no_type_check
 def round_to_bfloat16(number):
     """Round to the nearest number whose lower sixteen bits are zero, ties to even."""
@@ -166,308 +287,552 @@ def round_to_bfloat16(number):
     return np.uint16((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
 
 
-@_compiled(parallel=True)
+# --- a product ---
+
+
+@_compiled()
 @no_type_check
-def skinny_matmul(weight, x, y):
-    """Write x weightᵀ into y, for a few tokens; with one token it is known as GEMV.
+def half_of(part):
+    """Return how many rows the first half of a weight has; the second may have one less."""
+    return (part.out_features + 1) // 2
+
+
+@_compiled()
+@no_type_check
+def chunk_height(kinds, part):
+    """Return how many rows of each half of a weight are a chunk."""
+    row = part.in_features * kinds.weight.itemsize  # bytes; of int4 it is half of that
+    return max(1, CHUNK // (2 * row), -(-half_of(part) // MOST))
+
+
+@_compiled()
+@no_type_check
+def chunks_of(kinds, part):
+    """Return how many chunks a weight is cut into."""
+    return -(-half_of(part) // chunk_height(kinds, part))
+
+
+@_compiled()
+@no_type_check
+def multiply(kinds, part, x, y, chunk):
+    """Write a chunk of x Wᵀ + b into y.
 
     Args:
-        weight: (out_features, in_features) float32, or bfloat16 as uint16.
-        x: (tokens, in_features) float32.
-        y: (tokens, out_features) float32.
+        kinds: the dtypes.
+        part: the linear layer.
+        x: (tokens, in_features + groups) float32, as `prepare` writes it.
+        y: (tokens, out_features) float32, or bfloat16 as uint16.
+        chunk: which.
     """
-    out_features, in_features = weight.shape
-    quarter = out_features // WALKS
-    for row in numba.prange(quarter):
-        for n in range(len(x)):
-            a = b = c = d = np.float32(0)
-            for i in range(in_features):
-                a += as_float(weight[row, i]) * x[n, i]
-                b += as_float(weight[row + quarter, i]) * x[n, i]
-                c += as_float(weight[row + 2 * quarter, i]) * x[n, i]
-                d += as_float(weight[row + 3 * quarter, i]) * x[n, i]
-            y[n, row], y[n, row + quarter] = a, b
-            y[n, row + 2 * quarter], y[n, row + 3 * quarter] = c, d
-    for row in range(WALKS * quarter, out_features):  # the rest, where 4 does not divide
-        for n in range(len(x)):
-            a = np.float32(0)
-            for i in range(in_features):
-                a += as_float(weight[row, i]) * x[n, i]
-            y[n, row] = a
+    half, height = half_of(part), chunk_height(kinds, part)
+    last = min((chunk + 1) * height, half)
+    rows(kinds.weight, kinds.vector, part, borrowed(x), borrowed(y), chunk * height, last)
 
 
-@_compiled(parallel=True)
+@_compiled()
 @no_type_check
-def int8_matmul(weight, scale, x, y):
-    """Write x Wᵀ into y, for a few tokens, where W = weight × scale: one scale per group of a row.
+def rows_as_stored(weight_kind, vector_kind, part, x, y, first, last):
+    """Write the products with some rows of each half of a weight of float32 or bfloat16."""
+    half, size = half_of(part), part.in_features
+    weight = array_at(part.weight, (part.out_features, size), weight_kind)
+    memory = array_at(part.weight, (part.out_features * size,), weight_kind)
+    bias = array_at(part.bias, (part.out_features,), vector_kind)
+    ahead, step = AHEAD // weight.itemsize, LINE // weight.itemsize
+    for row in range(first, last):
+        other = row + half if row + half < part.out_features else row
+        for n in range(len(x)):
+            a = b = np.float32(0)
+            for start in range(0, size, BLOCK):
+                stop = min(start + BLOCK, size)
+                for i in range(start + ahead, stop + ahead, step):
+                    prefetch(memory, row * size + i)
+                    prefetch(memory, other * size + i)
+                # Unsigned, so that no index could count from the end, and many are read at once.
+                for i in range(np.uint64(start), np.uint64(stop)):
+                    a += as_float(weight[row, i]) * x[n, i]
+                    b += as_float(weight[other, i]) * x[n, i]
+            if part.bias:
+                a += as_float(bias[row])
+                b += as_float(bias[other])
+            y[n, row], y[n, other] = as_stored(y, a), as_stored(y, b)
 
-    Args:
-        weight: (out_features, in_features) int8.
-        scale: (out_features, groups) float32, or bfloat16 as uint16.
-        x: (tokens, in_features) float32.
-        y: (tokens, out_features) float32.
+
+@_compiled()
+@no_type_check
+def rows_of_int8(weight_kind, vector_kind, part, x, y, first, last):
+    """Write the products with some rows of each half of an int8 weight, times its group's scale.
+
+    To add up a group's products to one number takes as long as to multiply them. So they are added
+    up lane by lane, each times the scale, and to one number once per row.
     """
-    (out_features, groups), width = scale.shape, weight.shape[1] // scale.shape[1]
-    quarter = out_features // WALKS
-    for row in numba.prange(quarter):
+    half, size, groups = half_of(part), part.in_features, part.groups
+    weight = array_at(part.weight, (part.out_features, size), weight_kind)
+    memory = array_at(part.weight, (part.out_features * size,), weight_kind)
+    scale = array_at(part.scale, (part.out_features, groups), vector_kind)
+    bias = array_at(part.bias, (part.out_features,), vector_kind)
+    per_group, sums = size // groups, on_stack()
+    for row in range(first, last):
+        other = row + half if row + half < part.out_features else row
         for n in range(len(x)):
-            a = b = c = d = np.float32(0)
+            a = b = np.float32(0)
+            for i in range(GROUP):
+                sums[0, i] = sums[1, i] = 0
             for g in range(groups):
-                e = f = h = j = np.float32(0)
-                for i in range(g * width, (g + 1) * width):
-                    e += np.float32(weight[row, i]) * x[n, i]
-                    f += np.float32(weight[row + quarter, i]) * x[n, i]
-                    h += np.float32(weight[row + 2 * quarter, i]) * x[n, i]
-                    j += np.float32(weight[row + 3 * quarter, i]) * x[n, i]
-                a += as_float(scale[row, g]) * e
-                b += as_float(scale[row + quarter, g]) * f
-                c += as_float(scale[row + 2 * quarter, g]) * h
-                d += as_float(scale[row + 3 * quarter, g]) * j
-            y[n, row], y[n, row + quarter] = a, b
-            y[n, row + 2 * quarter], y[n, row + 3 * quarter] = c, d
-    for row in range(WALKS * quarter, out_features):  # the rest, where 4 does not divide
-        for n in range(len(x)):
-            a = np.float32(0)
-            for g in range(groups):
-                e = np.float32(0)
-                for i in range(g * width, (g + 1) * width):
-                    e += np.float32(weight[row, i]) * x[n, i]
-                a += as_float(scale[row, g]) * e
-            y[n, row] = a
+                start = g * per_group
+                s, t = as_float(scale[row, g]), as_float(scale[other, g])
+                for i in range(start + AHEAD, start + AHEAD + per_group, LINE):
+                    prefetch(memory, row * size + i)
+                    prefetch(memory, other * size + i)
+                if per_group == GROUP:
+                    for i in range(GROUP):  # a length that the compiler knows: no loop is left
+                        token = x[n, start + i]
+                        sums[0, i] += s * (np.float32(weight[row, start + i]) * token)
+                        sums[1, i] += t * (np.float32(weight[other, start + i]) * token)
+                else:
+                    e = f = np.float32(0)
+                    for i in range(np.uint64(start), np.uint64(start + per_group)):
+                        e += np.float32(weight[row, i]) * x[n, i]
+                        f += np.float32(weight[other, i]) * x[n, i]
+                    a += s * e
+                    b += t * f
+            for i in range(GROUP):
+                a += sums[0, i]
+                b += sums[1, i]
+            if part.bias:
+                a += as_float(bias[row])
+                b += as_float(bias[other])
+            y[n, row], y[n, other] = as_stored(y, a), as_stored(y, b)
 
 
-@_compiled(parallel=True)
+@_compiled()
 @no_type_check
-def int4_matmul(packed, scale, zero, x, y):
-    """Write x Wᵀ into y, for a few tokens, where W = (q - zero) × scale.
+def rows_of_int4(weight_kind, vector_kind, part, x, y, first, last):
+    """Write the products with some rows of each half of an int4 weight, (q - zero) × scale.
 
     Of a group, only Σ q x is a sum over the weights: Σ (q - zero) x = Σ q x - zero Σ x. And a byte
     is low + 16 high, so that low a + high b = low (a - b/16) + byte b/16: with x prepared for that,
     once for all rows, the upper four bits need not be shifted down.
 
-    Args:
-        packed: (out_features, in_features / 2) uint8; byte i of a group holds its values i and
-            i + group / 2.
-        scale: (out_features, groups) float32, or bfloat16 as uint16.
-        zero: (out_features, groups) uint8.
-        x: (tokens, in_features) float32.
-        y: (tokens, out_features) float32.
+    To add up a group's products to one number takes as long as to multiply them. So they are added
+    up lane by lane, and to one number once per row.
     """
-    (out_features, groups), half = scale.shape, packed.shape[1] // scale.shape[1]
-    low, high, sums = in_halves(x, groups, half)
-    quarter = out_features // WALKS if half == USUAL else 0
-    for row in numba.prange(quarter):
+    half, groups = half_of(part), part.groups
+    width, per_group = part.in_features // 2, part.in_features // 2 // groups  # bytes
+    packed = array_at(part.weight, (part.out_features, width), weight_kind)
+    memory = array_at(part.weight, (part.out_features * width,), weight_kind)
+    scale = array_at(part.scale, (part.out_features, groups), vector_kind)
+    zero = array_at(part.zero, (part.out_features, groups), weight_kind)
+    bias = array_at(part.bias, (part.out_features,), vector_kind)
+    sums = on_stack()
+    for row in range(first, last):
+        other = row + half if row + half < part.out_features else row
+        for i in range(AHEAD, AHEAD + width, LINE):
+            prefetch(memory, row * width + i)
+            prefetch(memory, other * width + i)
         for n in range(len(x)):
-            a = b = c = d = np.float32(0)
-            for g in range(groups):
-                start = g * USUAL
-                e = f = h = j = np.float32(0)
-                for i in range(USUAL):  # a length that the compiler knows: it unrolls the loop
-                    # 32 bits, as many as a float has, so that eight are converted at once
-                    w = np.int32(packed[row, start + i])
-                    e += np.float32(w & LOW_BITS) * low[n, g, i] + np.float32(w) * high[n, g, i]
-                    w = np.int32(packed[row + quarter, start + i])
-                    f += np.float32(w & LOW_BITS) * low[n, g, i] + np.float32(w) * high[n, g, i]
-                    w = np.int32(packed[row + 2 * quarter, start + i])
-                    h += np.float32(w & LOW_BITS) * low[n, g, i] + np.float32(w) * high[n, g, i]
-                    w = np.int32(packed[row + 3 * quarter, start + i])
-                    j += np.float32(w & LOW_BITS) * low[n, g, i] + np.float32(w) * high[n, g, i]
-                total = sums[n, g]
-                a += as_float(scale[row, g]) * (e - np.float32(zero[row, g]) * total)
-                b += as_float(scale[row + quarter, g]) * (
-                    f - np.float32(zero[row + quarter, g]) * total
-                )
-                c += as_float(scale[row + 2 * quarter, g]) * (
-                    h - np.float32(zero[row + 2 * quarter, g]) * total
-                )
-                d += as_float(scale[row + 3 * quarter, g]) * (
-                    j - np.float32(zero[row + 3 * quarter, g]) * total
-                )
-            y[n, row], y[n, row + quarter] = a, b
-            y[n, row + 2 * quarter], y[n, row + 3 * quarter] = c, d
-    for row in numba.prange(WALKS * quarter, out_features):  # the rest, and groups of other sizes
-        for n in range(len(x)):
-            a = np.float32(0)
-            for g in range(groups):
-                e = np.float32(0)
-                for i in range(half):
-                    w = np.int32(packed[row, g * half + i])
-                    e += np.float32(w & LOW_BITS) * low[n, g, i] + np.float32(w) * high[n, g, i]
-                a += as_float(scale[row, g]) * (e - np.float32(zero[row, g]) * sums[n, g])
-            y[n, row] = a
+            a = b = np.float32(0)
+            for i in range(USUAL):
+                sums[0, i] = sums[1, i] = 0
+            for g in range(np.uint64(groups)):
+                total = x[n, np.uint64(part.in_features) + g]
+                a -= as_float(scale[row, g]) * np.float32(zero[row, g]) * total
+                b -= as_float(scale[other, g]) * np.float32(zero[other, g]) * total
+            if per_group == USUAL:
+                for g in range(np.uint64(groups)):
+                    s, t = as_float(scale[row, g]), as_float(scale[other, g])
+                    # A length that the compiler knows: no loop is left.
+                    for i in range(USUAL):
+                        at, place = g * np.uint64(USUAL) + np.uint64(i), g * np.uint64(GROUP)
+                        low = x[n, place + np.uint64(i)]
+                        high = x[n, place + np.uint64(USUAL + i)]
+                        # 32 bits, as many as a float has, so that many are converted at once
+                        w, v = np.int32(packed[row, at]), np.int32(packed[other, at])
+                        sums[0, i] += s * (np.float32(w & LOW_BITS) * low + np.float32(w) * high)
+                        sums[1, i] += t * (np.float32(v & LOW_BITS) * low + np.float32(v) * high)
+            else:
+                for g in range(groups):
+                    start, s, t = g * per_group, as_float(scale[row, g]), as_float(scale[other, g])
+                    for i in range(per_group):
+                        w, v = np.int32(packed[row, start + i]), np.int32(packed[other, start + i])
+                        low, high = x[n, 2 * start + i], x[n, 2 * start + per_group + i]
+                        a += s * (np.float32(w & LOW_BITS) * low + np.float32(w) * high)
+                        b += t * (np.float32(v & LOW_BITS) * low + np.float32(v) * high)
+            for i in range(USUAL):
+                a += sums[0, i]
+                b += sums[1, i]
+            if part.bias:
+                a += as_float(bias[row])
+                b += as_float(bias[other])
+            y[n, row], y[n, other] = as_stored(y, a), as_stored(y, b)
+
+
+@no_type_check
+def rows(weight_kind, vector_kind, part, x, y, first, last):
+    """Write the products with the rows from `first` to before `last` of each half of a weight.
+
+    Args:
+        weight_kind: of what dtype the weight is.
+        vector_kind: of what dtype the scales and the bias are.
+        part: the linear layer.
+        x: (tokens, in_features + groups) float32, as `prepare` writes it.
+        y: (tokens, out_features).
+        first: row of the first half.
+        last: row of the first half, at most `half_of(part)`.
+    """
+    kinds = {np.dtype(np.int8): rows_of_int8, np.dtype(np.uint8): rows_of_int4}
+    own = kinds.get(weight_kind.dtype, rows_as_stored)
+    own(weight_kind, vector_kind, part, x, y, first, last)
+
+
+@overload(rows, inline="always")
+@no_type_check
+def _rows(weight_kind, vector_kind, part, x, y, first, last):
+    kinds = {numba.int8: rows_of_int8, numba.uint8: rows_of_int4}
+    own = kinds.get(weight_kind.dtype, rows_as_stored)
+    return lambda weight_kind, vector_kind, part, x, y, first, last: own(
+        weight_kind, vector_kind, part, x, y, first, last
+    )
 
 
 @_compiled()
 @no_type_check
-def in_halves(x, groups, half):
-    """Return x as `int4_matmul` multiplies it: two factors per byte, and the sum of each group."""
-    low = np.empty((len(x), groups, half), np.float32)
-    high, sums = np.empty_like(low), np.zeros((len(x), groups), np.float32)
-    for n in range(len(x)):
-        for g in range(groups):
-            start = 2 * g * half
-            for i in range(half):
-                first, second = x[n, start + i], x[n, start + half + i]
-                sums[n, g] += first + second
-                high[n, g, i] = second / np.float32(16)
-                low[n, g, i] = first - high[n, g, i]
-    return low, high, sums
+def prepare(part, x, out):
+    """Write a token as `multiply` reads it.
+
+    For a weight with zero points, the two factors that a byte meets, first minus second / 16 and
+    second / 16, take the places of the two values; behind them comes the sum of each group.
+
+    Args:
+        part: the linear layer.
+        x: (in_features) float32.
+        out: (in_features + groups) float32.
+    """
+    if not part.zero:
+        out[: len(x)] = x
+        return
+    half = part.in_features // 2 // part.groups
+    for g in range(part.groups):
+        total = np.float32(0)
+        for i in range(2 * g * half, (2 * g + 1) * half):
+            first, second = x[i], x[i + half]
+            total += first + second
+            out[i + half] = second / np.float32(16)
+            out[i] = first - out[i + half]
+        out[part.in_features + g] = total
+
+
+# --- the rest of a layer ---
 
 
 @_compiled()
 @no_type_check
-def rms_norm(x, weight, eps):
-    """Return x / sqrt(mean(x²) + eps) × weight."""
+def exp(x):
+    """Return e to the power of x, in float32, by operations that a processor does many at once.
+
+    e^x is 2^n 2^f, where n is an integer and f lies between -1/2 and 1/2. The first factor is an
+    exponent in a float's bits, the second a polynomial: the Taylor series of e^(f ln 2), whose next
+    term is below 1e-7.
+    """
+    x = min(max(x, np.float32(-87)), np.float32(88))  # beyond, the exponent has no bits for n
+    t = x * np.float32(1.4426950408889634)
+    n = np.floor(t + np.float32(0.5))
+    # n ln 2 in two steps: the first is exact, as its factor has few bits
+    f = (x - n * np.float32(0.693359375)) + n * np.float32(2.12194440e-4)
+    power = np.float32(0)
+    for term in TAYLOR:
+        power = power * f + term
+    return power * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@_compiled()
+@no_type_check
+def rms_norm(x, weight, eps, out):
+    """Write x / sqrt(mean(x²) + eps) × weight into out."""
     squares = np.float32(0)
     for i in range(len(x)):
         squares += x[i] * x[i]
     scale = np.float32(1) / np.sqrt(squares / np.float32(len(x)) + np.float32(eps))
-    out = np.empty_like(x)
     for i in range(len(x)):
         out[i] = x[i] * scale * as_float(weight[i])
-    return out
-
-
-@no_type_check
-def project(x, part):
-    """Return W x + b."""
-    kinds = {Int8Projection: project_int8, Int4Projection: project_int4}
-    return kinds.get(type(part), project_floats)(x, part)
-
-
-@overload(project, inline="always")
-@no_type_check
-def _project(x, part):
-    if part.instance_class is Int8Projection:
-        return lambda x, part: project_int8(x, part)
-    if part.instance_class is Int4Projection:
-        return lambda x, part: project_int4(x, part)
-    return lambda x, part: project_floats(x, part)
 
 
 @_compiled()
 @no_type_check
-def project_floats(x, part):
-    """Return W x + b of a `Projection`.
-
-    Compiled code reads and writes past the end of an array without an error, so it asks first.
-    """
-    if part.weight.shape[1] != len(x):
-        raise ValueError("a weight's in_features differ from the length of its input")
-    y = np.empty((1, len(part.weight)), np.float32)
-    skinny_matmul(part.weight, x.reshape(1, -1), y)
-    return with_bias(y[0], part.bias)
-
-
-@_compiled()
-@no_type_check
-def project_int8(x, part):
-    """Return W x + b of an `Int8Projection`."""
-    out_features, groups = part.scale.shape
-    if part.weight.shape[1] != len(x) or groups == 0 or len(x) % groups:
-        raise ValueError("a weight's in_features differ from the length of its input")
-    if len(part.weight) != out_features:
-        raise ValueError("the shape of a scale differs from its weight's")
-    y = np.empty((1, out_features), np.float32)
-    int8_matmul(part.weight, part.scale, x.reshape(1, -1), y)
-    return with_bias(y[0], part.bias)
-
-
-@_compiled()
-@no_type_check
-def project_int4(x, part):
-    """Return W x + b of an `Int4Projection`."""
-    out_features, groups = part.scale.shape
-    width = part.weight.shape[1]
-    if 2 * width != len(x) or groups == 0 or width % groups:
-        raise ValueError("a weight's in_features differ from the length of its input")
-    if len(part.weight) != out_features or part.zero.shape != part.scale.shape:
-        raise ValueError("the shape of a scale or zero differs from its weight's")
-    y = np.empty((1, out_features), np.float32)
-    int4_matmul(part.weight, part.scale, part.zero, x.reshape(1, -1), y)
-    return with_bias(y[0], part.bias)
-
-
-@_compiled()
-@no_type_check
-def with_bias(y, bias):
-    """Add a bias to y, in place, if it is not of length 0."""
-    if len(bias) not in (0, len(y)):
-        raise ValueError("the length of a bias differs from its weight's out_features")
-    for i in range(len(bias)):
-        y[i] += as_float(bias[i])
-    return y
-
-
-@_compiled()
-@no_type_check
-def rotate(heads, cos, sin):
-    """Rotate each pair (i, i + D/2) of every head by its angle, in place."""
-    half = heads.shape[1] // 2
-    for head in heads:
-        for i in range(half):
-            a, b = head[i], head[i + half]
-            head[i] = a * cos[i] - b * sin[i]
-            head[i + half] = b * cos[i + half] + a * sin[i + half]
-
-
-@_compiled(parallel=True)
-@no_type_check
-def attend(q, keys, values, length):
-    """Return each query head's (H, D) weighted sum of the first `length` values."""
-    heads, dim = q.shape
-    groups = heads // len(keys)
-    z = np.zeros_like(q)
-    for h in numba.prange(heads):
-        scores = np.empty(length, np.float32)
-        for s in range(length):
-            score = np.float32(0)
-            for i in range(dim):
-                score += q[h, i] * as_float(keys[h // groups, s, i])
-            scores[s] = score / np.sqrt(np.float32(dim))
-        top, total = scores.max(), np.float32(0)
-        for s in range(length):
-            weight = np.exp(scores[s] - top)
-            total += weight
-            for i in range(dim):
-                z[h, i] += weight * as_float(values[h // groups, s, i])
-        for i in range(dim):
-            z[h, i] /= total
-    return z
-
-
-@_compiled()
-@no_type_check
-def decoder_layer(x, layer, keys, values, length, cos, sin, eps):
-    """Add to x, in place, what a layer adds; write the token's key and value to the cache.
+def rotate(heads, cos, sin, out):
+    """Write every head, each of its pairs (i, i + D/2) rotated by an angle, into out.
 
     Args:
-        x: (C) float32, the residual stream.
-        layer: its memory, a `Layer`.
-        keys: (KV, S, D) of this layer, float32, or bfloat16 as uint16.
-        values: the same.
-        length: tokens in the cache; the new one is written after them.
-        cos: (D) of the new token's position.
+        heads: (heads, D).
+        cos: (D).
         sin: (D).
-        eps: of the first and the second norm.
+        out: (heads, D).
     """
-    kv_heads, _, dim = keys.shape
-    normed = rms_norm(x, layer.input_layernorm, eps[0])
-    q = project(normed, layer.q_proj).reshape(-1, dim)  # (H, D)
-    k = project(normed, layer.k_proj).reshape(-1, dim)  # (KV, D)
-    v = project(normed, layer.v_proj).reshape(-1, dim)  # (KV, D)
-    rotate(q, cos, sin)
-    rotate(k, cos, sin)
-    for head in range(kv_heads):
-        for i in range(dim):
-            keys[head, length, i] = as_stored(keys, k[head, i])
-            values[head, length, i] = as_stored(values, v[head, i])
-    z = attend(q, keys, values, length + 1)  # (H, D)
-    x += project(z.reshape(-1), layer.o_proj)
+    half = heads.shape[1] // 2
+    for h in range(len(heads)):
+        for i in range(half):
+            a, b = heads[h, i], heads[h, i + half]
+            out[h, i] = a * cos[i] - b * sin[i]
+            out[h, i + half] = b * cos[i + half] + a * sin[i + half]
 
-    normed = rms_norm(x, layer.post_attention_layernorm, eps[1])
-    act = project(normed, layer.gate_proj)  # (F)
-    up = project(normed, layer.up_proj)  # (F)
-    for i in range(len(act)):
-        act[i] *= up[i] / (np.float32(1) + np.exp(-act[i]))  # SiLU(gate) × up
-    x += project(act, layer.down_proj)
+
+@_compiled()
+@no_type_check
+def attend(q, keys, values, length, z):
+    """Write one query head's weighted sum of the first `length` values into z.
+
+    Args:
+        q: (D).
+        keys: (S, D) float32, or bfloat16 as uint16.
+        values: the same.
+        length: tokens that count.
+        z: (D).
+    """
+    dim = len(q)
+    scores = np.empty(length, np.float32)
+    for s in range(length):
+        score = np.float32(0)
+        for i in range(dim):
+            score += q[i] * as_float(keys[s, i])
+        scores[s] = score / np.sqrt(np.float32(dim))
+    top, total = scores.max(), np.float32(0)
+    for s in range(length):
+        scores[s] = exp(scores[s] - top)
+    z[:] = 0
+    for s in range(length):
+        weight = scores[s]
+        total += weight
+        for i in range(dim):
+            z[i] += weight * as_float(values[s, i])
+    for i in range(dim):
+        z[i] /= total
+
+
+@_compiled()
+@no_type_check
+def silu_times(gate, up, first, last, act):
+    """Write SiLU(gate) × up into act, from one neuron to another."""
+    for i in range(first, last):
+        act[i] = up[i] * gate[i] / (np.float32(1) + exp(-gate[i]))
+
+
+@_compiled()
+@no_type_check
+def add(one, other, out):
+    """Write the sum of two vectors into out."""
+    for i in range(len(out)):
+        out[i] = one[i] + other[i]
+
+
+# --- one token through all layers ---
+
+QKV, ATTENTION, OUTPUT, GATE_UP, DOWN, STAGES = range(6)  # of a layer
+
+
+@_compiled()
+@no_type_check
+def work_on_step(job, stage, chunk):
+    """Compute a chunk of a stage of a layer."""
+    kinds, own, index = job.kinds, job.scratch, stage // STAGES
+    layer, kind = job.layers[index], stage % STAGES
+    if kind == QKV:
+        x = own.normed[0, index]
+        of_q, of_k = chunks_of(kinds, layer.q_proj), chunks_of(kinds, layer.k_proj)
+        if chunk < of_q:
+            multiply(kinds, layer.q_proj, x, own.q[index], chunk)
+        elif chunk < of_q + of_k:
+            multiply(kinds, layer.k_proj, x, own.k[index], chunk - of_q)
+        else:
+            multiply(kinds, layer.v_proj, x, own.v[index], chunk - of_q - of_k)
+    elif kind == ATTENTION:
+        dim = len(job.cos)
+        heads, kv_heads = own.q_rot.shape[1], own.k_rot.shape[1]
+        keys = array_at(job.cache[index, 0], (kv_heads, job.room, dim), kinds.vector)
+        values = array_at(job.cache[index, 1], (kv_heads, job.room, dim), kinds.vector)
+        of_kv, z = chunk // (heads // kv_heads), own.z[index, 0, chunk * dim : (chunk + 1) * dim]
+        attend(own.q_rot[index, chunk], keys[of_kv], values[of_kv], job.length + 1, z)
+    elif kind == OUTPUT:
+        multiply(kinds, layer.o_proj, own.mixed[index], own.from_attention[index], chunk)
+    elif kind == GATE_UP:
+        x, gate, up = own.normed[1, index], own.gate[index], own.up[index]
+        multiply(kinds, layer.gate_proj, x, gate, chunk)
+        multiply(kinds, layer.up_proj, x, up, chunk)
+        half, height = half_of(layer.gate_proj), chunk_height(kinds, layer.gate_proj)
+        first, last = chunk * height, min((chunk + 1) * height, half)
+        act, last_of_all = own.act[index, 0], gate.shape[1]
+        silu_times(gate[0], up[0], first, last, act)
+        silu_times(gate[0], up[0], half + first, min(half + last, last_of_all), act)
+    else:
+        multiply(kinds, layer.down_proj, own.hidden[index], own.from_mlp[index], chunk)
+
+
+@_compiled()
+@no_type_check
+def lead_step(board, counts, done, job):
+    """Compute all layers: what lies between the stages here, the stages with whoever helps.
+
+    The residual stream after the last layer is the last row of x; the token's keys and values
+    stand in the cache.
+    """
+    kinds, own, dim, size = job.kinds, job.scratch, len(job.cos), job.scratch.x.shape[1]
+    normed = np.empty(size, np.float32)
+    for index in range(len(job.layers)):
+        layer, first = job.layers[index], index * STAGES
+        x, middle = own.x[index], own.middle[index]
+        weight = array_at(layer.input_layernorm, (size,), kinds.vector)
+        rms_norm(x, weight, layer.eps_before_attention, normed)
+        prepare(layer.q_proj, normed, own.normed[0, index, 0])
+        chunks = chunks_of(kinds, layer.q_proj) + chunks_of(kinds, layer.k_proj)
+        chunks += chunks_of(kinds, layer.v_proj)
+        share(board, counts, done, job, first + QKV, chunks)
+
+        q, k, v = own.q_rot[index], own.k_rot[index], own.v[index, 0]
+        rotate(own.q[index].reshape(-1, dim), job.cos, job.sin, q)
+        rotate(own.k[index].reshape(-1, dim), job.cos, job.sin, k)
+        cached = len(k), job.room, dim
+        keys = array_at(job.cache[index, 0], cached, kinds.vector)
+        values = array_at(job.cache[index, 1], cached, kinds.vector)
+        for head in range(len(k)):
+            for i in range(dim):
+                keys[head, job.length, i] = as_stored(keys, k[head, i])
+                values[head, job.length, i] = as_stored(values, v[head * dim + i])
+        share(board, counts, done, job, first + ATTENTION, len(q))
+        prepare(layer.o_proj, own.z[index, 0], own.mixed[index, 0])
+        share(board, counts, done, job, first + OUTPUT, chunks_of(kinds, layer.o_proj))
+        add(x, own.from_attention[index, 0], middle)
+
+        weight = array_at(layer.post_attention_layernorm, (size,), kinds.vector)
+        rms_norm(middle, weight, layer.eps_before_mlp, normed)
+        prepare(layer.gate_proj, normed, own.normed[1, index, 0])
+        share(board, counts, done, job, first + GATE_UP, chunks_of(kinds, layer.gate_proj))
+        prepare(layer.down_proj, own.act[index, 0], own.hidden[index, 0])
+        share(board, counts, done, job, first + DOWN, chunks_of(kinds, layer.down_proj))
+        add(middle, own.from_mlp[index, 0], own.x[index + 1])
+
+
+# --- threads that share a stage ---
+
+
+@no_type_check
+def work(job, stage, chunk):
+    """Compute one chunk of a job's stage."""
+    if isinstance(job, Step):
+        work_on_step(job, stage, chunk)
+    else:
+        multiply(job.kinds, job.part[0], job.x, job.y, chunk)
+
+
+@overload(work)
+@no_type_check
+def _work(job, stage, chunk):
+    if job.instance_class is Step:
+        return lambda job, stage, chunk: work_on_step(job, stage, chunk)
+    return lambda job, stage, chunk: multiply(job.kinds, job.part[0], job.x, job.y, chunk)
+
+
+@_compiled()
+@no_type_check
+def lead_product(board, counts, done, job):
+    """Compute one product with whoever helps."""
+    for n in range(len(job.given)):
+        prepare(job.part[0], job.given[n], job.x[n])
+    share(board, counts, done, job, 0, chunks_of(job.kinds, job.part[0]))
+
+
+@_compiled()
+@no_type_check
+def take(board, counts, me):
+    """Return the stage and number of a chunk that is nobody else's; a stage of -1: none is left.
+
+    Each thread walks through a region of its own, so that memory is read in order. When that is
+    done, it takes what is left of the others'.
+    """
+    regions = board[REGIONS]
+    for further in range(regions):
+        region = (me + further) % regions
+        place = TICKETS + APART * region
+        ticket = load(board, place)
+        if ticket & CHUNKS < size_of(region, regions, counts[ticket >> BITS]):
+            ticket = fetch_add(board, place, 1)
+            stage, chunk = ticket >> BITS, ticket & CHUNKS
+            if chunk < size_of(region, regions, counts[stage]):
+                return stage, region * counts[stage] // regions + chunk
+    return -1, 0
+
+
+@_compiled()
+@no_type_check
+def size_of(region, regions, chunks):
+    """Return how many of a stage's chunks lie in a region."""
+    return (region + 1) * chunks // regions - region * chunks // regions
+
+
+@_compiled()
+@no_type_check
+def share(board, counts, done, job, stage, chunks):
+    """Compute all chunks of a stage, with whoever helps.
+
+    When no chunk is left to take, this thread does not wait for the others: one that is not done
+    after a moment, because the system gave its thread's core to somebody else, is computed again.
+    The numbers are the same.
+
+    Args:
+        board: (TICKETS + APART × regions) int64.
+        counts: (stages) int64, the chunks of each.
+        done: (stages, columns) int64, whether each chunk is.
+        job: a `Product` or a `Step`.
+        stage: which.
+        chunks: how many it has.
+    """
+    flags = done[stage]
+    flags[:chunks] = 0
+    counts[stage] = chunks
+    for region in range(board[REGIONS]):
+        store(board, TICKETS + APART * region, stage << BITS)
+    taken, chunk = take(board, counts, 0)
+    while taken >= 0:
+        work(job, stage, chunk)
+        flags[chunk] = 1
+        taken, chunk = take(board, counts, 0)
+    for chunk in range(chunks):
+        looks = 0
+        while load(flags, chunk) == 0 and looks < LOOKS:
+            looks += 1
+        if looks == LOOKS:
+            work(job, stage, chunk)
+
+
+@_compiled()
+@no_type_check
+def follow(board, counts, done, job, me):
+    """Help with a job until there has been nothing to do for a moment; tell whether it goes on."""
+    fetch_add(board, INSIDE, 1)
+    looks = 0
+    while looks < LOOKS and load(board, OPEN) == 1:
+        looks += 1
+        stage, chunk = take(board, counts, me)
+        if stage >= 0:
+            work(job, stage, chunk)
+            store(done[stage], chunk, 1)
+            looks = 0
+    fetch_add(board, INSIDE, -1)
+    return load(board, OPEN) == 1
+
+
+@_compiled()
+@no_type_check
+def close(board):
+    """End a job; return how many threads are still at a chunk of it."""
+    store(board, OPEN, 0)
+    return load(board, INSIDE)
+
+
+def try_out() -> None:
+    """Run a small product, to see that it can be compiled here."""
+    numbers = np.ones((4, 8), np.float32)
+    part = np.zeros(1, PART).view(np.recarray)
+    part[0] = (numbers.ctypes.data, 0, 0, 0, 4, 8, 1)
+    kinds = Kinds(numbers[:0, 0].copy(), numbers[:0, 0].copy())
+    job = Product(
+        kinds, part, numbers[:1], np.empty((1, 9), np.float32), np.empty((1, 4), np.float32)
+    )
+    lead_product(board(1), np.zeros(1, np.int64), np.empty((1, MOST), np.int64), job)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from qwenkit.device import has_bfloat16_products
@@ -28,9 +28,9 @@ from qwenkit.fast._machine import (
     is_ordinary,
     kernels_problem,
     memory,
-    use_all_cores,
     watched,
 )
+from qwenkit.fast.team import together
 
 KERNEL_UP_TO = 8  # tokens; more of them cost more arithmetic than reading
 LARGE = 1 << 19  # values; a smaller weight is read before a choice has paid off
@@ -44,6 +44,9 @@ LEFT = {  # tokens for which W xᵀ is faster than x Wᵀ; beyond, transposing b
 }
 LEFT_UPCAST_UP_TO = 1024  # tokens, up to which upcast chunks are multiplied from the left
 _taught = Unchanged((nn.Linear, "forward"), (F, "linear"))
+
+
+VECTORS = {torch.float32: np.float32, torch.bfloat16: np.uint16}  # as the kernels see them
 
 
 class _Buffers(threading.local):
@@ -84,7 +87,7 @@ def linear(
         return F.linear(x, weight, bias)
     tokens = x.numel() // max(x.shape[-1], 1)
     if kernel_serves(tokens, weight):
-        return by_kernel(x, weight, bias).to(x.dtype)
+        return by_kernel(x, weight, bias)
     large = weight.numel() >= LARGE
     if weight.dtype == torch.bfloat16 and tokens == 1 and large:
         return by_vector(x, weight, bias)
@@ -148,19 +151,66 @@ def kernel_serves(tokens: int, weight: Tensor) -> bool:
 
 
 def by_kernel(
-    x: Float[Tensor, "*B I"], weight: Tensor, bias: Float[Tensor, " O"] | None = None
+    x: Float[Tensor, "*B I"],
+    weight: Tensor,
+    bias: Float[Tensor, " O"] | None = None,
+    scale: Tensor | None = None,
+    zero: UInt8[Tensor, "O G"] | None = None,
 ) -> Float[Tensor, "*B O"]:
-    """Multiply in `skinny_matmul`; return float32, whatever the dtypes of x and weight are."""
-    from qwenkit.fast.kernels import skinny_matmul
+    """Multiply in compiled code, whatever the dtypes of x and weight are; return x's dtype.
 
-    if x.shape[-1] != weight.shape[-1]:  # compiled code would read past the end of a row
-        raise ValueError(f"x has shape {tuple(x.shape)} and the weight {tuple(weight.shape)}")
-    tokens = memory(x.float().reshape(-1, x.shape[-1]).contiguous())  # (N, I)
-    y = np.empty((len(tokens), len(weight)), np.float32)
-    use_all_cores()
-    skinny_matmul(memory(weight), tokens, y)
-    result = torch.from_numpy(y).view(*x.shape[:-1], len(weight))  # (..., O)
-    return result if bias is None else result.add_(bias)
+    Args:
+        x: the tokens.
+        weight: (O, I); int4: (O, I/2) uint8.
+        bias: of each row.
+        scale: of each row, (O), or of each group of a row, (O, G); int8 or int4 alone.
+        zero: the zero point of each group of int4.
+    """
+    from qwenkit.fast import kernels
+
+    (out_features, width), groups = weight.shape, 1
+    in_features = width * (1 if zero is None else 2)
+    if scale is not None:
+        groups = scale.numel() // max(out_features, 1)
+    per_group = [one.numel() for one in (scale, zero) if one is not None]
+    if (
+        x.shape[-1] != in_features
+        or (scale is None) != weight.is_floating_point()
+        or groups == 0
+        or in_features % groups
+        or any(count != out_features * groups for count in per_group)
+        or (bias is not None and bias.numel() != out_features)
+    ):
+        raise ValueError(  # compiled code would read past the end of a row
+            f"x has shape {tuple(x.shape)} and the weight {tuple(weight.shape)}, which do not fit "
+            "each other, or the scales, zero points or bias of its rows"
+        )
+    scale, bias, kind = _in_one_dtype(scale, bias)
+    given = memory(x.float().reshape(-1, in_features).contiguous())  # (N, I), N tokens
+    part = np.recarray(1, kernels.PART)
+    places = (0 if one is None else one.data_ptr() for one in (weight, scale, zero, bias))
+    part[0] = (*places, out_features, in_features, groups)
+    y = x.new_empty(
+        (*x.shape[:-1], out_features), dtype=x.dtype if x.dtype in VECTORS else torch.float32
+    )
+    job = kernels.Product(
+        kernels.Kinds(np.empty(0, memory(weight[:0]).dtype), np.empty(0, VECTORS[kind])),
+        part, given, np.empty((len(given), in_features + groups), np.float32),
+        memory(y).reshape(len(given), out_features),
+    )  # fmt: skip
+    together(kernels.lead_product, job, np.empty((1, kernels.MOST), np.int64))
+    return y.to(x.dtype)  # (..., O)
+
+
+def _in_one_dtype(
+    scale: Tensor | None, bias: Tensor | None
+) -> tuple[Tensor | None, Tensor | None, torch.dtype]:
+    """Return both in a dtype that the kernels read, and which; float32 where they differ."""
+    dtypes = {one.dtype for one in (scale, bias) if one is not None} or {torch.float32}
+    if len(dtypes) == 1 and dtypes <= VECTORS.keys():
+        return scale, bias, dtypes.pop()
+    both = [None if one is None else one.float() for one in (scale, bias)]
+    return both[0], both[1], torch.float32
 
 
 def by_slices(

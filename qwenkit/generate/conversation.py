@@ -11,7 +11,7 @@ from qwenkit.errors import CacheFullError, InputError
 from qwenkit.generate._prompts import cache_for
 from qwenkit.generate.config import GenerationConfig
 from qwenkit.generate.steps import Step, continued
-from qwenkit.generate.text import TextWriter, default_stops, whole, written
+from qwenkit.generate.text import TextWriter, chat_stops, whole, written
 from qwenkit.model import QwenForCausalLM
 from qwenkit.tokenizer import Tokenizer
 
@@ -108,10 +108,8 @@ class Conversation:
         """
         if not isinstance(text, str):
             raise InputError(f"text is a {type(text).__name__}; it must be a str")
-        if stop_ids is None:  # a base model's own may lack what ends a turn
-            stop_ids = set(default_stops(self._model, self._tokenizer))
-            if "<|im_end|>" in self._tokenizer.special:
-                stop_ids.add(self._tokenizer.special["<|im_end|>"])
+        if stop_ids is None:
+            stop_ids = chat_stops(self._model, self._tokenizer)
         config = GenerationConfig(max_new_tokens=max_new_tokens, stop_ids=stop_ids, **options)
         writer = TextWriter(self._tokenizer, stop_strings)
         asked = [*self._messages, _message("user", text)]

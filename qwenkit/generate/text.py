@@ -154,6 +154,15 @@ def default_stops(model: QwenForCausalLM, tokenizer: Tokenizer) -> frozenset[int
     return frozenset(model.stop_ids) | (frozenset() if eos is None else {eos})
 
 
+def chat_stops(model: QwenForCausalLM, tokenizer: Tokenizer) -> frozenset[int]:
+    """Return the ids that stop a reply in a chat: `default_stops`, and `<|im_end|>`.
+
+    A base model's own may lack what ends a turn.
+    """
+    end = tokenizer.special.get("<|im_end|>")
+    return default_stops(model, tokenizer) | (frozenset() if end is None else {end})
+
+
 _stream = stream  # `complete` has an argument of that name
 
 

@@ -19,7 +19,7 @@ import qwenkit as qk
 from qwenkit.config import GROUP
 from qwenkit.fast import linear as fast
 from qwenkit.fast._machine import kernels_problem
-from qwenkit.fast.int8 import int8_by_kernel, int8_linear, quantize_rows
+from qwenkit.fast.int8 import int8_linear, quantize_rows
 from rows import spread
 from timing import others_share, seconds, take_turns
 
@@ -64,7 +64,7 @@ def row(out: int, width: int, count: int, tokens: int, dtype: str, rounds: int) 
         works["chosen"] = lambda: [int8_linear(x, *pair) for pair in small]
         works["rows"] = lambda: [int8_linear(x, *pair) for pair in rows]
         if tokens <= 16 and kernels_problem() is None:
-            works["kernel"] = lambda: [int8_by_kernel(x, w, s) for w, s in small]
+            works["kernel"] = lambda: [fast.by_kernel(x, w, scale=s) for w, s in small]
         if tokens <= 64:
             works["int8pack"] = lambda: [torch._weight_int8pack_mm(x, w, s) for w, s in rows]
     else:

@@ -1,6 +1,8 @@
 """A decode step: the logits are the model's, and it serves where it may and nowhere else."""
 
+import time
 from functools import partial
+from random import Random
 from unittest import mock
 
 import pytest
@@ -105,6 +107,45 @@ def test_the_kernels_in_python_decode_as_compiled(dtype, tmp_path, monkeypatch):
     assert served == [True]
     near = 1e-5 if model.dtype == torch.float32 else 0.01
     assert relative_error(got.float(), want.float()) < near
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "int4"])
+def test_a_thread_that_comes_back_late_writes_what_stands_there(dtype, monkeypatch):
+    """It takes a chunk, and computes it when the others may have gone on to later stages."""
+    from qwenkit.fast import kernels
+
+    late = []
+
+    def follow(board, counts, done, job, me):
+        kernels.fetch_add(board, kernels.INSIDE, 1)
+        while board[kernels.OPEN] == 1:
+            stage, chunk = kernels.take(board, counts, me)
+            if stage >= 0:
+                time.sleep(random.uniform(0, 3e-4))
+                late.append(board[kernels.TICKETS] >> kernels.BITS > stage)
+                kernels.work(job, stage, chunk)
+        kernels.fetch_add(board, kernels.INSIDE, -1)
+        return False
+
+    large = tiny(hidden_size=512, intermediate_size=2048, num_hidden_layers=3)
+    if dtype != "float32":
+        qk.quantize(large, dtype)
+    model, random, tokens = swap(large), Random(0), ids(1, LENGTH)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        want, _, _ = decoded(model, tokens)
+        monkeypatch.setattr(kernels, "follow", follow)
+        for _ in range(300):
+            got, _, served = decoded(model, tokens)
+            assert all(served)
+            assert torch.equal(got, want)
+            if sum(late) > 5:
+                break
+    finally:
+        torch.set_num_threads(threads)
+    if not any(late):
+        pytest.skip("on this machine no thread took a chunk and was late")
 
 
 def test_bfloat16_comes_no_further_from_the_truth_than_the_taught_model(tmp_path):

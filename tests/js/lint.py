@@ -23,7 +23,8 @@ SECONDS = 60  # for the installation; it takes 5
 OURS = ("EUSAGE", "EINTEGRITY", "EJSONPARSE")  # npm's errors that a change here causes
 CHECKS = (
     ["eslint/bin/eslint.js", "--config", HERE / "eslint.config.mjs", "--max-warnings", "0",
-     ROOT / "qwenkit" / "widgets" / "static", HERE, ROOT / "tests" / "engine"],
+     ROOT / "qwenkit" / "widgets" / "static", ROOT / "qwenkit" / "cli" / "jupyter", HERE,
+     ROOT / "tests" / "engine"],
     ["typescript/bin/tsc", "--project", HERE],
 )  # fmt: skip
 

@@ -6,9 +6,13 @@ reader's own custom.css comes first. And opening does not modify:
 JupyterLab puts the running Python's version into a notebook that it opens, and so marks it as
 modified wherever another version is stored. Here a notebook is read with the running version, and
 saved with the one that was stored. (Jupyter runs this file by itself, without the package.)
+
+With `--complete`, it also loads what completes code inline.
 """
 
+import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +50,7 @@ c = get_config()  # type: ignore[name-defined]
 c.ServerApp.contents_manager_class = NotebookFiles
 styles = [str(Path(folder) / "custom") for folder in (jupyter_config_dir(), Path(__file__).parent)]
 c.ServerApp.tornado_settings.update({"static_custom_path": styles})
+if "QWENKIT_COMPLETE" in os.environ:
+    sys.path.append(str(Path(__file__).parent))  # of qwenkit_completer
+    c.ServerApp.jpserver_extensions.update({"qwenkit_completer": True})
+    c.LabApp.extra_labextensions_path = [str(Path(__file__).parent / "labextensions")]

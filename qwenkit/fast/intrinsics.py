@@ -1,0 +1,198 @@
+"""What kernels ask of the processor and NumPy has no word for.
+
+Atomic reads and writes come in one order that all threads agree on: what a thread wrote before its
+atomic write, another one reads after it has read what was written. Each function here is a few
+instructions in compiled code. In Python it does the same, as long as one thread runs.
+"""
+
+import ctypes
+import math
+from typing import no_type_check
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+_ORDER = "seq_cst"
+_ALIGN = 8  # bytes of an int64
+ON_STACK = 64
+LINE = 64  # bytes of a cache line
+
+
+@no_type_check
+def load(array, index):
+    """Return array[index]."""
+    return array[index]
+
+
+@no_type_check
+def store(array, index, value):
+    """Write array[index] = value."""
+    array[index] = value
+
+
+@no_type_check
+def fetch_add(array, index, amount):
+    """Add to array[index], and return what it was: no two threads are told the same."""
+    before = array[index]
+    array[index] = before + amount
+    return before
+
+
+@no_type_check
+def array_at(address, shape, like):
+    """Return the array that lies at an address, with the dtype of another array."""
+    size = math.prod(map(int, shape)) * like.itemsize
+    held = (ctypes.c_byte * size).from_address(int(address))
+    return np.frombuffer(held, like.dtype).reshape(shape)
+
+
+@no_type_check
+def borrowed(array):
+    """Return the same array, whose references are not counted; it must not outlive the other.
+
+    Threads that add to the same count for each row would wait for one another.
+    """
+    return array
+
+
+@no_type_check
+def on_stack():
+    """Return (2, ON_STACK) float32 that live as long as the function that asked for them.
+
+    The compiler sees that no other array shares their memory, and keeps them in registers.
+    """
+    return np.empty((2, ON_STACK), np.float32)
+
+
+@no_type_check
+def prefetch(array, index):
+    """Ask memory for array[index], which will be read soon; it need not exist."""
+
+
+@no_type_check
+def _element(context, builder, kind, array, index):
+    return cgutils.get_item_pointer(
+        context, builder, kind, context.make_array(kind)(context, builder, array), [index]
+    )
+
+
+@intrinsic
+@no_type_check
+def _load(typing, array, index):
+    def generate(context, builder, signature, given):
+        place = _element(context, builder, signature.args[0], *given)
+        return builder.load_atomic(place, _ORDER, _ALIGN)
+
+    return types.int64(array, types.intp), generate
+
+
+@intrinsic
+@no_type_check
+def _store(typing, array, index, value):
+    def generate(context, builder, signature, given):
+        place = _element(context, builder, signature.args[0], *given[:2])
+        builder.store_atomic(given[2], place, _ORDER, _ALIGN)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.int64), generate
+
+
+@intrinsic
+@no_type_check
+def _fetch_add(typing, array, index, amount):
+    def generate(context, builder, signature, given):
+        place = _element(context, builder, signature.args[0], *given[:2])
+        return builder.atomic_rmw("add", place, given[2], _ORDER)
+
+    return types.int64(array, types.intp, types.int64), generate
+
+
+@intrinsic
+@no_type_check
+def _prefetch(typing, array, index):
+    def generate(context, builder, signature, given):
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        place = _element(context, builder, signature.args[0], *given)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        read, near, data = (number(n) for n in (0, 3, 1))  # into the nearest cache
+        builder.call(call, [builder.bitcast(place, byte), read, near, data])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+@intrinsic
+@no_type_check
+def _pointer(typing, address, like):
+    def generate(context, builder, signature, given):
+        kind = context.get_value_type(signature.return_type)
+        return builder.inttoptr(given[0], kind)
+
+    return types.CPointer(like.dtype)(types.int64, like), generate
+
+
+@intrinsic
+@no_type_check
+def _data(typing, array):
+    def generate(context, builder, signature, given):
+        return context.make_array(signature.args[0])(context, builder, given[0]).data
+
+    return types.CPointer(array.dtype)(array), generate
+
+
+@intrinsic
+@no_type_check
+def _on_stack(typing):
+    def generate(context, builder, signature, given):
+        room = ir.ArrayType(ir.FloatType(), 2 * ON_STACK)
+        place = cgutils.alloca_once(builder, room, name="sums")
+        place.align = LINE  # a register's worth that lies in two cache lines takes twice as long
+        return builder.bitcast(place, ir.FloatType().as_pointer())
+
+    return types.CPointer(types.float32)(), generate
+
+
+@overload(load)
+@no_type_check
+def _compiled_load(array, index):
+    return lambda array, index: _load(array, index)
+
+
+@overload(store)
+@no_type_check
+def _compiled_store(array, index, value):
+    return lambda array, index, value: _store(array, index, value)
+
+
+@overload(fetch_add)
+@no_type_check
+def _compiled_fetch_add(array, index, amount):
+    return lambda array, index, amount: _fetch_add(array, index, amount)
+
+
+@overload(array_at)
+@no_type_check
+def _compiled_array_at(address, shape, like):
+    return lambda address, shape, like: carray(_pointer(address, like), shape)
+
+
+@overload(prefetch)
+@no_type_check
+def _compiled_prefetch(array, index):
+    return lambda array, index: _prefetch(array, index)
+
+
+@overload(borrowed)
+@no_type_check
+def _compiled_borrowed(array):
+    return lambda array: carray(_data(array), array.shape)
+
+
+@overload(on_stack, inline="always")
+@no_type_check
+def _compiled_on_stack():
+    return lambda: carray(_on_stack(), (2, ON_STACK))

@@ -1,0 +1,94 @@
+"""Threads that help with a computation, and for none of which it ever waits.
+
+OpenMP lets threads meet after each loop, and those that come early spin until the last is there. On
+a machine with other work the last one's core is somebody else's for milliseconds, while a loop
+takes a tenth of one. Here one thread leads. The others take what is left to take, and may be as
+late as they like: see `share` in `fast.kernels`.
+"""
+
+import os
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+NAP = 50e-6  # seconds, about what the system needs to wake a thread
+GIVEN_UP = 0.1  # seconds without a new ticket: the leader was interrupted, or has lost its core
+
+
+class _Team:
+    """The threads of this process, started when they are first asked for."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[tuple[Callable[..., bool], tuple[Any, ...]]]
+        self._jobs = queue.SimpleQueue()
+        self._threads = 0
+
+    def call(self, follow: Callable[..., bool], given: tuple[Any, ...], helpers: int) -> None:
+        """Ask so many threads to follow."""
+        while self._threads < helpers:
+            threading.Thread(target=self._serve, name="qwenkit", daemon=True).start()
+            self._threads += 1  # after Ctrl-C between the two there is one more, which waits
+        for me in range(1, helpers + 1):
+            self._jobs.put((follow, (*given, me)))
+
+    def _serve(self) -> None:
+        while True:
+            job = self._jobs.get()
+            try:
+                _help(*job)
+            except Exception:  # the leader computes everything itself
+                traceback.print_exc()
+
+
+def _help(follow: Callable[..., bool], given: tuple[Any, ...]) -> None:
+    """Follow a job to its end."""
+    board, before, since = given[0], b"", time.monotonic()
+    while follow(*given):
+        now = time.monotonic()
+        if board.tobytes() != before:
+            before, since = board.tobytes(), now
+        elif now > since + GIVEN_UP:
+            return
+        time.sleep(NAP)
+
+
+_team = _Team()
+
+
+def _none_yet() -> None:
+    """Begin again in a process that was forked: its parent's threads are not there."""
+    global _team
+    _team = _Team()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_none_yet)
+
+
+def together(lead: Callable[..., None], job: Any, done: NDArray[np.int64]) -> None:
+    """Run a job on as many threads as torch uses.
+
+    Args:
+        lead: a kernel that leads through the job's stages.
+        job: what `lead` and `follow` of `fast.kernels` take.
+        done: (stages, columns) to work in.
+    """
+    from qwenkit.fast import kernels
+
+    helpers = torch.get_num_threads() - 1
+    board, counts = kernels.board(helpers + 1), np.zeros(len(done), np.int64)
+    given = board, counts, done, job
+    try:
+        if helpers > 0:
+            _team.call(kernels.follow, given, helpers)
+        lead(*given)
+    finally:
+        while kernels.close(board) > 0:  # they still read a weight, which may be freed afterwards
+            time.sleep(NAP / 10)
