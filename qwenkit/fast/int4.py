@@ -1,13 +1,14 @@
 """Weight-only int4: each weight in four bits, each group of a row with a scale and a zero point.
 
-Sixteen steps are few, so a whole row does not share them, as in int8: 64 neighboring weights of a
-row do. In a group, weight ≈ (q - zero) × scale with integers q and zero from 0 to 15. The zero
-point lets the steps cover the group's own range, from its smallest to its largest value; 0 always
-is one of the steps (Jacob et al. 2018, section 2.1). With a scale in bfloat16 and a zero point of
-one byte, a weight takes 4.375 bits.
+In a group, 64 neighboring weights of a row, weight ≈ (q - zero) × scale with integers q and zero
+from 0 to 15. Sixteen steps are few: the zero point lets them cover the group's own range, from its
+smallest to its largest value; 0 always is one of the steps (Jacob et al. 2018, section 2.1). With a
+scale in bfloat16 and a zero point of one byte, a weight takes 4.375 bits.
 
 Which q is stored is decided by rounding to nearest (`quantize_groups`), or by a method that runs
-the model on a text: `fast.awq`, `fast.gptq`. All of them store the same three tensors.
+the model on a text: `fast.awq`, `fast.gptq`. All of them store the same three tensors. Of Python
+code, Qwen2.5-Coder-0.5B needs 0.624 bits per byte in bfloat16, 0.646 rounded to nearest, and 0.641
+by GPTQ.
 
 A tied embedding, which is the head too, stays int8 in a model whose other matrices are int4.
 Qwen2.5-Coder-0.5B takes 332 MB instead of 271 MB so, and loses 0.022 bits per byte of Python code
@@ -28,7 +29,7 @@ from qwenkit.device import has_bfloat16_products
 from qwenkit.errors import InputError
 from qwenkit.fast._machine import Unchanged, is_ordinary, watched
 from qwenkit.fast.int8 import SMALLEST, refuse_gradients
-from qwenkit.fast.linear import alike, by_kernel, in_chunks, kernel_serves
+from qwenkit.fast.linear import alike_but_scale, by_kernel, in_chunks, kernel_serves
 
 TOP = 15  # of four bits; the smallest is 0
 MIDDLE = 8  # the zero point of symmetric steps, of which seven lie above it and seven below
@@ -104,8 +105,7 @@ def pack(steps: Float[Tensor, "O G group"]) -> UInt8[Tensor, "O I2"]:
 
 def unpack(packed: UInt8[Tensor, "O I2"], groups: int) -> UInt8[Tensor, "O G group"]:
     """Return the steps of each group, the inverse of `pack`."""
-    half = packed.shape[1] // max(groups, 1)
-    grouped = packed.reshape(len(packed), groups, half)  # (O, G, group/2)
+    grouped = torch.unflatten(packed, 1, (groups, -1))  # (O, G, group/2)
     return torch.cat([grouped & TOP, grouped >> 4], dim=-1)  # (O, G, group)
 
 
@@ -224,7 +224,7 @@ def int4_linear(
     bias: Float[Tensor, " O"] | None = None,
 ) -> Float[Tensor, "*B O"]:
     """The same by the fastest way: as stored for few tokens, dequantized in chunks for many."""
-    if not alike(x, scale, bias) or (
+    if not alike_but_scale(x, scale, bias) or (
         x.is_cpu and (watched() or not _fit(x, packed, scale, zero, bias))
     ):
         return int4_reference(x, packed, scale, zero, bias)

@@ -5,8 +5,10 @@ and rounded. Half of bfloat16's bytes are left, and as decoding a token waits fo
 from memory, it is faster too. What is multiplied, and added up, stays bfloat16 and float32: only
 the stored weights are coarser (Dettmers et al. 2022, "LLM.int8()", section 2, for whole rows).
 
-Where 64 does not divide the rows, a whole row is one group. So it was in all models until groups
-came: one large weight then makes the steps of its whole row coarse.
+Where 64 does not divide the rows, a whole row is one group: one large weight then makes the steps
+of its whole row coarse. Qwen2.5-Coder-0.5B chose the same most likely token as in float32 at 97.8 %
+of 2,555 positions of this package's code with groups of 64, and at 96.8 % with whole rows; with
+logits in float32 (see `fast.model`) at 98.2 %.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 from qwenkit.device import has_bfloat16_products
 from qwenkit.errors import InputError
 from qwenkit.fast._machine import Unchanged, is_ordinary, watched
-from qwenkit.fast.linear import alike, by_kernel, in_chunks, is_plain, kernel_serves
+from qwenkit.fast.linear import alike_but_scale, by_kernel, in_chunks, is_plain, kernel_serves
 
 LARGEST = 127  # of an int8; -128 is left out, so that a weight and its negative round alike
 PACKED_BLOCK = 32  # torch's int8 product reads whole blocks, past the end of other rows
@@ -52,8 +54,7 @@ def quantize_rows(
 def dequantize_rows(weight: Int8[Tensor, "O I"], scale: Tensor) -> Float[Tensor, "O I"]:
     """Return weight × scale in the dtype of the scale, which is (O) or (O, G)."""
     groups = by_group(scale)  # (O, G)
-    (rows, columns), count = weight.shape, groups.shape[1]
-    grouped = weight.to(scale.dtype).reshape(rows, count, columns // count)  # (O, G, group)
+    grouped = torch.unflatten(weight.to(scale.dtype), 1, (groups.shape[1], -1))  # (O, G, group)
     return (grouped * groups[..., None]).flatten(1)  # (O, I)
 
 
@@ -165,7 +166,9 @@ def int8_linear(
     bias: Float[Tensor, " O"] | None = None,
 ) -> Float[Tensor, "*B O"]:
     """The same by the fastest way: as stored for few tokens, dequantized in chunks for many."""
-    if not alike(x, scale, bias) or (x.is_cpu and (watched() or not _fit(x, weight, scale, bias))):
+    if not alike_but_scale(x, scale, bias) or (
+        x.is_cpu and (watched() or not _fit(x, weight, scale, bias))
+    ):
         return int8_reference(x, weight, scale, bias)
     tokens, groups = x.numel() // max(x.shape[-1], 1), by_group(scale)  # (O, G)
     if x.is_cpu and kernel_serves(tokens, weight):

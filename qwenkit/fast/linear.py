@@ -107,6 +107,15 @@ def alike(x: Tensor, *others: Tensor | None) -> bool:
     return all(one is None or (one.dtype, one.device) == (x.dtype, x.device) for one in others)
 
 
+def alike_but_scale(x: Tensor, scale: Tensor, bias: Tensor | None) -> bool:
+    """Tell whether all are alike; only the scale of a quantized weight may be bfloat16 for float32.
+
+    So it is in the head, which is given float32 for logits of as many digits.
+    """
+    fewer = x.dtype == torch.float32 and scale.dtype == torch.bfloat16
+    return alike(x, bias) and (alike(x, scale) or (fewer and x.device == scale.device))
+
+
 def is_plain(x: Tensor, weight: Tensor, row: Tensor | None = None) -> bool:
     """Tell whether these are ordinary tensors on the CPU that fit, and nobody differentiates.
 
@@ -154,7 +163,7 @@ def by_kernel(
         x: the tokens.
         weight: (O, I); int4: (O, I/2) uint8.
         bias: of each row.
-        scale: of each row of int8, (O), or of each group of int4, (O, G).
+        scale: of each row, (O), or of each group of a row, (O, G); int8 or int4 alone.
         zero: the zero point of each group of int4.
     """
     from qwenkit.fast import kernels

@@ -49,8 +49,9 @@ def quantize(
     """Store a model's matrices in int8 or int4, the embedding and the head too.
 
     A tied embedding of an int4 model is int8. The model is changed in place; its float weights are
-    released one by one. It then computes in bfloat16, or in float32 if its checkpoint is stored
-    so (`config.dtype`). Norms and biases, a thousandth of the weights, are kept in that dtype.
+    released one by one. It then computes in bfloat16, or in float32 if its checkpoint is stored so
+    (`config.dtype`), and gives logits in float32. Norms and biases, a thousandth of the weights,
+    are kept in the dtype that it computes in.
 
     Args:
         model: on the CPU or on MPS, without LoRA.
@@ -212,4 +213,4 @@ def _mark(model: QwenForCausalLM, config: QwenConfig) -> None:
     model.config = config
     model.to(DTYPES[model.config.dtype_with_int8])  # integer buffers are not floats and stay
     if type(model) is QwenForCausalLM:
-        model.__class__ = FastQwenForCausalLM  # its tied head can read an int8 embedding
+        model.__class__ = FastQwenForCausalLM  # whose head can be quantized

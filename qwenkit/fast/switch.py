@@ -11,7 +11,7 @@ from torch import nn
 
 from qwenkit.fast._machine import plain_process
 from qwenkit.fast.decode import why_not
-from qwenkit.fast.int4 import FastInt4Linear, Int4Linear
+from qwenkit.fast.int4 import FastInt4Linear, Int4Embedding, Int4Linear
 from qwenkit.fast.int8 import FastInt8Embedding, FastInt8Linear, Int8Embedding, Int8Linear
 from qwenkit.fast.linear import FastLinear
 from qwenkit.fast.model import FastQwenForCausalLM
@@ -69,8 +69,8 @@ def plain(model: QwenForCausalLM) -> Iterator[QwenForCausalLM]:
     """
     taught = {fast: plain for plain, fast in FAST.items()}
     changed = [module for module in model.modules() if type(module) in taught]
-    if isinstance(getattr(model.model, "embed_tokens", None), Int8Embedding):
-        # Without its class, the model's tied head could not read int8.
+    if isinstance(getattr(model.model, "embed_tokens", None), Int8Embedding | Int4Embedding):
+        # Without its class, the model's tied head could not read int8, nor give float32.
         changed = [module for module in changed if module is not model]
     kinds = [type(module) for module in changed]
     try:

@@ -100,7 +100,8 @@ def _activations(config: QwenConfig, dtype: str, tokens: int, scores: int, kept:
     # that are upcast.
     copies = (3 if size < float32 else 0) + 5 * upcast
     residual = tokens * config.hidden_size * (8 * size + copies * float32)
-    logits = kept * config.vocab_size * size  # last, when the layers' tensors are gone
+    in_logits = float32 if config.quantization else size
+    logits = kept * config.vocab_size * in_logits  # last, when the layers' tensors are gone
     return residual + max(mlp, attention, logits)
 
 

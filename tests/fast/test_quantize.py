@@ -14,6 +14,8 @@ from toy import write_toy_checkpoint
 import qwenkit as qk
 from qwenkit.errors import CheckpointError, ConfigError, InputError
 from qwenkit.fast import int8 as int8_file
+from qwenkit.fast import swap
+from qwenkit.fast.int4 import dequantize
 from qwenkit.fast.int8 import (
     FastInt8Embedding,
     Int8Embedding,
@@ -204,6 +206,28 @@ def test_it_takes_about_half_the_bytes_and_the_forecast_knows(loaded, small):
     assert qk.forecast(small[0].config, "bfloat16").weights == bytes_of["int8"]
     assert config.num_parameters == small[0].config.num_parameters
     assert qk.forecast(config, "int8").cache == qk.forecast(config, "bfloat16").cache
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_the_head_computes_in_float32(tmp_path, dtype, tied):
+    """In bfloat16 two logits are often equal, and the most likely token is a matter of chance."""
+    model = qk.load_model(write_toy_checkpoint(tmp_path, tied=tied), device="cpu", dtype=None)
+    qk.quantize(model, dtype, group=16)
+    part, ids = model.model.embed_tokens if tied else model.lm_head, torch.arange(24)[None]
+    restore = dequantize if len([*part.buffers()]) == 3 else dequantize_rows
+    packed, scale, *zero = part.buffers()
+    x = model.model(ids)
+    want = F.linear(x.double(), restore(packed, scale.float(), *zero).double())
+    for change in (qk.accelerate, swap):  # a small model stays as it is; then by the fast products
+        for tokens in (24, 1):  # in chunks, and by the kernel
+            logits = change(model).head(x[:, :tokens])
+            assert (model.dtype, logits.dtype) == (torch.bfloat16, torch.float32)
+            torch.testing.assert_close(logits.double(), want[:, :tokens], rtol=1e-5, atol=1e-5)
+    with qk.plain(model):
+        assert torch.equal(model.head(x).argmax(-1), want.argmax(-1))
+        assert model(ids).dtype == torch.float32
 
 
 def test_logits_stay_near(loaded, small):
