@@ -17,7 +17,7 @@ from numba.extending import intrinsic, overload
 
 _ORDER = "seq_cst"
 _ALIGN = 8  # bytes of an int64
-ON_STACK = 64
+LANES = 16  # numbers that a processor adds up at once
 LINE = 64  # bytes of a cache line
 
 
@@ -60,11 +60,11 @@ def borrowed(array):
 
 @no_type_check
 def on_stack():
-    """Return (2, ON_STACK) float32 that live as long as the function that asked for them.
+    """Return (2, LANES) float32 that live as long as the function that asked for them.
 
     The compiler sees that no other array shares their memory, and keeps them in registers.
     """
-    return np.empty((2, ON_STACK), np.float32)
+    return np.zeros((2, LANES), np.float32)
 
 
 @no_type_check
@@ -73,7 +73,8 @@ def prefetch(array, index):
 
 
 @no_type_check
-def _element(context, builder, kind, array, index):
+def element(context, builder, kind, array, index):
+    """Return the compiler's pointer to array[index]."""
     return cgutils.get_item_pointer(
         context, builder, kind, context.make_array(kind)(context, builder, array), [index]
     )
@@ -83,7 +84,7 @@ def _element(context, builder, kind, array, index):
 @no_type_check
 def _load(typing, array, index):
     def generate(context, builder, signature, given):
-        place = _element(context, builder, signature.args[0], *given)
+        place = element(context, builder, signature.args[0], *given)
         return builder.load_atomic(place, _ORDER, _ALIGN)
 
     return types.int64(array, types.intp), generate
@@ -93,7 +94,7 @@ def _load(typing, array, index):
 @no_type_check
 def _store(typing, array, index, value):
     def generate(context, builder, signature, given):
-        place = _element(context, builder, signature.args[0], *given[:2])
+        place = element(context, builder, signature.args[0], *given[:2])
         builder.store_atomic(given[2], place, _ORDER, _ALIGN)
         return context.get_dummy_value()
 
@@ -104,7 +105,7 @@ def _store(typing, array, index, value):
 @no_type_check
 def _fetch_add(typing, array, index, amount):
     def generate(context, builder, signature, given):
-        place = _element(context, builder, signature.args[0], *given[:2])
+        place = element(context, builder, signature.args[0], *given[:2])
         return builder.atomic_rmw("add", place, given[2], _ORDER)
 
     return types.int64(array, types.intp, types.int64), generate
@@ -115,7 +116,7 @@ def _fetch_add(typing, array, index, amount):
 def _prefetch(typing, array, index):
     def generate(context, builder, signature, given):
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        place = _element(context, builder, signature.args[0], *given)
+        place = element(context, builder, signature.args[0], *given)
         kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
         call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
         read, near, data = (number(n) for n in (0, 3, 1))  # into the nearest cache
@@ -148,7 +149,7 @@ def _data(typing, array):
 @no_type_check
 def _on_stack(typing):
     def generate(context, builder, signature, given):
-        room = ir.ArrayType(ir.FloatType(), 2 * ON_STACK)
+        room = ir.ArrayType(ir.FloatType(), 2 * LANES)
         place = cgutils.alloca_once(builder, room, name="sums")
         place.align = LINE  # a register's worth that lies in two cache lines takes twice as long
         return builder.bitcast(place, ir.FloatType().as_pointer())
@@ -195,4 +196,4 @@ def _compiled_borrowed(array):
 @overload(on_stack, inline="always")
 @no_type_check
 def _compiled_on_stack():
-    return lambda: carray(_on_stack(), (2, ON_STACK))
+    return lambda: carray(_on_stack(), (2, LANES))

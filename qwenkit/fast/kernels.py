@@ -4,7 +4,9 @@ To decode a token, each weight is read once and used once. The processor could m
 than it gets, so memory sets the pace, and the kernels are about asking for memory well:
 
 - Weights are read where the model holds them, as they are stored: four bytes, two, one or a half.
-  They become float32 on arrival, and everything is added up in float32.
+  They become float32 on arrival, and everything is added up in float32. Only int8 and int4 in groups
+  of 64 meet tokens of 16-bit integers, because to make floats of them took longer than memory
+  needs (`fast.integers`).
 - Two rows of a weight are read at once, the second half the weight further on. Hardware fetches
   ahead of code that walks through memory in order; two such walks keep twice the requests under
   way. What lies two kilobytes ahead on each walk is asked for, too: while a processor converts
@@ -18,7 +20,7 @@ than it gets, so memory sets the pace, and the kernels are about asking for memo
 Numba compiles a function at its first call, once per dtype, and keeps the result on disk. Each
 kernel's Python function remains as `kernel.py_func`: slow, and the same numbers. All of them stand
 in one file because numba compiles again when the file of a function changes, not when another does;
-`intrinsics.py` holds what they are made of, and hardly changes.
+`intrinsics.py` and `integers.py` hold what they are made of, and hardly change.
 """
 
 import contextlib
@@ -34,7 +36,9 @@ from numba.extending import overload
 from numpy.typing import NDArray
 
 from qwenkit import progress
+from qwenkit.fast.integers import GROUP, add_group, set_factors, subtract_zeros
 from qwenkit.fast.intrinsics import (
+    LANES,
     LINE,
     array_at,
     borrowed,
@@ -44,13 +48,13 @@ from qwenkit.fast.intrinsics import (
     prefetch,
     store,
 )
-from qwenkit.fast.intrinsics import ON_STACK as GROUP
 from qwenkit.progress import stage
 
 AHEAD = 2048  # bytes, how far ahead memory is asked for
 BLOCK = 512  # values between two such requests
-USUAL = GROUP // 2  # bytes of an int4 group
-LOW_BITS = np.int32(15)  # four of a byte
+LARGEST = np.float32(32767)  # of an int16
+WITHOUT_SIGN = np.int32(0x7FFFFFFF)
+SMALLEST = np.float32(1e-30)  # a step, whose inverse is still a float32
 CHUNK = 1 << 16  # bytes of a weight that a thread takes at a time: some microseconds
 MOST = 256  # chunks of a weight
 TAYLOR = tuple(np.float32(1 / math.factorial(n)) for n in range(7, -1, -1))  # of e^x
@@ -359,43 +363,50 @@ def rows_as_stored(weight_kind, vector_kind, part, x, y, first, last):
 
 @_compiled()
 @no_type_check
-def rows_of_int8(weight_kind, vector_kind, part, x, y, first, last):
-    """Write the products with some rows of each half of an int8 weight, times its group's scale.
+def in_groups(part):
+    """Tell whether GROUP integer weights share a scale: then the token is made of integers, too."""
+    return part.scale != 0 and part.in_features == part.groups * GROUP
 
-    To add up a group's products to one number takes as long as to multiply them. So they are added
-    up lane by lane, each times the scale, and to one number once per row.
+
+@_compiled()
+@no_type_check
+def rows_in_groups(weight_kind, vector_kind, part, x, y, first, last):
+    """Write the products with some rows of each half of an int8 or int4 weight, GROUP by GROUP.
+
+    For int4, of a group only Σ w q is a sum over the weights: Σ (w - zero) q = Σ w q - zero Σ q,
+    and Σ q is added up once for all rows.
     """
     half, size, groups = half_of(part), part.in_features, part.groups
-    weight = array_at(part.weight, (part.out_features, size), weight_kind)
-    memory = array_at(part.weight, (part.out_features * size,), weight_kind)
-    scale = array_at(part.scale, (part.out_features, groups), vector_kind)
+    width, of_group = (size // 2, GROUP // 2) if part.zero else (size, GROUP)  # bytes
+    weight = array_at(part.weight, (part.out_features * width,), weight_kind)
+    scale = array_at(part.scale, (part.out_features * groups,), vector_kind)
+    zero = array_at(part.zero, (part.out_features * groups,), weight_kind)
     bias = array_at(part.bias, (part.out_features,), vector_kind)
-    per_group, sums = size // groups, on_stack()
+    sums, factors = on_stack(), on_stack()
     for row in range(first, last):
         other = row + half if row + half < part.out_features else row
         for n in range(len(x)):
-            a = b = np.float32(0)
-            for i in range(GROUP):
+            q, steps, totals = x[n].view(np.int16), x[n, size // 2 :], x[n, size // 2 + groups :]
+            for i in range(LANES):
                 sums[0, i] = sums[1, i] = 0
-            for g in range(groups):
-                start = g * per_group
-                s, t = as_float(scale[row, g]), as_float(scale[other, g])
-                for i in range(start + AHEAD, start + AHEAD + per_group, LINE):
-                    prefetch(memory, row * size + i)
-                    prefetch(memory, other * size + i)
-                if per_group == GROUP:
-                    for i in range(GROUP):  # a length that the compiler knows: no loop is left
-                        token = x[n, start + i]
-                        sums[0, i] += s * (np.float32(weight[row, start + i]) * token)
-                        sums[1, i] += t * (np.float32(weight[other, start + i]) * token)
-                else:
-                    e = f = np.float32(0)
-                    for i in range(np.uint64(start), np.uint64(start + per_group)):
-                        e += np.float32(weight[row, i]) * x[n, i]
-                        f += np.float32(weight[other, i]) * x[n, i]
-                    a += s * e
-                    b += t * f
-            for i in range(GROUP):
+            for start in range(0, groups, LANES):
+                count = min(LANES, groups - start)
+                one, two = row * groups + start, other * groups + start
+                set_factors(factors, 0, scale, one, steps, start, count)
+                set_factors(factors, 1, scale, two, steps, start, count)
+                if part.zero:
+                    subtract_zeros(sums, factors, 0, zero, one, totals, start, count)
+                    subtract_zeros(sums, factors, 1, zero, two, totals, start, count)
+                one, two = row * width + start * of_group, other * width + start * of_group
+                for g in range(count):
+                    prefetch(weight, one + AHEAD)
+                    prefetch(weight, two + AHEAD)
+                    place = (start + g) * GROUP
+                    add_group(sums, 0, factors[0, g], weight, one, q, place)
+                    add_group(sums, 1, factors[1, g], weight, two, q, place)
+                    one, two = one + of_group, two + of_group
+            a = b = np.float32(0)
+            for i in range(LANES):
                 a += sums[0, i]
                 b += sums[1, i]
             if part.bias:
@@ -406,60 +417,60 @@ def rows_of_int8(weight_kind, vector_kind, part, x, y, first, last):
 
 @_compiled()
 @no_type_check
+def rows_of_int8(weight_kind, vector_kind, part, x, y, first, last):
+    """Write the products with some rows of each half of an int8 weight, whatever its groups are."""
+    if in_groups(part):
+        rows_in_groups(weight_kind, vector_kind, part, x, y, first, last)
+        return
+    half, size, groups = half_of(part), part.in_features, part.groups
+    weight = array_at(part.weight, (part.out_features, size), weight_kind)
+    scale = array_at(part.scale, (part.out_features, groups), vector_kind)
+    bias = array_at(part.bias, (part.out_features,), vector_kind)
+    per_group = size // groups
+    for row in range(first, last):
+        other = row + half if row + half < part.out_features else row
+        for n in range(len(x)):
+            a = b = np.float32(0)
+            for g in range(groups):
+                start, e, f = g * per_group, np.float32(0), np.float32(0)
+                for i in range(np.uint64(start), np.uint64(start + per_group)):
+                    e += np.float32(weight[row, i]) * x[n, i]
+                    f += np.float32(weight[other, i]) * x[n, i]
+                a += as_float(scale[row, g]) * e
+                b += as_float(scale[other, g]) * f
+            if part.bias:
+                a += as_float(bias[row])
+                b += as_float(bias[other])
+            y[n, row], y[n, other] = as_stored(y, a), as_stored(y, b)
+
+
+@_compiled()
+@no_type_check
 def rows_of_int4(weight_kind, vector_kind, part, x, y, first, last):
-    """Write the products with some rows of each half of an int4 weight, (q - zero) × scale.
-
-    Of a group, only Σ q x is a sum over the weights: Σ (q - zero) x = Σ q x - zero Σ x. And a byte
-    is low + 16 high, so that low a + high b = low (a - b/16) + byte b/16: with x prepared for that,
-    once for all rows, the upper four bits need not be shifted down.
-
-    To add up a group's products to one number takes as long as to multiply them. So they are added
-    up lane by lane, and to one number once per row.
-    """
-    half, groups = half_of(part), part.groups
-    width, per_group = part.in_features // 2, part.in_features // 2 // groups  # bytes
+    """Write the products with some rows of each half of an int4 weight, whatever its groups are."""
+    if in_groups(part):
+        rows_in_groups(weight_kind, vector_kind, part, x, y, first, last)
+        return
+    half, groups, width = half_of(part), part.groups, part.in_features // 2
+    per_group = width // groups  # bytes
     packed = array_at(part.weight, (part.out_features, width), weight_kind)
-    memory = array_at(part.weight, (part.out_features * width,), weight_kind)
     scale = array_at(part.scale, (part.out_features, groups), vector_kind)
     zero = array_at(part.zero, (part.out_features, groups), weight_kind)
     bias = array_at(part.bias, (part.out_features,), vector_kind)
-    sums = on_stack()
     for row in range(first, last):
         other = row + half if row + half < part.out_features else row
-        for i in range(AHEAD, AHEAD + width, LINE):
-            prefetch(memory, row * width + i)
-            prefetch(memory, other * width + i)
         for n in range(len(x)):
             a = b = np.float32(0)
-            for i in range(USUAL):
-                sums[0, i] = sums[1, i] = 0
-            for g in range(np.uint64(groups)):
-                total = x[n, np.uint64(part.in_features) + g]
-                a -= as_float(scale[row, g]) * np.float32(zero[row, g]) * total
-                b -= as_float(scale[other, g]) * np.float32(zero[other, g]) * total
-            if per_group == USUAL:
-                for g in range(np.uint64(groups)):
-                    s, t = as_float(scale[row, g]), as_float(scale[other, g])
-                    # A length that the compiler knows: no loop is left.
-                    for i in range(USUAL):
-                        at, place = g * np.uint64(USUAL) + np.uint64(i), g * np.uint64(GROUP)
-                        low = x[n, place + np.uint64(i)]
-                        high = x[n, place + np.uint64(USUAL + i)]
-                        # 32 bits, as many as a float has, so that many are converted at once
-                        w, v = np.int32(packed[row, at]), np.int32(packed[other, at])
-                        sums[0, i] += s * (np.float32(w & LOW_BITS) * low + np.float32(w) * high)
-                        sums[1, i] += t * (np.float32(v & LOW_BITS) * low + np.float32(v) * high)
-            else:
-                for g in range(groups):
-                    start, s, t = g * per_group, as_float(scale[row, g]), as_float(scale[other, g])
-                    for i in range(per_group):
-                        w, v = np.int32(packed[row, start + i]), np.int32(packed[other, start + i])
-                        low, high = x[n, 2 * start + i], x[n, 2 * start + per_group + i]
-                        a += s * (np.float32(w & LOW_BITS) * low + np.float32(w) * high)
-                        b += t * (np.float32(v & LOW_BITS) * low + np.float32(v) * high)
-            for i in range(USUAL):
-                a += sums[0, i]
-                b += sums[1, i]
+            for g in range(groups):
+                start, e, f = g * per_group, np.float32(0), np.float32(0)
+                u, v = np.float32(zero[row, g]), np.float32(zero[other, g])
+                for i in range(per_group):
+                    one, two = packed[row, start + i], packed[other, start + i]
+                    low, high = x[n, 2 * start + i], x[n, 2 * start + per_group + i]
+                    e += (np.float32(one & 15) - u) * low + (np.float32(one >> 4) - u) * high
+                    f += (np.float32(two & 15) - v) * low + (np.float32(two >> 4) - v) * high
+                a += as_float(scale[row, g]) * e
+                b += as_float(scale[other, g]) * f
             if part.bias:
                 a += as_float(bias[row])
                 b += as_float(bias[other])
@@ -499,26 +510,36 @@ def _rows(weight_kind, vector_kind, part, x, y, first, last):
 def prepare(part, x, out):
     """Write a token as `multiply` reads it.
 
-    For a weight with zero points, the two factors that a byte meets, first minus second / 16 and
-    second / 16, take the places of the two values; behind them comes the sum of each group.
+    Where GROUP integer weights share a scale, GROUP of its values share a step: x ≈ q × step with
+    integers q of 16 bits. They take the first half of `out`; the steps follow, and Σ q of each
+    group. Rounding moves a value by half a step at most, a 65,534th of the group's largest value.
+    bfloat16 moves that one by up to a 512th.
 
     Args:
         part: the linear layer.
         x: (in_features) float32.
         out: (in_features + groups) float32.
     """
-    if not part.zero:
-        out[: len(x)] = x
+    size, groups = len(x), part.groups
+    if not in_groups(part):
+        out[:size] = x
         return
-    half = part.in_features // 2 // part.groups
-    for g in range(part.groups):
-        total = np.float32(0)
-        for i in range(2 * g * half, (2 * g + 1) * half):
-            first, second = x[i], x[i + half]
-            total += first + second
-            out[i + half] = second / np.float32(16)
-            out[i] = first - out[i + half]
-        out[part.in_features + g] = total
+    q, steps, totals = out.view(np.int16), out[size // 2 :], out[size // 2 + groups :]
+    bits = x.view(np.int32)
+    for g in range(groups):
+        # Without their sign bits, floats are in the order of their bits read as integers; infinity
+        # and what is no number come last, and make the step one of them.
+        largest = np.int32(0)
+        for i in range(g * GROUP, (g + 1) * GROUP):
+            largest = np.int32(max(largest, bits[i] & WITHOUT_SIGN))
+        step = np.int32(largest).view(np.float32) / LARGEST
+        per_step = np.float32(1) / step if SMALLEST < step < np.inf else np.float32(0)
+        total = np.int32(0)
+        for i in range(g * GROUP, (g + 1) * GROUP):
+            own = np.int32(np.rint(x[i] * per_step)) if per_step else np.int32(0)
+            q[i] = own
+            total += own
+        steps[g], totals[g] = step, np.float32(total)
 
 
 # --- the rest of a layer ---

@@ -93,6 +93,20 @@ def test_every_dtype_decodes_as_the_taught_model_does(dtype, tmp_path):
         assert relative_error(one.float(), other.float()) < near
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_in_groups_of_64_tokens_become_integers_of_15_bits_and_a_sign(dtype):
+    """So no nearer to the taught model than some 1e-5, but far nearer than bfloat16."""
+    model = tiny(hidden_size=128, intermediate_size=320, num_hidden_layers=2)
+    qk.quantize(model, dtype)
+    model, tokens = swap(model.float()), ids(1, LENGTH)
+    got, _, served = decoded(model, tokens)
+    assert all(served)
+    with qk.plain(model):
+        want, _, _ = decoded(model, tokens)
+    assert 1e-6 < relative_error(got, want) < 2e-4
+    assert relative_error(want.bfloat16().float(), want) > 5e-4
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_kernels_in_python_decode_as_compiled(dtype, tmp_path, monkeypatch):
     from qwenkit.fast import kernels

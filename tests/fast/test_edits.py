@@ -226,6 +226,8 @@ INT8_WEIGHTS = {
         down(m), weight_scale=-down(m).weight_scale.repeat_interleave(2, 1)),
 }  # fmt: skip
 INT8_MODULES = {
+    "int8 groups of k_proj unlike those of q_proj": lambda m: put(
+        attn(m).k_proj, weight_scale=-attn(m).k_proj.weight_scale.repeat_interleave(2, 1)),
     "one int8 scale for all": lambda m: put(
         down(m), weight_scale=(-down(m).weight_scale.mean()).expand(down(m).weight_scale.shape)),
     "every second int8 scale": lambda m: put(
@@ -246,6 +248,9 @@ INT4_WEIGHTS = {
     "an int4 embedding's scale": lambda m: int4_ends(m).model.embed_tokens.weight_scale.neg_(),
 }  # fmt: skip
 INT4_MODULES = {
+    "int4 groups of up_proj unlike those of gate_proj": lambda m: put(
+        mlp(m).up_proj, weight_scale=-mlp(m).up_proj.weight_scale.repeat_interleave(2, 1),
+        weight_zero=mlp(m).up_proj.weight_zero.repeat_interleave(2, 1)),
     "one int4 scale for all": lambda m: put(
         down(m), weight_scale=(-down(m).weight_scale.mean()).expand(down(m).weight_scale.shape)),
     "one int4 group per row, of all": lambda m: put(
