@@ -13,6 +13,10 @@ tokens of Python's textwrap.py (0.7438 bits per byte with an ordinary cache):
     64, the whole vector    +1.64 %           6,336
     32                      +0.61 %           6,528
     16                      +0.03 %           6,912    (bfloat16: 12,288)
+
+tests/bench/int8_cache.py measures a model of one's own. With tiny-coder in float32, on 2,000 tokens
+of code, it is +0.01 %, with the same most likely token at 99.5 % of them; of three greedy texts,
+165 of 192 tokens are the same; a decode step after 500 tokens took 2.9 times as long.
 """
 
 from __future__ import annotations
@@ -87,7 +91,7 @@ def pack(vectors: Float[Tensor, "*B D"], groups: int) -> Int8[Tensor, "*B D+2*G"
     dim = vectors.shape[-1]
     small, scale = quantize_rows(vectors.reshape(-1, dim), dim // groups)  # (N, D), (N, G)
     packed = torch.cat([small, scale.view(torch.int8)], dim=1)  # (N, D + 2·G)
-    return packed.unflatten(0, vectors.shape[:-1])
+    return torch.unflatten(packed, 0, vectors.shape[:-1])
 
 
 def unpack(
@@ -99,7 +103,7 @@ def unpack(
     scale = scale.contiguous().view(torch.bfloat16)  # (N, G)
     exact = torch.promote_types(dtype, torch.bfloat16)  # float16 does not hold every scale
     vectors = dequantize_rows(small, scale.to(exact)).to(dtype)  # (N, D)
-    return vectors.unflatten(0, packed.shape[:-1])
+    return torch.unflatten(vectors, 0, packed.shape[:-1])
 
 
 def stored_dtype(cache_dtype: str, dtype: str) -> str:
