@@ -142,20 +142,24 @@ def generations(model, tokenizer):
     text = {**pair, "prompt": "a", "stop_strings": ["x"], "max_new_tokens": 2}
     one = {"model": model, "input_ids": IDS}
     return {
-        "generate": {**one, **OPTIONS},
-        "generate_batch": {"model": model, "prompts": [[1, 2], [3]], **OPTIONS},
+        "generate": {**one, "cache_dtype": "int8", **OPTIONS},
+        "generate_batch": {
+            "model": model, "prompts": [[1, 2], [3]], "cache_dtype": "int8", **OPTIONS,
+        },
         "complete": text, "stream": text, "default_stops": pair,
         "complete_batch": {**pair, "prompts": ["a", "b"], "max_new_tokens": 2},
         "beam_search": {
             **one, "num_beams": 2, "max_new_tokens": 2, "length_penalty": 1.0, "stop_ids": [3],
+            "cache_dtype": "int8",
         },
         "log_probabilities": one, "score_text": {**pair, "text": "ab c"},
         "GenerationConfig": OPTIONS, "Sampling": SAMPLING,
-        "Conversation": {**pair, "system": "a", "max_length": 64},
+        "Conversation": {**pair, "system": "a", "max_length": 64, "cache_dtype": "int8"},
         "row_seed": {"seed": 1, "row": 1},
         "reference_generate": {**one, "max_new_tokens": 2},
-        "one_prompt": one, "cache_for": {"model": model, "batch_size": 1, "max_length": 8},
-        "speculate": {**one, "draft": model, "tokens": 2, **OPTIONS},
+        "one_prompt": one,
+        "cache_for": {"model": model, "batch_size": 1, "max_length": 8, "cache_dtype": "int8"},
+        "speculate": {**one, "draft": model, "tokens": 2, "cache_dtype": "int8", **OPTIONS},
         "PromptLookup": {"longest": 3, "shortest": 1},
         "DraftModel": {"model": model, "config": GenerationConfig(), "max_length": 8},
     }  # fmt: skip

@@ -112,7 +112,10 @@ def _pieces(
     options: argparse.Namespace,
 ) -> Iterable[str]:
     """Return the new text as it is generated; beam search yields it at once."""
-    end: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, "stop_ids": stop_ids}
+    end: dict[str, Any] = {
+        "max_new_tokens": options.max_new_tokens, "stop_ids": stop_ids,
+        "cache_dtype": options.cache_dtype,
+    }  # fmt: skip
     if options.beams:
         best = beam_search(model, tokenizer(prompt), num_beams=options.beams, **end)[0]
         ids = best.ids[:-1] if best.finished else best.ids  # the stop token is not text
@@ -238,7 +241,9 @@ _COMMANDS: list[tuple[str, Command, str, list[str], list[Option], list[Option]]]
       _option("--stop", "end before this text; may be given several times", action="append",
               default=[], metavar="TEXT"),
       _option("--beams", "search with N beams for the most likely text; not with the options of "
-              "sampling, nor --stop", type=_count, metavar="N")],
+              "sampling, nor --stop", type=_count, metavar="N"),
+      _option("--cache-dtype", "of keys and values: the model's (auto, the default), or int8, "
+              "for less memory and slower steps", choices=("auto", "int8"), default="auto")],
      [_switch("--chat", "the prompt is a message to an assistant"),
       _switch("--fim", f"fill in the {FILL} in the prompt")]),
     ("train", _train, "train a model from a recipe and a folder of text",

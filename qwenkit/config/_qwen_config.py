@@ -28,6 +28,8 @@ from qwenkit.files import read_json_object
 
 BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2, "float16": 2}
 GROUP = 64  # weights that share a scale; divides the rows of every published Qwen2.5
+CACHE_GROUP = 16  # numbers of a key or a value that share a scale in an int8 cache
+_SCALE_BYTES = 2  # bfloat16
 _MOST_LAYERS = 10_000  # a damaged number would fill the memory with the names of its tensors
 FULL, SLIDING = "full_attention", "sliding_attention"  # what layer_types may hold
 _QWEN2 = "'qwen2' (Qwen2, Qwen2.5 and Qwen2.5-Coder)"
@@ -276,9 +278,19 @@ class QwenConfig:
         )
 
     def kv_bytes_per_token(self, dtype: str | None = None) -> int:
-        """Return the cache's bytes per token, all layers, in `dtype` (None: the config's own)."""
-        values = 2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim
-        return values * BYTES_PER_VALUE[dtype or self.dtype]
+        """Return the cache's bytes per token, all layers, in `dtype` (None: the config's own).
+
+        "int8" is that of an int8 cache (see `qwenkit.fast.Int8Cache`), its scales included.
+        """
+        vectors = 2 * self.num_hidden_layers * self.num_key_value_heads
+        if dtype == "int8":
+            return vectors * (self.head_dim + self.cache_groups * _SCALE_BYTES)
+        return vectors * self.head_dim * BYTES_PER_VALUE[dtype or self.dtype]
+
+    @property
+    def cache_groups(self) -> int:
+        """Groups of a key or value in an int8 cache; where 16 does not divide head_dim, 1."""
+        return 1 if self.head_dim % CACHE_GROUP else self.head_dim // CACHE_GROUP
 
     # --- from and to config.json ---
 

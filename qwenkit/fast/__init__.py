@@ -1,5 +1,7 @@
 """How the same model runs quickly: faster products, int8, int4, a decode step in compiled kernels.
 
+`Int8Cache` is a KV cache in less memory.
+
 `qwenkit.model` is the model as taught, and knows nothing of this package. The rules, each of which
 a test holds:
 
@@ -15,6 +17,7 @@ from qwenkit.arguments import check_public
 from qwenkit.fast.decode import decode_step
 from qwenkit.fast.int4 import dequantize, int4_linear, quantize_groups
 from qwenkit.fast.int8 import int8_linear, quantize_rows
+from qwenkit.fast.int8_cache import Int8Cache, stored_dtype
 from qwenkit.fast.linear import FastLinear
 from qwenkit.fast.quantize import make_room, quantize
 from qwenkit.fast.switch import FAST, Explanation, accelerate, explain, plain, swap
@@ -23,6 +26,7 @@ __all__ = [
     "FAST",
     "Explanation",
     "FastLinear",
+    "Int8Cache",
     "accelerate",
     "decode_step",
     "dequantize",
@@ -34,6 +38,7 @@ __all__ = [
     "quantize",
     "quantize_groups",
     "quantize_rows",
+    "stored_dtype",
     "swap",
 ]
 

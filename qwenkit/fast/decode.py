@@ -123,7 +123,7 @@ def _buffers(
 ) -> NDArray[np.int64]:
     """Return the addresses of each layer's keys and values in the cache, (KV, S, D)."""
     if type(cache) is not KVCache or not vars(cache).keys().isdisjoint(methods(KVCache)):
-        raise Declined("a method of the cache was replaced")
+        raise Declined("the cache is not a KVCache, or a method of it was replaced")
     length = cache.length
     if type(length) is not int or not 0 < length < cache.max_length or cache.batch_size != 1:
         raise Declined("the cache is empty, has no room, or is for several texts")

@@ -43,7 +43,7 @@ def quantize_rows(
     Returns:
         int8 (O, I), and the scales, (O) or (O, I/group); `dequantize_rows` restores the weight.
     """
-    grouped = weight.float().reshape(len(weight), -1, group or weight.shape[1])  # (O, G, group)
+    grouped = torch.unflatten(weight.float(), 1, (-1, group or weight.shape[1]))  # (O, G, group)
     # The scale is rounded before the weights are: they make up for what it lost.
     scale = (grouped.abs().amax(-1) / LARGEST).bfloat16()  # (O, G)
     steps = grouped / scale.float().clamp(min=SMALLEST)[..., None]  # zeros alone stay zeros

@@ -13,6 +13,7 @@ from qwenkit.fast._machine import plain_process
 from qwenkit.fast.decode import why_not
 from qwenkit.fast.int4 import FastInt4Linear, Int4Embedding, Int4Linear
 from qwenkit.fast.int8 import FastInt8Embedding, FastInt8Linear, Int8Embedding, Int8Linear
+from qwenkit.fast.int8_cache import stored_dtype
 from qwenkit.fast.linear import FastLinear
 from qwenkit.fast.model import FastQwenForCausalLM
 from qwenkit.model import QwenForCausalLM
@@ -110,7 +111,7 @@ class Explanation:
 
 
 @torch.no_grad()  # as generate decodes
-def explain(model: QwenForCausalLM) -> Explanation:
+def explain(model: QwenForCausalLM, *, cache_dtype: str = "auto") -> Explanation:
     """Say which code runs a model at present, and why the fast path does not where it does not.
 
     >>> import qwenkit as qk
@@ -122,8 +123,13 @@ def explain(model: QwenForCausalLM) -> Explanation:
 
     Args:
         model: a language model.
+        cache_dtype: as for `generate`.
+
+    Raises:
+        InputError: an unknown `cache_dtype`.
     """
-    reason = why_not(model) or ""
+    int8 = stored_dtype(cache_dtype, "auto") == "int8"
+    reason = why_not(model) or ("the cache holds int8, and the kernels read floats" if int8 else "")
     linears = [m for m in model.modules() if isinstance(m, nn.Linear | Int8Linear | Int4Linear)]
     fast = sum(type(module) in (FastLinear, FastInt8Linear, FastInt4Linear) for module in linears)
     return Explanation(not reason, reason, fast, len(linears))

@@ -11,6 +11,7 @@ from torch import Tensor
 from qwenkit.arguments import fits
 from qwenkit.device import free_memory
 from qwenkit.errors import InputError, MemoryForecastError
+from qwenkit.fast import Int8Cache, stored_dtype
 from qwenkit.files import format_bytes
 from qwenkit.generate.config import check_count
 from qwenkit.model import KVCache, QwenForCausalLM, check_input_ids
@@ -47,23 +48,32 @@ def as_ids(input_ids: Tensor | Sequence[int] | Sequence[Sequence[int]]) -> Tenso
     return ids[None] if ids.dim() == 1 else ids
 
 
-def cache_for(model: QwenForCausalLM, batch_size: int, max_length: int) -> KVCache:
+def cache_for(
+    model: QwenForCausalLM, batch_size: int, max_length: int, cache_dtype: str = "auto"
+) -> KVCache:
     """Return a cache for a model, unless it would not fit in memory.
 
+    Args:
+        model: a language model.
+        batch_size: number of sequences.
+        max_length: tokens there is room for.
+        cache_dtype: "auto": a `KVCache` in the model's dtype; "int8": an `Int8Cache`.
+
     Raises:
-        InputError: a size below 1, or not a model.
+        InputError: a size below 1, an unknown dtype, or not a model.
         MemoryForecastError: the buffers would not fit; nothing is allocated.
     """
     if not fits(model, QwenForCausalLM):
         raise InputError(f"model is a {type(model).__name__}; it must be a QwenForCausalLM")
     check_count("batch_size", batch_size)
     check_count("max_length", max_length)
-    cache = KVCache(model.config, batch_size, max_length)
-    token = model.config.kv_bytes_per_token(str(model.dtype).removeprefix("torch."))
-    need, free = batch_size * max_length * token, free_memory()
+    dtype = stored_dtype(cache_dtype, str(model.dtype).removeprefix("torch."))
+    kind = Int8Cache if dtype == "int8" else KVCache
+    need = batch_size * max_length * model.config.kv_bytes_per_token(dtype)
+    free = free_memory()
     if need > free and model.device.type == "cpu":
         raise MemoryForecastError(
             f"a cache for {batch_size} × {max_length:,} tokens needs {format_bytes(need)} and "
             f"{format_bytes(free)} is free; ask for fewer max_new_tokens, or a smaller max_length"
         )
-    return cache
+    return kind(model.config, batch_size, max_length)

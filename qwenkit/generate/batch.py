@@ -53,7 +53,11 @@ class Completion(NamedTuple):
 
 
 def generate_batch(
-    model: QwenForCausalLM, prompts: Sequence[Sequence[int] | Tensor], **options: Any
+    model: QwenForCausalLM,
+    prompts: Sequence[Sequence[int] | Tensor],
+    *,
+    cache_dtype: str = "auto",
+    **options: Any,
 ) -> list[list[int]]:
     """Return the new tokens of each prompt, as `generate` would give them for it alone.
 
@@ -63,6 +67,7 @@ def generate_batch(
     Args:
         model: a language model.
         prompts: ids of each, of any lengths.
+        cache_dtype: as for `generate`.
         options: for each row, as for `generate`; a stop token is the last of its row. With a seed,
             row i samples as `generate` does with `row_seed(seed, i)`, so that no row depends on
             its neighbors. (The logits do in their last bits: sums over several rows are taken in
@@ -73,7 +78,7 @@ def generate_batch(
     """
     config = GenerationConfig(**options)
     rows = _rows(model, prompts, config)
-    for _ in _rounds(model, rows, config):
+    for _ in _rounds(model, rows, config, cache_dtype):
         pass
     return [row.new for row in rows]
 
@@ -113,6 +118,7 @@ def completions(
     *,
     stop_strings: Sequence[str] = (),
     stop_ids: Collection[int] | None = None,
+    cache_dtype: str = "auto",
     **options: Any,
 ) -> list[Completion]:
     """Return what `complete_batch` does, with the ids; arguments as there."""
@@ -123,7 +129,7 @@ def completions(
     rows = _rows(model, [tokenizer(prompt) for prompt in prompts], config)
     writers = [TextWriter(tokenizer, stop_strings) for _ in rows]
     texts, stops = ["" for _ in rows], config.stops(model)
-    for active in _rounds(model, rows, config):
+    for active in _rounds(model, rows, config, cache_dtype):
         for place in active:
             row, token = rows[place], rows[place].new[-1]
             if token not in stops:
@@ -152,7 +158,7 @@ def _rows(
 
 
 def _rounds(
-    model: QwenForCausalLM, rows: list[_Row], config: GenerationConfig
+    model: QwenForCausalLM, rows: list[_Row], config: GenerationConfig, cache_dtype: str
 ) -> Iterator[list[int]]:
     """Add one token to every row that is not done, again and again.
 
@@ -163,7 +169,7 @@ def _rounds(
     ids = torch.tensor([[0] * (width - len(r.prompt)) + r.prompt for r in rows])  # (B, T)
     padding = torch.tensor([width - len(row.prompt) for row in rows])
     mask = (torch.arange(width) >= padding[:, None]).long()  # (B, S) 1 real, 0 padding
-    cache = cache_for(model, len(rows), width + config.max_new_tokens)
+    cache = cache_for(model, len(rows), width + config.max_new_tokens, cache_dtype)
     active, stops = list(range(len(rows))), config.stops(model)
     steps = range(config.max_new_tokens)
     for index in counted("Generating", steps, len(steps)):

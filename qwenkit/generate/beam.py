@@ -44,6 +44,7 @@ def beam_search(
     max_new_tokens: int = 64,
     length_penalty: float = 1.0,
     stop_ids: Collection[int] | None = None,
+    cache_dtype: str = "auto",
 ) -> list[Beam]:
     """Return the most likely continuations that were found, best first.
 
@@ -60,6 +61,7 @@ def beam_search(
         length_penalty: scores are divided by length ** this, because each further token makes a
             text less likely; 0 compares the sums, above 1 favors long texts still more.
         stop_ids: tokens that stop generation; None: the model's own; (): none.
+        cache_dtype: as for `generate`.
 
     Returns:
         At most `num_beams`. It ends when none of the texts still open is, at its present length,
@@ -76,8 +78,9 @@ def beam_search(
         rule = f"it must be a number from {-LARGEST_PENALTY} to {LARGEST_PENALTY}"
         raise InputError(f"length_penalty is {length_penalty!r}; {rule}")
     stops = config.stops(model)
-    cache_for(model, num_beams, ids.shape[1] + max_new_tokens)  # refuses what would not fit
-    cache = cache_for(model, 1, ids.shape[1] + max_new_tokens)
+    longest = ids.shape[1] + max_new_tokens
+    cache_for(model, num_beams, longest, cache_dtype)  # refuses what would not fit
+    cache = cache_for(model, 1, longest, cache_dtype)
     running = [Beam((), 0.0, 0.0, False)]
     ended: list[Beam] = []
     for length in counted("Searching", range(1, max_new_tokens + 1), max_new_tokens):

@@ -35,6 +35,7 @@ class Conversation:
         tokenizer: its tokenizer, with a chat template.
         system: the system message; None: the template's own, if it has one.
         max_length: tokens there is room for, replies included.
+        cache_dtype: as for `generate`.
 
     Raises:
         InputError: an argument out of its range.
@@ -47,10 +48,11 @@ class Conversation:
         *,
         system: str | None = None,
         max_length: int = 2048,
+        cache_dtype: str = "auto",
     ) -> None:
         if system is not None and not isinstance(system, str):
             raise InputError(f"system is {system!r}; it must be a text or None")
-        self.cache = cache_for(model, 1, max_length)
+        self.cache = cache_for(model, 1, max_length, cache_dtype)
         self._model = model
         self._tokenizer = tokenizer
         self._messages = [] if system is None else [_message("system", system)]

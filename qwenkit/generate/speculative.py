@@ -140,6 +140,7 @@ def speculate(
     *,
     tokens: int = 8,
     max_new_tokens: int = 64,
+    cache_dtype: str = "auto",
     **options: Any,
 ) -> Speculation:
     """Return an iterator of steps as `generate` does, with fewer forward passes of the model.
@@ -168,6 +169,7 @@ def speculate(
             (`DraftModel`); or any `Drafter`.
         tokens: at most this many are proposed at a time.
         max_new_tokens: at most this many.
+        cache_dtype: as for `generate`; of the model's cache, not of a draft model's.
         options: as for `generate`.
 
     Raises:
@@ -177,7 +179,7 @@ def speculate(
     config = GenerationConfig(max_new_tokens=max_new_tokens, **options)
     check_count("tokens", tokens)
     ids = one_prompt(model, input_ids)
-    cache = cache_for(model, 1, ids.shape[1] + max_new_tokens)
+    cache = cache_for(model, 1, ids.shape[1] + max_new_tokens, cache_dtype)
     return Speculation(model, ids, cache, _drafter(draft, model, ids, config), tokens, config)
 
 

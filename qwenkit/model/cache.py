@@ -137,11 +137,11 @@ class KVCache:
                 f"{keys.shape[3]}; the cache was made for {config.num_hidden_layers} layers with "
                 f"{made_for[0]} heads of {made_for[1]}: make it with this model's config"
             )
-        held = self.keys[0] if self.keys else keys
-        if (held.dtype, held.device) != (keys.dtype, keys.device):
+        dtype, device = self._held(keys)
+        if (dtype, device) != (keys.dtype, keys.device):
             raise InputError(
-                f"the cache holds {held.dtype} on {held.device} and the model gives {keys.dtype} "
-                f"on {keys.device}; make a new cache for this model"
+                f"the cache holds {dtype} on {device} and the model gives {keys.dtype} on "
+                f"{keys.device}; make a new cache for this model"
             )
         before, written = self._written
         if before == self.length:
@@ -153,12 +153,17 @@ class KVCache:
                 )
             written.add(layer)
 
+    def _held(self, keys: Tensor) -> tuple[torch.dtype, torch.device]:
+        """Return the dtype and the device that new keys must have; an empty cache takes any."""
+        held = self.keys[0] if self.keys else keys
+        return held.dtype, held.device
+
     def _allocate(self, like: Tensor) -> None:
-        config = self.config
-        shape = (self.batch_size, config.num_key_value_heads, self.max_length, config.head_dim)
+        """Make the buffers for keys and values like these, (B, KV, T, D)."""
+        shape = (self.batch_size, like.shape[1], self.max_length, like.shape[3])
 
         def buffers() -> list[Tensor]:
-            layers = range(config.num_hidden_layers)
+            layers = range(self.config.num_hidden_layers)
             return [torch.zeros(shape, dtype=like.dtype, device=like.device) for _ in layers]
 
         with torch.inference_mode(False):  # so that they can be written outside of it, too
@@ -166,6 +171,6 @@ class KVCache:
 
     def __repr__(self) -> str:
         return (
-            f"KVCache({self.length} of {self.max_length} tokens, batch {self.batch_size}, "
-            f"{self.nbytes:,} bytes)"
+            f"{type(self).__name__}({self.length} of {self.max_length} tokens, "
+            f"batch {self.batch_size}, {self.nbytes:,} bytes)"
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from qwenkit.config import BYTES_PER_VALUE, QwenConfig
 from qwenkit.device import has_bfloat16_products
 from qwenkit.errors import InputError, MemoryForecastError
+from qwenkit.fast import stored_dtype
 from qwenkit.files import format_bytes
 
 
@@ -38,6 +39,7 @@ def forecast(
     *,
     logits_to_keep: int = 0,
     eager_attention: bool = False,
+    cache_dtype: str = "auto",
 ) -> Forecast:
     """Forecast the bytes of a forward pass over `length` tokens with a cache of that length.
 
@@ -52,6 +54,7 @@ def forecast(
         batch_size: sequences, B.
         logits_to_keep: positions that get logits (0: all), as in `QwenForCausalLM.forward`.
         eager_attention: whether scores and pattern are computed, as a trace asks for.
+        cache_dtype: "auto": that of the activations; "int8": of a `qwenkit.fast.Int8Cache`.
 
     Raises:
         InputError: an unknown dtype, or a size below 1.
@@ -68,11 +71,12 @@ def forecast(
             f"length is {length}, batch_size {batch_size}, logits_to_keep {logits_to_keep}; "
             "they must be at least 1, 1 and 0"
         )
+    stored = stored_dtype(cache_dtype, dtype)
     tokens, kept = batch_size * length, batch_size * (logits_to_keep or length)
     scores = tokens * length * config.num_attention_heads if eager_attention else 0
     return Forecast(
         weights=config.weight_bytes(dtype),
-        cache=tokens * config.kv_bytes_per_token(dtype),
+        cache=tokens * config.kv_bytes_per_token(stored),
         activations=_activations(config, dtype, tokens, scores, kept),
     )
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 import qwenkit as qk
 from qwenkit.fast.calibration import MODULES
+from qwenkit.generate import cache_for
 
 HELD_OUT = ("bisect", "heapq", "shelve", "textwrap")
 TOKENS = 1000  # of each file
@@ -29,13 +30,14 @@ ROWS = ("bfloat16", "int8", "rtn", "rtn 32", "awq", "gptq", "gptq 32")
 
 
 def judged(
-    model: qk.QwenForCausalLM, tokenizer: qk.Tokenizer, tokens: int
+    model: qk.QwenForCausalLM, tokenizer: qk.Tokenizer, tokens: int, cache_dtype: str = "auto"
 ) -> tuple[float, int, Tensor]:
     """Return bits per byte of the code, its bytes, and the most likely token at each position."""
     nats, size, likely = 0.0, 0, []
     for name in HELD_OUT:
         ids = tokenizer(inspect.getsource(import_module(name)))[:, :tokens]  # (1, T)
-        logits = model(ids)[0, :-1].float()  # (T-1, V)
+        cache = cache_for(model, 1, ids.shape[1], cache_dtype)
+        logits = model(ids, cache=cache)[0, :-1].float()  # (T-1, V)
         nats -= logits.log_softmax(-1).gather(1, ids[0, 1:, None]).sum().item()
         size += len(tokenizer.decode(ids[0, 1:].tolist()).encode())
         likely.append(logits.argmax(-1))  # (T-1)

@@ -195,6 +195,22 @@ def test_generate_ends_at_a_stop_text_and_takes_min_p(run, folder):
     assert free != qk.complete(model, tokenizer, "def f", **settings | {"min_p": 0.0})
 
 
+def test_generate_takes_the_dtype_of_the_cache(run, monkeypatch):
+    asked = []
+
+    def answer(*given, cache_dtype, **options):
+        asked.append(cache_dtype)
+        return [qk.Beam((5,), -1, -1, True)] if "num_beams" in options else []
+
+    monkeypatch.setattr(cli, "stream", answer)
+    monkeypatch.setattr(cli, "beam_search", answer)
+    for flags in ("", "--cache-dtype int8", "--cache-dtype int8 --beams 2"):
+        assert run(f"generate x --model TOY {flags}")[:2] == (0, "x\n")
+    assert asked == ["auto", "int8", "int8"]
+    with pytest.raises(SystemExit):
+        run("generate x --model TOY --cache-dtype int4")
+
+
 def test_generate_with_beams_prints_the_best_of_them(run, folder, monkeypatch):
     model, tokenizer = qk.load_pretrained(folder)
     flags = "--model TOY --beams 3 --max-new-tokens 6"
