@@ -64,7 +64,7 @@ def int8(learner: Callable[..., Any]) -> Verdict:
 
 def int4(learner: Callable[..., Any]) -> Verdict:
     """Check the class `learner(weight, group)` with packed, scale, zero and restore: 17.3."""
-    praise = "half a byte per weight, and back; your bytes are the package's."
+    praise = "half a byte per weight, and back, in the package's order of bytes."
     learner = measured_int4(learner) if callable(learner) else learner
     return judge("17.3", learner, measured_int4(Int4), int4_cases(), INT4_MISTAKES, praise)
 
