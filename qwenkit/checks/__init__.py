@@ -15,6 +15,7 @@ from qwenkit.checks import (
     mlp,
     model,
     norm,
+    precision,
     programs,
     rewards,
     rope,
@@ -48,6 +49,7 @@ __all__ = [
     "model",
     "norm",
     "outcome",
+    "precision",
     "predict",
     "predictions",
     "programs",
@@ -63,7 +65,7 @@ __all__ = [
 
 _TOPICS = (
     start, checkpoint, tokens, norm, rope, attention, gqa, mlp, layer, model, cache, sampling,
-    training, lora, inside, programs, rewards, serving,
+    training, lora, inside, programs, rewards, precision, serving,
 )  # fmt: skip
 EXERCISES = {name: title for topic in _TOPICS for name, title in topic.EXERCISES.items()}
 
