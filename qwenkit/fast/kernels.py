@@ -4,9 +4,9 @@ To decode a token, each weight is read once and used once. The processor could m
 than it gets, so memory sets the pace, and the kernels are about asking for memory well:
 
 - Weights are read where the model holds them, as they are stored: four bytes, two, one or a half.
-  They become float32 on arrival, and everything is added up in float32. Only int8 and int4 in groups
-  of 64 meet tokens of 16-bit integers, because to make floats of them took longer than memory
-  needs (`fast.integers`).
+  They become float32 on arrival, and everything is added up in float32. Only int8 and int4 in
+  groups of 64 meet tokens of 16-bit integers, because to make floats of them took longer than
+  memory needs (`fast.integers`).
 - Two rows of a weight are read at once, the second half the weight further on. Hardware fetches
   ahead of code that walks through memory in order; two such walks keep twice the requests under
   way. What lies two kilobytes ahead on each walk is asked for, too: while a processor converts
