@@ -140,7 +140,7 @@ def test_it_fills_gaps_in_programs_and_a_missing_return():
 def test_held_out_gaps_cost_less_where_what_follows_is_in_sight():
     found = tiny_coder.infilling(EMBEDDED)
     assert found["with what follows"] < 0.95 * found["without"]
-    assert found["with what follows"] < 2.6
+    assert found["with what follows"] < 2.65
     assert tiny_coder.filled_exactly(EMBEDDED) > 0.04
 
 
