@@ -134,7 +134,8 @@ def test_the_product_is_that_with_the_dequantized_weight(
     want = want if b is None else want + b.double()
     got = product(x, packed, scale, zero, b)
     assert got.dtype == dtype
-    tolerance = {torch.bfloat16: 3e-2, torch.float32: 1e-5}[dtype]
+    # In groups of 64 the kernel rounds tokens to 16-bit integers (see `bound` in test_kernels.py).
+    tolerance = {torch.bfloat16: 3e-2, torch.float32: 2e-4 if group == 64 else 1e-5}[dtype]
     torch.testing.assert_close(got.double(), want, rtol=tolerance, atol=tolerance * 10)
 
 

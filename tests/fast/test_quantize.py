@@ -224,7 +224,8 @@ def test_the_head_computes_in_float32(tmp_path, dtype, tied):
         for tokens in (24, 1):  # in chunks, and by the kernel
             logits = change(model).head(x[:, :tokens])
             assert (model.dtype, logits.dtype) == (torch.bfloat16, torch.float32)
-            torch.testing.assert_close(logits.double(), want[:, :tokens], rtol=1e-5, atol=1e-5)
+            near = 1e-5 if tokens > 1 else 1e-4  # a row of 64 is one group: 16-bit integers
+            torch.testing.assert_close(logits.double(), want[:, :tokens], rtol=near, atol=near)
     with qk.plain(model):
         assert torch.equal(model.head(x).argmax(-1), want.argmax(-1))
         assert model(ids).dtype == torch.float32
