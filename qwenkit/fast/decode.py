@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,23 @@ from qwenkit.fast.layers import (
 )
 from qwenkit.fast.linear import VECTORS
 from qwenkit.fast.team import together
-from qwenkit.model import KVCache, QwenForCausalLM, check_input_ids
+from qwenkit.model import KVCache, PageBatch, PagePool, QwenForCausalLM, check_input_ids
+
+
+class Cached(NamedTuple):
+    """Where the kernels read and write the keys and values of a text.
+
+    Attributes:
+        addresses: (L, 2) of each layer's keys and values.
+        shape: (pages, KV, S, D) of each of them; a `KVCache` is one page.
+        pages: (P) of the text, in order.
+        length: its tokens.
+    """
+
+    addresses: NDArray[np.int64]
+    shape: tuple[int, int, int, int]
+    pages: NDArray[np.int64]
+    length: int
 
 
 def decode_step(
@@ -40,7 +56,7 @@ def decode_step(
     Args:
         model: a language model.
         input_ids: the new tokens.
-        cache: all tokens before them; the new one is added.
+        cache: all tokens before them, in one buffer or in pages; the new one is added.
         attention_mask: as of the model's forward.
 
     Returns:
@@ -51,7 +67,7 @@ def decode_step(
     try:
         found, held = memory_of(model)
         inner, config = model.model, model.model.config
-        buffers = _buffers(config, len(found.layers), cache, found.dtype)
+        cached = _cached(config, len(found.layers), cache, found.dtype)
         check_input_ids(input_ids, config, model.device, cache.length)
         x = inner.embed_tokens(input_ids)  # (1, 1, C)
         rope = inner.rotary_emb(torch.tensor([[cache.length]]), x.dtype)  # 2 × (1, 1, D)
@@ -59,8 +75,7 @@ def decode_step(
         cos, sin = (_vector(table, "RoPE", found.dtype, config.head_dim) for table in rope)  # (D)
     except (Declined, *INCOMPLETE):
         return None
-    room = cache.max_length, cache.length
-    stream = _through_layers(found, config, buffers, room, stream, (cos, sin))  # (C)
+    stream = _through_layers(found, config, cached, stream, (cos, sin))  # (C)
     del held
     x = torch.from_numpy(stream).to(found.dtype).view(1, 1, -1)  # (1, 1, C)
     logits = model.head(inner.norm(x))  # (1, 1, V)
@@ -80,8 +95,7 @@ def why_not(model: QwenForCausalLM) -> str | None:
 def _through_layers(
     found: Memory,
     config: QwenConfig,
-    buffers: NDArray[np.int64],
-    room: tuple[int, int],
+    cached: Cached,
     x: NDArray[np.float32],
     rope: tuple[NDArray[np.float32], NDArray[np.float32]],
 ) -> NDArray[np.float32]:
@@ -90,8 +104,7 @@ def _through_layers(
     Args:
         found: the layers.
         config: of the model.
-        buffers: (L, 2) addresses of the cache's keys and values.
-        room: tokens that the cache has room for, and that are in it.
+        cached: the cache.
         x: (C) the residual stream before the first layer.
         rope: cos and sin (D) of the new token's position.
     """
@@ -105,7 +118,7 @@ def _through_layers(
     )  # fmt: skip
     own.x[0] = x
     kinds = kernels.Kinds(np.empty(0, found.weights), np.empty(0, VECTORS[found.dtype]))
-    job = kernels.Step(kinds, found.layers, buffers, *room, *rope, own)
+    job = kernels.Step(kinds, found.layers, *cached, *rope, own)
     together(kernels.lead_step, job, own.done)
     x[:] = own.x[-1]
     found.scratch.append(own)  # for the next token, of whichever thread
@@ -118,11 +131,10 @@ def _vector(tensor: Tensor, name: str, dtype: torch.dtype, size: int) -> NDArray
     return memory(tensor.float().clone()).reshape(-1)
 
 
-def _buffers(
-    config: QwenConfig, layers: int, cache: KVCache, dtype: torch.dtype
-) -> NDArray[np.int64]:
-    """Return the addresses of each layer's keys and values in the cache, (KV, S, D)."""
-    if type(cache) is not KVCache or not vars(cache).keys().isdisjoint(methods(KVCache)):
+def _cached(config: QwenConfig, layers: int, cache: KVCache, dtype: torch.dtype) -> Cached:
+    """Return where a cache lies, if it has room for one more token of one text."""
+    kind = type(cache)
+    if kind not in (KVCache, PageBatch) or not vars(cache).keys().isdisjoint(methods(kind)):
         raise Declined("a method of the cache was replaced")
     length = cache.length
     if type(length) is not int or not 0 < length < cache.max_length or cache.batch_size != 1:
@@ -134,13 +146,27 @@ def _buffers(
         (one.num_hidden_layers, one.num_key_value_heads, one.head_dim)
         for one in (cache.config, config)
     )
-    if type(cache.keys) is not list or type(cache.values) is not list:
+    held: KVCache | PagePool = cache
+    pages, shape = [0], (1, own[1], cache.max_length, own[2])
+    if isinstance(cache, PageBatch):
+        if ([*cache.counts], cache.ends) != ([1], [length + 1]):
+            raise Declined("the view of the pages was changed")
+        held, pages = cache.pool, cache.tables[0].pages
+        shape = (held.num_pages + 1, own[1], held.page_size, own[2])
+    if type(held.keys) is not list or type(held.values) is not list:
         raise Declined("the cache keeps its buffers in something else than a list")
-    if made_for != own or not layers == len(cache.keys) == len(cache.values) == own[0]:
+    if made_for != own or not layers == len(held.keys) == len(held.values) == own[0]:
         raise Declined("the cache was made for another model")
-    shape = (1, own[1], cache.max_length, own[2])
-    both = zip(cache.keys, cache.values, strict=True)
-    return np.array([[_buffer(one, dtype, shape) for one in pair] for pair in both], np.int64)
+    both = zip(held.keys, held.values, strict=True)
+    addresses = np.array([[_buffer(one, dtype, shape) for one in pair] for pair in both], np.int64)
+    return Cached(addresses, shape, _numbers(pages, shape, length), length)
+
+
+def _numbers(pages: list[int], shape: tuple[int, int, int, int], length: int) -> NDArray[np.int64]:
+    """Return the numbers of a text's pages, which must be there and have room for a token more."""
+    if length >= len(pages) * shape[2] or not 0 <= min(pages) <= max(pages) < shape[0]:
+        raise Declined("the text has no room in its pages, or they are not in the pool")
+    return np.array(pages, np.int64)
 
 
 def _buffer(tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> int:

@@ -19,9 +19,9 @@ import torch
 
 import qwenkit as qk
 from qwenkit.generate import row_seed
+from qwenkit.model import PageBatch
 from qwenkit.programs import generate_tasks
 from qwenkit.serve import Scheduler
-from qwenkit.serve._view import PageBatch
 from rows import apart, ratio, spread
 from timing import others_share, seconds, take_turns
 
