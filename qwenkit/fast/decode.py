@@ -133,7 +133,7 @@ def _vector(tensor: Tensor, name: str, dtype: torch.dtype, size: int) -> NDArray
 
 def _cached(config: QwenConfig, layers: int, cache: KVCache, dtype: torch.dtype) -> Cached:
     """Return where a cache lies, if it has room for one more token of one text."""
-    kind = type(cache)
+    kind: Any = type(cache)
     if kind not in (KVCache, PageBatch) or not vars(cache).keys().isdisjoint(methods(kind)):
         raise Declined("a method of the cache was replaced")
     length = cache.length
@@ -164,9 +164,12 @@ def _cached(config: QwenConfig, layers: int, cache: KVCache, dtype: torch.dtype)
 
 def _numbers(pages: list[int], shape: tuple[int, int, int, int], length: int) -> NDArray[np.int64]:
     """Return the numbers of a text's pages, which must be there and have room for a token more."""
-    if length >= len(pages) * shape[2] or not 0 <= min(pages) <= max(pages) < shape[0]:
-        raise Declined("the text has no room in its pages, or they are not in the pool")
-    return np.array(pages, np.int64)
+    numbers = np.array(pages)
+    if numbers.dtype.kind != "i" or length >= len(pages) * shape[2]:
+        raise Declined("the pages have no numbers, or no room for another token")
+    if not 0 <= numbers.min() <= numbers.max() < shape[0]:
+        raise Declined("a page of the text is not in the pool")
+    return numbers.astype(np.int64)
 
 
 def _buffer(tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> int:

@@ -35,6 +35,9 @@ class Scheduler:
     tokens share pages: one reads them, the others wait for it and find them. (The logits do differ
     in their last bits from those of `generate`: sums over several rows are taken in another order.)
 
+    A request that decodes alone does so as in `generate`: by the compiled kernels, where `explain`
+    says that they serve. Several share one forward pass, which reads each weight once for all.
+
     Pages belong to the weights that they were computed with: after an edit of the model, call
     `cache.forget()`.
 
