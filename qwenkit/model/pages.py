@@ -79,7 +79,7 @@ class PageBatch(KVCache):
     decode step at 64 tokens each, and a quarter at 512 (tests/bench/batching.py). A gathered batch
     is not kept for the next step, which may have other rows. A real server has an attention kernel
     that reads the pages through the table, and copies nothing (Kwon et al. 2023, sections 4.1 and
-    5.1); so does the decode step of `qwenkit.fast`, where a single text is fed one token.
+    5.1); so does the decode step of `qwenkit.fast`, where few texts are fed one token.
 
     Args:
         pool: holds the pages.
