@@ -36,8 +36,9 @@ class Scheduler:
     in their last bits from those of `generate`: sums over several rows are taken in another order.)
 
     A request that decodes alone does so as in `generate`: by the compiled kernels, where `explain`
-    says that they serve. So do a few of an int8 or int4 model, one after another. Others share one
-    forward pass, which reads each weight once for all.
+    says that they serve. So do a few, one after another, where that is faster: up to eight of an
+    int8 or int4 model, two in bfloat16. Others share one forward pass, which reads each weight once
+    for all.
 
     Pages belong to the weights that they were computed with: after an edit of the model, call
     `cache.forget()`.
