@@ -8,7 +8,7 @@ a test holds:
 1. Never another truth. A kernel reads the memory of the tensors that the model holds at that
    moment. An edit is seen by the next token, however it was made.
 2. Never behind a reader's back. A kernel stands in only for code that is what it was at import.
-3. One seam. The decode step is chosen in one place, in generate's loop. `model(ids)` always runs
+3. One seam. The decode step is chosen in one place, `generate.steps`. `model(ids)` always runs
    the taught forward.
 4. Same numbers, to rounding, in every dtype.
 """

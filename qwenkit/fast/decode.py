@@ -1,4 +1,4 @@
-"""A decode step: one new token through all layers in compiled kernels, or not at all.
+"""A decode step: one new token of each text through all layers in compiled kernels, or not at all.
 
 `QwenForCausalLM.forward` is the reference. The step stands in for it only if the model is what
 `fast.layers` expects. Every weight is read where the live modules hold it at that token.
@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,9 +24,31 @@ from qwenkit.fast.layers import (
     memory_of,
     methods,
 )
-from qwenkit.fast.linear import VECTORS
+from qwenkit.fast.linear import KERNEL_UP_TO, VECTORS
 from qwenkit.fast.team import together
-from qwenkit.model import KVCache, QwenForCausalLM, check_input_ids
+from qwenkit.model import KVCache, PageBatch, PagePool, QwenForCausalLM, check_input_ids
+
+# How many texts are decoded one after another, by the dtype of the weights. The modules read each
+# weight once for all texts, and take their time between the products. With Qwen2.5-Coder-0.5B on
+# two cores that was faster for four texts in bfloat16, and not yet for eight in int8, whose numbers
+# become floats again for each text.
+TEXTS = {np.float32: 1, np.uint16: 2, np.int8: KERNEL_UP_TO, np.uint8: KERNEL_UP_TO}
+
+
+class Cached(NamedTuple):
+    """Where the kernels read and write the keys and values of a text.
+
+    Attributes:
+        addresses: (L, 2) of each layer's keys and values.
+        shape: (pages, KV, S, D) of each of them; a `KVCache` is one page.
+        pages: (P) of the text, in order.
+        length: its tokens.
+    """
+
+    addresses: NDArray[np.int64]
+    shape: tuple[int, int, int, int]
+    pages: NDArray[np.int64]
+    length: int
 
 
 def decode_step(
@@ -40,30 +62,33 @@ def decode_step(
     Args:
         model: a language model.
         input_ids: the new tokens.
-        cache: all tokens before them; the new one is added.
-        attention_mask: as of the model's forward.
+        cache: all tokens before them, in one buffer or in pages; the new ones are added.
+        attention_mask: as of the model's forward; that of the pages, or None.
 
     Returns:
-        (1, 1, V) logits; None, with nothing written, where the kernels may not serve.
+        (B, 1, V) logits; None, with nothing written, where the kernels may not serve.
     """
-    if input_ids.shape != (1, 1) or attention_mask is not None:
+    mask = cache.mask if isinstance(cache, PageBatch) else None
+    if input_ids.shape[1:] != (1,) or attention_mask is not mask:
         return None
     try:
         found, held = memory_of(model)
         inner, config = model.model, model.model.config
-        buffers = _buffers(config, len(found.layers), cache, found.dtype)
+        texts = _cached(config, len(found.layers), cache, found.dtype)
+        if not 0 < len(texts) == len(input_ids) <= TEXTS.get(found.weights, 1):
+            return None
         check_input_ids(input_ids, config, model.device, cache.length)
-        x = inner.embed_tokens(input_ids)  # (1, 1, C)
-        rope = inner.rotary_emb(torch.tensor([[cache.length]]), x.dtype)  # 2 × (1, 1, D)
-        stream = _vector(x, "the embedding", found.dtype, config.hidden_size)  # (C)
-        cos, sin = (_vector(table, "RoPE", found.dtype, config.head_dim) for table in rope)  # (D)
+        x = inner.embed_tokens(input_ids)  # (B, 1, C)
+        rope = inner.rotary_emb(torch.tensor([[one.length] for one in texts]), x.dtype)
+        streams = _vectors(x, "the embedding", found.dtype, (len(texts), config.hidden_size))
+        cos, sin = (_vectors(t, "RoPE", found.dtype, (len(texts), config.head_dim)) for t in rope)
     except (Declined, *INCOMPLETE):
         return None
-    room = cache.max_length, cache.length
-    stream = _through_layers(found, config, buffers, room, stream, (cos, sin))  # (C)
+    for cached, *one in zip(texts, streams, cos, sin, strict=True):
+        _through_layers(found, config, cached, *one)
     del held
-    x = torch.from_numpy(stream).to(found.dtype).view(1, 1, -1)  # (1, 1, C)
-    logits = model.head(inner.norm(x))  # (1, 1, V)
+    x = torch.from_numpy(streams).to(found.dtype)[:, None]  # (B, 1, C)
+    logits = model.head(inner.norm(x))  # (B, 1, V)
     cache.advance(1)
     return logits
 
@@ -80,53 +105,51 @@ def why_not(model: QwenForCausalLM) -> str | None:
 def _through_layers(
     found: Memory,
     config: QwenConfig,
-    buffers: NDArray[np.int64],
-    room: tuple[int, int],
+    cached: Cached,
     x: NDArray[np.float32],
-    rope: tuple[NDArray[np.float32], NDArray[np.float32]],
-) -> NDArray[np.float32]:
-    """Return the residual stream after the last layer.
+    cos: NDArray[np.float32],
+    sin: NDArray[np.float32],
+) -> None:
+    """Let a token's residual stream become that after the last layer.
 
     Args:
         found: the layers.
         config: of the model.
-        buffers: (L, 2) addresses of the cache's keys and values.
-        room: tokens that the cache has room for, and that are in it.
+        cached: the token's text.
         x: (C) the residual stream before the first layer.
-        rope: cos and sin (D) of the new token's position.
+        cos: (D) of the token's position.
+        sin: (D).
     """
     from qwenkit.fast import kernels
 
     if not len(found.layers):
-        return x
+        return
     own = found.scratch.pop() if found.scratch else kernels.scratch(
         len(found.layers), config.hidden_size, config.num_attention_heads,
         config.num_key_value_heads, config.head_dim, found.neurons, found.groups,
     )  # fmt: skip
     own.x[0] = x
     kinds = kernels.Kinds(np.empty(0, found.weights), np.empty(0, VECTORS[found.dtype]))
-    job = kernels.Step(kinds, found.layers, buffers, *room, *rope, own)
+    job = kernels.Step(kinds, found.layers, *cached, cos, sin, own)
     together(kernels.lead_step, job, own.done)
     x[:] = own.x[-1]
     found.scratch.append(own)  # for the next token, of whichever thread
-    return x
 
 
-def _vector(tensor: Tensor, name: str, dtype: torch.dtype, size: int) -> NDArray[Any]:
-    """Return a copy in float32 of one token's vector, (1, 1, size)."""
-    address(tensor, name, dtype, (1, 1, size))
-    return memory(tensor.float().clone()).reshape(-1)
+def _vectors(tensor: Tensor, name: str, dtype: torch.dtype, shape: tuple[int, int]) -> NDArray[Any]:
+    """Return a copy in float32 of one token's vector of each text, (B, 1, size), as (B, size)."""
+    address(tensor, name, dtype, (shape[0], 1, shape[1]))
+    return memory(tensor.float().clone()).reshape(shape)
 
 
-def _buffers(
-    config: QwenConfig, layers: int, cache: KVCache, dtype: torch.dtype
-) -> NDArray[np.int64]:
-    """Return the addresses of each layer's keys and values in the cache, (KV, S, D)."""
-    if type(cache) is not KVCache or not vars(cache).keys().isdisjoint(methods(KVCache)):
-        raise Declined("the cache is not a KVCache, or a method of it was replaced")
+def _cached(config: QwenConfig, layers: int, cache: KVCache, dtype: torch.dtype) -> list[Cached]:
+    """Return where each text of a cache lies, if there is room for one more token."""
+    kind: Any = type(cache)
+    if kind not in (KVCache, PageBatch) or not vars(cache).keys().isdisjoint(methods(kind)):
+        raise Declined("the cache is of another kind, or a method of it was replaced")
     length = cache.length
-    if type(length) is not int or not 0 < length < cache.max_length or cache.batch_size != 1:
-        raise Declined("the cache is empty, has no room, or is for several texts")
+    if type(length) is not int or not 0 < length < cache.max_length:
+        raise Declined("the cache is empty, or has no room")
     windows = {config.window(layer) for layer in range(layers)} - {None}
     if any(length >= window for window in windows if window is not None):
         raise Declined("the sliding window leaves out tokens of the cache")
@@ -134,13 +157,41 @@ def _buffers(
         (one.num_hidden_layers, one.num_key_value_heads, one.head_dim)
         for one in (cache.config, config)
     )
-    if type(cache.keys) is not list or type(cache.values) is not list:
-        raise Declined("the cache keeps its buffers in something else than a list")
-    if made_for != own or not layers == len(cache.keys) == len(cache.values) == own[0]:
-        raise Declined("the cache was made for another model")
+    texts = [([0], length)]
+    held: KVCache | PagePool = cache
     shape = (1, own[1], cache.max_length, own[2])
-    both = zip(cache.keys, cache.values, strict=True)
-    return np.array([[_buffer(one, dtype, shape) for one in pair] for pair in both], np.int64)
+    if isinstance(cache, PageBatch):
+        held, texts = cache.pool, _texts(cache)
+        shape = (held.num_pages + 1, own[1], held.page_size, own[2])
+    if len(texts) != cache.batch_size:
+        raise Declined("the cache is for several texts, and not in pages")
+    if type(held.keys) is not list or type(held.values) is not list:
+        raise Declined("the cache keeps its buffers in something else than a list")
+    if made_for != own or not layers == len(held.keys) == len(held.values) == own[0]:
+        raise Declined("the cache was made for another model")
+    both = zip(held.keys, held.values, strict=True)
+    addresses = np.array([[_buffer(one, dtype, shape) for one in pair] for pair in both], np.int64)
+    return [Cached(addresses, shape, _numbers(pages, shape, n), n) for pages, n in texts]
+
+
+def _texts(cache: PageBatch) -> list[tuple[list[int], int]]:
+    """Return each text's pages and its tokens in them."""
+    lengths = [end - 1 for end in cache.ends]
+    if [*cache.counts] != [1] * len(cache.tables) or len(lengths) != len(cache.tables):
+        raise Declined("not every text is fed one token")
+    if min(lengths) < 1 or max(lengths) != cache.length:
+        raise Declined("a text is empty, or the view of its pages was changed")
+    return [(table.pages, n) for table, n in zip(cache.tables, lengths, strict=True)]
+
+
+def _numbers(pages: list[int], shape: tuple[int, int, int, int], length: int) -> NDArray[np.int64]:
+    """Return the numbers of a text's pages, which must be there and have room for a token more."""
+    numbers = np.array(pages)
+    if numbers.dtype.kind != "i" or length >= len(pages) * shape[2]:
+        raise Declined("the pages have no numbers, or no room for another token")
+    if not 0 <= numbers.min() <= numbers.max() < shape[0]:
+        raise Declined("a page of the text is not in the pool")
+    return numbers.astype(np.int64)
 
 
 def _buffer(tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> int:

@@ -216,9 +216,10 @@ class Step(NamedTuple):
 
     kinds: Kinds
     layers: NDArray[Any]  # (L) LAYER
-    cache: NDArray[Any]  # (L, 2) addresses of keys and values, (KV, S, D)
-    room: int  # S
-    length: int  # tokens in the cache; the new one is written after them
+    cache: NDArray[Any]  # (L, 2) addresses of keys and values, pages of S tokens each
+    shape: tuple[int, int, int, int]  # (pages, KV, S, D) of the keys of a layer, and of its values
+    pages: NDArray[Any]  # (P) int64, where the text is: its token t is token t % S of page t // S
+    length: int  # tokens of the text in the cache; the new one is written after them
     cos: NDArray[Any]  # (D) of the new token's position
     sin: NDArray[Any]  # (D)
     scratch: Scratch
@@ -598,32 +599,38 @@ def rotate(heads, cos, sin, out):
 
 @_compiled()
 @no_type_check
-def attend(q, keys, values, length, z):
-    """Write one query head's weighted sum of the first `length` values into z.
+def attend(q, keys, values, head, pages, length, z):
+    """Write one query head's weighted sum of the first `length` values of a text into z.
 
     Args:
         q: (D).
-        keys: (S, D) float32, or bfloat16 as uint16.
+        keys: (pages, KV, S, D) float32, or bfloat16 as uint16.
         values: the same.
+        head: of the keys and values.
+        pages: (P) the text's pages, in order.
         length: tokens that count.
         z: (D).
     """
-    dim = len(q)
+    dim, room = len(q), keys.shape[2]
     scores = np.empty(length, np.float32)
-    for s in range(length):
-        score = np.float32(0)
-        for i in range(dim):
-            score += q[i] * as_float(keys[s, i])
-        scores[s] = score / np.sqrt(np.float32(dim))
+    for start in range(0, length, room):
+        page = keys[pages[start // room], head]  # (S, D)
+        for s in range(min(room, length - start)):
+            score = np.float32(0)
+            for i in range(dim):
+                score += q[i] * as_float(page[s, i])
+            scores[start + s] = score / np.sqrt(np.float32(dim))
     top, total = scores.max(), np.float32(0)
     for s in range(length):
         scores[s] = exp(scores[s] - top)
     z[:] = 0
-    for s in range(length):
-        weight = scores[s]
-        total += weight
-        for i in range(dim):
-            z[i] += weight * as_float(values[s, i])
+    for start in range(0, length, room):
+        page = values[pages[start // room], head]  # (S, D)
+        for s in range(min(room, length - start)):
+            weight = scores[start + s]
+            total += weight
+            for i in range(dim):
+                z[i] += weight * as_float(page[s, i])
     for i in range(dim):
         z[i] /= total
 
@@ -665,12 +672,11 @@ def work_on_step(job, stage, chunk):
         else:
             multiply(kinds, layer.v_proj, x, own.v[index], chunk - of_q - of_k)
     elif kind == ATTENTION:
-        dim = len(job.cos)
-        heads, kv_heads = own.q_rot.shape[1], own.k_rot.shape[1]
-        keys = array_at(job.cache[index, 0], (kv_heads, job.room, dim), kinds.vector)
-        values = array_at(job.cache[index, 1], (kv_heads, job.room, dim), kinds.vector)
-        of_kv, z = chunk // (heads // kv_heads), own.z[index, 0, chunk * dim : (chunk + 1) * dim]
-        attend(own.q_rot[index, chunk], keys[of_kv], values[of_kv], job.length + 1, z)
+        dim, group = len(job.cos), own.q_rot.shape[1] // own.k_rot.shape[1]  # H / KV
+        keys = array_at(job.cache[index, 0], job.shape, kinds.vector)
+        values = array_at(job.cache[index, 1], job.shape, kinds.vector)
+        q, z = own.q_rot[index, chunk], own.z[index, 0, chunk * dim : (chunk + 1) * dim]
+        attend(q, keys, values, chunk // group, job.pages, job.length + 1, z)
     elif kind == OUTPUT:
         multiply(kinds, layer.o_proj, own.mixed[index], own.from_attention[index], chunk)
     elif kind == GATE_UP:
@@ -692,10 +698,11 @@ def lead_step(board, counts, done, job):
     """Compute all layers: what lies between the stages here, the stages with whoever helps.
 
     The residual stream after the last layer is the last row of x; the token's keys and values
-    stand in the cache.
+    stand in the cache. No other thread writes there.
     """
     kinds, own, dim, size = job.kinds, job.scratch, len(job.cos), job.scratch.x.shape[1]
-    normed = np.empty(size, np.float32)
+    room, normed = job.shape[2], np.empty(size, np.float32)
+    page, place = job.pages[job.length // room], job.length % room  # of the new token
     for index in range(len(job.layers)):
         layer, first = job.layers[index], index * STAGES
         x, middle = own.x[index], own.middle[index]
@@ -709,13 +716,12 @@ def lead_step(board, counts, done, job):
         q, k, v = own.q_rot[index], own.k_rot[index], own.v[index, 0]
         rotate(own.q[index].reshape(-1, dim), job.cos, job.sin, q)
         rotate(own.k[index].reshape(-1, dim), job.cos, job.sin, k)
-        cached = len(k), job.room, dim
-        keys = array_at(job.cache[index, 0], cached, kinds.vector)
-        values = array_at(job.cache[index, 1], cached, kinds.vector)
+        keys = array_at(job.cache[index, 0], job.shape, kinds.vector)
+        values = array_at(job.cache[index, 1], job.shape, kinds.vector)
         for head in range(len(k)):
             for i in range(dim):
-                keys[head, job.length, i] = as_stored(keys, k[head, i])
-                values[head, job.length, i] = as_stored(values, v[head * dim + i])
+                keys[page, head, place, i] = as_stored(keys, k[head, i])
+                values[page, head, place, i] = as_stored(values, v[head * dim + i])
         share(board, counts, done, job, first + ATTENTION, len(q))
         prepare(layer.o_proj, own.z[index, 0], own.mixed[index, 0])
         share(board, counts, done, job, first + OUTPUT, chunks_of(kinds, layer.o_proj))

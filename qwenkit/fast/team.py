@@ -90,5 +90,5 @@ def together(lead: Callable[..., None], job: Any, done: NDArray[np.int64]) -> No
             _team.call(kernels.follow, given, helpers)
         lead(*given)
     finally:
-        while kernels.close(board) > 0:  # they still read a weight, which may be freed afterwards
+        while kernels.close(board) > 0:  # they still read weights and pages, which may be freed
             time.sleep(NAP / 10)

@@ -138,13 +138,24 @@ def next_logits(
     Raises:
         InputError: logits that are not finite, at step `index`.
     """
+    logits = last_logits(model, ids, cache, attention_mask)
+    check_finite(logits, index)
+    return logits
+
+
+def last_logits(
+    model: QwenForCausalLM,
+    ids: Int[Tensor, "B T"],
+    cache: KVCache,
+    attention_mask: Int[Tensor, "B S"] | None = None,
+) -> Float[Tensor, "B V"]:
+    """Feed new tokens; return each row's logits of the next one as they are."""
     with torch.no_grad():  # not around a yield, which would switch it off for the caller too
         # The one place where the fast path is chosen; None: it steps aside (see `explain`).
         out = decode_step(model, ids, cache, attention_mask)
         if out is None:
             out = model(ids, cache=cache, attention_mask=attention_mask, logits_to_keep=1)
     logits: Tensor = out[:, -1].float().cpu()  # (B, V) choosing is the same on every device
-    check_finite(logits, index)
     return logits
 
 

@@ -1,6 +1,7 @@
 """The model as taught, one part per file: norm, rope, mask, attention, mlp, cache, decoder, qwen.
 
-Plain PyTorch throughout. `qwenkit.fast` runs the same model quickly, and nothing here knows of it.
+`pages` is a cache of several texts. Plain PyTorch throughout. `qwenkit.fast` runs the same model
+quickly, and nothing here knows of it.
 """
 
 from qwenkit._deprecated import renamed
@@ -11,6 +12,7 @@ from qwenkit.model.inputs import check_input_ids
 from qwenkit.model.mask import attention_mask, causal_mask
 from qwenkit.model.mlp import MLP
 from qwenkit.model.norm import RMSNorm
+from qwenkit.model.pages import PageBatch, PagePool, PageTable
 from qwenkit.model.qwen import QwenForCausalLM, QwenModel
 from qwenkit.model.rope import RotaryEmbedding, apply_rope, inverse_frequencies
 
@@ -19,6 +21,9 @@ __all__ = [
     "Attention",
     "DecoderLayer",
     "KVCache",
+    "PageBatch",
+    "PagePool",
+    "PageTable",
     "QwenForCausalLM",
     "QwenModel",
     "RMSNorm",

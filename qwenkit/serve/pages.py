@@ -9,32 +9,16 @@ model programs", section 3).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor
 
 from qwenkit.config import QwenConfig
 from qwenkit.errors import CacheFullError, InputError
+from qwenkit.model import PagePool, PageTable
 
 _ROOT = -1  # the page before the first
 _Prefix = tuple[int, tuple[int, ...]]  # the page before a page, and its own ids
 
 
-@dataclass(eq=False)
-class PageTable:
-    """The pages of one text, in order.
-
-    Attributes:
-        pages: their numbers; all but the last few are full.
-        length: tokens whose keys and values are there.
-    """
-
-    pages: list[int] = field(default_factory=list)
-    length: int = 0
-
-
-class PagedCache:
+class PagedCache(PagePool):
     """Keys and values of many texts, in one pool of pages per layer.
 
     A page is free; or in use by one table or more, which its reference count tells; or kept: in use
@@ -67,11 +51,7 @@ class PagedCache:
         for name, value in (("num_pages", num_pages), ("page_size", page_size)):
             if type(value) is not int or value < 1:
                 raise InputError(f"{name} is {value!r}; it must be an integer of at least 1")
-        self.config = config
-        self.num_pages = num_pages
-        self.page_size = page_size
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
+        super().__init__(config, num_pages, page_size)
         self.tables: list[PageTable] = []
         self.references: dict[int, int] = {}
         self._fresh = iter(range(num_pages))  # pages that were never used
@@ -101,11 +81,6 @@ class PagedCache:
         slots = self.used * self.page_size
         empty = sum(len(table.pages) * self.page_size - table.length for table in self.tables)
         return empty / slots if slots else 0.0
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the pool; 0 before the first forward pass."""
-        return sum(pool.nbytes for pool in (*self.keys, *self.values))
 
     def pages(self, length: int) -> int:
         """Return how many pages so many tokens need."""
@@ -206,22 +181,6 @@ class PagedCache:
         """Let no text find the pages that were filled so far: the model's weights have changed."""
         self._free += self._kept
         self._kept, self._found, self._prefix = {}, {}, {}
-
-    def allocate(self, like: Tensor) -> None:
-        """Make the pool in a tensor's dtype and on its device, if it is not there yet."""
-        if self.keys:
-            return
-        config = self.config
-        shape = (
-            self.num_pages + 1, config.num_key_value_heads, self.page_size, config.head_dim
-        )  # fmt: skip
-
-        def pool() -> list[Tensor]:
-            layers = range(config.num_hidden_layers)
-            return [torch.zeros(shape, dtype=like.dtype, device=like.device) for _ in layers]
-
-        with torch.inference_mode(False):  # so that it can be written outside of it, too
-            self.keys, self.values = pool(), pool()
 
     def _check(self, table: PageTable) -> None:
         if not isinstance(table, PageTable) or not any(one is table for one in self.tables):

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from qwenkit.generate import GenerationConfig
-from qwenkit.serve.pages import PageTable
+from qwenkit.model import PageTable
 
 State = Literal["waiting", "running", "finished", "canceled", "failed"]
 

@@ -1,13 +1,15 @@
 """Continuous against static batching, on texts of mixed lengths.
 
     QWENKIT_MODEL=folder python tests/bench/batching.py [--rounds N] [--requests N] [--slots N]
+                                                        [--dtype D]
 
 Both sides sample the same continuations of the same prompts, with the same seeds. Static batches
 (`generate_batch`) take so many prompts as there are slots, and the next ones when all of them are
 done; a text that is done leaves its batch. Sides take turns, and the ratio is taken within each
 round. "empty" is the proportion of the token slots that are allocated and hold no token: the mean
-over all steps for pages; at the end of each batch for static ones. Last comes the proportion of a
-decode step in which pages are written and gathered, by the length of the texts.
+over all steps for pages; at the end of each batch for static ones. Then comes a request that is
+alone, next to `generate`: each token by compiled kernels, as `explain` says. Last comes the
+proportion of a decode step in which pages are written and gathered, by the length of the texts.
 """
 
 import argparse
@@ -19,9 +21,9 @@ import torch
 
 import qwenkit as qk
 from qwenkit.generate import row_seed
+from qwenkit.model import PageBatch
 from qwenkit.programs import generate_tasks
 from qwenkit.serve import Scheduler
-from qwenkit.serve._view import PageBatch
 from rows import apart, ratio, spread
 from timing import others_share, seconds, take_turns
 
@@ -77,6 +79,13 @@ def continuous(
     return took, sum(len(one.new) for one in requests), sum(empty) / len(empty)
 
 
+def single(model: qk.QwenForCausalLM, prompt: list[int]) -> Found:
+    """Continue one prompt by `generate`."""
+    options = {"temperature": 1.0, "max_new_tokens": MOST, "seed": row_seed(0, 0)}
+    new: list[object] = []
+    return seconds(lambda: new.extend(qk.generate(model, prompt, **options))), len(new), 0.0
+
+
 def gathering(model: qk.QwenForCausalLM, slots: int, length: int) -> float:
     """Return the proportion of decode steps that pages take, with texts of about this length."""
     spent, update = [], PageBatch.update
@@ -98,15 +107,15 @@ def gathering(model: qk.QwenForCausalLM, slots: int, length: int) -> float:
     return sum(spent) / took
 
 
-def show(name: str, found: dict[str, list[Found]]) -> None:
-    """Print each side's speed, and how many times the static one's it is."""
+def show(name: str, found: dict[str, list[Found]], than: str = "static") -> None:
+    """Print each side's speed, and how many times that of one side it is."""
     speeds = {side: [count / took for took, count, _ in rounds] for side, rounds in found.items()}
     for side, rounds in found.items():
         _, count, empty = rounds[0]
-        times = ratio(speeds[side], speeds["static"])
+        times = ratio(speeds[side], speeds[than])
         print(
             f"{name:<10}{side:<16}{spread(speeds[side]).median:7.0f} tokens/s   "
-            f"= {times.median:.2f}{apart(times)} × static   {count} tokens, {empty:.1%} empty",
+            f"= {times.median:.2f}{apart(times)} × {than}   {count} tokens, {empty:.1%} empty",
             flush=True,
         )
 
@@ -117,8 +126,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=128)
     parser.add_argument("--slots", type=int, default=32)
+    parser.add_argument("--dtype", default="float32")
     options = parser.parse_args()
-    model, tokenizer = qk.load_pretrained(dtype="float32")
+    model, tokenizer = qk.load_pretrained(dtype=options.dtype)
     with others_share() as others:
         for name, samples in (("unlike", 1), ("four each", 4)):
             prompts = prompts_of(tokenizer, options.requests, samples)
@@ -127,6 +137,11 @@ def main() -> None:
                 f"pages of {size}": partial(continuous, *work, size) for size in PAGE_SIZES
             }
             show(name, take_turns(sides, options.rounds))
+        prompts = prompts_of(tokenizer, 1)
+        sides = {"generate": partial(single, model, prompts[0])} | {
+            f"pages of {size}": partial(continuous, model, prompts, 1, size) for size in PAGE_SIZES
+        }
+        show("alone", take_turns(sides, options.rounds), than="generate")
         for length in LENGTHS:
             found = [gathering(model, options.slots, length) for _ in range(options.rounds)]
             each = spread(found)

@@ -1,11 +1,11 @@
 """Many requests at once to `qwenkit serve`, some of which are wrong or cut off.
 
-    QWENKIT_MODEL=folder python tests/bench/server.py [--requests 1000] [--clients 16]
+    QWENKIT_MODEL=folder python tests/bench/server.py [--requests 1000] [--clients 16] [--dtype D]
 
 Every answer is compared with what `generate` gives for that prompt alone, every error with the
 status that it must have. At the end the server holds no request, no page, no thread and no open
 file more than before. Printed are how the requests ended, how many per second were answered, and
-how long one took.
+how long one took; then, how long a completion takes that is asked for alone, as an editor asks.
 """
 
 import argparse
@@ -34,6 +34,7 @@ PROMPTS = (
     "def is_even(n):\n", "print(", "with open(", "try:\n",
 )  # fmt: skip
 MOST = 4  # new tokens
+ALONE = 16  # new tokens of a completion that is asked for alone
 WRONG: tuple[tuple[str, str, bytes, int], ...] = (  # path, content type, body, status
     ("/v1/completions", "application/json", b"{", 400),
     ("/v1/completions", "application/json", b'{"prompt": "x", "max_tokens": -1}', 400),
@@ -95,10 +96,15 @@ class Storm:
         connection.close()
         return answer.status, text
 
-    def _right(self, prompt: str, count: int, stream: bool) -> str:
-        asked = {"prompt": prompt, "max_tokens": count, "temperature": 0, "stream": stream}
+    def complete(self, asked: dict[str, object]) -> bytes:
+        """Return the answer to a request that is right."""
         status, text = self._post("/v1/completions", "application/json", json.dumps(asked).encode())
         assert status == 200, text
+        return text
+
+    def _right(self, prompt: str, count: int, stream: bool) -> str:
+        asked = {"prompt": prompt, "max_tokens": count, "temperature": 0, "stream": stream}
+        text = self.complete(asked)
         if stream:
             *events, done, _ = text.decode().split("\n\n")
             assert done == "data: [DONE]", text
@@ -200,20 +206,39 @@ def run(
     return storm, took
 
 
+def alone(model: qk.QwenForCausalLM, tokenizer: qk.Tokenizer) -> list[float]:
+    """Return the seconds of each completion of `ALONE` tokens that is asked for alone."""
+    took = []
+    with Server(model, tokenizer, "model", port=0, limits=LIMITS) as server:
+        storm = Storm(server, {}, lambda *texts: True)
+        for prompt in PROMPTS:
+            start = time.perf_counter()
+            answer = json.loads(storm.complete({"prompt": prompt, "max_tokens": ALONE, "seed": 0}))
+            if answer["usage"]["completion_tokens"] == ALONE:  # it did not end early
+                took.append(time.perf_counter() - start)
+    return took
+
+
 def main() -> None:
     """Print how the requests ended."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--dtype", default="float32", help="of the model that is asked alone")
     options = parser.parse_args()
     model, tokenizer = qk.load_pretrained(dtype="float32")
     with others_share() as others:
         storm, took = run(model, tokenizer, options.requests, options.clients)
+        single = spread(alone(*qk.load_pretrained(dtype=options.dtype)))
     print(", ".join(f"{count} {name}" for name, count in sorted(storm.ended.items())))
     each = spread(storm.times)
     print(
         f"{options.requests / took:.0f} requests/s with {options.clients} clients; an answer took "
         f"{each.median * 1e3:.0f} ms ({each.lowest * 1e3:.0f} to {each.highest * 1e3:.0f})"
+    )
+    print(
+        f"alone, a completion of {ALONE} tokens took {single.median * 1e3:.0f} ms "
+        f"({single.lowest * 1e3:.0f} to {single.highest * 1e3:.0f})"
     )
     print(f"{torch.get_num_threads()} threads; others took {others.share:.0%} of the cores")
 

@@ -15,10 +15,11 @@ from toy import write_toy_checkpoint
 
 import qwenkit as qk
 from qwenkit.errors import CacheFullError, InputError
-from qwenkit.fast import FastLinear, decode_step, swap
+from qwenkit.fast import FastLinear, decode, decode_step, swap
 from qwenkit.fast._machine import kernels_problem
 from qwenkit.fast.model import FastQwenForCausalLM
 from qwenkit.generate.steps import next_logits
+from qwenkit.model import PageBatch, PagePool, PageTable
 
 pytestmark = pytest.mark.skipif(kernels_problem() is not None, reason=str(kernels_problem()))
 LENGTH, PROMPT = 14, 5
@@ -121,6 +122,81 @@ def test_the_kernels_in_python_decode_as_compiled(dtype, tmp_path, monkeypatch):
     assert served == [True]
     near = 1e-5 if model.dtype == torch.float32 else 0.01
     assert relative_error(got.float(), want.float()) < near
+
+
+def in_pages(model, texts, steps=3):
+    """Return the last logits of texts in pages, fed one token a step, and which were served."""
+    pool, size = PagePool(model.config, 20, 3), 4  # so many pages for each text, in no order
+    tables = [PageTable([*range(19 - i, -1, -len(texts))][:size]) for i in range(len(texts))]
+    counts, served = [len(text) - steps for text in texts], []
+    for _ in range(1 + steps):
+        each = zip(texts, tables, counts, strict=True)
+        rows = [text[table.length : table.length + count] for text, table, count in each]
+        view = PageBatch(pool, tables, counts)
+        padded = torch.tensor([[0] * (max(counts) - len(row)) + row for row in rows])
+        with torch.no_grad():
+            found = decode_step(model, padded, view, view.mask)
+            served.append(found is not None)
+            if found is None:
+                found = model(padded, cache=view, attention_mask=view.mask, logits_to_keep=1)
+        for table, count in zip(tables, counts, strict=True):
+            table.length += count
+        counts = [1] * len(texts)
+    return found, served, pool
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_several_texts_in_pages_are_decoded_as_by_the_taught_model(
+    dtype, compiled, tmp_path, monkeypatch
+):
+    from qwenkit.fast import kernels
+
+    model = toy(tmp_path, dtype)
+    texts = [(ids(1, n, seed=n)[0] % 50).tolist() for n in (5, 12, 4)]
+    monkeypatch.setattr(decode, "TEXTS", dict.fromkeys(decode.TEXTS, 3))
+    if not compiled:
+        texts = [text[:4] for text in texts[:2]]  # Python is slow
+        for name, function in vars(kernels).items():
+            if hasattr(function, "py_func"):
+                monkeypatch.setattr(kernels, name, function.py_func)
+    steps = 3 if compiled else 1
+    got, served, pool = in_pages(model, texts, steps)
+    assert served == [False] + [True] * steps
+    with qk.plain(model):
+        want, _, plain = in_pages(model, texts, steps)
+    near = 1e-5 if model.dtype == torch.float32 else 0.03
+    assert got.shape == want.shape == (len(texts), 1, model.config.vocab_size)
+    assert got.dtype == want.dtype
+    for one, other in zip(got, want, strict=True):
+        assert relative_error(one.float(), other.float()) < near
+    for one, other in zip(pool.keys + pool.values, plain.keys + plain.values, strict=True):
+        assert relative_error(one.float(), other.float()) < near
+    monkeypatch.setattr(decode, "TEXTS", dict.fromkeys(decode.TEXTS, len(texts) - 1))
+    assert not any(in_pages(model, texts, 1)[1])
+
+
+@torch.no_grad()
+def test_what_is_not_one_token_of_each_text_in_pages_runs_as_taught(monkeypatch):
+    model, pool = swap(tiny()), PagePool(tiny().config, 4, 3)
+    monkeypatch.setattr(decode, "TEXTS", dict.fromkeys(decode.TEXTS, 3))
+    tables = [PageTable([0, 1]), PageTable([2, 3])]
+    first = PageBatch(pool, tables, [2, 1])
+    model(ids(2, 2), cache=first, attention_mask=first.mask)
+    before = [one.clone() for one in pool.keys]
+    for lengths, counts, tokens in (
+        ((2, 1), [2, 1], 2), ((2, 0), [1, 1], 1), ((2, 1), [1, 1], 2), ((6, 1), [1, 1], 1)
+    ):  # fmt: skip
+        tables[0].length, tables[1].length = lengths
+        view = PageBatch(pool, tables, counts)
+        assert decode_step(model, ids(2, tokens), view, view.mask) is None
+    tables[0].length = 2
+    view = PageBatch(pool, tables, [1, 1])
+    assert decode_step(model, ids(2, 1), view) is None
+    assert decode_step(model, ids(2, 1), view, view.mask.clone()) is None
+    assert decode_step(model, ids(3, 1), view, view.mask) is None
+    assert all(map(torch.equal, pool.keys, before))
+    assert decode_step(model, ids(2, 1), view, view.mask) is not None
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8", "int4"])

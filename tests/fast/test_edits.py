@@ -10,6 +10,7 @@ import contextlib
 import copy
 import functools
 import inspect
+import itertools
 import pickle
 import warnings
 from dataclasses import replace
@@ -69,20 +70,21 @@ def loaded(dtype):
     return copy.deepcopy(made(dtype))
 
 
-def decoded(model, edit=None):
+def decoded(model, edit=None, caches=None):
     """Return the last token's logits, decoded token by token, and whether the kernels gave them.
 
-    The edit comes in the middle.
+    The edit comes in the middle. Of `caches`, each forward pass is given the next one.
     """
-    cache, served = KVCache(model.config, 1, LENGTH), []
+    caches, served = caches or itertools.repeat(KVCache(model.config, 1, LENGTH)), []
 
     def watched(*given):
         served.append(decode_step(*given))
         return served[-1]
 
     with mock.patch.object(steps, "decode_step", watched):
-        steps.next_logits(model, TOKENS[:, :PROMPT], cache, 0)
+        steps.next_logits(model, TOKENS[:, :PROMPT], next(caches), 0)
         for i in range(PROMPT, LENGTH):
+            cache = next(caches)
             if edit is not None and i == LENGTH - 2:
                 edit(model, cache)
             found = steps.next_logits(model, TOKENS[:, i : i + 1], cache, i)
@@ -660,11 +662,11 @@ def test_while_code_is_replaced_decoding_equals_the_whole_forward(name, dtype):
     assert relative_error(decoded(model)[0], before) < NEAR[dtype]
 
 
-def outcome(model, edit):
+def outcome(model, edit, caches=None):
     """Return the logits, or the error, of a text in whose middle an edit is made."""
     torch.manual_seed(0)  # some edits are random
     try:
-        return decoded(model, edit)[0]
+        return decoded(model, edit, caches)[0]
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
 

@@ -322,13 +322,21 @@ def test_norm_rotation_and_attention_are_the_models_own(kernels):
     kernels.rotate(heads.numpy(), cos[0].numpy(), sin[0].numpy(), turned)
     torch.testing.assert_close(torch.from_numpy(turned), want)
     q, k, v = (torch.randn(n, 9, 8, generator=generator) for n in (4, 2, 2))
-    z = np.empty((4, 8), np.float32)
-    for head in range(4):  # two positions of the cache are still empty
-        kernels.attend(q[head, 0].numpy(), k[head // 2].numpy(), v[head // 2].numpy(), 7, z[head])
     one = nn.functional.scaled_dot_product_attention(
         q[None, :, :1], k[None, :, :7], v[None, :, :7], enable_gqa=True
     )
-    torch.testing.assert_close(torch.from_numpy(z), one[0, :, 0])
+    for size in (9, 1, 3, 4):  # one page, of which two positions are still empty, and more
+        z, (keys, values) = np.empty((4, 8), np.float32), (paged(x, size) for x in (k, v))
+        pages = np.arange(len(keys))[::-1].copy()
+        for head in range(4):
+            kernels.attend(q[head, 0].numpy(), keys, values, head // 2, pages, 7, z[head])
+        torch.testing.assert_close(torch.from_numpy(z), one[0, :, 0])
+
+
+def paged(x, size):
+    """Return keys or values, (KV, S, D), as pages of so many tokens, the first tokens last."""
+    pages = F.pad(x, (0, 0, 0, -x.shape[1] % size), value=float("nan")).split(size, dim=1)
+    return torch.stack(pages[::-1]).numpy()  # (pages, KV, size, D)
 
 
 def test_scores_of_any_size_give_no_infinity(kernels):
@@ -336,7 +344,8 @@ def test_scores_of_any_size_give_no_infinity(kernels):
     keys = np.stack([np.full((5, 4), 300, np.float32), np.full((5, 4), -300, np.float32)])
     z = np.empty_like(q)
     for head in range(2):
-        kernels.attend(q[head], keys[head], np.ones_like(keys[head]), 5, z[head])
+        one = keys[head][None, None]
+        kernels.attend(q[head], one, np.ones_like(one), 0, np.zeros(1, np.int64), 5, z[head])
     np.testing.assert_allclose(z, 1, rtol=1e-6)
 
 

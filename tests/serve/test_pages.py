@@ -6,9 +6,8 @@ from reference import VARIANTS, ids, tiny
 from serving import consistent
 
 from qwenkit.errors import CacheFullError, InputError
-from qwenkit.model import KVCache
+from qwenkit.model import KVCache, PageBatch
 from qwenkit.serve import PagedCache
-from qwenkit.serve._view import PageBatch
 
 CONFIG = tiny().config
 TEXT = list(range(100, 120))

@@ -1,10 +1,14 @@
 """Random schedules: each text is right, and each page counted, whatever comes and goes."""
 
+import copy
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import ids, tiny
 from serving import alone, consistent, finish
 
+from qwenkit.fast import swap
 from qwenkit.generate import GenerationConfig
 from qwenkit.serve import PagedCache, Scheduler
 
@@ -34,10 +38,11 @@ def submitted(scheduler, drawn):
     return [scheduler.submit(prompt, config)] if fits else []
 
 
+@pytest.mark.parametrize("model", [MODEL, swap(copy.deepcopy(MODEL))], ids=["taught", "fast"])
 @PROBABLE
 @given(pool=pools, drawn=actions, choice=st.randoms())
-def test_every_request_gets_the_tokens_of_generate(pool, drawn, choice):
-    scheduler, sent = Scheduler(MODEL, **pool), []
+def test_every_request_gets_the_tokens_of_generate(model, pool, drawn, choice):
+    scheduler, sent = Scheduler(model, **pool), []
     for action in drawn:
         if action == "step":
             scheduler.step()
@@ -52,7 +57,7 @@ def test_every_request_gets_the_tokens_of_generate(pool, drawn, choice):
     known = {}
     for request in sent:
         key = (*request.prompt, *vars(request.config).values())
-        known[key] = known.get(key) or alone(MODEL, request)
+        known[key] = known.get(key) or alone(model, request)
         assert request.state in ("finished", "canceled")
         whole = known[key] if request.state == "finished" else known[key][: len(request.new)]
         assert request.new == whole
