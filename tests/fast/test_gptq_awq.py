@@ -256,8 +256,8 @@ def test_each_method_stores_the_same_form_and_gptq_comes_nearer_to_the_float_mod
         assert {n: t.dtype for n, t in again.state_dict().items()} == {
             n: t.dtype for n, t in small.state_dict().items()
         }
-    # AWQ lowers the error of each layer's output. tiny-coder has no channels so much larger than the
-    # others that this shows in its predictions.
+    # AWQ lowers the error of each layer's output. tiny-coder has no channels so much larger than
+    # the others that this shows in its predictions.
     assert errors["awq"] < 1.1 * errors["rtn"]
     assert errors["gptq"] < 0.8 * errors["rtn"]
 
