@@ -137,7 +137,9 @@ def test_the_command_prints_tables_that_add_up_and_writes_json(toy, tmp_path, mo
     tables = printed.split(f"\n{'part':<33}")[1:]
     assert len(tables) == 4  # two dtypes, without and with a busy process
     for lines in tables:
-        rows = re.findall(r"^(\D+?) +(?:[\d,]+ +)?(-?\d+\.\d{3}) +-?\d+\.\d%", lines, re.MULTILINE)
+        rows = re.findall(
+            r"^([^\d\n]+?) +(?:[\d,]+ +)?(-?\d+\.\d{3}) +-?\d+\.\d%", lines, re.MULTILINE
+        )
         assert [name for name, _ in rows] == [*PARTS, REMAINDER, WHOLE]
         *parts, whole = (float(took) for _, took in rows)
         assert sum(parts) == pytest.approx(whole, abs=0.001 * len(parts))  # each is rounded
