@@ -13,9 +13,10 @@ from qwenkit.generate.steps import next_logits
 from qwenkit.pretrained import EMBEDDED
 from rows import Row, Rows, by_dtype
 from sizes import KEPT, Sizes
-from timing import few, seconds, take_turns
+from timing import BIG, few, memory_speed, seconds, take_turns
+from token_parts import bytes_read
 
-DTYPES = ("float32", "bfloat16", "int8")
+DTYPES = ("float32", "bfloat16", "int8", "int4")
 Sides = dict[str, Callable[[], float]]
 logging.disable_progress_bar()
 
@@ -99,11 +100,11 @@ def scaled(found: Row, factor: float) -> Row:
 
 def bench_machine(models: Models, rounds: int) -> Rows:
     """Return what the machine can do at most: read memory, and multiply."""
-    big = torch.ones(1 << 28)  # 1 GiB
+    big = torch.ones(BIG)
     square = torch.randn(2048, 2048)
     weights = sum(weight.nbytes for weight in models.weights)
     sides: Sides = {
-        "memory read, GB/s": lambda: big.nbytes / 1e9 / seconds(big.sum),
+        "memory read, GB/s": partial(memory_speed, big),
         "one-row products read, GB/s": lambda: weights / 1e9 / models.products(1),
         "float32 products, GFLOP/s": lambda: 2 * 2048**3 / 1e9 / seconds(lambda: square @ square),
     }
@@ -124,8 +125,14 @@ def bench_forwards(models: Models, rounds: int) -> Rows:
     sides = {f"qwenkit {d}": models.decoding(d, sizes.past) for d in DTYPES}
     sides["transformers"] = models.decoding_theirs(sizes.past)
     sides["bare products"] = partial(models.products, 1)
-    decode = f"decode after {sizes.past}, s a token"
-    return rows | by_dtype(decode, take_turns(sides, rounds), DTYPES)
+    sides["memory"] = partial(memory_speed, torch.ones(BIG))
+    found, decode = take_turns(sides, rounds), f"decode after {sizes.past}"
+    rows |= by_dtype(f"{decode}, s a token", found, DTYPES)
+    for dtype in DTYPES:
+        gigabytes = sum(bytes_read(models.ours[dtype], sizes.past).values()) / 1e9
+        own = [gigabytes / took for took in found[f"qwenkit {dtype}"]]
+        rows[f"{decode}, GB/s, {dtype}"] = {"qwenkit": own, "memory": found["memory"]}
+    return rows
 
 
 def bench_trace(models: Models, rounds: int) -> Rows:

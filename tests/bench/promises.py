@@ -59,10 +59,13 @@ def asked(sizes: Sizes) -> Iterator[tuple[str, Cell, Cell, dict[str, float]]]:
     prefill, memory = f"prefill {length}, s, {{}}".format, "loaded, one token {}, GB".format
     float32, what = prefill("float32"), f"float32 prefill {length}, times transformers"
     yield what, (float32, ours), (float32, theirs), {"most": 1.0}
-    for dtype, most in (("bfloat16", 1.25), ("int8", 1.25)):
+    for dtype in ("bfloat16", "int8", "int4"):
         what = f"{dtype} prefill {length}, times float32"
-        yield what, (prefill(dtype), ours), (float32, ours), {"most": most}
-    for dtype, least in (("float32", 1.35), ("bfloat16", 1.75), ("int8", 2.6)):
+        yield what, (prefill(dtype), ours), (float32, ours), {"most": 1.1}
+    for dtype, least in (("float32", 0.8), ("bfloat16", 0.8), ("int8", 0.8), ("int4", 0.65)):
+        what, row = f"{dtype} decode, times memory's speed", f"decode after {past}, GB/s, {dtype}"
+        yield what, (row, ours), (row, "memory"), {"least": least}
+    for dtype, least in (("float32", 1.35), ("bfloat16", 2.4), ("int8", 4.0), ("int4", 5.0)):
         what = f"{dtype} decode, times transformers' speed in float32"
         decode = f"decode after {past}, s a token, {dtype}"  # theirs above ours: speed is 1 / time
         yield what, (decode, theirs), (decode, ours), {"least": least}
@@ -70,7 +73,7 @@ def asked(sizes: Sizes) -> Iterator[tuple[str, Cell, Cell, dict[str, float]]]:
         what = f"{dtype} memory, times {other}"
         yield what, (memory(dtype), ours), (memory(other), ours), {"most": 0.6}
     tiny, what = "tiny-coder, s a token", "tiny-coder, times transformers' speed"
-    yield what, (tiny, theirs), (tiny, ours), {"least": 1.5}
+    yield what, (tiny, theirs), (tiny, ours), {"least": 3.0}
     long, short = (f"decode after {tokens}, ms a token" for tokens in (sizes.long, past))
     for dtype in ("float32", "bfloat16", "int8"):
         what = f"{dtype} decode after {sizes.long} tokens, times after {past}"

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
-import transformers
 
 import qwenkit as qk
 from promises import Promise
@@ -27,14 +27,25 @@ def record(
     A row's "values" are those of each round, by side; its "ratios" are those of qwenkit's value to
     each other side's: [median, lowest, highest], null where there was nothing to divide by.
     """
+    return about(model, rounds) | {
+        "sizes": asdict(sizes), "others": others,
+        "rows": {n: {"values": row, "ratios": _ratios(row)} for n, row in rows.items()},
+        "promises": [promise.as_json() for promise in kept],
+    }  # fmt: skip
+
+
+def about(model: str, rounds: int) -> dict[str, object]:
+    """Return what the numbers of a run belong to: when, where, with what."""
+    try:
+        transformers = version("transformers")
+    except PackageNotFoundError:
+        transformers = None
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "model": model, "processor": processor(), "cores": os.cpu_count(),
         "threads": torch.get_num_threads(), "python": platform.python_version(),
-        "torch": torch.__version__, "transformers": transformers.__version__,
-        "qwenkit": qk.__version__, "rounds": rounds, "sizes": asdict(sizes), "others": others,
-        "rows": {n: {"values": row, "ratios": _ratios(row)} for n, row in rows.items()},
-        "promises": [promise.as_json() for promise in kept],
+        "torch": torch.__version__, "transformers": transformers,
+        "qwenkit": qk.__version__, "rounds": rounds,
     }  # fmt: skip
 
 

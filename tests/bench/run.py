@@ -4,8 +4,8 @@
 
 Machines are noisy, so nothing here is judged by a clock alone: all sides take turns, the order
 changes every round, and the ratio within each round counts. A ratio below 1 means qwenkit is
-faster. transformers computes in float32 throughout: bfloat16 and int8 are what qwenkit offers
-instead.
+faster. transformers computes in float32 throughout: bfloat16, int8 and int4 are what qwenkit
+offers instead.
 """
 
 import argparse

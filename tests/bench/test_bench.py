@@ -76,11 +76,17 @@ def test_a_promise_is_judged_by_the_median_and_its_bounds_belong_to_it():
         "holds": False,
     }  # fmt: skip
     # speed is their time divided by ours
-    rows = {"decode after 128, s a token, int8": {"qwenkit": [0.1], "transformers": [0.3]}}
+    rows = {"decode after 128, s a token, int8": {"qwenkit": [0.1], "transformers": [0.5]}}
     (promise,) = promises(rows, Sizes())
     assert promise.what == "int8 decode, times transformers' speed in float32"
-    assert promise.found.median == pytest.approx(3.0)
+    assert promise.found.median == pytest.approx(5.0)
     assert promise.holds
+    # both sides of this one are speeds
+    rows = {"decode after 128, GB/s, int4": {"qwenkit": [12.0], "memory": [20.0]}}
+    (promise,) = promises(rows, Sizes())
+    assert (promise.what, promise.least) == ("int4 decode, times memory's speed", 0.65)
+    assert promise.found.median == pytest.approx(0.6)
+    assert not promise.holds
 
 
 def test_lengths_stay_within_what_a_model_can_take():
@@ -123,7 +129,7 @@ def test_transformers_is_compared_wherever_it_does_the_same(run):
     compared = [name for name, row in rows.items() if "transformers" in row["values"]]
     for start in ("import", "load float32", "loaded, one token", "all of it, float32", "trace"):
         assert any(name.startswith(start) for name in compared), start
-    for dtype in ("float32", "bfloat16", "int8"):
+    for dtype in ("float32", "bfloat16", "int8", "int4"):
         assert sum(name.endswith(f", {dtype}") for name in compared) == len(SMALL.prefills) + 1
 
 
