@@ -33,7 +33,7 @@ class _Team:
     def call(self, follow: Callable[..., bool], given: tuple[Any, ...], helpers: int) -> None:
         """Ask so many threads to follow."""
         while self._threads < helpers:
-            threading.Thread(target=self._serve, name="qwenkit", daemon=True).start()
+            threading.Thread(target=self._serve, name="kernels of qwenkit", daemon=True).start()
             self._threads += 1  # after Ctrl-C between the two there is one more, which waits
         for me in range(1, helpers + 1):
             self._jobs.put((follow, (*given, me)))

@@ -144,7 +144,7 @@ def test_the_command_prints_tables_that_add_up_and_writes_json(toy, tmp_path, mo
         *parts, whole = (float(took) for _, took in rows)
         assert sum(parts) == pytest.approx(whole, abs=0.001 * len(parts))  # each is rounded
     assert printed.count(" × transformers, of ") == 4
-    assert len(re.findall(r"while others are busy: [+-]\d+%, (NOT )?within 15%", printed)) == 2
+    assert len(re.findall(r"others are busy: [+-]\d+%, (holds|FAILS): asked -15%", printed)) == 2
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["bytes"]["int4"] == bytes_read(loaded(toy, "int4"), 5)
     for each in (found["quiet"], found["busy"]):
