@@ -1,6 +1,6 @@
 """A KV cache in int8: 56 % of the bytes of bfloat16, so room for 1.8 times the tokens.
 
-The D numbers of a head's key or value are rounded as a row of an int8 weight is (`fast.int8`).
+The D values of a key or value are rounded as a row of an int8 weight is (`fast.int8`).
 Their scales are stored next to them, as in the blocks of GGUF's Q8_0, which llama.cpp offers for
 its cache, too.
 

@@ -528,8 +528,8 @@ def prepare(part, x, out):
     q, steps, totals = out.view(np.int16), out[size // 2 :], out[size // 2 + groups :]
     bits = x.view(np.int32)
     for g in range(groups):
-        # Without their sign bits, floats are in the order of their bits read as integers; infinity
-        # and what is no number come last, and make the step one of them.
+        # Without their sign bits, floats are in the order of their bits read as integers. Infinity
+        # and NaN come last, and make the step one of them.
         largest = np.int32(0)
         for i in range(g * GROUP, (g + 1) * GROUP):
             largest = np.int32(max(largest, bits[i] & WITHOUT_SIGN))

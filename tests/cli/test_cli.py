@@ -344,7 +344,7 @@ def test_lab_copies_the_notebooks_out_and_keeps_what_a_reader_changed(lab_comman
     code, out, _, (called,) = lab_command(f"lab --folder '{folder}'")
     names = [path.relative_to(lab.CLONE) for path in lab.CLONE.glob("[0-9]*.ipynb")]
     assert code == 0
-    assert len(names) == 30
+    assert len(names) == 31
     assert all((folder / n).read_bytes() == (lab.CLONE / n).read_bytes() for n in names)
     assert (folder / "pictures" / "architecture.png").is_file()
     assert (folder / "glossary.md").is_file()

@@ -145,7 +145,7 @@ def test_a_large_value_makes_only_its_own_group_coarse(bits):
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.filterwarnings("ignore:invalid value")  # of NumPy, in Python
-def test_what_is_no_number_does_not_become_one(bits, value):
+def test_infinity_and_nan_do_not_become_numbers(bits, value):
     _, given = quantized(bits, 128)
     x = torch.randn(2, 128)
     x[1, 100] = value

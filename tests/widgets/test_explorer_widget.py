@@ -54,7 +54,7 @@ def test_the_next_tokens_are_the_models_and_those_of_an_ablated_one(widget):
     expected = view.model(ids)[0, -1].softmax(-1).topk(8)
     names, parts = zip(*view.next_tokens(), strict=True)
     assert list(names) == view.tokenizer.token_strings(expected.indices)
-    assert parts == pytest.approx(expected.values.tolist(), abs=1e-6)
+    assert parts == pytest.approx(expected.values.tolist(), abs=5e-6)
     view.choose(off=[[3, 2], [3, 5], [0, None]])
     heads = qk.interpret.ablate_heads([(3, 2), (3, 5)])
     trace = qk.Trace(keep=(), edits={**heads, "layers.0.mlp.out": torch.zeros_like})
@@ -79,8 +79,8 @@ def test_any_text_is_a_prompt(widget, prompt):
 def test_the_opening_prompt_is_completed_and_examples_are_texts(widget):
     assert widget.state["prompt"] == PROMPT == EXAMPLES["Is a number even?"]
     model, tokenizer = widget.view.model, widget.view.tokenizer
-    assert qk.complete(model, tokenizer, PROMPT, max_new_tokens=12) == " not n % 2\n"
-    assert "·not" in widget.view.alt()
+    assert qk.complete(model, tokenizer, PROMPT, max_new_tokens=12) == " n % 2 == 0\n"
+    assert "·n " in widget.view.alt()
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
