@@ -30,8 +30,7 @@ from qwenkit.model import KVCache, PageBatch, PagePool, QwenForCausalLM, check_i
 
 # How many texts are decoded one after another, by the dtype of the weights. The modules read each
 # weight once for all texts, and take their time between the products. With Qwen2.5-Coder-0.5B on
-# two cores that was faster for four texts in bfloat16, and not yet for eight in int8, whose numbers
-# become floats again for each text.
+# two cores that was faster for four texts in bfloat16, and not yet for eight in int8.
 TEXTS = {np.float32: 1, np.uint16: 2, np.int8: KERNEL_UP_TO, np.uint8: KERNEL_UP_TO}
 
 

@@ -2,8 +2,9 @@
 
 64 neighboring weights of a row (the weights of one output) are divided by the largest of them / 127
 and rounded. Half of bfloat16's bytes are left, and as decoding a token waits for weights to come
-from memory, it is faster too. What is multiplied, and added up, stays bfloat16 and float32: only
-the stored weights are coarser (Dettmers et al. 2022, "LLM.int8()", section 2, for whole rows).
+from memory, it is faster too. Only the stored weights are coarser (Dettmers et al. 2022,
+"LLM.int8()", section 2, for whole rows): they are multiplied with tokens of bfloat16 or float32, or
+in the kernels with tokens of 16-bit integers, which lose less than bfloat16 does (`fast.kernels`).
 
 Where 64 does not divide the rows, a whole row is one group: one large weight then makes the steps
 of its whole row coarse. Qwen2.5-Coder-0.5B chose the same most likely token as in float32 at 97.8 %

@@ -1,14 +1,13 @@
 """A decode step: the logits are the model's, and it serves where it may and nowhere else."""
 
-import time
 from functools import partial
-from random import Random
 from unittest import mock
 
 import pytest
 import torch
 from fixtures_toy import python
 from interruptions import interrupted
+from late_threads import late_follower
 from reference import VARIANTS, ids, pair, relative_error, tiny
 from torch.autograd import forward_ad
 from toy import write_toy_checkpoint
@@ -204,23 +203,11 @@ def test_a_thread_that_comes_back_late_writes_what_stands_there(dtype, monkeypat
     """It takes a chunk, and computes it when the others may have gone on to later stages."""
     from qwenkit.fast import kernels
 
-    late = []
-
-    def follow(board, counts, done, job, me):
-        kernels.fetch_add(board, kernels.INSIDE, 1)
-        while board[kernels.OPEN] == 1:
-            stage, chunk = kernels.take(board, counts, me)
-            if stage >= 0:
-                time.sleep(random.uniform(0, 3e-4))
-                late.append(board[kernels.TICKETS] >> kernels.BITS > stage)
-                kernels.work(job, stage, chunk)
-        kernels.fetch_add(board, kernels.INSIDE, -1)
-        return False
-
+    follow, late, _ = late_follower()
     large = tiny(hidden_size=512, intermediate_size=2048, num_hidden_layers=3)
     if dtype != "float32":
         qk.quantize(large, dtype)
-    model, random, tokens = swap(large), Random(0), ids(1, LENGTH)
+    model, tokens = swap(large), ids(1, LENGTH)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

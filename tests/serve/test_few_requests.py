@@ -8,6 +8,7 @@ from unittest import mock
 import pytest
 import torch
 from interruptions import interrupted
+from late_threads import late_follower
 from reference import ids, tiny
 from serving import alone, finish
 
@@ -138,21 +139,7 @@ def test_a_page_is_given_to_the_next_text_only_when_no_late_thread_reads_it(monk
     """Each text takes the pages of the one before; what the other thread takes, it does late."""
     from qwenkit.fast import kernels
 
-    late, inside, random_ = [], [], random.Random(0)
-
-    def follow(board, counts, done, job, me):
-        kernels.fetch_add(board, kernels.INSIDE, 1)
-        while board[kernels.OPEN] == 1:
-            stage, chunk = kernels.take(board, counts, me)
-            if stage >= 0:
-                inside.append(stage)
-                time.sleep(random_.uniform(0, 3e-4))
-                late.append(board[kernels.TICKETS] >> kernels.BITS > stage)
-                kernels.work(job, stage, chunk)
-                inside.pop()
-        kernels.fetch_add(board, kernels.INSIDE, -1)
-        return False
-
+    follow, late, inside = late_follower()
     model = swap(tiny(hidden_size=512, intermediate_size=2048, num_hidden_layers=3))
     scheduler = Scheduler(model, max_tokens=12, page_size=3)
     prompts = [ids(1, 4, seed=seed)[0].tolist() for seed in range(4)]
