@@ -14,6 +14,7 @@ from torch import Tensor
 from qwenkit.checkpoint._header import TensorInfo
 from qwenkit.errors import CheckpointError, printable, shown
 from qwenkit.gguf import QUANTIZED
+from qwenkit.large_pages import empty
 
 FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 STORED = {**FLOATS, "I8": torch.int8, "U8": torch.uint8}
@@ -58,7 +59,7 @@ def read(
     stored = STORED[info.dtype]
     if mapped is not None and dtype == stored and info.start % _CACHE_LINE == 0:
         return mapped.get_tensor(info.name)  # type: ignore[no-any-return, no-untyped-call]
-    tensor = torch.empty(info.shape, dtype=dtype)
+    tensor = empty(info.shape, dtype)
     raw.seek(info.start)
     for chunk in torch.split(tensor.view(-1), buffer.numel() // stored.itemsize):
         cast = dtype != stored
@@ -97,7 +98,7 @@ def dequantizer(dtype: str) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, 
 def _dequantized(raw: BufferedReader, info: TensorInfo, dtype: torch.dtype) -> Tensor:
     """Read a quantized tensor in chunks, each of which is float32 for a moment."""
     values_of, (per_block, size) = dequantizer(info.dtype), QUANTIZED[info.dtype]
-    tensor = torch.empty(info.shape, dtype=dtype)
+    tensor = empty(info.shape, dtype)
     raw.seek(info.start)
     for chunk in torch.split(tensor.view(-1), _VALUES):
         blocks = torch.empty(chunk.numel() // per_block * size, dtype=torch.uint8)

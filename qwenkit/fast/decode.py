@@ -20,6 +20,7 @@ from qwenkit.fast.layers import (
     Declined,
     Memory,
     address,
+    addresses,
     look,
     memory_of,
     methods,
@@ -168,9 +169,13 @@ def _cached(config: QwenConfig, layers: int, cache: KVCache, dtype: torch.dtype)
         raise Declined("the cache keeps its buffers in something else than a list")
     if made_for != own or not layers == len(held.keys) == len(held.values) == own[0]:
         raise Declined("the cache was made for another model")
-    both = zip(held.keys, held.values, strict=True)
-    addresses = np.array([[_buffer(one, dtype, shape) for one in pair] for pair in both], np.int64)
-    return [Cached(addresses, shape, _numbers(pages, shape, n), n) for pages, n in texts]
+    buffers = [*held.keys, *held.values]
+    found = addresses(buffers, "the cache", dtype, shape)
+    made_in_inference = not torch.is_inference_mode_enabled() and any(map(Tensor.is_inference, buffers))
+    if made_in_inference:
+        raise Declined("the cache was made in inference mode, and may be written only there")
+    both = np.array(found, np.int64).reshape(2, -1).T.copy()  # (L, 2)
+    return [Cached(both, shape, _numbers(pages, shape, n), n) for pages, n in texts]
 
 
 def _texts(cache: PageBatch) -> list[tuple[list[int], int]]:
@@ -191,10 +196,3 @@ def _numbers(pages: list[int], shape: tuple[int, int, int, int], length: int) ->
     if not 0 <= numbers.min() <= numbers.max() < shape[0]:
         raise Declined("a page of the text is not in the pool")
     return numbers.astype(np.int64)
-
-
-def _buffer(tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> int:
-    found = address(tensor, "the cache", dtype, shape)
-    if tensor.is_inference() and not torch.is_inference_mode_enabled():
-        raise Declined("the cache was made in inference mode, and may be written only there")
-    return found

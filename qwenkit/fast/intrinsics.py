@@ -34,6 +34,15 @@ def store(array, index, value):
 
 
 @no_type_check
+def publish(array, index, value):
+    """Write array[index] = value: who reads it then reads all that was written before.
+
+    Unlike `store`, it does not wait until the others could see it.
+    """
+    array[index] = value
+
+
+@no_type_check
 def fetch_add(array, index, amount):
     """Add to array[index], and return what it was: no two threads are told the same."""
     before = array[index]
@@ -90,15 +99,20 @@ def _load(typing, array, index):
     return types.int64(array, types.intp), generate
 
 
-@intrinsic
-@no_type_check
-def _store(typing, array, index, value):
-    def generate(context, builder, signature, given):
-        place = element(context, builder, signature.args[0], *given[:2])
-        builder.store_atomic(given[2], place, _ORDER, _ALIGN)
-        return context.get_dummy_value()
+def _storing(order):
+    @no_type_check
+    def write(typing, array, index, value):
+        def generate(context, builder, signature, given):
+            place = element(context, builder, signature.args[0], *given[:2])
+            builder.store_atomic(given[2], place, order, _ALIGN)
+            return context.get_dummy_value()
 
-    return types.void(array, types.intp, types.int64), generate
+        return types.void(array, types.intp, types.int64), generate
+
+    return intrinsic(write)
+
+
+_store, _publish = _storing(_ORDER), _storing("release")
 
 
 @intrinsic
@@ -167,6 +181,12 @@ def _compiled_load(array, index):
 @no_type_check
 def _compiled_store(array, index, value):
     return lambda array, index, value: _store(array, index, value)
+
+
+@overload(publish)
+@no_type_check
+def _compiled_publish(array, index, value):
+    return lambda array, index, value: _publish(array, index, value)
 
 
 @overload(fetch_add)

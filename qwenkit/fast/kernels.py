@@ -46,17 +46,20 @@ from qwenkit.fast.intrinsics import (
     load,
     on_stack,
     prefetch,
+    publish,
     store,
 )
 from qwenkit.progress import stage
 
 AHEAD = 2048  # bytes, how far ahead memory is asked for
-BLOCK = 512  # values between two such requests
+BLOCK = 128  # values between two such requests
 LARGEST = np.float32(32767)  # of an int16
 WITHOUT_SIGN = np.int32(0x7FFFFFFF)
 SMALLEST = np.float32(1e-30)  # a step, whose inverse is still a float32
-CHUNK = 1 << 16  # bytes of a weight that a thread takes at a time: some microseconds
+CHUNK = 1 << 17  # bytes of a weight that a thread takes at a time: some microseconds
 MOST = 256  # chunks of a weight
+AT_ONCE = 4  # chunks that a thread takes, where there are LEFT_FOR_ALL times as many
+LEFT_FOR_ALL = 4
 TAYLOR = tuple(np.float32(1 / math.factorial(n)) for n in range(7, -1, -1))  # of e^x
 SOON = 10.0  # seconds between kernels that are compiled in a row
 
@@ -225,6 +228,36 @@ class Step(NamedTuple):
     scratch: Scratch
 
 
+@_compiled()
+@no_type_check
+def lent(kinds):
+    """Return the same dtypes, whose references are not counted (see `borrowed`)."""
+    return Kinds(borrowed(kinds.weight), borrowed(kinds.vector))
+
+
+@_compiled()
+@no_type_check
+def lent_scratch(own):
+    """Return the same arrays, whose references are not counted."""
+    return Scratch(
+        borrowed(own.done), borrowed(own.x), borrowed(own.middle), borrowed(own.normed),
+        borrowed(own.q), borrowed(own.k), borrowed(own.q_rot), borrowed(own.k_rot),
+        borrowed(own.v), borrowed(own.z), borrowed(own.mixed), borrowed(own.from_attention),
+        borrowed(own.gate), borrowed(own.up), borrowed(own.act), borrowed(own.hidden),
+        borrowed(own.from_mlp),
+    )  # fmt: skip
+
+
+@_compiled()
+@no_type_check
+def lent_step(job):
+    """Return the same step; to count all its references at each call takes half a microsecond."""
+    return Step(
+        lent(job.kinds), borrowed(job.layers), borrowed(job.cache), job.shape, borrowed(job.pages),
+        job.length, borrowed(job.cos), borrowed(job.sin), lent_scratch(job.scratch),
+    )  # fmt: skip
+
+
 # --- the board on which threads agree ---
 
 APART = 8  # int64 of a cache line, so that no place shares one
@@ -319,19 +352,20 @@ def chunks_of(kinds, part):
 
 @_compiled()
 @no_type_check
-def multiply(kinds, part, x, y, chunk):
-    """Write a chunk of x Wᵀ + b into y.
+def multiply(kinds, part, x, y, first, end):
+    """Write some chunks of x Wᵀ + b into y.
 
     Args:
         kinds: the dtypes.
         part: the linear layer.
         x: (tokens, in_features + groups) float32, as `prepare` writes it.
         y: (tokens, out_features) float32, or bfloat16 as uint16.
-        chunk: which.
+        first: chunk.
+        end: chunk after the last one; if it is not beyond the first, nothing is written.
     """
     half, height = half_of(part), chunk_height(kinds, part)
-    last = min((chunk + 1) * height, half)
-    rows(kinds.weight, kinds.vector, part, borrowed(x), borrowed(y), chunk * height, last)
+    last = min(end * height, half)
+    rows(kinds.weight, kinds.vector, part, borrowed(x), borrowed(y), first * height, last)
 
 
 @_compiled()
@@ -364,9 +398,14 @@ def rows_as_stored(weight_kind, vector_kind, part, x, y, first, last):
 
 @_compiled()
 @no_type_check
-def in_groups(part):
-    """Tell whether GROUP integer weights share a scale: then the token is made of integers, too."""
-    return part.scale != 0 and part.in_features == part.groups * GROUP
+def groups_of_token(part):
+    """Return of how many groups of integers a token is made; 0: it stays as it is.
+
+    It is, where GROUP integer weights of a row share a scale, or all of a row that GROUP divides.
+    """
+    groups = part.in_features // GROUP
+    share = part.groups == groups or (part.groups == 1 and part.zero == 0)
+    return groups if share and part.scale != 0 and part.in_features == groups * GROUP else 0
 
 
 @_compiled()
@@ -377,10 +416,10 @@ def rows_in_groups(weight_kind, vector_kind, part, x, y, first, last):
     For int4, of a group only Σ w q is a sum over the weights: Σ (w - zero) q = Σ w q - zero Σ q,
     and Σ q is added up once for all rows.
     """
-    half, size, groups = half_of(part), part.in_features, part.groups
+    half, size, groups = half_of(part), part.in_features, groups_of_token(part)
     width, of_group = (size // 2, GROUP // 2) if part.zero else (size, GROUP)  # bytes
     weight = array_at(part.weight, (part.out_features * width,), weight_kind)
-    scale = array_at(part.scale, (part.out_features * groups,), vector_kind)
+    scale = array_at(part.scale, (part.out_features * part.groups,), vector_kind)
     zero = array_at(part.zero, (part.out_features * groups,), weight_kind)
     bias = array_at(part.bias, (part.out_features,), vector_kind)
     sums, factors = on_stack(), on_stack()
@@ -393,8 +432,13 @@ def rows_in_groups(weight_kind, vector_kind, part, x, y, first, last):
             for start in range(0, groups, LANES):
                 count = min(LANES, groups - start)
                 one, two = row * groups + start, other * groups + start
-                set_factors(factors, 0, scale, one, steps, start, count)
-                set_factors(factors, 1, scale, two, steps, start, count)
+                if part.groups == groups:
+                    set_factors(factors, 0, scale, one, steps, start, count)
+                    set_factors(factors, 1, scale, two, steps, start, count)
+                else:
+                    for i in range(count):
+                        factors[0, i] = as_float(scale[row]) * steps[start + i]
+                        factors[1, i] = as_float(scale[other]) * steps[start + i]
                 if part.zero:
                     subtract_zeros(sums, factors, 0, zero, one, totals, start, count)
                     subtract_zeros(sums, factors, 1, zero, two, totals, start, count)
@@ -420,7 +464,7 @@ def rows_in_groups(weight_kind, vector_kind, part, x, y, first, last):
 @no_type_check
 def rows_of_int8(weight_kind, vector_kind, part, x, y, first, last):
     """Write the products with some rows of each half of an int8 weight, whatever its groups are."""
-    if in_groups(part):
+    if groups_of_token(part):
         rows_in_groups(weight_kind, vector_kind, part, x, y, first, last)
         return
     half, size, groups = half_of(part), part.in_features, part.groups
@@ -449,7 +493,7 @@ def rows_of_int8(weight_kind, vector_kind, part, x, y, first, last):
 @no_type_check
 def rows_of_int4(weight_kind, vector_kind, part, x, y, first, last):
     """Write the products with some rows of each half of an int4 weight, whatever its groups are."""
-    if in_groups(part):
+    if groups_of_token(part):
         rows_in_groups(weight_kind, vector_kind, part, x, y, first, last)
         return
     half, groups, width = half_of(part), part.groups, part.in_features // 2
@@ -511,8 +555,8 @@ def _rows(weight_kind, vector_kind, part, x, y, first, last):
 def prepare(part, x, out):
     """Write a token as `multiply` reads it.
 
-    Where GROUP integer weights share a scale, GROUP of its values share a step: x ≈ q × step with
-    integers q of 16 bits. They take the first half of `out`; the steps follow, and Σ q of each
+    Where the weights are integers (see `groups_of_token`), GROUP of its values share a step:
+    x ≈ q × step with integers q of 16 bits. They take the first half of `out`; the steps follow, and Σ q of each
     group. Rounding moves a value by half a step at most, a 65,534th of the group's largest value.
     bfloat16 moves that one by up to a 512th.
 
@@ -521,8 +565,8 @@ def prepare(part, x, out):
         x: (in_features) float32.
         out: (in_features + groups) float32.
     """
-    size, groups = len(x), part.groups
-    if not in_groups(part):
+    size, groups = len(x), groups_of_token(part)
+    if groups == 0:
         out[:size] = x
         return
     q, steps, totals = out.view(np.int16), out[size // 2 :], out[size // 2 + groups :]
@@ -658,38 +702,36 @@ QKV, ATTENTION, OUTPUT, GATE_UP, DOWN, STAGES = range(6)  # of a layer
 
 @_compiled()
 @no_type_check
-def work_on_step(job, stage, chunk):
-    """Compute a chunk of a stage of a layer."""
+def work_on_step(job, stage, first, end):
+    """Compute some chunks of a stage of a layer."""
     kinds, own, index = job.kinds, job.scratch, stage // STAGES
     layer, kind = job.layers[index], stage % STAGES
     if kind == QKV:
-        x = own.normed[0, index]
-        of_q, of_k = chunks_of(kinds, layer.q_proj), chunks_of(kinds, layer.k_proj)
-        if chunk < of_q:
-            multiply(kinds, layer.q_proj, x, own.q[index], chunk)
-        elif chunk < of_q + of_k:
-            multiply(kinds, layer.k_proj, x, own.k[index], chunk - of_q)
-        else:
-            multiply(kinds, layer.v_proj, x, own.v[index], chunk - of_q - of_k)
+        x, k = own.normed[0, index], chunks_of(kinds, layer.q_proj)
+        v = k + chunks_of(kinds, layer.k_proj)  # k and v: their first chunks
+        multiply(kinds, layer.q_proj, x, own.q[index], first, min(end, k))
+        multiply(kinds, layer.k_proj, x, own.k[index], max(first - k, 0), min(end, v) - k)
+        multiply(kinds, layer.v_proj, x, own.v[index], max(first - v, 0), end - v)
     elif kind == ATTENTION:
         dim, group = len(job.cos), own.q_rot.shape[1] // own.k_rot.shape[1]  # H / KV
         keys = array_at(job.cache[index, 0], job.shape, kinds.vector)
         values = array_at(job.cache[index, 1], job.shape, kinds.vector)
-        q, z = own.q_rot[index, chunk], own.z[index, 0, chunk * dim : (chunk + 1) * dim]
-        attend(q, keys, values, chunk // group, job.pages, job.length + 1, z)
+        for head in range(first, end):
+            q, z = own.q_rot[index, head], own.z[index, 0, head * dim : (head + 1) * dim]
+            attend(q, keys, values, head // group, job.pages, job.length + 1, z)
     elif kind == OUTPUT:
-        multiply(kinds, layer.o_proj, own.mixed[index], own.from_attention[index], chunk)
+        multiply(kinds, layer.o_proj, own.mixed[index], own.from_attention[index], first, end)
     elif kind == GATE_UP:
         x, gate, up = own.normed[1, index], own.gate[index], own.up[index]
-        multiply(kinds, layer.gate_proj, x, gate, chunk)
-        multiply(kinds, layer.up_proj, x, up, chunk)
+        multiply(kinds, layer.gate_proj, x, gate, first, end)
+        multiply(kinds, layer.up_proj, x, up, first, end)
         half, height = half_of(layer.gate_proj), chunk_height(kinds, layer.gate_proj)
-        first, last = chunk * height, min((chunk + 1) * height, half)
-        act, last_of_all = own.act[index, 0], gate.shape[1]
-        silu_times(gate[0], up[0], first, last, act)
-        silu_times(gate[0], up[0], half + first, min(half + last, last_of_all), act)
+        start, stop = first * height, min(end * height, half)
+        act, last = own.act[index, 0], gate.shape[1]
+        silu_times(gate[0], up[0], start, stop, act)
+        silu_times(gate[0], up[0], half + start, min(half + stop, last), act)
     else:
-        multiply(kinds, layer.down_proj, own.hidden[index], own.from_mlp[index], chunk)
+        multiply(kinds, layer.down_proj, own.hidden[index], own.from_mlp[index], first, end)
 
 
 @_compiled()
@@ -700,6 +742,7 @@ def lead_step(board, counts, done, job):
     The residual stream after the last layer is the last row of x; the token's keys and values
     stand in the cache. No other thread writes there.
     """
+    job = lent_step(job)
     kinds, own, dim, size = job.kinds, job.scratch, len(job.cos), job.scratch.x.shape[1]
     room, normed = job.shape[2], np.empty(size, np.float32)
     page, place = job.pages[job.length // room], job.length % room  # of the new token
@@ -740,26 +783,45 @@ def lead_step(board, counts, done, job):
 
 
 @no_type_check
-def work(job, stage, chunk):
-    """Compute one chunk of a job's stage."""
+def lent_job(job):
+    """Return the same job, whose references are not counted."""
+    return job
+
+
+@overload(lent_job, inline="always")
+@no_type_check
+def _lent_job(job):
+    if job.instance_class is Step:
+        return lambda job: lent_step(job)
+    return lambda job: Product(
+        lent(job.kinds), borrowed(job.part), borrowed(job.given), borrowed(job.x), borrowed(job.y)
+    )
+
+
+@no_type_check
+def work(job, stage, first, end):
+    """Compute some chunks of a job's stage."""
     if isinstance(job, Step):
-        work_on_step(job, stage, chunk)
+        work_on_step(job, stage, first, end)
     else:
-        multiply(job.kinds, job.part[0], job.x, job.y, chunk)
+        multiply(job.kinds, job.part[0], job.x, job.y, first, end)
 
 
 @overload(work)
 @no_type_check
-def _work(job, stage, chunk):
+def _work(job, stage, first, end):
     if job.instance_class is Step:
-        return lambda job, stage, chunk: work_on_step(job, stage, chunk)
-    return lambda job, stage, chunk: multiply(job.kinds, job.part[0], job.x, job.y, chunk)
+        return lambda job, stage, first, end: work_on_step(job, stage, first, end)
+    return lambda job, stage, first, end: multiply(
+        job.kinds, job.part[0], job.x, job.y, first, end
+    )
 
 
 @_compiled()
 @no_type_check
 def lead_product(board, counts, done, job):
     """Compute one product with whoever helps."""
+    job = lent_job(job)
     for n in range(len(job.given)):
         prepare(job.part[0], job.given[n], job.x[n])
     share(board, counts, done, job, 0, chunks_of(job.kinds, job.part[0]))
@@ -768,22 +830,27 @@ def lead_product(board, counts, done, job):
 @_compiled()
 @no_type_check
 def take(board, counts, me):
-    """Return the stage and number of a chunk that is nobody else's; a stage of -1: none is left.
+    """Return a stage, and the first and last + 1 of its chunks that are nobody else's from now on.
 
-    Each thread walks through a region of its own, so that memory is read in order. When that is
-    done, it takes what is left of the others'.
+    A stage of -1: none is left. Each thread walks through a region of its own, so that memory is
+    read in order. When that is done, it takes what is left of the others'. A processor reads
+    nothing ahead of an atomic addition. So several chunks are taken at once, and one by one only at
+    the end, where the threads should finish together.
     """
     regions = board[REGIONS]
     for further in range(regions):
         region = (me + further) % regions
         place = TICKETS + APART * region
         ticket = load(board, place)
-        if ticket & CHUNKS < size_of(region, regions, counts[ticket >> BITS]):
-            ticket = fetch_add(board, place, 1)
+        left = size_of(region, regions, counts[ticket >> BITS]) - (ticket & CHUNKS)
+        if left > 0:
+            amount = max(1, min(AT_ONCE, left // LEFT_FOR_ALL))
+            ticket = fetch_add(board, place, amount)
             stage, chunk = ticket >> BITS, ticket & CHUNKS
-            if chunk < size_of(region, regions, counts[stage]):
-                return stage, region * counts[stage] // regions + chunk
-    return -1, 0
+            size, start = size_of(region, regions, counts[stage]), region * counts[stage] // regions
+            if chunk < size:
+                return stage, start + chunk, start + min(chunk + amount, size)
+    return -1, 0, 0
 
 
 @_compiled()
@@ -815,17 +882,17 @@ def share(board, counts, done, job, stage, chunks):
     counts[stage] = chunks
     for region in range(board[REGIONS]):
         store(board, TICKETS + APART * region, stage << BITS)
-    taken, chunk = take(board, counts, 0)
+    taken, first, end = take(board, counts, 0)
     while taken >= 0:
-        work(job, stage, chunk)
-        flags[chunk] = 1
-        taken, chunk = take(board, counts, 0)
+        work(job, stage, first, end)
+        flags[first:end] = 1
+        taken, first, end = take(board, counts, 0)
     for chunk in range(chunks):
         looks = 0
         while load(flags, chunk) == 0 and looks < LOOKS:
             looks += 1
         if looks == LOOKS:
-            work(job, stage, chunk)
+            work(job, stage, chunk, chunk + 1)
 
 
 @_compiled()
@@ -833,13 +900,14 @@ def share(board, counts, done, job, stage, chunks):
 def follow(board, counts, done, job, me):
     """Help with a job until there has been nothing to do for a moment; tell whether it goes on."""
     fetch_add(board, INSIDE, 1)
-    looks = 0
+    job, looks = lent_job(job), 0
     while looks < LOOKS and load(board, OPEN) == 1:
         looks += 1
-        stage, chunk = take(board, counts, me)
+        stage, first, end = take(board, counts, me)
         if stage >= 0:
-            work(job, stage, chunk)
-            store(done[stage], chunk, 1)
+            work(job, stage, first, end)
+            for chunk in range(first, end):
+                publish(done[stage], chunk, 1)
             looks = 0
     fetch_add(board, INSIDE, -1)
     return load(board, OPEN) == 1
@@ -848,8 +916,11 @@ def follow(board, counts, done, job, me):
 @_compiled()
 @no_type_check
 def close(board):
-    """End a job; return how many threads are still at a chunk of it."""
+    """End a job; return how many threads are, a moment later, still at a chunk of it."""
     store(board, OPEN, 0)
+    looks = 0
+    while load(board, INSIDE) > 0 and looks < LOOKS:
+        looks += 1
     return load(board, INSIDE)
 
 

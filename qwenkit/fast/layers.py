@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator
 from itertools import chain, compress
-from operator import is_, itemgetter
+from operator import attrgetter, is_, itemgetter
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 
-from qwenkit.config import QwenConfig
+from qwenkit.config import GROUP, QwenConfig
 from qwenkit.fast._machine import is_ordinary, kernels_problem, plain_process, watched
 from qwenkit.fast.identity import changed_code
 from qwenkit.fast.int4 import FastInt4Linear, Int4Embedding
@@ -57,7 +57,7 @@ class Memory(NamedTuple):
         dtype: of the norms, in which the model computes.
         weights: NumPy's dtype of the matrices.
         neurons: F.
-        groups: the most groups that a row of a matrix has.
+        groups: the most groups of integers that a token is made of.
         scratch: what earlier steps have worked in, `kernels.Scratch`.
     """
 
@@ -120,7 +120,8 @@ class _Kept:
         self._modules = _Seen(model.modules())
         configs = {id(config): config for config in self._configs}.values()
         self._configs = [(config, dict(vars(config))) for config in configs]  # mostly one
-        self._places = [(ref(tensor), *_place(tensor)) for tensor in self._tensors]
+        self._references = list(map(ref, self._tensors))
+        self._places = _places(self._tensors)
         del self._tensors
 
     def still_right(self) -> list[Any] | None:
@@ -132,13 +133,10 @@ class _Kept:
             return None
         if any(vars(config) != then for config, then in self._configs):  # frozen, but not to all
             return None
-        storages = []
-        for reference, *place in self._places:
-            tensor = reference()
-            if tensor is None or _place(tensor) != place:
-                return None
-            storages.append(tensor.untyped_storage())
-        return storages
+        tensors = [reference() for reference in self._references]
+        if list(map(type, tensors)) != self._places[0] or _places(tensors) != self._places:
+            return None  # the first comparison also finds those that are gone
+        return list(map(Tensor.untyped_storage, tensors))
 
     def _read(self, model: QwenForCausalLM) -> Memory:
         """Look at every module that takes part."""
@@ -164,10 +162,10 @@ class _Kept:
         if len(kinds) > 1:  # each mixture would be compiled separately
             raise Declined("the layers are stored in different dtypes")
         down = found["down_proj"]
-        widest = max(found[name]["groups"].max(initial=1) for name in _MATRICES)
+        widest = max(int(found[name]["in_features"].max(initial=1)) // GROUP for name in _MATRICES)
         return Memory(
             found.view(np.recarray), dtype, kinds.pop() if kinds else None,
-            int(down["in_features"].max(initial=0)), int(widest), [],
+            int(down["in_features"].max(initial=0)), widest, [],
         )  # fmt: skip
 
     def _layer(
@@ -268,6 +266,8 @@ _kept: WeakKeyDictionary[QwenForCausalLM, _Kept] = WeakKeyDictionary()
 
 _OF_TORCH = vars(nn.Module()).keys()  # attributes of every module; of these matter
 _held_by = itemgetter("_parameters", "_buffers", "_modules")  # names and what they stand for
+_kind_of = attrgetter("dtype", "shape")
+_all_of = attrgetter("dtype", "shape", "layout", "is_cpu")
 _hooks_of = itemgetter(
     "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
 )
@@ -323,12 +323,13 @@ def _nothing() -> None:
     """Stand for a bias that is not there."""
 
 
-def _place(tensor: Tensor) -> list[Any]:
-    """Return where a tensor's memory lies and how it is laid out."""
-    return [
-        tensor.data_ptr(), type(tensor), tensor.dtype, tensor.shape, tensor.is_contiguous(),
-        tensor.is_neg(),
-    ]  # fmt: skip
+def _places(tensors: list[Tensor]) -> list[list[Any]]:
+    """Return where the memory of tensors lies and how it is laid out.
+
+    Each question is asked of all of them at once, as in `_Seen`.
+    """
+    asked = type, Tensor.data_ptr, _kind_of, Tensor.is_contiguous, Tensor.is_neg
+    return [list(map(question, tensors)) for question in asked]
 
 
 def _part(parent: nn.Module, name: str, *kinds: type, of: str = "model") -> Any:
@@ -357,6 +358,20 @@ def methods(kind: type) -> frozenset[str]:
     named = ((name, getattr(kind, name)) for name in dir(kind))
     found = {name for name, value in named if callable(value) or isinstance(value, property)}
     return frozenset(found | {"_compiled_call_impl"})
+
+
+def addresses(
+    tensors: list[Tensor], name: str, dtype: torch.dtype, shape: tuple[int, ...]
+) -> list[int]:
+    """Return where the memory of tensors of one kind lies; errors as of `address`."""
+    for tensor in tensors:
+        if type(tensor) is not Tensor:
+            raise Declined(f"{name} holds a {type(tensor).__name__}, not a Tensor")
+    alike = len(set(map(_all_of, tensors))) == 1
+    if not alike or any(map(Tensor.is_neg, tensors)) or not all(map(Tensor.is_contiguous, tensors)):
+        return [address(one, name, dtype, shape) for one in tensors]  # one of them says what it is
+    address(tensors[0], name, dtype, shape)
+    return list(map(Tensor.data_ptr, tensors))
 
 
 def address(tensor: Tensor, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> int:

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from qwenkit.config import GROUP
 from qwenkit.device import has_bfloat16_products
 from qwenkit.fast._machine import (
     Unchanged,
@@ -195,7 +196,7 @@ def by_kernel(
     )
     job = kernels.Product(
         kernels.Kinds(np.empty(0, memory(weight[:0]).dtype), np.empty(0, VECTORS[kind])),
-        part, given, np.empty((len(given), in_features + groups), np.float32),
+        part, given, np.empty((len(given), in_features + in_features // GROUP), np.float32),
         memory(y).reshape(len(given), out_features),
     )  # fmt: skip
     together(kernels.lead_product, job, np.empty((1, kernels.MOST), np.int64))

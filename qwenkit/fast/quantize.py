@@ -24,6 +24,7 @@ from qwenkit.fast.int4 import (
 from qwenkit.fast.int8 import Int8Embedding, Int8Linear, dequantize_rows, quantize_rows
 from qwenkit.fast.model import FastQwenForCausalLM
 from qwenkit.fast.switch import accelerate
+from qwenkit.large_pages import empty
 from qwenkit.model import QwenForCausalLM
 from qwenkit.progress import stage
 from qwenkit.tokenizer import Tokenizer
@@ -199,6 +200,8 @@ def _replace(model: QwenForCausalLM, name: str, stored: tuple[Tensor, ...]) -> N
     """Put a quantized module in the place of an `nn.Linear` or `nn.Embedding`."""
     old: Any = model.get_submodule(name)  # torch says only that it is a module
     int8 = len(stored) == _INT8_PARTS
+    if model.device.type == "cpu":
+        stored = tuple(empty(one.shape, one.dtype).copy_(one) for one in stored)
     new: nn.Module
     if isinstance(old, nn.Embedding):
         new = Int8Embedding(*stored) if int8 else Int4Embedding(*stored)

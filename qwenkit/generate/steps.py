@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -161,7 +162,8 @@ def last_logits(
 
 def check_finite(logits: Float[Tensor, "*B V"], index: int) -> None:
     """Refuse logits that are not finite, at step `index`."""
-    if not bool(logits.isfinite().all()):
+    smallest, largest = torch.aminmax(logits)  # one pass; one NaN makes both NaN
+    if not (math.isfinite(smallest) and math.isfinite(largest)):
         raise InputError(
             f"the model gave logits that are not finite at step {index}; damaged weights, or "
             "float16 overflowed: try float32 or bfloat16"
