@@ -17,12 +17,12 @@ def late_follower():
     def follow(board, counts, done, job, me):
         kernels.fetch_add(board, kernels.INSIDE, 1)
         while board[kernels.OPEN] == 1:
-            stage, chunk = kernels.take(board, counts, me)
+            stage, first, end = kernels.take(board, counts, me)
             if stage >= 0:
                 inside.append(stage)
                 time.sleep(random.uniform(0, 3e-4))
                 late.append(board[kernels.TICKETS] >> kernels.BITS > stage)
-                kernels.work(job, stage, chunk)
+                kernels.work(job, stage, first, end)
                 inside.pop()
         kernels.fetch_add(board, kernels.INSIDE, -1)
         return False

@@ -84,11 +84,14 @@ def decode_step(
         cos, sin = (_vectors(t, "RoPE", found.dtype, (len(texts), config.head_dim)) for t in rope)
     except (Declined, *INCOMPLETE):
         return None
+    alone = len(texts) == 1 and len(found.layers) > 0
+    logits = torch.empty(1, 1, config.vocab_size if alone else 0, dtype=found.logits)
     for cached, *one in zip(texts, streams, cos, sin, strict=True):
-        _through_layers(found, config, cached, *one)
+        _through_layers(found, config, cached, *one, memory(logits)[0])
     del held
-    x = torch.from_numpy(streams).to(found.dtype)[:, None]  # (B, 1, C)
-    logits = model.head(inner.norm(x))  # (B, 1, V)
+    if not alone:  # the head is read once for all texts
+        x = torch.from_numpy(streams).to(found.dtype)[:, None]  # (B, 1, C)
+        logits = model.head(inner.norm(x))  # (B, 1, V)
     cache.advance(1)
     return logits
 
@@ -109,8 +112,9 @@ def _through_layers(
     x: NDArray[np.float32],
     cos: NDArray[np.float32],
     sin: NDArray[np.float32],
+    logits: NDArray[Any],
 ) -> None:
-    """Let a token's residual stream become that after the last layer.
+    """Let a token's residual stream become that after the last layer; write its logits.
 
     Args:
         found: the layers.
@@ -119,6 +123,7 @@ def _through_layers(
         x: (C) the residual stream before the first layer.
         cos: (D) of the token's position.
         sin: (D).
+        logits: (1, V); or (1, 0), and the head is left out.
     """
     from qwenkit.fast import kernels
 
@@ -129,8 +134,11 @@ def _through_layers(
         config.num_key_value_heads, config.head_dim, found.neurons, found.groups,
     )  # fmt: skip
     own.x[0] = x
-    kinds = kernels.Kinds(np.empty(0, found.weights), np.empty(0, VECTORS[found.dtype]))
-    job = kernels.Step(kinds, found.layers, *cached, cos, sin, own)
+    vectors = np.empty(0, VECTORS[found.dtype])
+    kinds, head = (
+        kernels.Kinds(np.empty(0, kind), vectors) for kind in (found.weights, found.head)
+    )
+    job = kernels.Step(kinds, found.layers, *cached, cos, sin, own, found.end, head, logits)
     together(kernels.lead_step, job, own.done)
     x[:] = own.x[-1]
     found.scratch.append(own)  # for the next token, of whichever thread

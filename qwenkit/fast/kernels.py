@@ -147,6 +147,9 @@ LAYER = np.dtype(
 )
 """The memory of a decoder layer, under the names of its modules."""
 
+END = np.dtype([("norm", np.int64), ("eps", np.float32), ("head", PART)])
+"""The memory of what follows the layers."""
+
 
 class Kinds(NamedTuple):
     """Empty arrays whose dtypes are those of the memory; kernels are compiled for them."""
@@ -189,6 +192,7 @@ class Scratch(NamedTuple):
     act: NDArray[Any]  # (L, 1, F) SiLU(gate) × up
     hidden: NDArray[Any]  # (L, 1, F + groups) act as down_proj multiplies it
     from_mlp: NDArray[Any]  # (L, 1, C)
+    last: NDArray[Any]  # (1, C + groups) what the head multiplies
 
 
 def scratch(
@@ -200,7 +204,7 @@ def scratch(
         return np.empty((layers, 1, width), np.float32)
 
     return Scratch(
-        done=np.empty((layers * STAGES, max(3 * MOST, heads)), np.int64),
+        done=np.empty((layers * STAGES + 1, max(3 * MOST, heads)), np.int64),
         x=np.empty((layers + 1, hidden), np.float32),
         middle=np.empty((layers, hidden), np.float32),
         normed=np.empty((2, layers, 1, hidden + groups), np.float32),
@@ -210,12 +214,12 @@ def scratch(
         v=rows(kv_heads * dim), z=rows(heads * dim),
         mixed=rows(heads * dim + groups), from_attention=rows(hidden),
         gate=rows(neurons), up=rows(neurons), act=rows(neurons), hidden=rows(neurons + groups),
-        from_mlp=rows(hidden),
+        from_mlp=rows(hidden), last=np.empty((1, hidden + groups), np.float32),
     )  # fmt: skip
 
 
 class Step(NamedTuple):
-    """A job: one new token through all layers."""
+    """A job: one new token through all layers, and the head where its logits have room."""
 
     kinds: Kinds
     layers: NDArray[Any]  # (L) LAYER
@@ -226,6 +230,9 @@ class Step(NamedTuple):
     cos: NDArray[Any]  # (D) of the new token's position
     sin: NDArray[Any]  # (D)
     scratch: Scratch
+    end: NDArray[Any]  # (1) END
+    of_head: Kinds
+    logits: NDArray[Any]  # (1, V) float32, or bfloat16 as uint16; (1, 0): the head is left out
 
 
 @_compiled()
@@ -244,7 +251,7 @@ def lent_scratch(own):
         borrowed(own.q), borrowed(own.k), borrowed(own.q_rot), borrowed(own.k_rot),
         borrowed(own.v), borrowed(own.z), borrowed(own.mixed), borrowed(own.from_attention),
         borrowed(own.gate), borrowed(own.up), borrowed(own.act), borrowed(own.hidden),
-        borrowed(own.from_mlp),
+        borrowed(own.from_mlp), borrowed(own.last),
     )  # fmt: skip
 
 
@@ -255,6 +262,7 @@ def lent_step(job):
     return Step(
         lent(job.kinds), borrowed(job.layers), borrowed(job.cache), job.shape, borrowed(job.pages),
         job.length, borrowed(job.cos), borrowed(job.sin), lent_scratch(job.scratch),
+        borrowed(job.end), lent(job.of_head), borrowed(job.logits),
     )  # fmt: skip
 
 
@@ -703,8 +711,11 @@ QKV, ATTENTION, OUTPUT, GATE_UP, DOWN, STAGES = range(6)  # of a layer
 @_compiled()
 @no_type_check
 def work_on_step(job, stage, first, end):
-    """Compute some chunks of a stage of a layer."""
+    """Compute some chunks of a stage of a layer, or of the head, which is the last stage."""
     kinds, own, index = job.kinds, job.scratch, stage // STAGES
+    if index == len(job.layers):
+        multiply(job.of_head, job.end[0].head, own.last, job.logits, first, end)
+        return
     layer, kind = job.layers[index], stage % STAGES
     if kind == QKV:
         x, k = own.normed[0, index], chunks_of(kinds, layer.q_proj)
@@ -740,7 +751,7 @@ def lead_step(board, counts, done, job):
     """Compute all layers: what lies between the stages here, the stages with whoever helps.
 
     The residual stream after the last layer is the last row of x; the token's keys and values
-    stand in the cache. No other thread writes there.
+    stand in the cache. No other thread writes there. The head follows if there is room for logits.
     """
     job = lent_step(job)
     kinds, own, dim, size = job.kinds, job.scratch, len(job.cos), job.scratch.x.shape[1]
@@ -777,6 +788,13 @@ def lead_step(board, counts, done, job):
         prepare(layer.down_proj, own.act[index, 0], own.hidden[index, 0])
         share(board, counts, done, job, first + DOWN, chunks_of(kinds, layer.down_proj))
         add(middle, own.from_mlp[index, 0], own.x[index + 1])
+    if job.logits.size:
+        end = job.end[0]
+        weight = array_at(end.norm, (size,), kinds.vector)
+        rms_norm(own.x[len(job.layers)], weight, end.eps, normed)
+        prepare(end.head, normed, own.last[0])
+        last = len(job.layers) * STAGES
+        share(board, counts, done, job, last, chunks_of(job.of_head, end.head))
 
 
 # --- threads that share a stage ---

@@ -38,6 +38,7 @@ from qwenkit.model import (
     RotaryEmbedding,
 )
 
+_LINEAR = FastLinear, FastInt8Linear, FastInt4Linear
 _MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -54,16 +55,22 @@ class Memory(NamedTuple):
 
     Attributes:
         layers: (L) of `kernels.LAYER`.
+        end: (1) of `kernels.END`, the final norm and the head.
         dtype: of the norms, in which the model computes.
         weights: NumPy's dtype of the matrices.
+        head: NumPy's dtype of the head's matrix.
+        logits: the dtype that the head gives.
         neurons: F.
         groups: the most groups of integers that a token is made of.
         scratch: what earlier steps have worked in, `kernels.Scratch`.
     """
 
     layers: Any
+    end: Any
     dtype: torch.dtype
     weights: Any
+    head: Any
+    logits: torch.dtype
     neurons: int
     groups: int
     scratch: list[Any]
@@ -140,15 +147,14 @@ class _Kept:
 
     def _read(self, model: QwenForCausalLM) -> Memory:
         """Look at every module that takes part."""
-        from qwenkit.fast.kernels import LAYER
+        from qwenkit.fast.kernels import END, LAYER
 
         _untouched(model, "the model")
         inner = _part(model, "model", QwenModel)
-        _part(inner, "embed_tokens", nn.Embedding, FastInt8Embedding, Int4Embedding)
+        table = _part(inner, "embed_tokens", nn.Embedding, FastInt8Embedding, Int4Embedding)
         _part(inner, "norm", RMSNorm)
         _part(inner, "rotary_emb", RotaryEmbedding)
-        if model.lm_head is not None:
-            _part(model, "lm_head", FastLinear, FastInt8Linear, FastInt4Linear)
+        head = table if model.lm_head is None else _part(model, "lm_head", *_LINEAR)
         dtype = model.dtype
         if dtype not in VECTORS:
             raise Declined(f"the norms hold {dtype}, which the kernels do not expect there")
@@ -161,10 +167,15 @@ class _Kept:
         }
         if len(kinds) > 1:  # each mixture would be compiled separately
             raise Declined("the layers are stored in different dtypes")
+        end = np.zeros(1, END)
+        shape = inner.config.vocab_size, inner.config.hidden_size
+        of_head = self._matrix(head, "the head", shape, dtype, end["head"][0])
+        self._norm(inner.norm, "the model", dtype, shape[1:], end[0], "norm", "eps")
         down = found["down_proj"]
         widest = max(int(found[name]["in_features"].max(initial=1)) // GROUP for name in _MATRICES)
         return Memory(
-            found.view(np.recarray), dtype, kinds.pop() if kinds else None,
+            found.view(np.recarray), end.view(np.recarray), dtype, kinds.pop() if kinds else None,
+            of_head, dtype if head.weight.is_floating_point() else torch.float32,
             int(down["in_features"].max(initial=0)), widest, [],
         )  # fmt: skip
 
@@ -189,10 +200,7 @@ class _Kept:
             ("post_attention_layernorm", "eps_before_mlp"),
         ):
             norm = _part(layer, name, RMSNorm, of=where)
-            if not isinstance(norm.eps, float | int):
-                raise Declined(f"the eps of a norm of {where} is not a number")
-            found[name] = self._address(norm.weight, where, dtype, (hidden,))
-            found[eps] = norm.eps
+            self._norm(norm, where, dtype, (hidden,), found, name, eps)
         yield self._linear(mlp, "down_proj", (hidden, None), dtype, where, found)
         neurons = int(found["down_proj"]["in_features"])
         for parent, name, shape in (
@@ -207,6 +215,21 @@ class _Kept:
         for names in (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")):
             if len({int(found[name]["groups"]) for name in names}) > 1:  # they share a token
                 raise Declined(f"{' and '.join(names)} of {where} have different groups")
+
+    def _norm(
+        self,
+        norm: Any,
+        where: str,
+        dtype: torch.dtype,
+        shape: tuple[int],
+        found: Any,
+        name: str,
+        eps: str,
+    ) -> None:
+        """Write a norm's memory and its eps to a row of the table, under two names."""
+        if not isinstance(norm.eps, float | int):
+            raise Declined(f"the eps of a norm of {where} is not a number")
+        found[name], found[eps] = self._address(norm.weight, where, dtype, shape), norm.eps
 
     def _linear(
         self,
@@ -227,8 +250,14 @@ class _Kept:
             where: the parent's name.
             found: the row of the table.
         """
-        part = _part(parent, name, FastLinear, FastInt8Linear, FastInt4Linear, of=where)
-        full, row, outputs = f"{where}.{name}", found[name], shape[0]
+        part = _part(parent, name, *_LINEAR, of=where)
+        return self._matrix(part, f"{where}.{name}", shape, dtype, found[name])
+
+    def _matrix(
+        self, part: Any, full: str, shape: tuple[int, int | None], dtype: torch.dtype, row: Any
+    ) -> Any:
+        """Write the memory of a linear layer, or of an embedding as a head, to a `kernels.PART`."""
+        outputs = shape[0]
         row["groups"] = 1
         width = shape[1] or part.weight.shape[-1:].numel()
         if type(part) is FastInt4Linear:
@@ -241,7 +270,7 @@ class _Kept:
             row["zero"] = self._address(part.weight_zero, full, torch.uint8, (outputs, groups))
             row["weight"] = self._address(part.weight, full, stored, (outputs, width // 2))
         else:
-            stored = torch.int8 if type(part) is FastInt8Linear else dtype
+            stored = torch.int8 if type(part) in (FastInt8Linear, FastInt8Embedding) else dtype
             if stored == torch.int8:
                 groups = row["groups"] = by_group(part.weight_scale).shape[-1]
                 if groups == 0 or width % groups:
@@ -249,7 +278,7 @@ class _Kept:
                 shape_of_scale = (outputs, groups)[: part.weight_scale.dim()]
                 row["scale"] = self._address(part.weight_scale, full, dtype, shape_of_scale)
             row["weight"] = self._address(part.weight, full, stored, (outputs, width))
-        if part.bias is not None:
+        if getattr(part, "bias", None) is not None:  # an embedding has none
             row["bias"] = self._address(part.bias, full, dtype, (outputs,))
         row["out_features"], row["in_features"] = outputs, width
         return VECTORS.get(stored) or {torch.int8: np.int8, torch.uint8: np.uint8}[stored]

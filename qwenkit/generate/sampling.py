@@ -149,12 +149,16 @@ def keep_top_p(logits: Float[Tensor, " V"], p: float) -> Float[Tensor, " V"]:
     """Set to -inf all but the most likely tokens that together reach probability p; 1 keeps all."""
     if p == 1:
         return logits
-    ordered, order = logits.sort(descending=True)
-    probs = ordered.softmax(dim=-1)
-    before = probs.cumsum(dim=-1) - probs  # what the more likely ones reach without this one
-    dropped = before >= p
-    dropped[0] = False  # rounding must not drop the most likely
-    return logits.masked_fill(dropped.scatter(0, order, dropped), float("-inf"))
+    probs = logits.softmax(dim=-1)
+    # Those below (1 - p) / V together have less than 1 - p, so the others reach p without them. To
+    # sort a few thousand of 150,000 takes a tenth of the time.
+    likely = (probs >= (1 - p) / len(probs)).nonzero()[:, 0]
+    ordered, order = probs[likely].sort(descending=True, stable=True)
+    before = ordered.cumsum(dim=-1) - ordered  # what the more likely ones reach without this one
+    kept = before < p
+    kept[0] = True  # rounding must not drop the most likely
+    kept = likely[order[kept]]
+    return torch.full_like(logits, float("-inf")).index_copy_(0, kept, logits[kept])
 
 
 def keep_min_p(logits: Float[Tensor, " V"], p: float) -> Float[Tensor, " V"]:

@@ -3,8 +3,9 @@
     QWENKIT_MODEL=folder python tests/bench/limit.py [--dtypes bfloat16 int8] [--busy 2]
 
 To decode a token, every weight is read from memory once. So the bytes, divided by the speed at
-which memory is read, are the least time that a token can take, whatever the code. For each dtype a
-table says how far each part of a token is from that: "lost" is the time beyond what its bytes take.
+which memory is read, are the least time that a token can take, whatever the code. Memory is read in
+large pages, in which the weights lie where the system has them (see `qwenkit.large_pages`), and in
+pages as torch gets them; all shares are of the first. For each dtype a table says how far each part of a token is from that: "lost" is the time beyond what its bytes take.
 The rows add up to the whole token; `token_parts.py` says how they are timed.
 
 All sides take turns, memory and transformers (where it is installed, in float32, greedily too)
@@ -24,12 +25,14 @@ import torch
 from torch import Tensor
 
 import qwenkit as qk
+from qwenkit.large_pages import empty
 from record import about
 from rows import apart, ratio, spread
 from timing import BIG, busy_processes, memory_speed, others_share, seconds, take_turns
 from token_parts import PARTS, REMAINDER, SAMPLED, SAMPLING, WHOLE, Decoding, Times, medians
 
 DTYPES = ("float32", "bfloat16", "int8", "int4")
+SMALL_PAGES = "memory in pages as torch gets them"
 ALIKE = 0.15  # how far a ratio may fall while other processes are busy
 Found = dict[str, list[Any]]  # side -> what each of its turns returned
 
@@ -69,7 +72,8 @@ def sides(
     count = min(model.num_tokens for model in models.values())
     ids = torch.randint(0, count, (1, past + 1), generator=torch.Generator().manual_seed(0))
     found: dict[str, Any] = {d: Decoding(model, ids, tokens) for d, model in models.items()}
-    found["memory"] = partial(memory_speed, torch.ones(big))
+    found["memory"] = partial(memory_speed, empty((big,), torch.float32).fill_(1))
+    found[SMALL_PAGES] = partial(memory_speed, torch.ones(big))
     return found | ({} if folder is None else {"transformers": Theirs(folder, ids, tokens)})
 
 
@@ -114,8 +118,11 @@ def report(
     found: Found, sizes: Mapping[str, Mapping[str, int]], reasons: Mapping[str, str]
 ) -> None:
     """Print memory's speed, each dtype's table, and a line for each dtype."""
-    speed = spread(found["memory"])
-    print(f"memory is read at {speed.median:.1f} GB/s{apart(speed)}")
+    speed, small = spread(found["memory"]), spread(found[SMALL_PAGES])
+    print(
+        f"memory is read at {speed.median:.1f} GB/s{apart(speed)}, "
+        f"and in pages as torch gets them at {small.median:.1f}{apart(small)}"
+    )
     for dtype, read in sizes.items():
         middle = medians([token for turn in found[dtype] for token in turn])
         print(f"\n{dtype}", *table(middle, read, speed.median), sep="\n")
@@ -146,7 +153,8 @@ def compare(quiet: Found, busy: Found, dtypes: Sequence[str]) -> None:
 def as_json(found: Found, dtypes: Sequence[str]) -> dict[str, object]:
     """Return a pass as JSON can hold it: seconds of each token of each turn, GB/s of memory."""
     own = {dtype: {"turns": found[dtype], "seconds": whole(found[dtype])} for dtype in dtypes}
-    return {"memory": found["memory"], "transformers": found.get("transformers"), "dtypes": own}
+    memory = {"memory": found["memory"], "small_pages": found[SMALL_PAGES]}
+    return {**memory, "transformers": found.get("transformers"), "dtypes": own}
 
 
 def main(given: Sequence[str] | None = None) -> None:

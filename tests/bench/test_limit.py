@@ -24,7 +24,6 @@ from token_parts import (
     EMBEDDING,
     HEAD,
     LAYERS,
-    NORM,
     PARTS,
     REMAINDER,
     REST,
@@ -44,7 +43,7 @@ IDS = torch.arange(1, 8)[None]  # (1, 7)
 NAMES = {  # part -> what the names of its tensors have
     "q, k and v": ("q_proj", "k_proj", "v_proj"), "o_proj": ("o_proj",),
     "gate and up": ("gate_proj", "up_proj"), "down_proj": ("down_proj",),
-    REST: ("layernorm",), NORM: ("model.norm",),
+    REST: ("layernorm", "model.norm"),
 }  # fmt: skip
 
 
@@ -74,7 +73,7 @@ def test_bytes_are_those_of_the_tensors(dtype, tied, tmp_path_factory):
     assert found == {"attention": sum(t[:, :, :5].nbytes for t in (*cache.keys, *cache.values))}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "int4"])  # torch multiplies by the head; a kernel
+@pytest.mark.parametrize("dtype", ["float32", "int4"])
 def test_the_parts_are_the_whole_token_and_lie_within_it(dtype, toy):
     side = Decoding(loaded(toy, dtype), IDS, tokens=3)
     tokens = [*side(), *side()]
@@ -82,7 +81,7 @@ def test_the_parts_are_the_whole_token_and_lie_within_it(dtype, toy):
     for token in tokens:
         assert set(token) == {*PARTS, SAMPLED, WHOLE}
         assert all(took > 0 for took in token.values())
-        inside = [token[name] for name in (*LAYERS, *([HEAD] if dtype == "int4" else []))]
+        inside = [token[name] for name in (*LAYERS, HEAD)]
         assert sum(inside) < 1.01 * token[WHOLE]  # two clocks
     found = medians(tokens)
     assert sum(found[name] for name in (*PARTS, REMAINDER)) == pytest.approx(found[WHOLE])
@@ -91,7 +90,7 @@ def test_the_parts_are_the_whole_token_and_lie_within_it(dtype, toy):
 @pytest.mark.parametrize("dtype", ["float32", "int4"])
 def test_with_clocks_the_numbers_are_identical(dtype, toy):
     model, logits = loaded(toy, dtype), []
-    own, clocks = (kernels.lead_step, kernels.lead_product), Clocks()
+    own, clocks = kernels.lead_step, Clocks()
     for around in (clocks.inside, lambda: torch.no_grad()):
         cache = qk.KVCache(model.config, 1, 9)
         with torch.no_grad(), around():
@@ -102,29 +101,29 @@ def test_with_clocks_the_numbers_are_identical(dtype, toy):
 
     def broken_off():
         with clocks.inside():
-            assert kernels.lead_step != own[0]
+            assert kernels.lead_step != own
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         broken_off()
-    assert (kernels.lead_step, kernels.lead_product) == own
+    assert kernels.lead_step == own
 
 
 def test_each_stage_gets_the_ticks_between_its_clocks(monkeypatch):
     def lead_step(board, counts, done, job):
-        # two layers of five stages; stage i begins at 100 i and lasts i + 1, but the last 4 longer
-        done[:, -2] = 100 * np.arange(10)
-        done[:, -1] = done[:, -2] + np.arange(1, 11) + 4 * (np.arange(10) == 9)
+        # two layers of five stages and the head; stage i begins at 100 i and lasts i + 1
+        done[:, -2] = 100 * np.arange(11)
+        done[:, -1] = done[:, -2] + np.arange(1, 12)
 
     monkeypatch.setattr(token_parts, "_timed_lead_step", lead_step)
     clocks = Clocks()
     clocks._per_tick = 0.5
-    clocks._lead_step(None, np.array([3]), np.zeros((10, 8), np.int64), None)
+    clocks._lead_step(None, np.array([3]), np.zeros((11, 8), np.int64), None)
     stages = ("q, k and v", "attention", "o_proj", "gate and up", "down_proj")
-    want = dict(zip(stages, (3.5, 4.5, 5.5, 6.5, 9.5), strict=True))  # (1 + 6) / 2, ...
-    assert clocks.found == {**want, REST: (914 - 59) / 2}
+    want = dict(zip(stages, (3.5, 4.5, 5.5, 6.5, 7.5), strict=True))  # (1 + 6) / 2, ...
+    assert clocks.found == {**want, HEAD: 11 / 2, REST: (1000 - 55) / 2}
     with pytest.raises(AssertionError, match="overwrote"):
-        clocks._lead_step(None, np.array([7]), np.zeros((10, 8), np.int64), None)
+        clocks._lead_step(None, np.array([7]), np.zeros((11, 8), np.int64), None)
 
 
 def test_the_command_prints_tables_that_add_up_and_writes_json(toy, tmp_path, monkeypatch, capsys):
@@ -148,7 +147,7 @@ def test_the_command_prints_tables_that_add_up_and_writes_json(toy, tmp_path, mo
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["bytes"]["int4"] == bytes_read(loaded(toy, "int4"), 5)
     for each in (found["quiet"], found["busy"]):
-        assert len(each["memory"]) == len(each["transformers"]) == 2
+        assert len(each["memory"]) == len(each["small_pages"]) == len(each["transformers"]) == 2
         assert 0 <= each["others"] <= 1
         for dtype in ("float32", "int4"):
             own = each["dtypes"][dtype]

@@ -1,9 +1,9 @@
 """Where the time of a decoded token goes, part by part, and how many bytes each part reads.
 
 The layers and the head are timed inside the token. For as long as that takes, `kernels.lead_step`
-is the very code of `lead_step`, compiled once more with a clock before and after each stage, and
-`kernels.lead_product` has a clock around it; both compute the same numbers. A stage lasts until its
-last chunk is there, whichever thread computes it.
+is the very code of `lead_step`, compiled once more with a clock before and after each stage. It
+computes the same numbers. A stage lasts until its last chunk is there, whichever thread computes
+it.
 
 Every other part is run once more, alone, right after the token: what it reads may still be in the
 cache, so it can only look too fast. What the token took beyond its parts is the remainder: the
@@ -35,13 +35,13 @@ WHOLE = "whole token"
 REMAINDER = "Python around it: the remainder"
 SAMPLED = "choosing, sampled"  # instead of CHOOSING, so not a part
 CHECKS, EMBEDDING, CHOOSING = "checks that nothing changed", "embedding row", "choosing, greedy"
-REST, NORM, HEAD = "norms and the rest of the layers", "final norm", "head"
+REST, HEAD = "norms and the rest of the layers", "head"
 STAGES = {
     kernels.QKV: "q, k and v", kernels.ATTENTION: "attention", kernels.OUTPUT: "o_proj",
     kernels.GATE_UP: "gate and up", kernels.DOWN: "down_proj",
 }  # fmt: skip
 LAYERS = (*STAGES.values(), REST)
-PARTS = (CHECKS, EMBEDDING, *LAYERS, NORM, HEAD, CHOOSING)  # in the order of a token
+PARTS = (CHECKS, EMBEDDING, *LAYERS, HEAD, CHOOSING)  # in the order of a token
 SAMPLING = {"temperature": 0.8, "top_p": 0.95}
 Times = dict[str, float]  # part, or WHOLE, or SAMPLED -> seconds
 
@@ -61,8 +61,8 @@ def bytes_read(model: qk.QwenForCausalLM, length: int) -> dict[str, int]:
         "o_proj": sum(_size(one.o_proj) for one in attention),
         "gate and up": sum(_size(layer.mlp.gate_proj, layer.mlp.up_proj) for layer in layers),
         "down_proj": sum(_size(layer.mlp.down_proj) for layer in layers),
-        REST: sum(_size(one.input_layernorm, one.post_attention_layernorm) for one in layers),
-        NORM: _size(inner.norm),
+        REST: _size(inner.norm)
+        + sum(_size(one.input_layernorm, one.post_attention_layernorm) for one in layers),
         HEAD: _size(inner.embed_tokens if model.lm_head is None else model.lm_head),
     }
 
@@ -106,23 +106,19 @@ class Decoding:
                 self.clocks.found = {}
                 whole = seconds(lambda: made.append(next(steps)))
                 inside = dict(self.clocks.found)
-                parts = alone(self.model, made[-1], HEAD not in inside) | inside if inside else {}
+                parts = alone(self.model, made[-1]) | inside if inside else {}
                 found.append({WHOLE: whole, **parts})
         return found
 
 
 @torch.no_grad()
-def alone(model: qk.QwenForCausalLM, step: Step, head: bool) -> Times:
-    """Return the seconds of what is not timed inside a token; of the head, where it was not."""
-    inner, ids = model.model, torch.tensor([[step.token_id]])
-    x = inner.embed_tokens(ids)  # (1, 1, C)
+def alone(model: qk.QwenForCausalLM, step: Step) -> Times:
+    """Return the seconds of what is not timed inside a token."""
+    ids = torch.tensor([[step.token_id]])
     found = {
         CHECKS: seconds(partial(memory_of, model)),
-        EMBEDDING: seconds(partial(inner.embed_tokens, ids)),
-        NORM: seconds(partial(inner.norm, x)),
+        EMBEDDING: seconds(partial(model.model.embed_tokens, ids)),
     }
-    if head:  # so small that torch multiplies by it
-        found[HEAD] = seconds(partial(model.head, x))
     for name, config in ((SAMPLED, GenerationConfig(**SAMPLING)), (CHOOSING, GenerationConfig())):
         found[name] = seconds(partial(choose, config, config.generator(), model, step))
     return found
@@ -151,27 +147,25 @@ class Clocks:
     @contextmanager
     def inside(self) -> Iterator[None]:
         """Put the clocks in while the block lasts."""
-        own = kernels.lead_step, kernels.lead_product
-        kernels.lead_step, kernels.lead_product = self._lead_step, self._lead_product
+        own = kernels.lead_step
+        kernels.lead_step = self._lead_step
         try:
             yield
         finally:
-            kernels.lead_step, kernels.lead_product = own
+            kernels.lead_step = own
 
     def _lead_step(self, board: Any, counts: Any, done: Any, job: Any) -> None:
         _timed_lead_step(board, counts, done, job)
         assert counts.max() <= done.shape[1] - 2, "the clocks overwrote what chunks were done"
         start, end = done[:, -2], done[:, -1]  # (stages)
-        within = (end - start).reshape(-1, kernels.STAGES).sum(0)  # (stages of a layer)
+        within = (end - start)[:-1].reshape(-1, kernels.STAGES).sum(0)  # (stages of a layer)
         ticks = {name: within[kind] for kind, name in STAGES.items()}
-        ticks[REST] = end[-1] - start[0] - within.sum()
+        ticks[HEAD] = end[-1] - start[-1]
+        ticks[REST] = start[-1] - start[0] - within.sum()
         self.found |= {name: int(count) * self._per_tick for name, count in ticks.items()}
 
-    def _lead_product(self, *given: Any) -> None:
-        self.found[HEAD] = seconds(lambda: _lead_product(*given))
 
-
-_lead_product, _share = kernels.lead_product, kernels.share
+_share = kernels.share
 
 
 @intrinsic
