@@ -5,13 +5,14 @@ than it gets, so memory sets the pace, and the kernels are about asking for memo
 
 - Weights are read where the model holds them, as they are stored: four bytes, two, one or a half.
   They become float32 on arrival, and everything is added up in float32. Only int8 and int4 in
-  groups of 64 meet tokens of 16-bit integers, because to make floats of them took longer than
-  memory needs (`fast.integers`).
+  groups of 64, or with a scale per row, meet tokens of 16-bit integers, because to make floats of
+  them took longer than memory needs (`fast.integers`).
 - Two rows of a weight are read at once, the second half the weight further on. Hardware fetches
   ahead of code that walks through memory in order; two such walks keep twice the requests under
   way. What lies two kilobytes ahead on each walk is asked for, too: while a processor converts
   numbers, it looks less far ahead by itself. On the machine where this was tried, that and whole
   registers of 512 bits lifted two threads from 22 to 27 GB/s.
+- Weights lie in large pages, where the system has them (`qwenkit.large_pages`).
 - All cores share the rows (`share`).
 - Between two products of a layer lie a few thousand additions and multiplications. Handed to a
   tensor library one by one, some fifty calls per layer, they take a good part of the time. Here
