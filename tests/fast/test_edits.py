@@ -180,6 +180,12 @@ def merged_lora(model):
     qk.merge_lora(model)
 
 
+def norm_like(norm):
+    other = type(norm)(norm.weight.numel(), eps=0.3).to(norm.weight.dtype).requires_grad_(False)
+    other.weight.neg_()
+    return other
+
+
 WEIGHTS = {  # the kernels go on serving
     "weight.data.zero_()": lambda m: down(m).weight.data.zero_(),
     "weight.data[:] = 0": lambda m: down(m).weight.data.__setitem__(slice(None), 0),
@@ -206,6 +212,9 @@ FLOAT_WEIGHTS = {
     "the tied embedding": lambda m: m.model.embed_tokens.weight.data.mul_(-1),
     "embeddings cut to a norm": lambda m: put(m.model.embed_tokens, max_norm=0.3),
     "the final norm": lambda m: m.model.norm.weight.data.neg_(),
+    "the final norm's eps": lambda m: put(m.model.norm, eps=9.0),
+    "another final norm": lambda m: put(m.model, norm=norm_like(m.model.norm)),
+    "a new tied embedding": lambda m: renew(m.model.embed_tokens),
     "another model inside": another_inside,
     "an optimizer's step": lambda m: one_step(m, lambda p: torch.optim.SGD(p, lr=0.5)),
     "a fused step": lambda m: one_step(m, lambda p: torch.optim.AdamW(p, lr=0.3, fused=True)),
@@ -388,6 +397,8 @@ FLOAT_MODULES = {
     "a sign to come": lambda m: renew(down(m), torch._neg_view),
     "a sparse weight": lambda m: renew(m.float() and down(m), lambda w: (w * -1).to_sparse_csr()),
     "a subclass of Parameter": lambda m: renew(down(m), kind=type("Own", (nn.Parameter,), {})),
+    "loud embeddings": lambda m: renew(
+        m.model.embed_tokens, lambda w: w.as_subclass(Loud), kind=lambda w: w),
     "one value as bias": lambda m: put(attn(m).v_proj, bias=parameter(
         torch.full((1,), 2.0).to(m.dtype))),
 }  # fmt: skip
@@ -398,9 +409,7 @@ LATE = {  # the kernels step aside when they see the token and the cache
 }
 FLOAT_LATE = {
     "another window inside": lambda m: another_inside(m, **WINDOW),
-    "loud embeddings": lambda m: renew(
-        m.model.embed_tokens, lambda w: w.as_subclass(Loud), kind=lambda w: w),
-}  # fmt: skip
+}
 STAY = WEIGHTS | FLOAT_WEIGHTS | INT8_WEIGHTS | INT4_WEIGHTS
 EDITS = STAY | MODULES | FLOAT_MODULES | INT8_MODULES | INT4_MODULES | LATE | FLOAT_LATE
 

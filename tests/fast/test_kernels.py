@@ -253,8 +253,8 @@ def test_a_chunk_whose_thread_never_comes_back_is_computed_again(monkeypatch):
 
     def absent(board, counts, done, job, me):
         while board[module.OPEN] == 1 and not taken:
-            stage, chunk = module.take(board, counts, me)
-            taken.extend([chunk] if stage >= 0 else [])
+            stage, first, _ = module.take(board, counts, me)
+            taken.extend([first] if stage >= 0 else [])
         return False
 
     monkeypatch.setattr(module, "follow", absent)
@@ -266,14 +266,22 @@ def test_a_chunk_whose_thread_never_comes_back_is_computed_again(monkeypatch):
     assert taken
 
 
-def test_each_chunk_is_taken_once_whoever_asks():
-    board, counts = module.board(3), np.array([0, 11], np.int64)
+@pytest.mark.parametrize("chunks", [11, 100])
+def test_each_chunk_is_taken_once_whoever_asks(chunks):
+    board, counts = module.board(3), np.array([0, chunks], np.int64)
     assert module.take(board, counts, 0)[0] == -1  # nothing is open yet
     for region in range(3):
         board[module.TICKETS + module.APART * region] = 1 << module.BITS
-    found = [module.take(board, counts, me) for me in (2, 2, 0, 1, 1, 1, 1, 1, 1, 1, 1)]
-    assert found[:3] == [(1, 7), (1, 8), (1, 0)]  # each begins in its own region
-    assert sorted(found) == [(1, chunk) for chunk in range(11)]
+    found = [module.take(board, counts, me) for me in (2, 2, 0)]
+    while (one := module.take(board, counts, 1))[0] == 1:
+        found.append(one)
+    starts = [first for _, first, _ in found]
+    # Each begins in its own region. Four are taken where there are many, and at last one by one.
+    assert starts[:3] == [2 * chunks // 3, found[0][2], 0]
+    sizes = [end - first for _, first, end in found]
+    assert (max(sizes), min(sizes)) == ((1, 1) if chunks == 11 else (module.AT_ONCE, 1))
+    taken = [chunk for _, first, end in found for chunk in range(first, end)]
+    assert sorted(taken) == list(range(chunks))
     assert module.take(board, counts, 1)[0] == -1
 
 
