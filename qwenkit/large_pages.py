@@ -75,4 +75,6 @@ def empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     except OSError:  # a system without large pages refuses the request
         return torch.empty(shape, dtype=dtype)
     memory = torch.frombuffer(block, dtype=torch.uint8, count=size, offset=start)
-    return torch.empty(0, dtype=dtype).set_(memory.untyped_storage(), 0, tuple(shape))
+    tensor = torch.empty(0, dtype=dtype)
+    tensor.set_(memory.untyped_storage())
+    return tensor.resize_(shape)

@@ -1,6 +1,7 @@
 """Weights lie in blocks of large pages, which are freed with the last tensor in them."""
 
 import gc
+import itertools
 import mmap
 import threading
 from unittest import mock
@@ -37,7 +38,7 @@ def test_a_tensor_is_what_torch_would_make(shape, dtype):
 def test_tensors_lie_one_after_the_other_and_share_no_byte():
     tensors = [empty((SMALL + 100 * n,), torch.uint8).fill_(n) for n in range(1, 9)]
     assert tensors[0].data_ptr() % PAGE == 0
-    for before, after in zip(tensors, tensors[1:], strict=False):
+    for before, after in itertools.pairwise(tensors):
         gap = after.data_ptr() - before.data_ptr() - before.nbytes
         assert 0 <= gap < APART
         assert after.data_ptr() % APART == 0

@@ -86,8 +86,8 @@ def decode_step(
         return None
     alone = len(texts) == 1 and len(found.layers) > 0
     logits = torch.empty(1, 1, config.vocab_size if alone else 0, dtype=found.logits)
-    for cached, *one in zip(texts, streams, cos, sin, strict=True):
-        _through_layers(found, config, cached, *one, memory(logits)[0])
+    for cached, stream, c, s in zip(texts, streams, cos, sin, strict=True):
+        _through_layers(found, config, cached, stream, c, s, memory(logits)[0])
     del held
     if not alone:  # the head is read once for all texts
         x = torch.from_numpy(streams).to(found.dtype)[:, None]  # (B, 1, C)
@@ -179,7 +179,9 @@ def _cached(config: QwenConfig, layers: int, cache: KVCache, dtype: torch.dtype)
         raise Declined("the cache was made for another model")
     buffers = [*held.keys, *held.values]
     found = addresses(buffers, "the cache", dtype, shape)
-    made_in_inference = not torch.is_inference_mode_enabled() and any(map(Tensor.is_inference, buffers))
+    made_in_inference = not torch.is_inference_mode_enabled() and any(
+        map(Tensor.is_inference, buffers)
+    )
     if made_in_inference:
         raise Declined("the cache was made in inference mode, and may be written only there")
     both = np.array(found, np.int64).reshape(2, -1).T.copy()  # (L, 2)

@@ -99,8 +99,10 @@ def _load(typing, array, index):
     return types.int64(array, types.intp), generate
 
 
+@no_type_check
 def _storing(order):
-    @no_type_check
+    """Return the intrinsic that stores in an order."""
+
     def write(typing, array, index, value):
         def generate(context, builder, signature, given):
             place = element(context, builder, signature.args[0], *given[:2])

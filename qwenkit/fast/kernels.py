@@ -565,9 +565,9 @@ def prepare(part, x, out):
     """Write a token as `multiply` reads it.
 
     Where the weights are integers (see `groups_of_token`), GROUP of its values share a step:
-    x ≈ q × step with integers q of 16 bits. They take the first half of `out`; the steps follow, and Σ q of each
-    group. Rounding moves a value by half a step at most, a 65,534th of the group's largest value.
-    bfloat16 moves that one by up to a 512th.
+    x ≈ q × step with integers q of 16 bits. They take the first half of `out`; the steps follow,
+    and Σ q of each group. Rounding moves a value by half a step at most, a 65,534th of the group's
+    largest value. bfloat16 moves that one by up to a 512th.
 
     Args:
         part: the linear layer.
@@ -831,9 +831,7 @@ def work(job, stage, first, end):
 def _work(job, stage, first, end):
     if job.instance_class is Step:
         return lambda job, stage, first, end: work_on_step(job, stage, first, end)
-    return lambda job, stage, first, end: multiply(
-        job.kinds, job.part[0], job.x, job.y, first, end
-    )
+    return lambda job, stage, first, end: multiply(job.kinds, job.part[0], job.x, job.y, first, end)
 
 
 @_compiled()

@@ -140,7 +140,7 @@ class _Kept:
             return None
         if any(vars(config) != then for config, then in self._configs):  # frozen, but not to all
             return None
-        tensors = [reference() for reference in self._references]
+        tensors: list[Any] = [reference() for reference in self._references]
         if list(map(type, tensors)) != self._places[0] or _places(tensors) != self._places:
             return None  # the first comparison also finds those that are gone
         return list(map(Tensor.untyped_storage, tensors))

@@ -5,7 +5,8 @@
 To decode a token, every weight is read from memory once. So the bytes, divided by the speed at
 which memory is read, are the least time that a token can take, whatever the code. Memory is read in
 large pages, in which the weights lie where the system has them (see `qwenkit.large_pages`), and in
-pages as torch gets them; all shares are of the first. For each dtype a table says how far each part of a token is from that: "lost" is the time beyond what its bytes take.
+pages as torch gets them; all shares are of the first. For each dtype a table says how far each part
+of a token is from that: "lost" is the time beyond what its bytes take.
 The rows add up to the whole token; `token_parts.py` says how they are timed.
 
 All sides take turns, memory and transformers (where it is installed, in float32, greedily too)

@@ -65,8 +65,8 @@ def test_numbers_are_those_of_the_float32_product(tokens, out_features, in_featu
 def bound(x, weight, groups):
     """Return how far a product with an integer weight may be from the true one.
 
-    In groups of 64 (in int8 with a scale per row, too) the token becomes integers, each at most half
-    a step away from its value; the rest is what adding up in float32 rounds.
+    In groups of 64 (in int8 with a scale per row, too) the token becomes integers, each at most
+    half a step away from its value; the rest is what adding up in float32 rounds.
     """
     rounded = 2e-6 * F.linear(x.double().abs(), weight.double().abs())
     if x.shape[1] != groups * 64:
