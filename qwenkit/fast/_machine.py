@@ -14,6 +14,9 @@ from torch.autograd import forward_ad
 from qwenkit._deprecated import renamed
 from qwenkit.errors import warn
 
+MEASURED = ("x86_64", "amd64")
+SLOWER = 1.25  # a kernel may be in one product: a token has fifty calls less
+
 
 def plain_process() -> bool:
     """Tell whether QWENKIT_PLAIN asks this process to run every model as taught."""
@@ -74,18 +77,31 @@ def kernels_problem() -> str | None:
 def problem_here() -> str | None:
     """Say why the compiled kernels do not run on this machine; None: they do.
 
-    They were measured on x86-64. Numba is imported only here and by `fast.kernels`: it takes a
-    second and 100 MB.
+    They were measured on x86-64. On another processor one product decides, once per process. Numba
+    is imported only here and by `fast.kernels`: it takes a second and 100 MB.
     """
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return f"the kernels were not measured on {platform.machine()} processors"
     try:
         from qwenkit.fast.kernels import try_out
 
         try_out()
+        if platform.machine().lower() not in MEASURED:
+            return lost_race()
     except Exception as error:  # of many types, by what the compiler misses; torch's products stay
         warn(f"decoding is slower than it could be: numba says {error}")
         return f"numba says {error}"
+    return None
+
+
+def lost_race() -> str | None:
+    """Say why the kernels should not run on this processor; None: they are right, and fast."""
+    from qwenkit.fast.race import NEAR, race
+
+    found, machine = race(), platform.machine()
+    if not found.difference < NEAR:
+        return f"on this {machine} processor a kernel's result is wrong by {found.difference:.1e}"
+    if found.kernel > SLOWER * found.torch:
+        times = found.kernel / found.torch
+        return f"on this {machine} processor a product takes {times:.1f} times as long as torch's"
     return None
 
 

@@ -1,5 +1,6 @@
 """The compiled kernels: their numbers, for each dtype they read, and where they run."""
 
+import math
 import os
 import sys
 import threading
@@ -25,6 +26,7 @@ if kernels_problem() is not None:
     pytest.skip(kernels_problem(), allow_module_level=True)
 
 from qwenkit.fast import kernels as module
+from qwenkit.fast.race import NEAR, Race, race
 
 SHAPES = [(1, 1), (3, 7), (4, 16), (5, 3), (67, 130)]
 
@@ -415,7 +417,27 @@ def test_a_forked_process_multiplies_too():
 
 
 @pytest.mark.usefixtures("asked_again")
-def test_other_processors_are_left_to_torch(monkeypatch):
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (Race(1.2, 1.0, 1e-7), None),
+        (Race(1.3, 1.0, 1e-7), "on this arm64 processor a product takes 1.3 times as long"),
+        (Race(0.5, 1.0, 0.2), "a kernel's result is wrong by 2.0e-01"),
+        (Race(0.5, 1.0, math.nan), "is wrong by nan"),
+    ],
+)
+def test_on_other_processors_one_product_decides_once(found, why, monkeypatch):
+    asked = []
     monkeypatch.setattr(_machine.platform, "machine", lambda: "arm64")
-    assert "not measured on arm64" in kernels_problem()
+    monkeypatch.setattr("qwenkit.fast.race.race", lambda: asked.append(1) or found)
+    assert [kernels_problem() is None for _ in range(3)] == [why is None] * 3
+    assert why is None or why in kernels_problem()
+    assert len(asked) == 1
     assert linear(torch.ones(1, 2), torch.ones(3, 2)).tolist() == [[2.0, 2.0, 2.0]]
+
+
+def test_the_product_that_decides_is_timed_on_both_sides_and_right():
+    found = race()
+    assert 0 < found.kernel < 10
+    assert 0 < found.torch < 10
+    assert 0 <= found.difference < NEAR
