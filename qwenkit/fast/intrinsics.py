@@ -35,7 +35,7 @@ def store(array, index, value):
 
 @no_type_check
 def publish(array, index, value):
-    """Write array[index] = value: who reads it then reads all that was written before.
+    """Write array[index] = value: whoever reads it then reads all that was written before.
 
     Unlike `store`, it does not wait until the others could see it.
     """
