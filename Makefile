@@ -81,9 +81,11 @@ fuzz: $(READY)
 bench: $(READY)
 	$(BIN)/python tests/bench/run.py $(ARGS)
 
-# Threads that wait do not spin: next to other programs a step takes a fraction of the time.
+# Threads that wait do not spin: next to other programs a step takes a fraction of the time. And
+# glibc, where it allocates, keeps memory from step to step, in large pages.
 tiny-coder: $(LAB)
-	OMP_WAIT_POLICY=passive $(BIN)/qwenkit train data/tiny-coder/recipe.toml --out $(OUT) $(ARGS)
+	OMP_WAIT_POLICY=passive GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \
+	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 $(BIN)/qwenkit train data/tiny-coder/recipe.toml --out $(OUT) $(ARGS)
 
 # What a page shows comes from several files: all are read again, but widgets are kept in build/.
 site: $(SITE)
