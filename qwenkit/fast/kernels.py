@@ -850,9 +850,9 @@ def take(board, counts, me):
     """Return a stage, and the first and last + 1 of its chunks that are nobody else's from now on.
 
     A stage of -1: none is left. Each thread walks through a region of its own, so that memory is
-    read in order. When that is done, it takes what is left of the others'. A processor reads
-    nothing ahead of an atomic addition. So several chunks are taken at once, and one by one only at
-    the end, where the threads should finish together.
+    read in order. When that is done, it takes what is left of the others'. Each call of `work` costs
+    some time of its own. So several chunks are taken at once, and one by one only at the end, where
+    the threads should finish together.
     """
     regions = board[REGIONS]
     for further in range(regions):
