@@ -850,9 +850,9 @@ def take(board, counts, me):
     """Return a stage, and the first and last + 1 of its chunks that are nobody else's from now on.
 
     A stage of -1: none is left. Each thread walks through a region of its own, so that memory is
-    read in order. When that is done, it takes what is left of the others'. Each call of `work` costs
-    some time of its own. So several chunks are taken at once, and one by one only at the end, where
-    the threads should finish together.
+    read in order. When that is done, it takes what is left of the others'. Each call of `work`
+    costs some time of its own. So several chunks are taken at once, and one by one only at the end,
+    where the threads should finish together.
     """
     regions = board[REGIONS]
     for further in range(regions):
@@ -941,13 +941,18 @@ def close(board):
     return load(board, INSIDE)
 
 
+def product_of(
+    weight: NDArray[np.float32], x: NDArray[np.float32], y: NDArray[np.float32]
+) -> Product:
+    """Return the job that writes x Wᵀ into y, all float32; the weight must outlive it."""
+    part = np.zeros(1, PART).view(np.recarray)
+    part[0] = (weight.ctypes.data, 0, 0, 0, *weight.shape, 1)
+    kinds = Kinds(np.empty(0, np.float32), np.empty(0, np.float32))
+    return Product(kinds, part, x, np.empty((len(x), x.shape[1] + 1), np.float32), y)
+
+
 def try_out() -> None:
     """Run a small product, to see that it can be compiled here."""
     numbers = np.ones((4, 8), np.float32)
-    part = np.zeros(1, PART).view(np.recarray)
-    part[0] = (numbers.ctypes.data, 0, 0, 0, 4, 8, 1)
-    kinds = Kinds(numbers[:0, 0].copy(), numbers[:0, 0].copy())
-    job = Product(
-        kinds, part, numbers[:1], np.empty((1, 9), np.float32), np.empty((1, 4), np.float32)
-    )
+    job = product_of(numbers, numbers[:1], np.empty((1, 4), np.float32))
     lead_product(board(1), np.zeros(1, np.int64), np.empty((1, MOST), np.int64), job)

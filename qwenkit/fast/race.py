@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from qwenkit.fast import kernels
 from qwenkit.fast.team import together
@@ -37,7 +36,7 @@ def race() -> Race:
     generator = torch.Generator().manual_seed(0)
     weight, x = (torch.randn(rows, SIZE, generator=generator) for rows in (SIZE, 1))
     y = np.empty((1, SIZE), np.float32)
-    job = _job(weight.numpy(), x.numpy(), y)
+    job = kernels.product_of(weight.numpy(), x.numpy(), y)
     done = np.empty((1, kernels.MOST), np.int64)
     ours, theirs = list[float](), list[float]()
     for _ in range(1 + ROUNDS):  # the first touches memory, and may compile
@@ -49,12 +48,3 @@ def race() -> Race:
         theirs.append(time.perf_counter() - between)
     difference = (torch.from_numpy(y) - want).abs().max() / want.abs().max()
     return Race(statistics.median(ours[1:]), statistics.median(theirs[1:]), float(difference))
-
-
-def _job(
-    weight: NDArray[np.float32], x: NDArray[np.float32], y: NDArray[np.float32]
-) -> kernels.Product:
-    part = np.recarray(1, kernels.PART)
-    part[0] = (weight.ctypes.data, 0, 0, 0, *weight.shape, 1)
-    kinds = kernels.Kinds(np.empty(0, np.float32), np.empty(0, np.float32))
-    return kernels.Product(kinds, part, x, np.empty((1, x.shape[1] + 1), np.float32), y)
