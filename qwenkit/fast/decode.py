@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,30 +26,36 @@ from qwenkit.fast.layers import (
     memory_of,
     methods,
 )
-from qwenkit.fast.linear import KERNEL_UP_TO, VECTORS
+from qwenkit.fast.linear import VECTORS
 from qwenkit.fast.team import together
-from qwenkit.model import KVCache, PageBatch, PagePool, QwenForCausalLM, check_input_ids
+from qwenkit.model import (
+    KVCache,
+    PageBatch,
+    PagePool,
+    QwenForCausalLM,
+    check_input_ids,
+    real_tokens,
+)
 
-# How many texts are decoded one after another, by the dtype of the weights. The modules read each
-# weight once for all texts, and take their time between the products. With Qwen2.5-Coder-0.5B on
-# two cores that was faster for four texts in bfloat16, and not yet for eight in int8.
-TEXTS = {np.float32: 1, np.uint16: 2, np.int8: KERNEL_UP_TO, np.uint8: KERNEL_UP_TO}
+MOST = 1 << 28  # bytes that a step may work in; with many texts and a large model it would be more
 
 
 class Cached(NamedTuple):
-    """Where the kernels read and write the keys and values of a text.
+    """Where the kernels read and write the keys and values of N texts.
 
     Attributes:
         addresses: (L, 2) of each layer's keys and values.
-        shape: (pages, KV, S, D) of each of them; a `KVCache` is one page.
-        pages: (P) of the text, in order.
-        length: its tokens.
+        shape: (pages, KV, S, D) of each of them; each row of a `KVCache` is a page.
+        pages: (N, P) of each text, in order.
+        starts: (N) the slot of each text's first token; before it is padding.
+        lengths: (N) the slots before its new token.
     """
 
     addresses: NDArray[np.int64]
     shape: tuple[int, int, int, int]
     pages: NDArray[np.int64]
-    length: int
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
 
 
 def decode_step(
@@ -63,35 +70,34 @@ def decode_step(
         model: a language model.
         input_ids: the new tokens.
         cache: all tokens before them, in one buffer or in pages; the new ones are added.
-        attention_mask: as of the model's forward; that of the pages, or None.
+        attention_mask: as of the model's forward.
 
     Returns:
         (B, 1, V) logits; None, with nothing written, where the kernels may not serve.
     """
-    mask = cache.mask if isinstance(cache, PageBatch) else None
-    if input_ids.shape[1:] != (1,) or attention_mask is not mask:
+    if input_ids.shape[1:] != (1,):
         return None
     try:
         found, held = memory_of(model)
         inner, config = model.model, model.model.config
-        texts = _cached(config, len(found.layers), cache, found.dtype)
-        if not 0 < len(texts) == len(input_ids) <= TEXTS.get(found.weights, 1):
+        texts = _cached(config, len(found.layers), cache, attention_mask, found.dtype)
+        number = len(texts.lengths)
+        if number != len(input_ids) or _room(found, config, number) > MOST:
             return None
         check_input_ids(input_ids, config, model.device, cache.length)
-        x = inner.embed_tokens(input_ids)  # (B, 1, C)
-        rope = inner.rotary_emb(torch.tensor([[one.length] for one in texts]), x.dtype)
-        streams = _vectors(x, "the embedding", found.dtype, (len(texts), config.hidden_size))
-        cos, sin = (_vectors(t, "RoPE", found.dtype, (len(texts), config.head_dim)) for t in rope)
+        if type(cache) is KVCache:
+            real = real_tokens(attention_mask, input_ids, cache.length)  # (N, S)
+            texts = texts if real is None else texts._replace(starts=_padding(real))
+        x = inner.embed_tokens(input_ids)  # (N, 1, C)
+        positions = torch.from_numpy(texts.lengths - texts.starts)[:, None]  # (N, 1)
+        rope = inner.rotary_emb(positions, x.dtype)
+        stream = _vectors(x, "the embedding", found.dtype, (number, config.hidden_size))
+        cos, sin = (_vectors(t, "RoPE", found.dtype, (number, config.head_dim)) for t in rope)
     except (Declined, *INCOMPLETE):
         return None
-    alone = len(texts) == 1 and len(found.layers) > 0
-    logits = torch.empty(1, 1, config.vocab_size if alone else 0, dtype=found.logits)
-    for cached, stream, c, s in zip(texts, streams, cos, sin, strict=True):
-        _through_layers(found, config, cached, stream, c, s, memory(logits)[0])
+    logits = torch.empty(number, 1, config.vocab_size, dtype=found.logits)
+    _through_layers(found, config, texts, stream, cos, sin, memory(logits)[:, 0])
     del held
-    if not alone:  # the head is read once for all texts
-        x = torch.from_numpy(streams).to(found.dtype)[:, None]  # (B, 1, C)
-        logits = model.head(inner.norm(x))  # (B, 1, V)
     cache.advance(1)
     return logits
 
@@ -108,40 +114,46 @@ def why_not(model: QwenForCausalLM) -> str | None:
 def _through_layers(
     found: Memory,
     config: QwenConfig,
-    cached: Cached,
+    texts: Cached,
     x: NDArray[np.float32],
     cos: NDArray[np.float32],
     sin: NDArray[np.float32],
     logits: NDArray[Any],
 ) -> None:
-    """Let a token's residual stream become that after the last layer; write its logits.
+    """Write the logits of each text's new token, and its keys and values.
 
     Args:
         found: the layers.
         config: of the model.
-        cached: the token's text.
-        x: (C) the residual stream before the first layer.
-        cos: (D) of the token's position.
-        sin: (D).
-        logits: (1, V); or (1, 0), and the head is left out.
+        texts: N of them.
+        x: (N, C) the residual streams before the first layer.
+        cos: (N, D) of each token's position.
+        sin: (N, D).
+        logits: (N, V).
     """
     from qwenkit.fast import kernels
 
-    if not len(found.layers):
-        return
-    own = found.scratch.pop() if found.scratch else kernels.scratch(
-        len(found.layers), config.hidden_size, config.num_attention_heads,
+    room = kernels.room_for(len(x))
+    kept = found.scratch.pop(room, None)  # taken by one thread
+    own = kept or kernels.scratch(
+        room, len(found.layers), config.hidden_size, config.num_attention_heads,
         config.num_key_value_heads, config.head_dim, found.neurons, found.groups,
     )  # fmt: skip
-    own.x[0] = x
-    vectors = np.empty(0, VECTORS[found.dtype])
-    kinds, head = (
-        kernels.Kinds(np.empty(0, kind), vectors) for kind in (found.weights, found.head)
-    )
-    job = kernels.Step(kinds, found.layers, *cached, cos, sin, own, found.end, head, logits)
+    own.x[0, : len(x)] = x
+    vectors = VECTORS[found.dtype]
+    kinds = kernels.kinds_of(found.weights or found.head, vectors, vectors)
+    head = kernels.kinds_of(found.head, vectors, VECTORS[found.logits])
+    job = kernels.Step(kinds, found.layers, *texts, cos, sin, own, found.end, head, logits)
     together(kernels.lead_step, job, own.done)
-    x[:] = own.x[-1]
-    found.scratch.append(own)  # for the next token, of whichever thread
+    for other in set(found.scratch) - {1}:  # a batch that shrinks would keep one of each size
+        found.scratch.pop(other, None)
+    found.scratch[room] = own  # for the next token, of whichever thread
+
+
+def _room(found: Memory, config: QwenConfig, texts: int) -> int:
+    """Return about how many bytes a step of so many texts works in."""
+    a_layer = 8 * config.hidden_size + 4 * found.neurons
+    return 4 * texts * len(found.layers) * a_layer
 
 
 def _vectors(tensor: Tensor, name: str, dtype: torch.dtype, shape: tuple[int, int]) -> NDArray[Any]:
@@ -150,8 +162,14 @@ def _vectors(tensor: Tensor, name: str, dtype: torch.dtype, shape: tuple[int, in
     return memory(tensor.float().clone()).reshape(shape)
 
 
-def _cached(config: QwenConfig, layers: int, cache: KVCache, dtype: torch.dtype) -> list[Cached]:
-    """Return where each text of a cache lies, if there is room for one more token."""
+def _cached(
+    config: QwenConfig,
+    layers: int,
+    cache: KVCache,
+    attention_mask: Tensor | None,
+    dtype: torch.dtype,
+) -> Cached:
+    """Return where the texts of a cache lie, if there is room for one more token of each."""
     kind: Any = type(cache)
     if kind not in (KVCache, PageBatch) or not vars(cache).keys().isdisjoint(methods(kind)):
         raise Declined("the cache is of another kind, or a method of it was replaced")
@@ -165,14 +183,15 @@ def _cached(config: QwenConfig, layers: int, cache: KVCache, dtype: torch.dtype)
         (one.num_hidden_layers, one.num_key_value_heads, one.head_dim)
         for one in (cache.config, config)
     )
-    texts = [([0], length)]
     held: KVCache | PagePool = cache
-    shape = (1, own[1], cache.max_length, own[2])
     if isinstance(cache, PageBatch):
-        held, texts = cache.pool, _texts(cache)
+        held = cache.pool
         shape = (held.num_pages + 1, own[1], held.page_size, own[2])
-    if len(texts) != cache.batch_size:
-        raise Declined("the cache is for several texts, and not in pages")
+        pages, lengths = _texts(cache, shape, attention_mask)
+    else:
+        shape = (cache.batch_size, own[1], cache.max_length, own[2])
+        pages = np.arange(cache.batch_size)[:, None]
+        lengths = np.full(cache.batch_size, length)
     if type(held.keys) is not list or type(held.values) is not list:
         raise Declined("the cache keeps its buffers in something else than a list")
     if made_for != own or not layers == len(held.keys) == len(held.values) == own[0]:
@@ -185,24 +204,39 @@ def _cached(config: QwenConfig, layers: int, cache: KVCache, dtype: torch.dtype)
     if made_in_inference:
         raise Declined("the cache was made in inference mode, and may be written only there")
     both = np.array(found, np.int64).reshape(2, -1).T.copy()  # (L, 2)
-    return [Cached(both, shape, _numbers(pages, shape, n), n) for pages, n in texts]
+    return Cached(both, shape, pages, np.zeros_like(lengths), lengths)
 
 
-def _texts(cache: PageBatch) -> list[tuple[list[int], int]]:
-    """Return each text's pages and its tokens in them."""
-    lengths = [end - 1 for end in cache.ends]
+def _padding(real: Bool[Tensor, "N S"]) -> NDArray[np.int64]:
+    """Return how many tokens on the left of each text are padding, (N)."""
+    padding = ~real.numpy()
+    counts: NDArray[np.int64] = padding.sum(1)
+    on_the_left = np.arange(padding.shape[1]) < counts[:, None]
+    if (padding != on_the_left).any() or counts.max() == padding.shape[1]:
+        raise Declined("the attention mask hides other tokens than padding on the left")
+    return counts
+
+
+def _texts(
+    cache: PageBatch, shape: tuple[int, int, int, int], mask: Tensor | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return each text's pages, with room for a token more, and its length."""
+    lengths = np.array(cache.ends) - 1
+    if mask is not cache.mask:
+        raise Declined("the attention mask is not that of the pages")
     if [*cache.counts] != [1] * len(cache.tables) or len(lengths) != len(cache.tables):
         raise Declined("not every text is fed one token")
-    if min(lengths) < 1 or max(lengths) != cache.length:
+    if lengths.dtype.kind != "i" or lengths.min() < 1 or lengths.max() != cache.length:
         raise Declined("a text is empty, or the view of its pages was changed")
-    return [(table.pages, n) for table, n in zip(cache.tables, lengths, strict=True)]
-
-
-def _numbers(pages: list[int], shape: tuple[int, int, int, int], length: int) -> NDArray[np.int64]:
-    """Return the numbers of a text's pages, which must be there and have room for a token more."""
-    numbers = np.array(pages)
-    if numbers.dtype.kind != "i" or length >= len(pages) * shape[2]:
-        raise Declined("the pages have no numbers, or no room for another token")
-    if not 0 <= numbers.min() <= numbers.max() < shape[0]:
-        raise Declined("a page of the text is not in the pool")
-    return numbers.astype(np.int64)
+    if len(lengths) != cache.batch_size:
+        raise Declined("the view of the pages was changed")
+    most = max(len(table.pages) for table in cache.tables)
+    pages = np.zeros((len(lengths), most), np.int64)
+    for row, table, length in zip(pages, cache.tables, lengths, strict=True):
+        numbers = np.array(table.pages)
+        if numbers.dtype.kind != "i" or length >= len(numbers) * shape[2]:
+            raise Declined("the pages have no numbers, or no room for another token")
+        if not 0 <= numbers.min() <= numbers.max() < shape[0]:
+            raise Declined("a page of the text is not in the pool")
+        row[: len(numbers)] = numbers
+    return pages, lengths

@@ -19,16 +19,13 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from qwenkit.fast.intrinsics import LANES, LINE, element
+from qwenkit.fast.intrinsics import FLOATS, INT, INTS, LANES, LINE, element, fused, splat
 
 GROUP = 64  # weights that share a scale
 HALF = GROUP // 2
 
 _WORD = ir.IntType(16)
 _WORDS = ir.VectorType(_WORD, HALF)
-_INT = ir.IntType(32)
-_INTS = ir.VectorType(_INT, LANES)
-_FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _HOST = llvmlite.binding.get_host_cpu_features()
 
 
@@ -97,15 +94,8 @@ def add_group(sums, which, factor, weight, at, token, place):
 @no_type_check
 def _picked(builder, vector, indices):
     """Return some elements of a vector."""
-    chosen = ir.Constant(ir.VectorType(_INT, len(indices)), list(indices))
+    chosen = ir.Constant(ir.VectorType(INT, len(indices)), list(indices))
     return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), chosen)
-
-
-@no_type_check
-def _splat(builder, number):
-    """Return LANES times a number."""
-    empty = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
-    return _picked(builder, builder.insert_element(empty, number, _INT(0)), [0] * LANES)
 
 
 @no_type_check
@@ -121,14 +111,14 @@ def _few(context, builder, kind, array, index, count):
     """Read LANES values of an array of which `count` need exist; the others are zeros."""
     single = context.get_value_type(kind.dtype)
     vector, bits = ir.VectorType(single, LANES), ir.VectorType(ir.IntType(1), LANES)
-    counts = _splat(builder, builder.trunc(count, _INT))
-    mask = builder.icmp_unsigned("<", ir.Constant(_INTS, list(range(LANES))), counts)
+    counts = splat(builder, builder.trunc(count, INT))
+    mask = builder.icmp_unsigned("<", ir.Constant(INTS, list(range(LANES))), counts)
     place = element(context, builder, kind, array, index)
     pointer = vector.as_pointer()
-    function = ir.FunctionType(vector, [pointer, _INT, bits, vector])
+    function = ir.FunctionType(vector, [pointer, INT, bits, vector])
     short = f"v{LANES}" + ("f32" if single == ir.FloatType() else f"i{single.width}")
     read = cgutils.get_or_insert_function(builder.module, function, f"llvm.masked.load.{short}.p0")
-    given = builder.bitcast(place, pointer), _INT(1), mask, ir.Constant(vector, [0] * LANES)
+    given = builder.bitcast(place, pointer), INT(1), mask, ir.Constant(vector, [0] * LANES)
     return builder.call(read, given)
 
 
@@ -137,24 +127,24 @@ def _row(context, builder, kind, array, which):
     """Return the pointer to a row of what `on_stack` gave."""
     data = context.make_array(kind)(context, builder, array).data
     start = builder.mul(which, ir.Constant(which.type, LANES))
-    return builder.bitcast(builder.gep(data, [start]), _FLOATS.as_pointer())
+    return builder.bitcast(builder.gep(data, [start]), FLOATS.as_pointer())
 
 
 @no_type_check
 def _pairs(builder, a, b):
     """Multiply 32 pairs of int16, and add up neighbors: 16 int32."""
     if _HOST.get("avx512bw"):
-        return _by_name(builder, "llvm.x86.avx512.pmaddw.d.512", _INTS, a, b)
+        return _by_name(builder, "llvm.x86.avx512.pmaddw.d.512", INTS, a, b)
     if _HOST.get("avx2"):
-        few = ir.VectorType(_INT, LANES // 2)
+        few = ir.VectorType(INT, LANES // 2)
         halves = (
             [_picked(builder, one, range(start, start + LANES)) for one in (a, b)]
             for start in (0, LANES)
         )
         low, high = (_by_name(builder, "llvm.x86.avx2.pmadd.wd", few, *half) for half in halves)
-        return builder.shuffle_vector(low, high, ir.Constant(_INTS, list(range(LANES))))
+        return builder.shuffle_vector(low, high, ir.Constant(INTS, list(range(LANES))))
     products = (
-        builder.mul(*(builder.sext(_picked(builder, one, every), _INTS) for one in (a, b)))
+        builder.mul(*(builder.sext(_picked(builder, one, every), INTS) for one in (a, b)))
         for every in (range(0, HALF, 2), range(1, HALF, 2))
     )
     return builder.add(*products)
@@ -193,11 +183,11 @@ def _add_group(typing, sums, which, factor, weight, at, token, place):
         values = [_half(context, builder, kinds[5], token, start) for start in (place, further)]
         weights = words(context, builder, kinds[3], weight, at)
         pairs = (_pairs(builder, *both) for both in zip(weights, values, strict=True))
-        total = builder.sitofp(builder.add(*pairs), _FLOATS)
-        more = builder.fmul(total, _splat(builder, factor), flags=["contract"])
+        total = builder.sitofp(builder.add(*pairs), FLOATS)
         row = _row(context, builder, kinds[0], sums, which)
         before = builder.load(row, align=LINE)
-        builder.store(builder.fadd(before, more, flags=["contract"]), row, align=LINE)
+        more = fused(builder, before, total, splat(builder, factor))
+        builder.store(more, row, align=LINE)
         return context.get_dummy_value()
 
     given = sums, types.int64, types.float32, weight, types.int64, token, types.int64
@@ -210,9 +200,9 @@ def _set_factors(typing, factors, which, scale, at, steps, place, count):
     def generate(context, builder, signature, given):
         kinds, (factors, which, scale, at, steps, place, count) = signature.args, given
         own = _few(context, builder, kinds[2], scale, at, count)
-        if own.type != _FLOATS:  # bfloat16 is the upper half of a float32
-            upper = builder.shl(builder.zext(own, _INTS), ir.Constant(_INTS, [16] * LANES))
-            own = builder.bitcast(upper, _FLOATS)
+        if own.type != FLOATS:  # bfloat16 is the upper half of a float32
+            upper = builder.shl(builder.zext(own, INTS), ir.Constant(INTS, [16] * LANES))
+            own = builder.bitcast(upper, FLOATS)
         own = builder.fmul(own, _few(context, builder, kinds[4], steps, place, count))
         builder.store(own, _row(context, builder, kinds[0], factors, which), align=LINE)
         return context.get_dummy_value()
@@ -227,7 +217,7 @@ def _subtract_zeros(typing, sums, factors, which, zero, at, totals, place, count
     def generate(context, builder, signature, given):
         kinds, (sums, factors, which, zero, at, totals, place, count) = signature.args, given
         own = builder.load(_row(context, builder, kinds[1], factors, which), align=LINE)
-        zeros = builder.uitofp(_few(context, builder, kinds[3], zero, at, count), _FLOATS)
+        zeros = builder.uitofp(_few(context, builder, kinds[3], zero, at, count), FLOATS)
         total = _few(context, builder, kinds[5], totals, place, count)
         less = builder.fmul(builder.fmul(own, zeros), total, flags=["contract"])
         row = _row(context, builder, kinds[0], sums, which)

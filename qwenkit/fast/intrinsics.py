@@ -89,6 +89,38 @@ def element(context, builder, kind, array, index):
     )
 
 
+INT = ir.IntType(32)
+INTS = ir.VectorType(INT, LANES)
+FLOATS = ir.VectorType(ir.FloatType(), LANES)
+ZEROS = ir.Constant(FLOATS, [0.0] * LANES)
+
+
+@no_type_check
+def splat(builder, number):
+    """Return the compiler's vector of LANES times a number."""
+    empty = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
+    one = builder.insert_element(empty, number, INT(0))
+    return builder.shuffle_vector(one, empty, ir.Constant(INTS, [0] * LANES))
+
+
+@no_type_check
+def fused(builder, total, a, b):
+    """Return total + a b for each lane, by one instruction where there is one."""
+    more = builder.fmul(a, b, flags=["contract"])
+    return builder.fadd(total, more, flags=["contract"])
+
+
+@no_type_check
+def ask(context, builder, kind, array, index):
+    """Let array[index] be asked for."""
+    byte = ir.IntType(8).as_pointer()
+    place = element(context, builder, kind, array, index)
+    shape = ir.FunctionType(ir.VoidType(), [byte, INT, INT, INT])
+    call = cgutils.get_or_insert_function(builder.module, shape, "llvm.prefetch.p0")
+    read, near, data = (INT(n) for n in (0, 3, 1))  # into the nearest cache
+    builder.call(call, [builder.bitcast(place, byte), read, near, data])
+
+
 @intrinsic
 @no_type_check
 def _load(typing, array, index):
@@ -131,12 +163,7 @@ def _fetch_add(typing, array, index, amount):
 @no_type_check
 def _prefetch(typing, array, index):
     def generate(context, builder, signature, given):
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        place = element(context, builder, signature.args[0], *given)
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        read, near, data = (number(n) for n in (0, 3, 1))  # into the nearest cache
-        builder.call(call, [builder.bitcast(place, byte), read, near, data])
+        ask(context, builder, signature.args[0], *given)
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate

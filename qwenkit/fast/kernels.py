@@ -50,6 +50,8 @@ from qwenkit.fast.intrinsics import (
     publish,
     store,
 )
+from qwenkit.fast.tiles import PAIRS, ROWS, WIDTH, multiply_half_tile, multiply_tile
+from qwenkit.fast.vectors import TOGETHER, add_weighted, dot
 from qwenkit.progress import stage
 
 AHEAD = 2048  # bytes, how far ahead memory is asked for
@@ -59,6 +61,8 @@ WITHOUT_SIGN = np.int32(0x7FFFFFFF)
 SMALLEST = np.float32(1e-30)  # a step, whose inverse is still a float32
 CHUNK = 1 << 17  # bytes of a weight that a thread takes at a time: some microseconds
 MOST = 256  # chunks of a weight
+FEW = 8  # tokens; more are multiplied in tiles
+PRODUCTS = 1 << 18  # multiplications that a chunk of tiles has at least: some microseconds
 AT_ONCE = 4  # chunks that a thread takes, where there are LEFT_FOR_ALL times as many
 LEFT_FOR_ALL = 4
 TAYLOR = tuple(np.float32(1 / math.factorial(n)) for n in range(7, -1, -1))  # of e^x
@@ -71,8 +75,13 @@ if _host.get("avx512f") and numba.config.CPU_NAME is None and numba.config.CPU_F
     numba.config.CPU_FEATURES = f"{_host.flatten()},-prefer-256-bit"
 
 # A sum may be added up in another order, several terms at once; nothing else is given up.
-# Without the interpreter's lock, several threads compute at once.
-_OPTIONS = {"fastmath": {"reassoc", "contract", "nsz"}, "nogil": True}
+# Without the interpreter's lock, several threads compute at once. To divide by zero gives infinity,
+# as in NumPy: a loop that could raise an error is not computed many numbers at a time.
+_OPTIONS = {
+    "fastmath": {"reassoc", "contract", "nsz"},
+    "nogil": True,
+    "error_model": "numpy",
+}
 
 
 @no_type_check
@@ -157,6 +166,20 @@ class Kinds(NamedTuple):
 
     weight: NDArray[Any]  # float32, bfloat16 as uint16, int8, or uint8: int4
     vector: NDArray[Any]  # of a scale, a bias, a norm and the cache: float32, or bfloat16 as uint16
+    many: NDArray[Any]  # in which tiles are multiplied: float32, or bfloat16 as uint16
+
+
+def kinds_of(weight: Any, vector: Any, given: Any) -> Kinds:
+    """Return the dtypes for NumPy's of a weight and of its vectors.
+
+    Args:
+        weight: as above.
+        vector: as above.
+        given: of the tokens, as they are stored: tiles of bfloat16 would round others.
+    """
+    pairs = PAIRS and given == np.uint16 and np.uint16 in (weight, vector)
+    many = np.uint16 if pairs else np.float32
+    return Kinds(np.empty(0, weight), np.empty(0, vector), np.empty(0, many))
 
 
 class Product(NamedTuple):
@@ -165,82 +188,97 @@ class Product(NamedTuple):
     kinds: Kinds
     part: NDArray[Any]  # (1) PART
     given: NDArray[Any]  # (tokens, in_features) float32
-    x: NDArray[Any]  # (tokens, in_features + groups) float32, as `prepare` writes it
+    x: NDArray[Any]  # (`room_for(tokens)`, in_features + groups) float32, as `prepare` writes it
     y: NDArray[Any]  # (tokens, out_features) float32, or bfloat16 as uint16
 
 
 class Scratch(NamedTuple):
-    """What one token writes on its way through all layers.
+    """What new tokens, one of each of N texts, write on their way through all layers.
 
-    Each layer has its own row of each array, written once per token. So a thread that was off its
+    Each layer has its own row of each array, written once per step. So a thread that was off its
     core and wakes late writes the numbers that stand there already.
     """
 
     done: NDArray[Any]  # (stages, columns) int64, whether each chunk of a stage is done
-    x: NDArray[Any]  # (L + 1, C) float32, the residual stream before each layer; row 0 is given
-    middle: NDArray[Any]  # (L, C) the residual stream between attention and MLP
-    normed: NDArray[Any]  # (2, L, 1, C + groups) what q, k and v, or gate and up, multiply
-    q: NDArray[Any]  # (L, 1, H × D) before RoPE
-    k: NDArray[Any]  # (L, 1, KV × D) before RoPE
-    q_rot: NDArray[Any]  # (L, H, D)
-    k_rot: NDArray[Any]  # (L, KV, D)
-    v: NDArray[Any]  # (L, 1, KV × D)
-    z: NDArray[Any]  # (L, 1, H × D) what attention mixes
-    mixed: NDArray[Any]  # (L, 1, H × D + groups) z as o_proj multiplies it
-    from_attention: NDArray[Any]  # (L, 1, C)
-    gate: NDArray[Any]  # (L, 1, F)
-    up: NDArray[Any]  # (L, 1, F)
-    act: NDArray[Any]  # (L, 1, F) SiLU(gate) × up
-    hidden: NDArray[Any]  # (L, 1, F + groups) act as down_proj multiplies it
-    from_mlp: NDArray[Any]  # (L, 1, C)
-    last: NDArray[Any]  # (1, C + groups) what the head multiplies
+    x: NDArray[Any]  # (L + 1, N, C) float32, the residual stream before each layer; row 0 is given
+    middle: NDArray[Any]  # (L, N, C) the residual stream between attention and MLP
+    normed: NDArray[Any]  # (2, L, N, C + groups) what q, k and v, or gate and up, multiply
+    q: NDArray[Any]  # (L, N, H × D) before RoPE
+    k: NDArray[Any]  # (L, N, KV × D) before RoPE
+    q_rot: NDArray[Any]  # (L, N, H, D)
+    k_rot: NDArray[Any]  # (L, N, KV, D)
+    v: NDArray[Any]  # (L, N, KV × D)
+    z: NDArray[Any]  # (L, N, H × D) what attention mixes
+    mixed: NDArray[Any]  # (L, N, H × D + groups) z as o_proj multiplies it
+    from_attention: NDArray[Any]  # (L, N, C)
+    gate: NDArray[Any]  # (L, N, F)
+    up: NDArray[Any]  # (L, N, F)
+    act: NDArray[Any]  # (L, N, F) SiLU(gate) × up
+    hidden: NDArray[Any]  # (L, N, F + groups) act as down_proj multiplies it
+    from_mlp: NDArray[Any]  # (L, N, C)
+    last: NDArray[Any]  # (N, C + groups) what the head multiplies
+
+
+def room_for(tokens: int) -> int:
+    """Return for how many tokens there must be room where so many are prepared: whole panels."""
+    return tokens if tokens <= FEW else -(-tokens // WIDTH) * WIDTH
 
 
 def scratch(
-    layers: int, hidden: int, heads: int, kv_heads: int, dim: int, neurons: int, groups: int
+    tokens: int,
+    layers: int,
+    hidden: int,
+    heads: int,
+    kv_heads: int,
+    dim: int,
+    neurons: int,
+    groups: int,
 ) -> Scratch:
-    """Make one for L layers; the sizes are C, H, KV, D, F, and the most groups of a row."""
+    """Make one for N texts and L layers.
 
-    def rows(width: int) -> NDArray[np.float32]:
-        return np.empty((layers, 1, width), np.float32)
+    The other sizes are C, H, KV, D, F, and the most groups of a row.
+    """
+
+    def rows(*shape: int) -> NDArray[np.float32]:
+        return np.empty((layers, tokens, *shape), np.float32)
 
     return Scratch(
-        done=np.empty((layers * STAGES + 1, max(3 * MOST, heads)), np.int64),
-        x=np.empty((layers + 1, hidden), np.float32),
-        middle=np.empty((layers, hidden), np.float32),
-        normed=np.empty((2, layers, 1, hidden + groups), np.float32),
+        done=np.empty((layers * STAGES + 1, max(3 * MOST, tokens * heads)), np.int64),
+        x=np.empty((layers + 1, tokens, hidden), np.float32),
+        middle=rows(hidden),
+        normed=np.empty((2, layers, tokens, hidden + groups), np.float32),
         q=rows(heads * dim), k=rows(kv_heads * dim),
-        q_rot=rows(heads * dim).reshape(layers, heads, dim),
-        k_rot=rows(kv_heads * dim).reshape(layers, kv_heads, dim),
+        q_rot=rows(heads, dim), k_rot=rows(kv_heads, dim),
         v=rows(kv_heads * dim), z=rows(heads * dim),
         mixed=rows(heads * dim + groups), from_attention=rows(hidden),
         gate=rows(neurons), up=rows(neurons), act=rows(neurons), hidden=rows(neurons + groups),
-        from_mlp=rows(hidden), last=np.empty((1, hidden + groups), np.float32),
+        from_mlp=rows(hidden), last=np.empty((tokens, hidden + groups), np.float32),
     )  # fmt: skip
 
 
 class Step(NamedTuple):
-    """A job: one new token through all layers, and the head where its logits have room."""
+    """A job: one new token of each of N texts through all layers, and the head."""
 
     kinds: Kinds
     layers: NDArray[Any]  # (L) LAYER
     cache: NDArray[Any]  # (L, 2) addresses of keys and values, pages of S tokens each
     shape: tuple[int, int, int, int]  # (pages, KV, S, D) of the keys of a layer, and of its values
-    pages: NDArray[Any]  # (P) int64, where the text is: its token t is token t % S of page t // S
-    length: int  # tokens of the text in the cache; the new one is written after them
-    cos: NDArray[Any]  # (D) of the new token's position
-    sin: NDArray[Any]  # (D)
+    pages: NDArray[Any]  # (N, P) int64, where each text is: its slot t is t % S of page t // S
+    starts: NDArray[Any]  # (N) int64, the slot of each text's first token; before it is padding
+    lengths: NDArray[Any]  # (N) int64, slots before the new token's
+    cos: NDArray[Any]  # (N, D) of the new token's position
+    sin: NDArray[Any]  # (N, D)
     scratch: Scratch
     end: NDArray[Any]  # (1) END
     of_head: Kinds
-    logits: NDArray[Any]  # (1, V) float32, or bfloat16 as uint16; (1, 0): the head is left out
+    logits: NDArray[Any]  # (N, V) float32, or bfloat16 as uint16
 
 
 @_compiled()
 @no_type_check
 def lent(kinds):
     """Return the same dtypes, whose references are not counted (see `borrowed`)."""
-    return Kinds(borrowed(kinds.weight), borrowed(kinds.vector))
+    return Kinds(borrowed(kinds.weight), borrowed(kinds.vector), borrowed(kinds.many))
 
 
 @_compiled()
@@ -262,8 +300,8 @@ def lent_step(job):
     """Return the same step; to count all its references at each call takes half a microsecond."""
     return Step(
         lent(job.kinds), borrowed(job.layers), borrowed(job.cache), job.shape, borrowed(job.pages),
-        job.length, borrowed(job.cos), borrowed(job.sin), lent_scratch(job.scratch),
-        borrowed(job.end), lent(job.of_head), borrowed(job.logits),
+        borrowed(job.starts), borrowed(job.lengths), borrowed(job.cos), borrowed(job.sin),
+        lent_scratch(job.scratch), borrowed(job.end), lent(job.of_head), borrowed(job.logits),
     )  # fmt: skip
 
 
@@ -346,35 +384,217 @@ def half_of(part):
 
 @_compiled()
 @no_type_check
-def chunk_height(kinds, part):
-    """Return how many rows of each half of a weight are a chunk."""
-    row = part.in_features * kinds.weight.itemsize  # bytes; of int4 it is half of that
-    return max(1, CHUNK // (2 * row), -(-half_of(part) // MOST))
+def span_of(part, tokens):
+    """Return over how many rows chunks are counted: a half's for few tokens, else all."""
+    return half_of(part) if tokens <= FEW else part.out_features
 
 
 @_compiled()
 @no_type_check
-def chunks_of(kinds, part):
+def chunk_height(kinds, part, tokens):
+    """Return how many rows a chunk has: of each half for few tokens, else whole tiles."""
+    least = -(-span_of(part, tokens) // MOST)
+    if tokens <= FEW:
+        row = part.in_features * kinds.weight.itemsize  # bytes; of int4 it is half of that
+        return max(1, CHUNK // (2 * row), least)
+    return ROWS * -(-max(PRODUCTS // (tokens * part.in_features), least) // ROWS)
+
+
+@_compiled()
+@no_type_check
+def chunks_of(kinds, part, tokens):
     """Return how many chunks a weight is cut into."""
-    return -(-half_of(part) // chunk_height(kinds, part))
+    return -(-span_of(part, tokens) // chunk_height(kinds, part, tokens))
 
 
 @_compiled()
 @no_type_check
-def multiply(kinds, part, x, y, first, end):
+def multiply(kinds, part, tokens, x, y, first, end):
     """Write some chunks of x Wᵀ + b into y.
 
     Args:
         kinds: the dtypes.
         part: the linear layer.
-        x: (tokens, in_features + groups) float32, as `prepare` writes it.
-        y: (tokens, out_features) float32, or bfloat16 as uint16.
+        tokens: how many.
+        x: (`room_for(tokens)`, in_features + groups) float32, as `prepare` writes it.
+        y: (tokens or more, out_features) float32, or bfloat16 as uint16.
         first: chunk.
         end: chunk after the last one; if it is not beyond the first, nothing is written.
     """
-    half, height = half_of(part), chunk_height(kinds, part)
-    last = min(end * height, half)
-    rows(kinds.weight, kinds.vector, part, borrowed(x), borrowed(y), first * height, last)
+    height = chunk_height(kinds, part, tokens)
+    last = min(end * height, span_of(part, tokens))
+    if tokens <= FEW:
+        given = borrowed(x)[:tokens]
+        rows(kinds.weight, kinds.vector, part, given, borrowed(y), first * height, last)
+    else:
+        by_tiles(kinds, part, tokens, borrowed(x), borrowed(y), first * height, last)
+
+
+@_compiled()
+@no_type_check
+def by_tiles(kinds, part, tokens, x, y, first, last):
+    """Write the products of many tokens with some rows of a weight.
+
+    Args:
+        kinds: the dtypes.
+        part: the linear layer.
+        tokens: how many.
+        x: panels, as `pack` writes them.
+        y: (tokens or more, out_features).
+        first: row.
+        last: row after the last one.
+    """
+    size, outputs = part.in_features, part.out_features
+    pairs = kinds.many.itemsize == 2
+    width = size + size % 2 if pairs else size
+    as_it_is = kinds.weight.itemsize == kinds.many.itemsize and width == size
+    weight = array_at(part.weight, (outputs * size,), kinds.many)  # read only if it is
+    bias = array_at(part.bias, (outputs,), kinds.vector)
+    panels, sums = x.reshape(-1).view(kinds.many.dtype), np.empty(WIDTH * ROWS, np.float32)
+    own = np.empty(ROWS * width, kinds.many.dtype)
+    steps = width // 2 if pairs else width
+    stored = ROWS * (size // 2 if part.zero else size)  # values of a tile's rows
+    memory = array_at(part.weight, (outputs * stored // ROWS,), kinds.weight)
+    pace = -(-stored // steps)
+    for row in range(first, last, ROWS):
+        soon = memory[(row // ROWS + 1) * stored :]
+        count = min(ROWS, outputs - row)
+        source, stride = weight[row * size :], size
+        if not as_it_is or count < ROWS:
+            source, stride = own, width
+            for r in range(ROWS):
+                place = row + min(r, count - 1)
+                unpack(kinds.weight, kinds.vector, part, place, own[r * width : (r + 1) * width])
+        for start in range(0, tokens, WIDTH):
+            panel, here = panels[start * width :], min(WIDTH, tokens - start)
+            if here > WIDTH // 2:
+                multiply_tile(source, stride, panel, steps, sums, soon, pace)
+            else:
+                multiply_half_tile(source, stride, panel, steps, sums, soon, pace)
+            if part.bias:
+                for t in range(here):
+                    for r in range(count):
+                        sums[t * ROWS + r] += as_float(bias[row + r])
+            if count == ROWS:
+                for t in range(np.uint64(start), np.uint64(start + here)):
+                    copy_of(y[t], row, sums, (t - np.uint64(start)) * np.uint64(ROWS), ROWS)
+            else:
+                for t in range(here):
+                    copy_of(y[start + t], row, sums, t * ROWS, count)
+
+
+@_compiled()
+@no_type_check
+def copy_of(y, row, sums, place, count):
+    """Store some sums of a token."""
+    for r in range(np.uint64(count)):
+        y[np.uint64(row) + r] = as_stored(y, sums[np.uint64(place) + r])
+
+
+@_compiled()
+@no_type_check
+def unpack_as_stored(weight_kind, vector_kind, part, row, out):
+    """Write a row of a weight of float32 or bfloat16."""
+    size = part.in_features
+    weight = array_at(part.weight, (part.out_features, size), weight_kind)
+    for i in range(size):
+        out[i] = as_stored(out, as_float(weight[row, i]))
+
+
+@_compiled()
+@no_type_check
+def unpack_int8(weight_kind, vector_kind, part, row, out):
+    """Write weight × scale of a row of an int8 weight."""
+    size, groups = part.in_features, part.groups
+    weight = array_at(part.weight, (part.out_features, size), weight_kind)
+    scale = array_at(part.scale, (part.out_features, groups), vector_kind)
+    per_group = size // groups
+    for g in range(groups):
+        step = as_float(scale[row, g])
+        for i in range(np.uint64(g * per_group), np.uint64((g + 1) * per_group)):
+            out[i] = as_stored(out, np.float32(weight[row, i]) * step)
+
+
+@_compiled()
+@no_type_check
+def unpack_int4(weight_kind, vector_kind, part, row, out):
+    """Write (weight - zero point) × scale of a row of an int4 weight."""
+    groups, width = part.groups, part.in_features // 2
+    packed = array_at(part.weight, (part.out_features, width), weight_kind)
+    scale = array_at(part.scale, (part.out_features, groups), vector_kind)
+    zero = array_at(part.zero, (part.out_features, groups), weight_kind)
+    per_group = width // groups  # bytes
+    for g in range(groups):
+        step, start = as_float(scale[row, g]), g * per_group
+        nothing = np.float32(zero[row, g])
+        low, high = out[2 * start :], out[2 * start + per_group :]
+        for i in range(per_group):
+            both = packed[row, start + i]
+            low[i] = as_stored(out, (np.float32(both & 15) - nothing) * step)
+            high[i] = as_stored(out, (np.float32(both >> 4) - nothing) * step)
+
+
+@no_type_check
+def unpack(weight_kind, vector_kind, part, row, out):
+    """Write a row of a weight as tiles are multiplied; a last column that lacks a partner is 0.
+
+    Args:
+        weight_kind: of what dtype the weight is.
+        vector_kind: of what dtype the scales are.
+        part: the linear layer.
+        row: which.
+        out: (in_features, or one more) float32, or bfloat16 as uint16.
+    """
+    kinds = {np.dtype(np.int8): unpack_int8, np.dtype(np.uint8): unpack_int4}
+    out[-1] = 0
+    kinds.get(weight_kind.dtype, unpack_as_stored)(weight_kind, vector_kind, part, row, out)
+
+
+@overload(unpack, inline="always")
+@no_type_check
+def _unpack(weight_kind, vector_kind, part, row, out):
+    kinds = {numba.int8: unpack_int8, numba.uint8: unpack_int4}
+    own = kinds.get(weight_kind.dtype, unpack_as_stored)
+
+    def write(weight_kind, vector_kind, part, row, out):
+        out[-1] = 0
+        own(weight_kind, vector_kind, part, row, out)
+
+    return write
+
+
+@_compiled()
+@no_type_check
+def pack(many, given, out):
+    """Write tokens as `by_tiles` reads them, a panel of WIDTH after another.
+
+    Args:
+        many: of what dtype they become.
+        given: (tokens, in_features) float32.
+        out: (room_for(tokens) or more, in_features + groups) float32, whose memory is written.
+    """
+    (tokens, size), pairs = given.shape, many.itemsize == 2
+    width = size + size % 2 if pairs else size
+    panels = out.reshape(-1).view(many.dtype)
+    for start in range(0, tokens, WIDTH):
+        panel = panels[start * width : (start + WIDTH) * width]
+        for t in range(WIDTH):
+            if start + t >= tokens:
+                for i in range(width):
+                    panel[place_in_panel(pairs, i, t)] = 0
+                continue
+            token = given[start + t]
+            for i in range(np.uint64(size)):
+                panel[place_in_panel(pairs, i, np.uint64(t))] = as_stored(panel, token[i])
+            if size < width:
+                panel[place_in_panel(pairs, size, t)] = 0
+
+
+@_compiled()
+@no_type_check
+def place_in_panel(pairs, i, t):
+    """Return where a token's value of a column stands."""
+    return (i // 2 * WIDTH + t) * 2 + i % 2 if pairs else i * WIDTH + t
 
 
 @_compiled()
@@ -561,8 +781,26 @@ def _rows(weight_kind, vector_kind, part, x, y, first, last):
 
 @_compiled()
 @no_type_check
-def prepare(part, x, out):
-    """Write a token as `multiply` reads it.
+def prepare(kinds, part, given, out):
+    """Write tokens as `multiply` reads them: few as they are or as integers, many in panels.
+
+    Args:
+        kinds: the dtypes.
+        part: the linear layer.
+        given: (tokens, in_features) float32.
+        out: (room_for(tokens) or more, in_features + groups) float32.
+    """
+    if len(given) > FEW:
+        pack(kinds.many, given, out)
+    else:
+        for n in range(len(given)):
+            prepare_one(part, given[n], out[n])
+
+
+@_compiled()
+@no_type_check
+def prepare_one(part, x, out):
+    """Write a token as the rows of a weight meet it.
 
     Where the weights are integers (see `groups_of_token`), GROUP of its values share a step:
     x ≈ q × step with integers q of 16 bits. They take the first half of `out`; the steps follow,
@@ -652,8 +890,8 @@ def rotate(heads, cos, sin, out):
 
 @_compiled()
 @no_type_check
-def attend(q, keys, values, head, pages, length, z):
-    """Write one query head's weighted sum of the first `length` values of a text into z.
+def attend(q, keys, values, head, pages, first, length, z):
+    """Write one query head's weighted sum of a text's values into z.
 
     Args:
         q: (D).
@@ -661,27 +899,41 @@ def attend(q, keys, values, head, pages, length, z):
         values: the same.
         head: of the keys and values.
         pages: (P) the text's pages, in order.
-        length: tokens that count.
+        first: slot that counts.
+        length: slots up to the last that counts.
         z: (D).
     """
-    dim, room = len(q), keys.shape[2]
-    scores = np.empty(length, np.float32)
-    for start in range(0, length, room):
-        page = keys[pages[start // room], head]  # (S, D)
-        for s in range(min(room, length - start)):
+    dim, room, count = len(q), keys.shape[2], length - first
+    scores, begin = np.empty(count, np.float32), first // room * room
+    in_registers = dim % TOGETHER == 0
+    q, z = borrowed(q), borrowed(z)
+    scale = np.float32(1) / np.sqrt(np.float32(dim))
+    for start in range(begin, length, room):
+        page = borrowed(keys[pages[start // room], head])  # (S, D)
+        flat, place = page.reshape(-1), start - first
+        for s in range(max(first - start, 0), min(room, length - start)):
             score = np.float32(0)
-            for i in range(dim):
-                score += q[i] * as_float(page[s, i])
-            scores[start + s] = score / np.sqrt(np.float32(dim))
+            if in_registers:
+                score = dot(q, flat, s * dim, dim)
+            else:
+                for i in range(dim):
+                    score += q[i] * as_float(page[s, i])
+            scores[place + s] = score * scale
     top, total = scores.max(), np.float32(0)
-    for s in range(length):
+    for s in range(count):
         scores[s] = exp(scores[s] - top)
+    for s in range(count):
+        total += scores[s]
     z[:] = 0
-    for start in range(0, length, room):
-        page = values[pages[start // room], head]  # (S, D)
-        for s in range(min(room, length - start)):
-            weight = scores[start + s]
-            total += weight
+    for start in range(begin, length, room):
+        page = borrowed(values[pages[start // room], head])  # (S, D)
+        skipped, end = max(first - start, 0), min(room, length - start)
+        if in_registers:
+            weights = scores[start + skipped - first :]
+            add_weighted(weights, end - skipped, page[skipped:].reshape(-1), dim, z)
+            continue
+        for s in range(skipped, end):
+            weight = scores[start + s - first]
             for i in range(dim):
                 z[i] += weight * as_float(page[s, i])
     for i in range(dim):
@@ -692,7 +944,7 @@ def attend(q, keys, values, head, pages, length, z):
 @no_type_check
 def silu_times(gate, up, first, last, act):
     """Write SiLU(gate) × up into act, from one neuron to another."""
-    for i in range(first, last):
+    for i in range(np.uint64(first), np.uint64(last)):  # unsigned, as in `rows_as_stored`
         act[i] = up[i] * gate[i] / (np.float32(1) + exp(-gate[i]))
 
 
@@ -707,43 +959,57 @@ def add(one, other, out):
 # --- one token through all layers ---
 
 QKV, ATTENTION, OUTPUT, GATE_UP, DOWN, STAGES = range(6)  # of a layer
+PRODUCTS_OF = (3, 0, 1, 2, 1)
 
 
 @_compiled()
 @no_type_check
 def work_on_step(job, stage, first, end):
     """Compute some chunks of a stage of a layer, or of the head, which is the last stage."""
-    kinds, own, index = job.kinds, job.scratch, stage // STAGES
+    kinds, own, index, tokens = job.kinds, job.scratch, stage // STAGES, len(job.cos)
     if index == len(job.layers):
-        multiply(job.of_head, job.end[0].head, own.last, job.logits, first, end)
+        multiply(job.of_head, job.end[0].head, tokens, own.last, job.logits, first, end)
         return
     layer, kind = job.layers[index], stage % STAGES
-    if kind == QKV:
-        x, k = own.normed[0, index], chunks_of(kinds, layer.q_proj)
-        v = k + chunks_of(kinds, layer.k_proj)  # k and v: their first chunks
-        multiply(kinds, layer.q_proj, x, own.q[index], first, min(end, k))
-        multiply(kinds, layer.k_proj, x, own.k[index], max(first - k, 0), min(end, v) - k)
-        multiply(kinds, layer.v_proj, x, own.v[index], max(first - v, 0), end - v)
-    elif kind == ATTENTION:
-        dim, group = len(job.cos), own.q_rot.shape[1] // own.k_rot.shape[1]  # H / KV
+    if kind == ATTENTION:
+        heads, dim = own.q_rot.shape[2:]
+        group = heads // own.k_rot.shape[2]  # H / KV
         keys = array_at(job.cache[index, 0], job.shape, kinds.vector)
         values = array_at(job.cache[index, 1], job.shape, kinds.vector)
-        for head in range(first, end):
-            q, z = own.q_rot[index, head], own.z[index, 0, head * dim : (head + 1) * dim]
-            attend(q, keys, values, head // group, job.pages, job.length + 1, z)
-    elif kind == OUTPUT:
-        multiply(kinds, layer.o_proj, own.mixed[index], own.from_attention[index], first, end)
-    elif kind == GATE_UP:
-        x, gate, up = own.normed[1, index], own.gate[index], own.up[index]
-        multiply(kinds, layer.gate_proj, x, gate, first, end)
-        multiply(kinds, layer.up_proj, x, up, first, end)
-        half, height = half_of(layer.gate_proj), chunk_height(kinds, layer.gate_proj)
-        start, stop = first * height, min(end * height, half)
-        act, last = own.act[index, 0], gate.shape[1]
-        silu_times(gate[0], up[0], start, stop, act)
-        silu_times(gate[0], up[0], half + start, min(half + stop, last), act)
-    else:
-        multiply(kinds, layer.down_proj, own.hidden[index], own.from_mlp[index], first, end)
+        for chunk in range(first, end):
+            n, head = chunk // heads, chunk % heads
+            q, z = own.q_rot[index, n, head], own.z[index, n, head * dim : (head + 1) * dim]
+            start, length = job.starts[n], job.lengths[n] + 1
+            attend(q, keys, values, head // group, job.pages[n], start, length, z)
+        return
+    before = 0  # chunks of earlier products; gate and up take the same ones
+    for n in range(PRODUCTS_OF[kind]):  # one call for all: it is compiled once for each that stands
+        part, x, y = layer.down_proj, own.hidden[index], own.from_mlp[index]
+        if kind == QKV:
+            part, x, y = layer.q_proj, own.normed[0, index], own.q[index]
+            if n == 1:
+                part, y = layer.k_proj, own.k[index]
+            if n == 2:
+                part, y = layer.v_proj, own.v[index]
+        elif kind == OUTPUT:
+            part, x, y = layer.o_proj, own.mixed[index], own.from_attention[index]
+        elif kind == GATE_UP:
+            part, x, y = layer.gate_proj, own.normed[1, index], own.gate[index]
+            if n == 1:
+                part, y = layer.up_proj, own.up[index]
+        chunks = chunks_of(kinds, part, tokens)
+        multiply(kinds, part, tokens, x, y, max(first - before, 0), min(end - before, chunks))
+        before += chunks if kind == QKV else 0
+    if kind == GATE_UP:
+        gate, up = own.gate[index], own.up[index]
+        half, span = half_of(layer.gate_proj), span_of(layer.gate_proj, tokens)
+        height = chunk_height(kinds, layer.gate_proj, tokens)
+        start, stop, last = first * height, min(end * height, span), gate.shape[1]
+        for n in range(tokens):
+            act = own.act[index, n]
+            silu_times(gate[n], up[n], start, stop, act)
+            if span == half:
+                silu_times(gate[n], up[n], half + start, min(half + stop, last), act)
 
 
 @_compiled()
@@ -751,51 +1017,57 @@ def work_on_step(job, stage, first, end):
 def lead_step(board, counts, done, job):
     """Compute all layers: what lies between the stages here, the stages with whoever helps.
 
-    The residual stream after the last layer is the last row of x; the token's keys and values
-    stand in the cache. No other thread writes there. The head follows if there is room for logits.
+    The tokens' keys and values stand in the cache then. No other thread writes there.
     """
     job = lent_step(job)
-    kinds, own, dim, size = job.kinds, job.scratch, len(job.cos), job.scratch.x.shape[1]
-    room, normed = job.shape[2], np.empty(size, np.float32)
-    page, place = job.pages[job.length // room], job.length % room  # of the new token
+    kinds, own = job.kinds, job.scratch
+    (tokens, dim), size, room = job.cos.shape, own.x.shape[2], job.shape[2]
+    normed = np.empty((tokens, size), np.float32)
     for index in range(len(job.layers)):
         layer, first = job.layers[index], index * STAGES
         x, middle = own.x[index], own.middle[index]
         weight = array_at(layer.input_layernorm, (size,), kinds.vector)
-        rms_norm(x, weight, layer.eps_before_attention, normed)
-        prepare(layer.q_proj, normed, own.normed[0, index, 0])
-        chunks = chunks_of(kinds, layer.q_proj) + chunks_of(kinds, layer.k_proj)
-        chunks += chunks_of(kinds, layer.v_proj)
+        for n in range(tokens):
+            rms_norm(x[n], weight, layer.eps_before_attention, normed[n])
+        prepare(kinds, layer.q_proj, normed, own.normed[0, index])
+        chunks = chunks_of(kinds, layer.q_proj, tokens) + chunks_of(kinds, layer.k_proj, tokens)
+        chunks += chunks_of(kinds, layer.v_proj, tokens)
         share(board, counts, done, job, first + QKV, chunks)
 
-        q, k, v = own.q_rot[index], own.k_rot[index], own.v[index, 0]
-        rotate(own.q[index].reshape(-1, dim), job.cos, job.sin, q)
-        rotate(own.k[index].reshape(-1, dim), job.cos, job.sin, k)
         keys = array_at(job.cache[index, 0], job.shape, kinds.vector)
         values = array_at(job.cache[index, 1], job.shape, kinds.vector)
-        for head in range(len(k)):
-            for i in range(dim):
-                keys[page, head, place, i] = as_stored(keys, k[head, i])
-                values[page, head, place, i] = as_stored(values, v[head * dim + i])
-        share(board, counts, done, job, first + ATTENTION, len(q))
-        prepare(layer.o_proj, own.z[index, 0], own.mixed[index, 0])
-        share(board, counts, done, job, first + OUTPUT, chunks_of(kinds, layer.o_proj))
-        add(x, own.from_attention[index, 0], middle)
+        for n in range(tokens):
+            q, k, v = own.q_rot[index, n], own.k_rot[index, n], own.v[index, n]
+            rotate(own.q[index, n].reshape(-1, dim), job.cos[n], job.sin[n], q)
+            rotate(own.k[index, n].reshape(-1, dim), job.cos[n], job.sin[n], k)
+            page, place = job.pages[n, job.lengths[n] // room], job.lengths[n] % room
+            for head in range(len(k)):
+                for i in range(dim):
+                    keys[page, head, place, i] = as_stored(keys, k[head, i])
+                    values[page, head, place, i] = as_stored(values, v[head * dim + i])
+        share(board, counts, done, job, first + ATTENTION, tokens * own.q_rot.shape[2])
+        prepare(kinds, layer.o_proj, own.z[index, :tokens], own.mixed[index])
+        share(board, counts, done, job, first + OUTPUT, chunks_of(kinds, layer.o_proj, tokens))
+        for n in range(tokens):
+            add(x[n], own.from_attention[index, n], middle[n])
 
         weight = array_at(layer.post_attention_layernorm, (size,), kinds.vector)
-        rms_norm(middle, weight, layer.eps_before_mlp, normed)
-        prepare(layer.gate_proj, normed, own.normed[1, index, 0])
-        share(board, counts, done, job, first + GATE_UP, chunks_of(kinds, layer.gate_proj))
-        prepare(layer.down_proj, own.act[index, 0], own.hidden[index, 0])
-        share(board, counts, done, job, first + DOWN, chunks_of(kinds, layer.down_proj))
-        add(middle, own.from_mlp[index, 0], own.x[index + 1])
-    if job.logits.size:
-        end = job.end[0]
-        weight = array_at(end.norm, (size,), kinds.vector)
-        rms_norm(own.x[len(job.layers)], weight, end.eps, normed)
-        prepare(end.head, normed, own.last[0])
-        last = len(job.layers) * STAGES
-        share(board, counts, done, job, last, chunks_of(job.of_head, end.head))
+        for n in range(tokens):
+            rms_norm(middle[n], weight, layer.eps_before_mlp, normed[n])
+        prepare(kinds, layer.gate_proj, normed, own.normed[1, index])
+        chunks = chunks_of(kinds, layer.gate_proj, tokens)
+        share(board, counts, done, job, first + GATE_UP, chunks)
+        prepare(kinds, layer.down_proj, own.act[index, :tokens], own.hidden[index])
+        share(board, counts, done, job, first + DOWN, chunks_of(kinds, layer.down_proj, tokens))
+        for n in range(tokens):
+            add(middle[n], own.from_mlp[index, n], own.x[index + 1, n])
+    end = job.end[0]
+    weight = array_at(end.norm, (size,), kinds.vector)
+    for n in range(tokens):
+        rms_norm(own.x[len(job.layers), n], weight, end.eps, normed[n])
+    prepare(job.of_head, end.head, normed, own.last)
+    last = len(job.layers) * STAGES
+    share(board, counts, done, job, last, chunks_of(job.of_head, end.head, tokens))
 
 
 # --- threads that share a stage ---
@@ -823,7 +1095,7 @@ def work(job, stage, first, end):
     if isinstance(job, Step):
         work_on_step(job, stage, first, end)
     else:
-        multiply(job.kinds, job.part[0], job.x, job.y, first, end)
+        work_on_product(job, first, end)
 
 
 @overload(work)
@@ -831,7 +1103,14 @@ def work(job, stage, first, end):
 def _work(job, stage, first, end):
     if job.instance_class is Step:
         return lambda job, stage, first, end: work_on_step(job, stage, first, end)
-    return lambda job, stage, first, end: multiply(job.kinds, job.part[0], job.x, job.y, first, end)
+    return lambda job, stage, first, end: work_on_product(job, first, end)
+
+
+@_compiled()
+@no_type_check
+def work_on_product(job, first, end):
+    """Compute some chunks of a product."""
+    multiply(job.kinds, job.part[0], len(job.given), job.x, job.y, first, end)
 
 
 @_compiled()
@@ -839,9 +1118,8 @@ def _work(job, stage, first, end):
 def lead_product(board, counts, done, job):
     """Compute one product with whoever helps."""
     job = lent_job(job)
-    for n in range(len(job.given)):
-        prepare(job.part[0], job.given[n], job.x[n])
-    share(board, counts, done, job, 0, chunks_of(job.kinds, job.part[0]))
+    prepare(job.kinds, job.part[0], job.given, job.x)
+    share(board, counts, done, job, 0, chunks_of(job.kinds, job.part[0], len(job.given)))
 
 
 @_compiled()
@@ -947,7 +1225,7 @@ def product_of(
     """Return the job that writes x Wᵀ into y, all float32; the weight must outlive it."""
     part = np.zeros(1, PART).view(np.recarray)
     part[0] = (weight.ctypes.data, 0, 0, 0, *weight.shape, 1)
-    kinds = Kinds(np.empty(0, np.float32), np.empty(0, np.float32))
+    kinds = Kinds(*(np.empty(0, np.float32) for _ in Kinds._fields))
     return Product(kinds, part, x, np.empty((len(x), x.shape[1] + 1), np.float32), y)
 
 

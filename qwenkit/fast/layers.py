@@ -62,7 +62,7 @@ class Memory(NamedTuple):
         logits: the dtype that the head gives.
         neurons: F.
         groups: the most groups of integers that a token is made of.
-        scratch: what earlier steps have worked in, `kernels.Scratch`.
+        scratch: what earlier steps have worked in, `kernels.Scratch`, by its number of texts.
     """
 
     layers: Any
@@ -73,7 +73,7 @@ class Memory(NamedTuple):
     logits: torch.dtype
     neurons: int
     groups: int
-    scratch: list[Any]
+    scratch: dict[int, Any]
 
 
 def memory_of(model: QwenForCausalLM) -> tuple[Memory, list[Any]]:
@@ -176,7 +176,7 @@ class _Kept:
         return Memory(
             found.view(np.recarray), end.view(np.recarray), dtype, kinds.pop() if kinds else None,
             of_head, dtype if head.weight.is_floating_point() else torch.float32,
-            int(down["in_features"].max(initial=0)), widest, [],
+            int(down["in_features"].max(initial=0)), widest, {},
         )  # fmt: skip
 
     def _layer(

@@ -194,9 +194,10 @@ def by_kernel(
     y = x.new_empty(
         (*x.shape[:-1], out_features), dtype=x.dtype if x.dtype in VECTORS else torch.float32
     )
+    room = kernels.room_for(len(given))
     job = kernels.Product(
-        kernels.Kinds(np.empty(0, memory(weight[:0]).dtype), np.empty(0, VECTORS[kind])),
-        part, given, np.empty((len(given), in_features + in_features // GROUP), np.float32),
+        kernels.kinds_of(memory(weight[:0]).dtype, VECTORS[kind], VECTORS.get(x.dtype)),
+        part, given, np.empty((room, in_features + in_features // GROUP), np.float32),
         memory(y).reshape(len(given), out_features),
     )  # fmt: skip
     together(kernels.lead_product, job, np.empty((1, kernels.MOST), np.int64))

@@ -8,7 +8,7 @@ from qwenkit._deprecated import renamed
 from qwenkit.model.attention import Attention, eager_attention, fused_attention, repeat_kv
 from qwenkit.model.cache import KVCache
 from qwenkit.model.decoder import DecoderLayer
-from qwenkit.model.inputs import check_input_ids
+from qwenkit.model.inputs import check_input_ids, real_tokens
 from qwenkit.model.mask import attention_mask, causal_mask
 from qwenkit.model.mlp import MLP
 from qwenkit.model.norm import RMSNorm
@@ -35,6 +35,7 @@ __all__ = [
     "eager_attention",
     "fused_attention",
     "inverse_frequencies",
+    "real_tokens",
     "repeat_kv",
 ]
 

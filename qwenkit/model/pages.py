@@ -75,11 +75,11 @@ class PageBatch(KVCache):
     The model knows nothing of pages. Each layer writes the new tokens into their pages, and gets
     all tokens of each text as one row, with padding on the left. So every layer copies all keys
     and values that it attends to: 2 · L · KV · D numbers per token of every text, at every step,
-    where a `KVCache` returns a view. With 32 texts of tiny-coder on one CPU core that is 6 % of a
-    decode step at 64 tokens each, and a quarter at 512 (tests/bench/batching.py). A gathered batch
-    is not kept for the next step, which may have other rows. A real server has an attention kernel
+    where a `KVCache` returns a view. With 32 texts of tiny-coder on two cores that is 12 % of a
+    decode step at 64 tokens each, and 27 % at 512 (tests/bench/batching.py). A gathered batch is
+    not kept for the next step, which may have other rows. A real server has an attention kernel
     that reads the pages through the table, and copies nothing (Kwon et al. 2023, sections 4.1 and
-    5.1); so does the decode step of `qwenkit.fast`, where few texts are fed one token.
+    5.1); so does the decode step of `qwenkit.fast`.
 
     Args:
         pool: holds the pages.

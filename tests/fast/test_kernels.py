@@ -342,7 +342,7 @@ def test_norm_rotation_and_attention_are_the_models_own(kernels):
         z, (keys, values) = np.empty((4, 8), np.float32), (paged(x, size) for x in (k, v))
         pages = np.arange(len(keys))[::-1].copy()
         for head in range(4):
-            kernels.attend(q[head, 0].numpy(), keys, values, head // 2, pages, 7, z[head])
+            kernels.attend(q[head, 0].numpy(), keys, values, head // 2, pages, 0, 7, z[head])
         torch.testing.assert_close(torch.from_numpy(z), one[0, :, 0])
 
 
@@ -358,7 +358,7 @@ def test_scores_of_any_size_give_no_infinity(kernels):
     z = np.empty_like(q)
     for head in range(2):
         one = keys[head][None, None]
-        kernels.attend(q[head], one, np.ones_like(one), 0, np.zeros(1, np.int64), 5, z[head])
+        kernels.attend(q[head], one, np.ones_like(one), 0, np.zeros(1, np.int64), 0, 5, z[head])
     np.testing.assert_allclose(z, 1, rtol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""Few requests are decoded by the compiled kernels, from their pages."""
+"""Requests are decoded by the compiled kernels, from their pages."""
 
 import random
 import time
@@ -78,7 +78,7 @@ def test_mixed_lengths_and_shared_beginnings_give_the_tokens_of_single_generatio
     for request in requests:
         assert request.new == alone(model, request)
     assert any(request.shared_tokens for request in requests)
-    assert {(1, True), (1, False), (2, dtype != "float32"), (3, dtype != "float32")} <= set(passes)
+    assert {(1, True), (1, False), (2, True), (3, True)} <= set(passes)
 
 
 def add_hook(model):

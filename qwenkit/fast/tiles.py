@@ -1,0 +1,198 @@
+"""A tile of a product: ROWS rows of a weight times WIDTH tokens, all sums in registers.
+
+With one token each weight is used once, so memory sets the pace. With dozens of tokens, arithmetic
+does: each weight that was read is used for all of them. A processor multiplies and adds registers
+as fast as it loads them. So what is loaded must be used several times. A tile of ROWS × WIDTH sums
+stays in registers, and each step of the loop over the columns loads ROWS weights and WIDTH values
+for ROWS × WIDTH products (Goto and van de Geijn 2008, "Anatomy of high-performance matrix
+multiplication").
+
+The values of one column must be neighbors then. So tokens are rearranged first, WIDTH of them in a
+panel (`pack` in `fast.kernels`).
+
+Where the processor has an instruction for it, bfloat16 is multiplied as it is, two neighboring
+columns at a time; products and sums are float32.
+
+numba has no word for this. So each function here makes the compiler's vectors itself. In Python it
+does the same with NumPy.
+"""
+
+from itertools import chain
+from typing import no_type_check
+
+import llvmlite.binding
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+from qwenkit.fast.intrinsics import FLOATS, INT, INTS, LANES, ZEROS, ask, element, fused, splat
+
+_HOST = llvmlite.binding.get_host_cpu_features()
+PAIRS = bool(_HOST.get("avx512bf16"))  # whether pairs of bfloat16 are multiplied as they are
+WIDE = bool(_HOST.get("avx512f"))  # whether a register holds LANES numbers, and there are 32
+ROWS, WIDTH = (8, 2 * LANES) if WIDE else (4, LANES)  # with more, sums leave the registers
+
+
+@no_type_check
+def multiply_tile(weight, stride, panel, steps, out, soon, pace):
+    """Write the products of ROWS rows of a weight with the tokens of a panel into out.
+
+    Args:
+        weight: begins with the first row: float32, or bfloat16 as uint16, taken in pairs.
+        stride: how far the next row is.
+        panel: of the same dtype: (columns, WIDTH), or (columns / 2, WIDTH, 2) of bfloat16.
+        steps: columns, or pairs of them.
+        out: (WIDTH × ROWS) float32, the sums of the first token first.
+        soon: what is read next, and is asked for meanwhile.
+        pace: how many values of it in each step.
+    """
+    together = 2 if weight.dtype == np.uint16 else 1
+    columns = steps * together
+    rows = np.stack([_floats(weight[r * stride :][:columns]) for r in range(ROWS)])
+    tokens = _floats(panel[: columns * WIDTH]).reshape(steps, WIDTH, together)
+    out[:] = (tokens.transpose(1, 0, 2).reshape(WIDTH, columns) @ rows.T).ravel()
+
+
+@no_type_check
+def multiply_half_tile(weight, stride, panel, steps, out, soon, pace):
+    """Do the same for the first half of the tokens alone; the sums of the others are anything."""
+    multiply_tile(weight, stride, panel, steps, out, soon, pace)
+
+
+@no_type_check
+def _floats(stored):
+    """Return float32, or bfloat16 as uint16, as float32."""
+    if stored.dtype != np.uint16:
+        return stored
+    return (stored.astype(np.uint32) << 16).view(np.float32)
+
+
+# --- the same as the compiler's vectors ---
+
+
+class _BFloat(ir.Type):  # type: ignore[misc]
+    """The compiler's name for bfloat16."""
+
+    @no_type_check
+    def _to_string(self):
+        return "bfloat"
+
+    @no_type_check
+    def __eq__(self, other):
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
+
+
+_TWICE = ir.VectorType(_BFloat(), 2 * LANES)
+
+
+@no_type_check
+def _sum(builder, total, w, x):
+    """Return total + w x for each lane, where w and x are a float32 or a pair of bfloat16."""
+    if w.type == FLOATS:
+        return fused(builder, total, w, x)
+    kind = ir.FunctionType(FLOATS, [FLOATS, _TWICE, _TWICE])
+    name = "llvm.x86.avx512bf16.dpbf16ps.512"
+    function = cgutils.get_or_insert_function(builder.module, kind, name)
+    return builder.call(function, [total, *(builder.bitcast(one, _TWICE) for one in (x, w))])
+
+
+@no_type_check
+def _loop(builder, rows, panel, steps, vectors, ask_for):
+    """Go through the columns; return the sums, row by row."""
+    index, width = steps.type, WIDTH // LANES
+    before, loop = builder.block, builder.append_basic_block("columns")
+    after = builder.append_basic_block("sums")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    step = builder.phi(index)
+    old = [[builder.phi(FLOATS) for _ in range(vectors)] for _ in rows]
+    ask_for(step)
+    places = [builder.add(builder.mul(step, index(width)), index(v)) for v in range(vectors)]
+    values = [builder.load(builder.gep(panel, [place]), align=4) for place in places]
+    new = []
+    for row, totals in zip(rows, old, strict=True):
+        w = splat(builder, builder.load(builder.gep(row, [step]), align=2))
+        pairs = zip(totals, values, strict=True)
+        new.append([_sum(builder, total, w, value) for total, value in pairs])
+    following = builder.add(step, index(1))
+    step.add_incoming(index(0), before)
+    step.add_incoming(following, loop)
+    for total, more in zip(chain(*old), chain(*new), strict=True):
+        total.add_incoming(ZEROS, before)
+        total.add_incoming(more, loop)
+    builder.cbranch(builder.icmp_signed("<", following, steps), loop, after)
+    builder.position_at_end(after)
+    return new
+
+
+@no_type_check
+def _store_by_token(builder, rows, data):
+    """Store vectors, a lane for each token, so that the sums of a token are neighbors."""
+    # All lanes, one after the other, have an index: bits of the row, then bits of the token. To
+    # interleave both halves of the lanes moves the first bit to the end.
+    half, parts = len(rows) // 2, (range(LANES // 2), range(LANES // 2, LANES))
+    orders = [ir.Constant(INTS, [i + n for i in part for n in (0, LANES)]) for part in parts]
+    for _ in range(len(rows).bit_length() - 1):
+        both = zip(rows[:half], rows[half:], strict=True)
+        rows = [builder.shuffle_vector(a, b, order) for a, b in both for order in orders]
+    for place, row in enumerate(rows):
+        where = builder.gep(data, [ir.IntType(64)(place * LANES)])
+        builder.store(row, builder.bitcast(where, FLOATS.as_pointer()), align=4)
+
+
+@no_type_check
+def _multiplying(vectors):
+    """Return the intrinsic for so many vectors of LANES tokens of a panel."""
+
+    def multiply(typing, weight, stride, panel, steps, out, soon, pace):
+        index = types.int64
+        single = INT if weight.dtype == types.uint16 else ir.FloatType()
+
+        def generate(context, builder, signature, given):
+            kinds, (_, stride, _, steps, _, soon, pace) = signature.args, given
+
+            def place(which, start, kind):
+                pointer = element(context, builder, kinds[which], given[which], start)
+                return builder.bitcast(pointer, kind.as_pointer())
+
+            starts = [builder.mul(stride, stride.type(r)) for r in range(ROWS)]
+            rows = [place(0, start, single) for start in starts]
+            tokens = place(2, stride.type(0), ir.VectorType(single, LANES))
+
+            def ask_for(step):
+                ask(context, builder, kinds[5], soon, builder.mul(step, pace))
+
+            sums = _loop(builder, rows, tokens, steps, vectors, ask_for)
+            for v in range(vectors):
+                where = place(4, stride.type(v * LANES * ROWS), ir.FloatType())
+                _store_by_token(builder, [row[v] for row in sums], where)
+            return context.get_dummy_value()
+
+        return types.void(weight, index, panel, index, out, soon, index), generate
+
+    return intrinsic(multiply)
+
+
+_tile = _multiplying(WIDTH // LANES)
+_half_tile = _multiplying(max(1, WIDTH // LANES // 2))
+
+
+@overload(multiply_tile)
+@no_type_check
+def _compiled_tile(weight, stride, panel, steps, out, soon, pace):
+    return lambda weight, stride, panel, steps, out, soon, pace: _tile(
+        weight, stride, panel, steps, out, soon, pace
+    )
+
+
+@overload(multiply_half_tile)
+@no_type_check
+def _compiled_half_tile(weight, stride, panel, steps, out, soon, pace):
+    return lambda weight, stride, panel, steps, out, soon, pace: _half_tile(
+        weight, stride, panel, steps, out, soon, pace
+    )
