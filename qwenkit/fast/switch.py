@@ -34,14 +34,16 @@ def accelerate(model: QwenForCausalLM) -> QwenForCausalLM:
 
     Its modules change their class (`nn.Linear` becomes `FastLinear`) and nothing else: parameters,
     hooks and names stay, and so do the numbers, to rounding. A model of less than 8 MB on the CPU
-    stays as it is: it is fast enough as taught. On MPS every size is accelerated, because one
-    product of torch's is wrong there (see `linear`).
+    stays as it is, if it is not quantized: it is fast enough as taught, and a quantized one makes
+    floats of all its weights for each token. On MPS every size is accelerated, because one product
+    of torch's is wrong there (see `linear`).
 
     Args:
         model: changed in place.
     """
     size = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
-    small = model.device.type == "cpu" and size < LARGE_MODEL
+    quantized = any(isinstance(one, Int8Linear | Int4Linear) for one in model.modules())
+    small = model.device.type == "cpu" and size < LARGE_MODEL and not quantized
     if not small and not plain_process():
         swap(model)
     return model
