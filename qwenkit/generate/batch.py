@@ -176,7 +176,7 @@ def _rounds(
         logits = next_logits(model, ids.to(model.device), cache, index, mask.to(model.device))
         for place, scores in zip(active, only_tokens(logits, model.num_tokens), strict=True):
             row = rows[place]
-            probs = config.probabilities(scores, torch.tensor(row.prompt + row.new))
+            probs = config.probabilities(scores, row.prompt + row.new)
             row.new.append(config.choose(probs, row.generator))
             row.done = row.new[-1] in stops
         yield active

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,7 +58,7 @@ class Sampling:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it must be {rule}")
 
     def transforms(
-        self, logits: Float[Tensor, " V"], seen: Int[Tensor, " N"]
+        self, logits: Float[Tensor, " V"], seen: Int[Tensor, " N"] | Sequence[int]
     ) -> dict[str, Float[Tensor, " V"]]:
         """Return the logits after each transform that is on, by its name, in the order applied.
 
@@ -72,7 +72,7 @@ class Sampling:
         samples = self.temperature != 0
         ordered: list[tuple[str, bool, Callable[[Tensor], Tensor]]] = [
             ("repetition_penalty", self.repetition_penalty != 1,
-             lambda x: penalize(x, seen, self.repetition_penalty)),
+             lambda x: penalize(x, torch.as_tensor(seen), self.repetition_penalty)),
             ("temperature", samples and self.temperature != 1,
              lambda x: divide_by_temperature(x, self.temperature)),
             ("top_k", samples and self.top_k != 0, lambda x: keep_top_k(x, self.top_k)),
@@ -86,7 +86,7 @@ class Sampling:
         return after
 
     def probabilities(
-        self, logits: Float[Tensor, " V"], seen: Int[Tensor, " N"]
+        self, logits: Float[Tensor, " V"], seen: Int[Tensor, " N"] | Sequence[int]
     ) -> Float[Tensor, " V"]:
         """Return the softmax of the last of `transforms`, or of the logits where none is on.
 

@@ -35,10 +35,8 @@ class Scheduler:
     tokens share pages: one reads them, the others wait for it and find them. (The logits do differ
     in their last bits from those of `generate`: sums over several rows are taken in another order.)
 
-    A request that decodes alone does so as in `generate`: by the compiled kernels, where `explain`
-    says that they serve. So do a few, one after another, where that is faster: up to eight of an
-    int8 or int4 model, two in bfloat16. Others share one forward pass, which reads each weight once
-    for all.
+    Requests that decode share one forward pass, which reads each weight once for all: by the
+    compiled kernels, where `explain` says that they serve.
 
     Pages belong to the weights that they were computed with: after an edit of the model, call
     `cache.forget()`.
@@ -259,7 +257,7 @@ class Scheduler:
     def _choose(self, request: Request, text: list[int], logits: Float[Tensor, " V"]) -> int:
         check_finite(logits, len(request.new))
         allowed = only_tokens(logits, self.model.num_tokens)
-        probs = request.config.probabilities(allowed, torch.tensor(text))
+        probs = request.config.probabilities(allowed, text)
         return request.config.choose(probs, request.generator)
 
     def _leave(self, request: Request, state: State) -> None:
