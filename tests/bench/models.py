@@ -152,14 +152,28 @@ def bench_tiny_coder(rounds: int) -> Rows:
     """Generate greedily with the embedded model, and with transformers' own `generate`."""
     model, tokenizer = qk.load_pretrained(EMBEDDED, device="cpu", dtype="float32")
     theirs = Qwen2ForCausalLM.from_pretrained(EMBEDDED, dtype=torch.float32).eval()
-    ids, count = tokenizer("def "), 128
+    ids, count, texts = tokenizer("def "), 128, 32
     options = {"max_new_tokens": count, "min_new_tokens": count, "do_sample": False}
-    options |= {"attention_mask": torch.ones_like(ids)}
+
+    def by_theirs(ids: torch.Tensor) -> float:
+        mask = torch.ones_like(ids)
+        return seconds(lambda: theirs.generate(ids, attention_mask=mask, **options))
+
+    def batch(ids: torch.Tensor) -> list[list[int]]:
+        return qk.generate_batch(model, list(ids), max_new_tokens=count, stop_ids=())
+
     sides: Sides = {
         "qwenkit": lambda: seconds(lambda: list(qk.generate(model, ids, count, stop_ids=()))),
-        "transformers": lambda: seconds(lambda: theirs.generate(ids, **options)),
+        "transformers": lambda: by_theirs(ids),
     }
-    return {"tiny-coder, s a token": scaled(take_turns(sides, rounds), 1 / count)}
+    one = scaled(take_turns(sides, rounds), 1 / count)
+    many = torch.randint(model.num_tokens, (texts, 4), generator=torch.manual_seed(0))
+    sides = {
+        "qwenkit": lambda: seconds(lambda: batch(many)),
+        "transformers": lambda: by_theirs(many),
+    }
+    both = scaled(take_turns(sides, rounds), 1 / count / texts)
+    return {"tiny-coder, s a token": one, f"tiny-coder, {texts} texts, s a token": both}
 
 
 def bench_growth(models: Models, rounds: int) -> Rows:
