@@ -23,7 +23,7 @@ from qwenkit.config._spelling import (
     warn_of_tokens,
     without_row,
 )
-from qwenkit.errors import ConfigError, few, shown
+from qwenkit.errors import ConfigError, InputError, few, shown
 from qwenkit.files import read_json_object
 
 BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -270,8 +270,12 @@ class QwenConfig:
         return "float32" if self.dtype == "float32" else "bfloat16"
 
     def weight_bytes(self, dtype: str | None = None) -> int:
-        """Return the bytes of all weights, with floats in `dtype` (None: the config's own)."""
-        shapes, size = self.tensor_shapes(), BYTES_PER_VALUE[dtype or self.dtype]
+        """Return the bytes of all weights, with floats in `dtype` (None: the config's own).
+
+        Raises:
+            InputError: an unknown dtype.
+        """
+        shapes, size = self.tensor_shapes(), _value_bytes(dtype or self.dtype)
         return sum(
             math.prod(shape) * (1 if f"{name}_scale" in shapes or name.endswith("_zero") else size)
             for name, shape in shapes.items()
@@ -281,11 +285,14 @@ class QwenConfig:
         """Return the cache's bytes per token, all layers, in `dtype` (None: the config's own).
 
         "int8" is that of an int8 cache (see `qwenkit.fast.Int8Cache`), its scales included.
+
+        Raises:
+            InputError: an unknown dtype.
         """
         vectors = 2 * self.num_hidden_layers * self.num_key_value_heads
         if dtype == "int8":
             return vectors * (self.head_dim + self.cache_groups * _SCALE_BYTES)
-        return vectors * self.head_dim * BYTES_PER_VALUE[dtype or self.dtype]
+        return vectors * self.head_dim * _value_bytes(dtype or self.dtype)
 
     @property
     def cache_groups(self) -> int:
@@ -366,3 +373,13 @@ class QwenConfig:
         before, now = self._read(self.raw)[0].to_dict(), self.to_dict()
         changed = {n: now.get(n) for n in before.keys() | now.keys() if before.get(n) != now.get(n)}
         return respelled(self.raw, changed)
+
+
+def _value_bytes(dtype: str) -> int:
+    """Return the bytes of a number."""
+    if dtype not in [*BYTES_PER_VALUE]:
+        raise InputError(
+            f"dtype is {dtype!r}; it must be one of {', '.join(BYTES_PER_VALUE)} "
+            "(model.float() converts a model to float32)"
+        )
+    return BYTES_PER_VALUE[dtype]

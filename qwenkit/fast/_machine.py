@@ -84,7 +84,7 @@ def problem_here() -> str | None:
         from qwenkit.fast.kernels import try_out
 
         try_out()
-        if platform.machine().lower() not in MEASURED:
+        if not is_measured():
             return lost_race()
     except Exception as error:  # of many types, by what the compiler misses; torch's products stay
         warn(f"decoding is slower than it could be: numba says {error}")
@@ -103,6 +103,11 @@ def lost_race() -> str | None:
         times = found.kernel / found.torch
         return f"on this {machine} processor a product takes {times:.1f} times as long as torch's"
     return None
+
+
+def is_measured() -> bool:
+    """Tell whether the kernels were measured on processors of this kind."""
+    return platform.machine().lower() in MEASURED
 
 
 def memory(tensor: Tensor) -> NDArray[Any]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qwenkit.config import QwenConfig
-from qwenkit.fast._machine import memory
+from qwenkit.fast._machine import is_measured, memory
 from qwenkit.fast.layers import (
     INCOMPLETE,
     Declined,
@@ -82,7 +82,7 @@ def decode_step(
         inner, config = model.model, model.model.config
         texts = _cached(config, len(found.layers), cache, attention_mask, found.dtype)
         number = len(texts.lengths)
-        if number != len(input_ids) or _room(found, config, number) > MOST:
+        if number != len(input_ids) or not _is_served(found, config, number):
             return None
         check_input_ids(input_ids, config, model.device, cache.length)
         if type(cache) is KVCache:
@@ -150,10 +150,13 @@ def _through_layers(
     found.scratch[room] = own  # for the next token, of whichever thread
 
 
-def _room(found: Memory, config: QwenConfig, texts: int) -> int:
-    """Return about how many bytes a step of so many texts works in."""
-    a_layer = 8 * config.hidden_size + 4 * found.neurons
-    return 4 * texts * len(found.layers) * a_layer
+def _is_served(found: Memory, config: QwenConfig, texts: int) -> bool:
+    """Tell whether a step may be for so many texts."""
+    from qwenkit.fast.kernels import FEW
+
+    values = texts * len(found.layers) * (8 * config.hidden_size + 4 * found.neurons)  # about
+    # The race of other processors is of one token: tiles may lose to what they have for matrices.
+    return 4 * values <= MOST and (texts <= FEW or is_measured())
 
 
 def _vectors(tensor: Tensor, name: str, dtype: torch.dtype, shape: tuple[int, int]) -> NDArray[Any]:

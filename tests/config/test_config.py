@@ -11,7 +11,7 @@ from fixtures_toy import PUBLISHED, published
 from transformers import Qwen2Config
 
 from qwenkit.config import QwenConfig, YarnScaling
-from qwenkit.errors import ConfigError, QwenkitError
+from qwenkit.errors import ConfigError, InputError, QwenkitError
 from qwenkit.model import QwenForCausalLM
 
 RAW = {
@@ -68,6 +68,13 @@ def test_cache_bytes_of_a_token():
     assert config.kv_bytes_per_token("float32") == 24_576
     assert published("7B").kv_bytes_per_token() == 57_344
     assert config.num_key_value_groups == 7
+
+
+@pytest.mark.parametrize("count", [QwenConfig.kv_bytes_per_token, QwenConfig.weight_bytes])
+@pytest.mark.parametrize("dtype", ["float64", "fp16", 8, ["float32"]])
+def test_bytes_in_an_unknown_dtype_are_refused(count, dtype):
+    with pytest.raises(InputError, match="it must be one of float32, bfloat16, float16"):
+        count(published("0.5B"), dtype)
 
 
 def test_an_explicit_head_dim_wins():

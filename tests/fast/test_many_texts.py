@@ -259,6 +259,13 @@ def test_where_a_mask_hides_more_than_padding_the_taught_model_runs():
         assert decode_step(model, ids(3, 1), cache) is not None
 
 
+def test_on_a_processor_where_nobody_measured_tiles_a_step_is_for_few_texts(monkeypatch):
+    model = swap(tiny())
+    monkeypatch.setattr("qwenkit.fast._machine.platform.machine", lambda: "arm64")
+    for texts, served in ((kernels.FEW, True), (kernels.FEW + 1, False)):
+        assert set(batch(model, texts)[2]) == {served}
+
+
 def test_what_a_step_works_in_is_kept_for_one_number_of_texts(monkeypatch):
     model = swap(tiny())
     for texts in (1, 9, 3):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from fixtures_toy import copied
+from reference import ids, tiny
 from speaking import fed_to, tokens
 from transformers import Qwen2ForCausalLM
 
@@ -238,3 +239,8 @@ def test_a_text_longer_than_the_model_was_made_for_is_warned_of(toy):
     length = toy[0].config.max_position_embeddings
     with pytest.warns(UserWarning, match="expect nonsense"):
         next(generate(toy[0], torch.ones(1, length + 1, dtype=torch.long), 1))
+
+
+def test_a_model_in_float64_is_refused_with_what_to_do():
+    with pytest.raises(InputError, match=r"dtype is 'float64'.*model\.float\(\)"):
+        qk.generate(tiny().double(), ids(1, 3))
