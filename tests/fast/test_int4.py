@@ -237,7 +237,7 @@ def test_an_embedding_and_a_head_of_their_own_are_int4_too(tmp_path):
     errors = qk.quantize(model, "int4", group=16)
     assert is_quantized(model)
     for part, kind, weight in (
-        (model.lm_head, Int4Linear, head), (model.model.embed_tokens, Int4Embedding, table)
+        (model.lm_head, FastInt4Linear, head), (model.model.embed_tokens, Int4Embedding, table)
     ):  # fmt: skip
         assert type(part) is kind
         assert torch.equal(dequantize(*part.buffers()), dequantize(*quantize_groups(weight, 16)))
@@ -349,7 +349,7 @@ def test_it_is_refused_twice_while_training_and_with_lora(loaded):
     qk.quantize(model, "int4")
     with pytest.raises(InputError, match="quantized already"):
         qk.quantize(model, "int8")
-    with pytest.raises(InputError, match="q_proj is a Int4Linear; LoRA needs a Linear with float"):
+    with pytest.raises(InputError, match="q_proj is a FastInt4Linear; LoRA needs a Linear"):
         qk.add_lora(model)
 
 

@@ -256,4 +256,4 @@ def test_twice_or_with_int8_or_without_lora_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
     qk.remove_lora(model)
     qk.quantize(model)
-    refused(qk.add_lora, "q_proj is a Int8Linear; LoRA needs a Linear")
+    refused(qk.add_lora, "q_proj is a FastInt8Linear; LoRA needs a Linear")
