@@ -72,6 +72,10 @@ def check(model, dtype, before, served):
     if not relative_error(got, want) < NEAR[dtype]:  # random weights make rounding grow
         with qk.plain(model):
             taught, _ = decoded(model)
-        assert relative_error(got, want) < 3 * relative_error(taught, want)
+        if relative_error(got, want) < 3 * relative_error(taught, want):
+            return
+        # Both are far from the truth: a score's rounding decides which token attention sees.
+        exact = whole(copy.deepcopy(model).float())
+        assert relative_error(got, exact) < 1.1 * relative_error(want, exact)
     if dtype == "float32":  # the edit shows
         assert relative_error(want, before) > VISIBLE * NEAR[dtype]
