@@ -17,6 +17,7 @@ pytestmark = [
     pytest.mark.real,
     pytest.mark.skipif(bool(REASON), reason=REASON),
     pytest.mark.skipif(kernels_problem() is not None, reason=str(kernels_problem())),
+    pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta"),
 ]
 NEAR = {"float32": 1e-4, "bfloat16": 0.06, "int8": 0.06, "int4": 0.06}
 TOY = {"another model inside", "another window inside"}  # they put a toy in
