@@ -19,7 +19,18 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from qwenkit.fast.intrinsics import FLOATS, INT, INTS, LANES, LINE, element, fused, splat
+from qwenkit.fast.intrinsics import (
+    FLOATS,
+    INT,
+    INTS,
+    LANES,
+    LINE,
+    element,
+    floats,
+    fused,
+    splat,
+    upcast,
+)
 
 GROUP = 64  # weights that share a scale
 HALF = GROUP // 2
@@ -42,10 +53,7 @@ def set_factors(factors, which, scale, at, steps, place, count):
         place: the first group's place there.
         count: how many groups.
     """
-    own = scale[at : at + count]
-    if scale.dtype == np.uint16:
-        own = (own.astype(np.uint32) << 16).view(np.float32)
-    factors[which, :count] = own * steps[place : place + count]
+    factors[which, :count] = floats(scale[at : at + count]) * steps[place : place + count]
 
 
 @no_type_check
@@ -199,10 +207,7 @@ def _add_group(typing, sums, which, factor, weight, at, token, place):
 def _set_factors(typing, factors, which, scale, at, steps, place, count):
     def generate(context, builder, signature, given):
         kinds, (factors, which, scale, at, steps, place, count) = signature.args, given
-        own = _few(context, builder, kinds[2], scale, at, count)
-        if own.type != FLOATS:  # bfloat16 is the upper half of a float32
-            upper = builder.shl(builder.zext(own, INTS), ir.Constant(INTS, [16] * LANES))
-            own = builder.bitcast(upper, FLOATS)
+        own = upcast(builder, _few(context, builder, kinds[2], scale, at, count))
         own = builder.fmul(own, _few(context, builder, kinds[4], steps, place, count))
         builder.store(own, _row(context, builder, kinds[0], factors, which), align=LINE)
         return context.get_dummy_value()

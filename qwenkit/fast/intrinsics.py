@@ -82,6 +82,17 @@ def prefetch(array, index):
 
 
 @no_type_check
+def floats(stored):
+    """Return an array as float32, which it is, or bfloat16 as uint16: the upper half of one."""
+    if stored.dtype != np.uint16:
+        return stored
+    return (stored.astype(np.uint32) << 16).view(np.float32)
+
+
+# --- the same as the compiler's vectors ---
+
+
+@no_type_check
 def element(context, builder, kind, array, index):
     """Return the compiler's pointer to array[index]."""
     return cgutils.get_item_pointer(
@@ -108,6 +119,37 @@ def fused(builder, total, a, b):
     """Return total + a b for each lane, by one instruction where there is one."""
     more = builder.fmul(a, b, flags=["contract"])
     return builder.fadd(total, more, flags=["contract"])
+
+
+@no_type_check
+def upcast(builder, vector):
+    """Return LANES numbers as float32; integers are the sixteen bits of bfloat16."""
+    if vector.type == FLOATS:
+        return vector
+    upper = builder.shl(builder.zext(vector, INTS), ir.Constant(INTS, [16] * LANES))
+    return builder.bitcast(upper, FLOATS)
+
+
+@no_type_check
+def counted(builder, until, by, start, body):
+    """Loop from 0 in steps, at least once; return what `body` makes of some vectors at last."""
+    before, index = builder.block, until.type
+    loop, after = (builder.append_basic_block(name) for name in ("loop", "after"))
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    count = builder.phi(index)
+    old = [builder.phi(one.type) for one in start]
+    new = body(count, old)
+    following = builder.add(count, index(by))
+    end = builder.block  # an inner loop has others
+    count.add_incoming(index(0), before)
+    count.add_incoming(following, end)
+    for phi, first, last in zip(old, start, new, strict=True):
+        phi.add_incoming(first, before)
+        phi.add_incoming(last, end)
+    builder.cbranch(builder.icmp_signed("<", following, until), loop, after)
+    builder.position_at_end(after)
+    return new
 
 
 @no_type_check

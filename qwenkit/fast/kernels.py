@@ -1,4 +1,4 @@
-"""Compiled kernels: a weight times a few vectors, and all decoder layers for one new token.
+"""Compiled kernels: a weight times some vectors, and all layers for a new token of each text.
 
 To decode a token, each weight is read once and used once. The processor could multiply far more
 than it gets, so memory sets the pace, and the kernels are about asking for memory well:
@@ -21,7 +21,8 @@ than it gets, so memory sets the pace, and the kernels are about asking for memo
 Numba compiles a function at its first call, once per dtype, and keeps the result on disk. Each
 kernel's Python function remains as `kernel.py_func`: slow, and the same numbers. All of them stand
 in one file because numba compiles again when the file of a function changes, not when another does;
-`intrinsics.py` and `integers.py` hold what they are made of, and hardly change.
+`intrinsics.py`, `integers.py`, `tiles.py` and `vectors.py` hold what they are made of, and hardly
+change.
 """
 
 import contextlib
@@ -475,20 +476,20 @@ def by_tiles(kinds, part, tokens, x, y, first, last):
                 for t in range(here):
                     for r in range(count):
                         sums[t * ROWS + r] += as_float(bias[row + r])
-            if count == ROWS:
-                for t in range(np.uint64(start), np.uint64(start + here)):
-                    copy_of(y[t], row, sums, (t - np.uint64(start)) * np.uint64(ROWS), ROWS)
-            else:
-                for t in range(here):
-                    copy_of(y[start + t], row, sums, t * ROWS, count)
+            for t in range(np.uint64(here)):
+                token, own_sums = y[np.uint64(start) + t], sums[t * np.uint64(ROWS) :]
+                if count == ROWS:  # a number that the compiler knows
+                    store_sums(token, row, own_sums, ROWS)
+                else:
+                    store_sums(token, row, own_sums, count)
 
 
 @_compiled()
 @no_type_check
-def copy_of(y, row, sums, place, count):
-    """Store some sums of a token."""
+def store_sums(y, row, sums, count):
+    """Write a token's sums with some rows of a weight into y."""
     for r in range(np.uint64(count)):
-        y[np.uint64(row) + r] = as_stored(y, sums[np.uint64(place) + r])
+        y[np.uint64(row) + r] = as_stored(y, sums[r])
 
 
 @_compiled()
@@ -956,7 +957,7 @@ def add(one, other, out):
         out[i] = one[i] + other[i]
 
 
-# --- one token through all layers ---
+# --- a token of each text through all layers ---
 
 QKV, ATTENTION, OUTPUT, GATE_UP, DOWN, STAGES = range(6)  # of a layer
 PRODUCTS_OF = (3, 0, 1, 2, 1)
@@ -1225,7 +1226,7 @@ def product_of(
     """Return the job that writes x Wᵀ into y, all float32; the weight must outlive it."""
     part = np.zeros(1, PART).view(np.recarray)
     part[0] = (weight.ctypes.data, 0, 0, 0, *weight.shape, 1)
-    kinds = Kinds(*(np.empty(0, np.float32) for _ in Kinds._fields))
+    kinds = kinds_of(np.float32, np.float32, np.float32)
     return Product(kinds, part, x, np.empty((len(x), x.shape[1] + 1), np.float32), y)
 
 

@@ -17,7 +17,7 @@ numba has no word for this. So each function here makes the compiler's vectors i
 does the same with NumPy.
 """
 
-from itertools import chain
+from itertools import product
 from typing import no_type_check
 
 import llvmlite.binding
@@ -27,7 +27,19 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from qwenkit.fast.intrinsics import FLOATS, INT, INTS, LANES, ZEROS, ask, element, fused, splat
+from qwenkit.fast.intrinsics import (
+    FLOATS,
+    INT,
+    INTS,
+    LANES,
+    ZEROS,
+    ask,
+    counted,
+    element,
+    floats,
+    fused,
+    splat,
+)
 
 _HOST = llvmlite.binding.get_host_cpu_features()
 PAIRS = bool(_HOST.get("avx512bf16"))  # whether pairs of bfloat16 are multiplied as they are
@@ -50,8 +62,8 @@ def multiply_tile(weight, stride, panel, steps, out, soon, pace):
     """
     together = 2 if weight.dtype == np.uint16 else 1
     columns = steps * together
-    rows = np.stack([_floats(weight[r * stride :][:columns]) for r in range(ROWS)])
-    tokens = _floats(panel[: columns * WIDTH]).reshape(steps, WIDTH, together)
+    rows = np.stack([floats(weight[r * stride :][:columns]) for r in range(ROWS)])
+    tokens = floats(panel[: columns * WIDTH]).reshape(steps, WIDTH, together)
     out[:] = (tokens.transpose(1, 0, 2).reshape(WIDTH, columns) @ rows.T).ravel()
 
 
@@ -59,14 +71,6 @@ def multiply_tile(weight, stride, panel, steps, out, soon, pace):
 def multiply_half_tile(weight, stride, panel, steps, out, soon, pace):
     """Do the same for the first half of the tokens alone; the sums of the others are anything."""
     multiply_tile(weight, stride, panel, steps, out, soon, pace)
-
-
-@no_type_check
-def _floats(stored):
-    """Return float32, or bfloat16 as uint16, as float32."""
-    if stored.dtype != np.uint16:
-        return stored
-    return (stored.astype(np.uint32) << 16).view(np.float32)
 
 
 # --- the same as the compiler's vectors ---
@@ -102,35 +106,6 @@ def _sum(builder, total, w, x):
 
 
 @no_type_check
-def _loop(builder, rows, panel, steps, vectors, ask_for):
-    """Go through the columns; return the sums, row by row."""
-    index, width = steps.type, WIDTH // LANES
-    before, loop = builder.block, builder.append_basic_block("columns")
-    after = builder.append_basic_block("sums")
-    builder.branch(loop)
-    builder.position_at_end(loop)
-    step = builder.phi(index)
-    old = [[builder.phi(FLOATS) for _ in range(vectors)] for _ in rows]
-    ask_for(step)
-    places = [builder.add(builder.mul(step, index(width)), index(v)) for v in range(vectors)]
-    values = [builder.load(builder.gep(panel, [place]), align=4) for place in places]
-    new = []
-    for row, totals in zip(rows, old, strict=True):
-        w = splat(builder, builder.load(builder.gep(row, [step]), align=2))
-        pairs = zip(totals, values, strict=True)
-        new.append([_sum(builder, total, w, value) for total, value in pairs])
-    following = builder.add(step, index(1))
-    step.add_incoming(index(0), before)
-    step.add_incoming(following, loop)
-    for total, more in zip(chain(*old), chain(*new), strict=True):
-        total.add_incoming(ZEROS, before)
-        total.add_incoming(more, loop)
-    builder.cbranch(builder.icmp_signed("<", following, steps), loop, after)
-    builder.position_at_end(after)
-    return new
-
-
-@no_type_check
 def _store_by_token(builder, rows, data):
     """Store vectors, a lane for each token, so that the sums of a token are neighbors."""
     # All lanes, one after the other, have an index: bits of the row, then bits of the token. To
@@ -160,17 +135,25 @@ def _multiplying(vectors):
                 pointer = element(context, builder, kinds[which], given[which], start)
                 return builder.bitcast(pointer, kind.as_pointer())
 
-            starts = [builder.mul(stride, stride.type(r)) for r in range(ROWS)]
-            rows = [place(0, start, single) for start in starts]
-            tokens = place(2, stride.type(0), ir.VectorType(single, LANES))
+            number = steps.type
+            rows = [place(0, builder.mul(stride, number(r)), single) for r in range(ROWS)]
+            tokens = place(2, number(0), ir.VectorType(single, LANES))
 
-            def ask_for(step):
+            def columns(step, sums):
                 ask(context, builder, kinds[5], soon, builder.mul(step, pace))
+                first = builder.mul(step, number(WIDTH // LANES))
+                places = [builder.add(first, number(v)) for v in range(vectors)]
+                values = [builder.load(builder.gep(tokens, [at]), align=4) for at in places]
+                weights = [builder.load(builder.gep(row, [step]), align=2) for row in rows]
+                pairs = product([splat(builder, weight) for weight in weights], values)
+                return [
+                    _sum(builder, total, *pair) for total, pair in zip(sums, pairs, strict=True)
+                ]
 
-            sums = _loop(builder, rows, tokens, steps, vectors, ask_for)
+            sums = counted(builder, steps, 1, [ZEROS] * (ROWS * vectors), columns)
             for v in range(vectors):
-                where = place(4, stride.type(v * LANES * ROWS), ir.FloatType())
-                _store_by_token(builder, [row[v] for row in sums], where)
+                where = place(4, number(v * LANES * ROWS), ir.FloatType())
+                _store_by_token(builder, sums[v::vectors], where)
             return context.get_dummy_value()
 
         return types.void(weight, index, panel, index, out, soon, index), generate

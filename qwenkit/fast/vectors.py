@@ -17,7 +17,17 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from qwenkit.fast.intrinsics import FLOATS, INTS, LANES, ZEROS, element, fused, splat
+from qwenkit.fast.intrinsics import (
+    FLOATS,
+    LANES,
+    ZEROS,
+    counted,
+    element,
+    floats,
+    fused,
+    splat,
+    upcast,
+)
 
 _SUMS = 2  # vectors that are added up at once, of each of two keys
 TOGETHER = _SUMS * LANES
@@ -33,7 +43,7 @@ def dot(q, keys, at, dim):
         at: where the vector begins.
         dim: a multiple of LANES.
     """
-    return np.float32(q[:dim] @ _floats(keys[at : at + dim]))
+    return np.float32(q[:dim] @ floats(keys[at : at + dim]))
 
 
 @no_type_check
@@ -47,15 +57,7 @@ def add_weighted(weights, count, values, dim, z):
         dim: of each of them, a multiple of TOGETHER.
         z: (dim) float32.
     """
-    z += weights[:count] @ _floats(values[: count * dim]).reshape(count, dim)
-
-
-@no_type_check
-def _floats(stored):
-    """Return float32, or bfloat16 as uint16, as float32."""
-    if stored.dtype != np.uint16:
-        return stored
-    return (stored.astype(np.uint32) << 16).view(np.float32)
+    z += weights[:count] @ floats(values[: count * dim]).reshape(count, dim)
 
 
 # --- the same as the compiler's vectors ---
@@ -65,33 +67,7 @@ def _floats(stored):
 def _read(builder, pointer):
     """Read LANES numbers as float32."""
     vector = ir.VectorType(pointer.type.pointee, LANES)
-    own = builder.load(builder.bitcast(pointer, vector.as_pointer()), align=2)
-    if vector == FLOATS:
-        return own
-    upper = builder.shl(builder.zext(own, INTS), ir.Constant(INTS, [16] * LANES))
-    return builder.bitcast(upper, FLOATS)
-
-
-@no_type_check
-def _counted(builder, until, by, start, body):
-    """Loop from 0 in steps, at least once; return what `body` makes of some vectors at last."""
-    before, index = builder.block, until.type
-    loop, after = (builder.append_basic_block(name) for name in ("loop", "after"))
-    builder.branch(loop)
-    builder.position_at_end(loop)
-    count = builder.phi(index)
-    old = [builder.phi(one.type) for one in start]
-    new = body(count, old)
-    following = builder.add(count, index(by))
-    end = builder.block  # an inner loop has others
-    count.add_incoming(index(0), before)
-    count.add_incoming(following, end)
-    for phi, first, last in zip(old, start, new, strict=True):
-        phi.add_incoming(first, before)
-        phi.add_incoming(last, end)
-    builder.cbranch(builder.icmp_signed("<", following, until), loop, after)
-    builder.position_at_end(after)
-    return new
+    return upcast(builder, builder.load(builder.bitcast(pointer, vector.as_pointer()), align=2))
 
 
 @intrinsic
@@ -105,7 +81,7 @@ def _dot(typing, q, keys, at, dim):
         def body(i, sums):
             return [fused(builder, sums[0], *(_read(builder, builder.gep(x, [i])) for x in (a, b)))]
 
-        total = _counted(builder, dim, LANES, [ZEROS], body)[0]
+        total = counted(builder, dim, LANES, [ZEROS], body)[0]
         kind = ir.FunctionType(ir.FloatType(), [ir.FloatType(), FLOATS])
         name = f"llvm.vector.reduce.fadd.v{LANES}f32"
         function = cgutils.get_or_insert_function(builder.module, kind, name)
@@ -145,7 +121,7 @@ def _add_weighted(typing, weights, count, values, dim, z):
                         new.append(fused(builder, total, splat(builder, one), own))
                 return new
 
-            sums = _counted(builder, count, 2, [ZEROS] * (2 * _SUMS), keys)
+            sums = counted(builder, count, 2, [ZEROS] * (2 * _SUMS), keys)
             for v in range(_SUMS):
                 where = builder.gep(out, [builder.add(i, index(v * LANES))])
                 where = builder.bitcast(where, FLOATS.as_pointer())
@@ -154,7 +130,7 @@ def _add_weighted(typing, weights, count, values, dim, z):
                 builder.store(total, where, align=4)
             return []
 
-        _counted(builder, dim, TOGETHER, [], columns)
+        counted(builder, dim, TOGETHER, [], columns)
         return context.get_dummy_value()
 
     index = types.int64
