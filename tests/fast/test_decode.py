@@ -1,5 +1,6 @@
 """A decode step: the logits are the model's, and it serves where it may and nowhere else."""
 
+from contextlib import nullcontext
 from functools import partial
 from unittest import mock
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from fixtures_toy import python
 from interruptions import interrupted
-from late_threads import late_follower
+from kernel_runs import in_python, late_thread, threads
 from reference import VARIANTS, ids, pair, relative_error, tiny
 from torch.autograd import forward_ad
 from toy import write_toy_checkpoint
@@ -108,16 +109,12 @@ def test_in_groups_of_64_tokens_become_integers_of_15_bits_and_a_sign(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_kernels_in_python_decode_as_compiled(dtype, tmp_path, monkeypatch):
-    from qwenkit.fast import kernels
-
+def test_the_kernels_in_python_decode_as_compiled(dtype, tmp_path):
     model = toy(tmp_path, dtype)
     tokens = ids(1, PROMPT + 1) % 50
     want, _, _ = decoded(model, tokens)
-    for name, function in vars(kernels).items():
-        if hasattr(function, "py_func"):
-            monkeypatch.setattr(kernels, name, function.py_func)
-    got, _, served = decoded(model, tokens)
+    with in_python():
+        got, _, served = decoded(model, tokens)
     assert served == [True]
     near = 1e-5 if model.dtype == torch.float32 else 0.01
     assert relative_error(got.float(), want.float()) < near
@@ -148,20 +145,14 @@ def in_pages(model, texts, steps=3):
 
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_several_texts_in_pages_are_decoded_as_by_the_taught_model(
-    dtype, compiled, tmp_path, monkeypatch
-):
-    from qwenkit.fast import kernels
-
+def test_several_texts_in_pages_are_decoded_as_by_the_taught_model(dtype, compiled, tmp_path):
     model = toy(tmp_path, dtype)
     texts = [(ids(1, n, seed=n)[0] % 50).tolist() for n in (5, 12, 4)]
     if not compiled:
         texts = [text[:4] for text in texts[:2]]  # Python is slow
-        for name, function in vars(kernels).items():
-            if hasattr(function, "py_func"):
-                monkeypatch.setattr(kernels, name, function.py_func)
     steps = 3 if compiled else 1
-    got, served, pool = in_pages(model, texts, steps)
+    with nullcontext() if compiled else in_python():
+        got, served, pool = in_pages(model, texts, steps)
     assert served == [False] + [True] * steps
     with qk.plain(model):
         want, _, plain = in_pages(model, texts, steps)
@@ -197,30 +188,21 @@ def test_what_is_not_one_token_of_each_text_in_pages_runs_as_taught():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8", "int4"])
-def test_a_thread_that_comes_back_late_writes_what_stands_there(dtype, monkeypatch):
+def test_a_thread_that_comes_back_late_writes_what_stands_there(dtype):
     """It takes a chunk, and computes it when the others may have gone on to later stages."""
-    from qwenkit.fast import kernels
-
-    follow, late, _ = late_follower()
     large = tiny(hidden_size=512, intermediate_size=2048, num_hidden_layers=3)
     if dtype != "float32":
         qk.quantize(large, dtype)
     model, tokens = swap(large), ids(1, LENGTH)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
+    with threads(2):
         want, _, _ = decoded(model, tokens)
-        monkeypatch.setattr(kernels, "follow", follow)
-        for _ in range(300):
-            got, _, served = decoded(model, tokens)
-            assert all(served)
-            assert torch.equal(got, want)
-            if sum(late) > 5:
-                break
-    finally:
-        torch.set_num_threads(threads)
-    if not any(late):
-        pytest.skip("on this machine no thread took a chunk and was late")
+        with late_thread() as (late, _):
+            for _ in range(300):
+                got, _, served = decoded(model, tokens)
+                assert all(served)
+                assert torch.equal(got, want)
+                if sum(late) > 5:
+                    break
 
 
 def test_bfloat16_comes_no_further_from_the_truth_than_the_taught_model(tmp_path):

@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import warnings
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from fixtures_toy import python
 from interruptions import interrupted
+from kernel_runs import in_python
 from torch import nn
 
 from qwenkit.fast import _machine, team
@@ -32,16 +34,10 @@ SHAPES = [(1, 1), (3, 7), (4, 16), (5, 3), (67, 130)]
 
 
 @pytest.fixture(params=["compiled", "python"])
-def kernels(request, monkeypatch):
+def kernels(request):
     """Return the kernels as they are compiled, then as the Python functions that one reads."""
-    before = torch.get_num_threads()
-    if request.param == "python":
-        torch.set_num_threads(1)  # in Python, reads and writes are not atomic
-        for name, function in vars(module).items():
-            if hasattr(function, "py_func"):
-                monkeypatch.setattr(module, name, function.py_func)
-    yield module
-    torch.set_num_threads(before)
+    with in_python() if request.param == "python" else nullcontext():
+        yield module
 
 
 def stored(out_features, in_features, dtype, seed=0):

@@ -1,11 +1,13 @@
 """Many texts at once: products in tiles, and a decode step of a batch padded on the left."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from fixtures_toy import python
-from late_threads import late_follower
+from kernel_runs import in_python, late_thread, threads
 from reference import ids, relative_error, tiny
 from test_decode import DTYPES, in_pages, toy
 from test_edits import (
@@ -13,6 +15,7 @@ from test_edits import (
     EDITS,
     NEAR,
     REFUSED,
+    STAY,
     VISIBLE,
     _no_shape_checks,  # noqa: F401
     loaded,
@@ -37,21 +40,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in 
 NUMBERS = (9, 16, 17, 40)  # tokens: half a panel and less, a panel, one that is begun
 
 
-def in_python(monkeypatch):
-    """Let the kernels run as the Python functions that one reads."""
-    for name, function in vars(kernels).items():
-        if hasattr(function, "py_func"):
-            monkeypatch.setattr(kernels, name, function.py_func)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # in Python, reads and writes are not atomic
-    return before
-
-
 @pytest.fixture(params=["compiled", "python"])
-def way(request, monkeypatch):
-    before = in_python(monkeypatch) if request.param == "python" else torch.get_num_threads()
-    yield request.param
-    torch.set_num_threads(before)
+def way(request):
+    with in_python() if request.param == "python" else nullcontext():
+        yield request.param
 
 
 def given(kind, out_features, in_features):
@@ -213,12 +205,11 @@ def test_a_padded_batch_is_decoded_as_by_the_taught_model(dtype, texts, tmp_path
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int4"])
-def test_the_kernels_in_python_decode_a_batch_as_compiled(dtype, tmp_path, monkeypatch):
+def test_the_kernels_in_python_decode_a_batch_as_compiled(dtype, tmp_path):
     model = toy(tmp_path, dtype)
     want, _, _ = batch(model, 9, length=PROMPT + 1)
-    before = in_python(monkeypatch)
-    got, _, served = batch(model, 9, length=PROMPT + 1)
-    torch.set_num_threads(before)
+    with in_python():
+        got, _, served = batch(model, 9, length=PROMPT + 1)
     assert served == [True]
     near = 1e-5 if model.dtype == torch.float32 else 0.02
     assert relative_error(got.float(), want.float()) < near
@@ -293,6 +284,8 @@ def test_an_edit_in_the_middle_of_a_batch_is_seen_by_the_next_token(name, dtype)
     found, model = outcome(loaded(dtype), edit), loaded(dtype)
     with qk.plain(model):
         same(found, outcome(model, edit), dtype)
+    if name in EDITS and not isinstance(found, str):
+        assert batch(loaded(dtype), 9, edit)[2][-1] == (name in STAY)
 
 
 @pytest.mark.parametrize("name", CODE)
@@ -326,27 +319,20 @@ def test_an_edit_of_a_batchs_cache_is_seen_by_the_next_token(name):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-def test_a_thread_that_is_late_changes_nothing_for_many_texts(dtype, monkeypatch):
-    follow, late, _ = late_follower()
+def test_a_thread_that_is_late_changes_nothing_for_many_texts(dtype):
     model = tiny(hidden_size=256, intermediate_size=1024, num_hidden_layers=2)
     if dtype != "float32":
         qk.quantize(model, dtype)
     swap(model)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
+    with threads(2):
         want, _, _ = batch(model, 20)
-        monkeypatch.setattr(kernels, "follow", follow)
-        for _ in range(100):
-            got, _, served = batch(model, 20)
-            assert all(served)
-            assert torch.equal(got, want)
-            if sum(late) > 5:
-                break
-    finally:
-        torch.set_num_threads(threads)
-    if not any(late):
-        pytest.skip("on this machine no thread took a chunk and was late")
+        with late_thread() as (late, _):
+            for _ in range(100):
+                got, _, served = batch(model, 20)
+                assert all(served)
+                assert torch.equal(got, want)
+                if sum(late) > 5:
+                    break
 
 
 def test_generate_batch_decodes_by_the_kernels(monkeypatch):

@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 import torch
 from interruptions import interrupted
-from late_threads import late_follower
+from kernel_runs import late_thread, threads
 from reference import ids, tiny
 from serving import alone, finish
 
@@ -135,19 +135,13 @@ def test_after_ctrl_c_at_any_line_the_same_step_is_right():
     assert at > 500
 
 
-def test_a_page_is_given_to_the_next_text_only_when_no_late_thread_reads_it(monkeypatch):
+def test_a_page_is_given_to_the_next_text_only_when_no_late_thread_reads_it():
     """Each text takes the pages of the one before; what the other thread takes, it does late."""
-    from qwenkit.fast import kernels
-
-    follow, late, inside = late_follower()
     model = swap(tiny(hidden_size=512, intermediate_size=2048, num_hidden_layers=3))
     scheduler = Scheduler(model, max_tokens=12, page_size=3)
     prompts = [ids(1, 4, seed=seed)[0].tolist() for seed in range(4)]
     want = [[s.token_id for s in qk.generate(model, p, 6, stop_ids=())] for p in prompts]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    monkeypatch.setattr(kernels, "follow", follow)
-    try:
+    with threads(2), late_thread() as (late, inside):
         for number in range(400):
             request = scheduler.submit(prompts[number % 4], greedy(6))
             while not request.done:
@@ -161,7 +155,3 @@ def test_a_page_is_given_to_the_next_text_only_when_no_late_thread_reads_it(monk
             assert request.new == want[number % 4]
             if sum(late) > 5:
                 break
-    finally:
-        torch.set_num_threads(threads)
-    if not any(late):
-        pytest.skip("on this machine no thread took a chunk and was late")
