@@ -6,7 +6,8 @@
 a test holds:
 
 1. Never another truth. A kernel reads the memory of the tensors that the model holds at that
-   moment. An edit is seen by the next token, however it was made.
+   moment. An edit is seen by the next token, however it was made. (Where a signal or the like edits
+   a model while `complete` runs, by the sixteenth: see `closed_loop`.)
 2. Never behind a reader's back. A kernel stands in only for code that is what it was at import.
 3. One seam. The decode step is chosen in one place, `generate.steps`. `model(ids)` always runs
    the taught forward.
@@ -14,6 +15,7 @@ a test holds:
 """
 
 from qwenkit.arguments import check_public
+from qwenkit.fast.closed_loop import ClosedLoop
 from qwenkit.fast.decode import decode_step
 from qwenkit.fast.int4 import dequantize, int4_linear, quantize_groups
 from qwenkit.fast.int8 import int8_linear, quantize_rows
@@ -24,6 +26,7 @@ from qwenkit.fast.switch import FAST, Explanation, accelerate, explain, plain, s
 
 __all__ = [
     "FAST",
+    "ClosedLoop",
     "Explanation",
     "FastLinear",
     "Int8Cache",

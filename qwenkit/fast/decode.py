@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from qwenkit.config import QwenConfig
 from qwenkit.fast._machine import is_measured, memory
+from qwenkit.fast.closed_loop import ClosedLoop
 from qwenkit.fast.layers import (
     INCOMPLETE,
     Declined,
@@ -63,6 +65,7 @@ def decode_step(
     input_ids: Tensor,
     cache: KVCache,
     attention_mask: Tensor | None = None,
+    loop: ClosedLoop | None = None,
 ) -> Tensor | None:
     """Return what `model(input_ids, cache=cache, logits_to_keep=1)` returns, by the kernels.
 
@@ -71,6 +74,7 @@ def decode_step(
         input_ids: the new tokens.
         cache: all tokens before them, in one buffer or in pages; the new ones are added.
         attention_mask: as of the model's forward.
+        loop: that of the caller, if no code but ours runs in it.
 
     Returns:
         (B, 1, V) logits; None, with nothing written, where the kernels may not serve.
@@ -78,9 +82,11 @@ def decode_step(
     if input_ids.shape[1:] != (1,):
         return None
     try:
-        found, held = memory_of(model)
+        held = _holder(cache)
+        look = _look if loop is None else partial(loop.ask, _look)
+        (found, storages), buffers = look(model, held)
         inner, config = model.model, model.model.config
-        texts = _cached(config, len(found.layers), cache, attention_mask, found.dtype)
+        texts = _cached(config, len(found.layers), cache, attention_mask, buffers)
         number = len(texts.lengths)
         if number != len(input_ids) or not _is_served(found, config, number):
             return None
@@ -97,7 +103,7 @@ def decode_step(
         return None
     logits = torch.empty(number, 1, config.vocab_size, dtype=found.logits)
     _through_layers(found, config, texts, stream, cos, sin, memory(logits)[:, 0])
-    del held
+    del storages
     cache.advance(1)
     return logits
 
@@ -165,49 +171,69 @@ def _vectors(tensor: Tensor, name: str, dtype: torch.dtype, shape: tuple[int, in
     return memory(tensor.float().clone()).reshape(shape)
 
 
+def _look(
+    model: QwenForCausalLM, held: KVCache | PagePool
+) -> tuple[tuple[Memory, list[Any]], NDArray[np.int64]]:
+    """Return a model's memory, and (L, 2) addresses of the keys and values that are held."""
+    found = memory_of(model)
+    config = model.model.config
+    made_for, own = (
+        (one.num_hidden_layers, one.num_key_value_heads, one.head_dim)
+        for one in (held.config, config)
+    )
+    if type(held.keys) is not list or type(held.values) is not list:
+        raise Declined("the cache keeps its buffers in something else than a list")
+    layers = len(found[0].layers)
+    if made_for != own or not layers == len(held.keys) == len(held.values) == own[0]:
+        raise Declined("the cache was made for another model")
+    buffers = [*held.keys, *held.values]
+    places = addresses(buffers, "the cache", found[0].dtype, _shape(held, config))
+    made_in_inference = not torch.is_inference_mode_enabled() and any(
+        map(Tensor.is_inference, buffers)
+    )
+    if made_in_inference:
+        raise Declined("the cache was made in inference mode, and may be written only there")
+    return found, np.array(places, np.int64).reshape(2, -1).T.copy()
+
+
+def _holder(cache: KVCache) -> KVCache | PagePool:
+    """Return what holds the keys and values of a cache."""
+    kind: Any = type(cache)
+    if kind not in (KVCache, PageBatch) or not vars(cache).keys().isdisjoint(methods(kind)):
+        raise Declined("the cache is of another kind, or a method of it was replaced")
+    return cache.pool if isinstance(cache, PageBatch) else cache
+
+
+def _shape(held: KVCache | PagePool, config: QwenConfig) -> tuple[int, int, int, int]:
+    """Return (pages, KV, S, D) of a layer's keys; each row of a `KVCache` is a page."""
+    if isinstance(held, PagePool):
+        pages, size = held.num_pages + 1, held.page_size
+    else:
+        pages, size = held.batch_size, held.max_length
+    return pages, config.num_key_value_heads, size, config.head_dim
+
+
 def _cached(
     config: QwenConfig,
     layers: int,
     cache: KVCache,
     attention_mask: Tensor | None,
-    dtype: torch.dtype,
+    buffers: NDArray[np.int64],
 ) -> Cached:
     """Return where the texts of a cache lie, if there is room for one more token of each."""
-    kind: Any = type(cache)
-    if kind not in (KVCache, PageBatch) or not vars(cache).keys().isdisjoint(methods(kind)):
-        raise Declined("the cache is of another kind, or a method of it was replaced")
     length = cache.length
     if type(length) is not int or not 0 < length < cache.max_length:
         raise Declined("the cache is empty, or has no room")
     windows = {config.window(layer) for layer in range(layers)} - {None}
     if any(length >= window for window in windows if window is not None):
         raise Declined("the sliding window leaves out tokens of the cache")
-    made_for, own = (
-        (one.num_hidden_layers, one.num_key_value_heads, one.head_dim)
-        for one in (cache.config, config)
-    )
-    held: KVCache | PagePool = cache
+    shape = _shape(_holder(cache), config)
     if isinstance(cache, PageBatch):
-        held = cache.pool
-        shape = (held.num_pages + 1, own[1], held.page_size, own[2])
         pages, lengths = _texts(cache, shape, attention_mask)
     else:
-        shape = (cache.batch_size, own[1], cache.max_length, own[2])
         pages = np.arange(cache.batch_size)[:, None]
         lengths = np.full(cache.batch_size, length)
-    if type(held.keys) is not list or type(held.values) is not list:
-        raise Declined("the cache keeps its buffers in something else than a list")
-    if made_for != own or not layers == len(held.keys) == len(held.values) == own[0]:
-        raise Declined("the cache was made for another model")
-    buffers = [*held.keys, *held.values]
-    found = addresses(buffers, "the cache", dtype, shape)
-    made_in_inference = not torch.is_inference_mode_enabled() and any(
-        map(Tensor.is_inference, buffers)
-    )
-    if made_in_inference:
-        raise Declined("the cache was made in inference mode, and may be written only there")
-    both = np.array(found, np.int64).reshape(2, -1).T.copy()  # (L, 2)
-    return Cached(both, shape, pages, np.zeros_like(lengths), lengths)
+    return Cached(buffers, shape, pages, np.zeros_like(lengths), lengths)
 
 
 def _padding(real: Bool[Tensor, "N S"]) -> NDArray[np.int64]:

@@ -28,13 +28,14 @@ class _Team:
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[tuple[Callable[..., bool], tuple[Any, ...]]]
         self._jobs = queue.SimpleQueue()
-        self._threads = 0
+        self.threads: list[threading.Thread] = []
 
     def call(self, follow: Callable[..., bool], given: tuple[Any, ...], helpers: int) -> None:
         """Ask so many threads to follow."""
-        while self._threads < helpers:
-            threading.Thread(target=self._serve, name="kernels of qwenkit", daemon=True).start()
-            self._threads += 1  # after Ctrl-C between the two there is one more, which waits
+        while len(self.threads) < helpers:
+            made = threading.Thread(target=self._serve, name="kernels of qwenkit", daemon=True)
+            made.start()
+            self.threads.append(made)  # after Ctrl-C between the two there is one more, which waits
         for me in range(1, helpers + 1):
             self._jobs.put((follow, (*given, me)))
 
@@ -60,6 +61,11 @@ def _help(follow: Callable[..., bool], given: tuple[Any, ...]) -> None:
 
 
 _team = _Team()
+
+
+def helpers() -> set[int | None]:
+    """Return the idents of the threads that help, and run nothing else."""
+    return {one.ident for one in _team.threads}
 
 
 def _none_yet() -> None:

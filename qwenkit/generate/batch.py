@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from qwenkit.errors import InputError
+from qwenkit.fast import ClosedLoop
 from qwenkit.generate._prompts import cache_for, one_prompt
 from qwenkit.generate.config import GenerationConfig
 from qwenkit.generate.steps import next_logits, only_tokens
@@ -157,34 +159,47 @@ def _rows(
     return rows
 
 
+def _chosen(config: GenerationConfig, logits: Float[Tensor, "B V"], rows: list[_Row]) -> list[int]:
+    """Return each row's next token."""
+    if config.temperature == 0 and config.repetition_penalty == 1:
+        return logits.numpy().argmax(1).tolist()  # type: ignore[no-any-return]  # of all at once
+    probs = (
+        config.probabilities(scores, row.prompt + row.new)
+        for scores, row in zip(logits, rows, strict=True)
+    )
+    return [config.choose(own, row.generator) for own, row in zip(probs, rows, strict=True)]
+
+
 def _rounds(
     model: QwenForCausalLM, rows: list[_Row], config: GenerationConfig, cache_dtype: str
 ) -> Iterator[list[int]]:
     """Add one token to every row that is not done, again and again.
 
     Yields:
-        The indices of the rows that got a token. The caller may set a row's `done`.
+        The indices of the rows that got a token. The caller may set a row's `done`, and runs no
+        code but ours.
     """
     width = max(len(row.prompt) for row in rows)
     ids = torch.tensor([[0] * (width - len(r.prompt)) + r.prompt for r in rows])  # (B, T)
     padding = torch.tensor([width - len(row.prompt) for row in rows])
     mask = (torch.arange(width) >= padding[:, None]).long()  # (B, S) 1 real, 0 padding
     cache = cache_for(model, len(rows), width + config.max_new_tokens, cache_dtype)
-    active, stops = list(range(len(rows))), config.stops(model)
+    active, stops, loop = list(range(len(rows))), config.stops(model), ClosedLoop()
     steps = range(config.max_new_tokens)
     for index in counted("Generating", steps, len(steps)):
-        logits = next_logits(model, ids.to(model.device), cache, index, mask.to(model.device))
-        for place, scores in zip(active, only_tokens(logits, model.num_tokens), strict=True):
-            row = rows[place]
-            probs = config.probabilities(scores, row.prompt + row.new)
-            row.new.append(config.choose(probs, row.generator))
-            row.done = row.new[-1] in stops
+        on_device = ids.to(model.device), mask.to(model.device)
+        logits = next_logits(model, on_device[0], cache, index, on_device[1], loop)
+        chosen = _chosen(config, only_tokens(logits, model.num_tokens), [rows[i] for i in active])
+        for place, token in zip(active, chosen, strict=True):
+            rows[place].new.append(token)
+            rows[place].done = token in stops
         yield active
         kept = [i for i, place in enumerate(active) if not rows[place].done]
         if not kept:
             return
         if len(kept) < len(active):
             cache.reorder(kept)
+            loop = ClosedLoop()  # the cache has other buffers now
             mask, active = mask[kept], [active[i] for i in kept]
         ids = torch.tensor([[rows[place].new[-1]] for place in active])  # (B, 1)
         mask = torch.cat([mask, torch.ones_like(ids)], dim=1)  # (B, S + 1)

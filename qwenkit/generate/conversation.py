@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from qwenkit.errors import CacheFullError, InputError
+from qwenkit.fast import ClosedLoop
 from qwenkit.generate._prompts import cache_for
 from qwenkit.generate.config import GenerationConfig
 from qwenkit.generate.steps import Step, continued
@@ -78,7 +79,7 @@ class Conversation:
 
         Other arguments are those of the method `stream`.
         """
-        pieces = self.stream(text, **options)
+        pieces = self._pieces(text, None if stream else ClosedLoop(), **options)
         return whole(pieces, stream, options.get("max_new_tokens"))
 
     def stream(
@@ -108,6 +109,22 @@ class Conversation:
             CacheFullError: no room for the message and such a reply; nothing is changed.
             TokenizerError: no chat template, or one that fails.
         """
+        return self._pieces(
+            text, None, max_new_tokens=max_new_tokens, stop_strings=stop_strings,
+            stop_ids=stop_ids, **options,
+        )  # fmt: skip
+
+    def _pieces(
+        self,
+        text: str,
+        loop: ClosedLoop | None,
+        *,
+        max_new_tokens: int = 64,
+        stop_strings: Sequence[str] = (),
+        stop_ids: Collection[int] | None = None,
+        **options: Any,
+    ) -> Iterator[str]:
+        """Return what `stream` does; `loop`: as for `continued`."""
         if not isinstance(text, str):
             raise InputError(f"text is a {type(text).__name__}; it must be a str")
         if stop_ids is None:
@@ -118,7 +135,7 @@ class Conversation:
         ids = self._tokenizer.encode(self._tokenizer.chat(asked))
         self._check_room(len(ids), max_new_tokens)
         self._newest = writer
-        return self._reply(asked, ids, config, writer)
+        return self._reply(asked, ids, config, writer, loop)
 
     def undo(self) -> None:
         """Take back the last exchange: the message and its reply.
@@ -134,7 +151,12 @@ class Conversation:
         self._trim(kept)
 
     def _reply(
-        self, asked: list[Message], ids: list[int], config: GenerationConfig, writer: TextWriter
+        self,
+        asked: list[Message],
+        ids: list[int],
+        config: GenerationConfig,
+        writer: TextWriter,
+        loop: ClosedLoop | None,
     ) -> Iterator[str]:
         """Yield the reply; keep the exchange if all of it was taken, else forget its tokens."""
         self._check_newest(writer)
@@ -143,7 +165,7 @@ class Conversation:
         self._ids = list(ids)
         reply = []
         try:
-            for piece in written(self._steps(config, writer), writer):
+            for piece in written(self._steps(config, writer, loop), writer):
                 reply.append(piece)
                 yield piece
             self._check_newest(writer)
@@ -155,10 +177,12 @@ class Conversation:
                 self._newest = None
                 self._trim(kept)
 
-    def _steps(self, config: GenerationConfig, writer: TextWriter) -> Iterator[Step]:
+    def _steps(
+        self, config: GenerationConfig, writer: TextWriter, loop: ClosedLoop | None
+    ) -> Iterator[Step]:
         """Yield the reply's steps, and write down each token before it is fed."""
         ids = torch.tensor([self._ids], device=self._model.device)
-        steps = continued(self._model, ids, self.cache, config)
+        steps = continued(self._model, ids, self.cache, config, loop)
         while True:
             self._check_newest(writer)
             step = next(steps, None)

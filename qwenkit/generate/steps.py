@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from qwenkit.errors import InputError
-from qwenkit.fast import decode_step
+from qwenkit.fast import ClosedLoop, decode_step
 from qwenkit.generate._prompts import cache_for, one_prompt
 from qwenkit.generate.config import GenerationConfig
 from qwenkit.generate.sampling import Sampling
@@ -93,14 +93,31 @@ def generate(
         InputError: an argument out of its range.
         MemoryForecastError: a cache of so many tokens would not fit in memory.
     """
+    return begun(model, input_ids, max_new_tokens, None, cache_dtype=cache_dtype, **options)
+
+
+def begun(
+    model: QwenForCausalLM,
+    input_ids: Tensor | Sequence[int],
+    max_new_tokens: int,
+    loop: ClosedLoop | None,
+    *,
+    cache_dtype: str = "auto",
+    **options: Any,
+) -> Iterator[Step]:
+    """Return what `generate` does; `loop`: as for `continued`."""
     config = GenerationConfig(max_new_tokens=max_new_tokens, **options)
     ids = one_prompt(model, input_ids)
     cache = cache_for(model, 1, ids.shape[1] + max_new_tokens, cache_dtype)
-    return continued(model, ids, cache, config)
+    return continued(model, ids, cache, config, loop)
 
 
 def continued(
-    model: QwenForCausalLM, ids: Int[Tensor, "1 T"], cache: KVCache, config: GenerationConfig
+    model: QwenForCausalLM,
+    ids: Int[Tensor, "1 T"],
+    cache: KVCache,
+    config: GenerationConfig,
+    loop: ClosedLoop | None = None,
 ) -> Iterator[Step]:
     """Yield the steps that continue a text, of which the cache may hold a beginning.
 
@@ -110,6 +127,7 @@ def continued(
         cache: holds its first tokens, any number but all; the others are fed first. It takes every
             new token but the last.
         config: says how.
+        loop: that of the caller, if it runs no code but ours between two steps.
     """
     generator, stops = config.generator(), config.stops(model)
     text = torch.empty(ids.shape[1] + config.max_new_tokens, dtype=torch.int64)
@@ -117,7 +135,7 @@ def continued(
     new = ids[:, cache.length :]
     for index in range(config.max_new_tokens):
         with stage("Reading the prompt") if index == 0 else nullcontext():
-            logits = next_logits(model, new, cache, index)[0]  # (V,)
+            logits = next_logits(model, new, cache, index, loop=loop)[0]  # (V,)
         seen = text[: ids.shape[1] + index]
         probs = config.probabilities(only_tokens(logits, model.num_tokens), seen)
         token = config.choose(probs, generator)
@@ -134,13 +152,14 @@ def next_logits(
     cache: KVCache,
     index: int,
     attention_mask: Int[Tensor, "B S"] | None = None,
+    loop: ClosedLoop | None = None,
 ) -> Float[Tensor, "B V"]:
     """Feed new tokens; return each row's logits of the next one, float32 on the CPU.
 
     Raises:
         InputError: logits that are not finite, at step `index`.
     """
-    logits = last_logits(model, ids, cache, attention_mask)
+    logits = last_logits(model, ids, cache, attention_mask, loop)
     check_finite(logits, index)
     return logits
 
@@ -150,11 +169,12 @@ def last_logits(
     ids: Int[Tensor, "B T"],
     cache: KVCache,
     attention_mask: Int[Tensor, "B S"] | None = None,
+    loop: ClosedLoop | None = None,
 ) -> Float[Tensor, "B V"]:
     """Feed new tokens; return each row's logits of the next one as they are."""
     with torch.no_grad():  # not around a yield, which would switch it off for the caller too
         # The one place where the fast path is chosen; None: it steps aside (see `explain`).
-        out = decode_step(model, ids, cache, attention_mask)
+        out = decode_step(model, ids, cache, attention_mask, loop)
         if out is None:
             out = model(ids, cache=cache, attention_mask=attention_mask, logits_to_keep=1)
     return _on_the_cpu(out[:, -1])  # (B, V) choosing is the same on every device

@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from qwenkit.errors import InputError
+from qwenkit.fast import ClosedLoop
 from qwenkit.generate.config import GenerationConfig
-from qwenkit.generate.steps import Step, generate
+from qwenkit.generate.steps import Step, begun
 from qwenkit.model import QwenForCausalLM
 from qwenkit.progress import counted
 from qwenkit.tokenizer import Tokenizer
@@ -140,9 +141,24 @@ def stream(
     Raises:
         InputError: an argument out of its range.
     """
+    return _pieces(model, tokenizer, prompt, None, stop_strings, stop_ids, **options)
+
+
+def _pieces(
+    model: QwenForCausalLM,
+    tokenizer: Tokenizer,
+    prompt: str,
+    loop: ClosedLoop | None,
+    stop_strings: Sequence[str] = (),
+    stop_ids: Collection[int] | None = None,
+    max_new_tokens: int = 64,
+    **options: Any,
+) -> Iterator[str]:
+    """Return what `stream` does; `loop`: as for `continued`."""
     writer = TextWriter(tokenizer, stop_strings)
     stops = default_stops(model, tokenizer) if stop_ids is None else stop_ids
-    return written(generate(model, tokenizer(prompt), stop_ids=stops, **options), writer)
+    ids = tokenizer(prompt)
+    return written(begun(model, ids, max_new_tokens, loop, stop_ids=stops, **options), writer)
 
 
 def default_stops(model: QwenForCausalLM, tokenizer: Tokenizer) -> frozenset[int]:
@@ -161,9 +177,6 @@ def chat_stops(model: QwenForCausalLM, tokenizer: Tokenizer) -> frozenset[int]:
     """
     end = tokenizer.special.get("<|im_end|>")
     return default_stops(model, tokenizer) | (frozenset() if end is None else {end})
-
-
-_stream = stream  # `complete` has an argument of that name
 
 
 def complete(
@@ -188,7 +201,8 @@ def complete(
     Raises:
         InputError: an argument out of its range.
     """
-    pieces = _stream(model, tokenizer, prompt, max_new_tokens=max_new_tokens, **options)
+    loop = None if stream else ClosedLoop()  # to print may run any code
+    pieces = _pieces(model, tokenizer, prompt, loop, max_new_tokens=max_new_tokens, **options)
     return whole(pieces, stream, max_new_tokens)
 
 

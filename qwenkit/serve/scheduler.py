@@ -15,6 +15,7 @@ from torch import Tensor
 
 from qwenkit.config import DynamicScaling
 from qwenkit.errors import CacheFullError, InputError, QwenkitError, shown
+from qwenkit.fast import ClosedLoop
 from qwenkit.generate import GenerationConfig, cache_for, one_prompt
 from qwenkit.generate.config import check_count
 from qwenkit.generate.steps import check_finite, last_logits, only_tokens
@@ -143,8 +144,9 @@ class Scheduler:
 
     def run(self) -> None:
         """Step until every request is done."""
+        loop = ClosedLoop()
         while self._live:
-            self.step()
+            self._step(loop)
 
     def step(self) -> list[Request]:
         """Feed every running request its next tokens; return those that got a new one.
@@ -156,10 +158,13 @@ class Scheduler:
             In order of arrival; a request's token is the last of its `new`. Empty while prompts
             are read, and where there is nothing to do.
         """
+        return self._step(None)
+
+    def _step(self, loop: ClosedLoop | None) -> list[Request]:
         plan = self._plan()
         decoding = {request: count for request, count in plan.items() if count == 1}
         reading = {request: count for request, count in plan.items() if count > 1}
-        got = [r for batch in (decoding, reading) if batch for r in self._forward(batch)]
+        got = [r for batch in (decoding, reading) if batch for r in self._forward(batch, loop)]
         return [request for request in plan if request in got]
 
     def _plan(self) -> dict[Request, int]:
@@ -219,7 +224,7 @@ class Scheduler:
                 if youngest is request:
                     return False
 
-    def _forward(self, batch: dict[Request, int]) -> list[Request]:
+    def _forward(self, batch: dict[Request, int], loop: ClosedLoop | None) -> list[Request]:
         """Feed requests their next tokens, and return those that got a new one."""
         tables = [request.table for request in batch if request.table is not None]
         view = PageBatch(self.cache, tables, list(batch.values()))
@@ -230,7 +235,7 @@ class Scheduler:
         device = self.model.device
         ids = torch.tensor(rows, device=device)  # (B, T)
         mask = None if view.mask is None else view.mask.to(device)  # (B, S)
-        logits = last_logits(self.model, ids, view, mask)  # (B, V)
+        logits = last_logits(self.model, ids, view, mask, loop)  # (B, V)
         fed_rows = zip(batch, tables, batch.values(), logits, strict=True)
         return [request for request, *row in fed_rows if self._fed(request, *row)]
 

@@ -7,7 +7,9 @@ which memory is read, are the least time that a token can take, whatever the cod
 large pages, in which the weights lie where the system has them (see `qwenkit.large_pages`), and in
 pages as torch gets them; all shares are of the first. For each dtype a table says how far each part
 of a token is from that: "lost" is the time beyond what its bytes take.
-The rows add up to the whole token; `token_parts.py` says how they are timed.
+The rows add up to the whole token; `token_parts.py` says how they are timed. Tokens are decoded as
+in `complete`, where all is checked for one in sixteen. For a caller that gets each token, as from
+`generate`, all is checked for each; how long that takes is said below the table.
 
 All sides take turns, memory and transformers (where it is installed, in float32, greedily too)
 among them. With --busy all is measured once more while other processes keep cores busy.
@@ -30,7 +32,17 @@ from qwenkit.large_pages import empty
 from record import about
 from rows import apart, ratio, spread
 from timing import BIG, busy_processes, memory_speed, others_share, seconds, take_turns
-from token_parts import PARTS, REMAINDER, SAMPLED, SAMPLING, WHOLE, Decoding, Times, medians
+from token_parts import (
+    ALL_CHECKS,
+    PARTS,
+    REMAINDER,
+    SAMPLED,
+    SAMPLING,
+    WHOLE,
+    Decoding,
+    Times,
+    medians,
+)
 
 DTYPES = ("float32", "bfloat16", "int8", "int4")
 SMALL_PAGES = "memory in pages as torch gets them"
@@ -130,6 +142,7 @@ def report(
         if SAMPLED in middle:
             how = " and ".join(f"{name} {value}" for name, value in SAMPLING.items())
             print(f"chosen by {how}, it takes {middle[SAMPLED] * 1e3:.3f} ms to choose")
+            print(f"where a caller gets each token, checks take {middle[ALL_CHECKS] * 1e3:.3f} ms")
         else:
             print(f"not in parts: {reasons[dtype] or 'no compiled kernel served'}")
     print()

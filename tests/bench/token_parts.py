@@ -25,7 +25,7 @@ from numba.extending import intrinsic
 from torch import Tensor, nn
 
 import qwenkit as qk
-from qwenkit.fast import kernels
+from qwenkit.fast import ClosedLoop, kernels
 from qwenkit.fast.layers import memory_of
 from qwenkit.generate import GenerationConfig
 from qwenkit.generate.steps import Step, check_finite, continued, only_tokens
@@ -34,6 +34,7 @@ from timing import seconds
 WHOLE = "whole token"
 REMAINDER = "Python around it: the remainder"
 SAMPLED = "choosing, sampled"  # instead of CHOOSING, so not a part
+ALL_CHECKS = "all checks"  # for a token that a caller gets, as from `generate`
 CHECKS, EMBEDDING, CHOOSING = "checks that nothing changed", "embedding row", "choosing, greedy"
 REST, HEAD = "norms and the rest of the layers", "head"
 STAGES = {
@@ -99,24 +100,26 @@ class Decoding:
     def __call__(self) -> list[Times]:
         """Return the times of each token; WHOLE alone where the kernels step aside."""
         self.cache.trim(self.past)
-        steps, made = continued(self.model, self.ids, self.cache, self.config), list[Step]()
+        loop, made = ClosedLoop(), list[Step]()
+        steps = continued(self.model, self.ids, self.cache, self.config, loop)
         found = []
         with self.clocks.inside():
             for _ in range(self.config.max_new_tokens):
                 self.clocks.found = {}
                 whole = seconds(lambda: made.append(next(steps)))
                 inside = dict(self.clocks.found)
-                parts = alone(self.model, made[-1]) | inside if inside else {}
+                parts = alone(self.model, made[-1], loop) | inside if inside else {}
                 found.append({WHOLE: whole, **parts})
         return found
 
 
 @torch.no_grad()
-def alone(model: qk.QwenForCausalLM, step: Step) -> Times:
+def alone(model: qk.QwenForCausalLM, step: Step, loop: ClosedLoop) -> Times:
     """Return the seconds of what is not timed inside a token."""
     ids = torch.tensor([[step.token_id]])
     found = {
-        CHECKS: seconds(partial(memory_of, model)),
+        CHECKS: seconds(partial(loop.ask, memory_of, model)),
+        ALL_CHECKS: seconds(partial(memory_of, model)),
         EMBEDDING: seconds(partial(model.model.embed_tokens, ids)),
     }
     for name, config in ((SAMPLED, GenerationConfig(**SAMPLING)), (CHOOSING, GenerationConfig())):
