@@ -9,6 +9,7 @@ READY := $(VENV)/.installed
 PIP = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 ARGS ?=
 OUT ?= runs/tiny-coder
+RECIPES ?= data/tiny-coder
 N ?= 10000
 
 # With a model chosen by the reader the numbers differ from the stored ones: cells then only have
@@ -39,7 +40,7 @@ help:
 	@echo "make notebooks  only the notebooks, with nbval (with QWENKIT_MODEL: only that every cell runs)"
 	@echo "make fuzz       edits of every kind of file, N=10000 of each (ARGS=\"--seed 1 tokenizer\")"
 	@echo "make bench      times next to transformers'; needs QWENKIT_MODEL"
-	@echo "make tiny-coder train the embedded model again into runs/ (three hours; ARGS=--resume resumes)"
+	@echo "make tiny-coder train the embedded model again into runs/ (three hours or more); again: resume"
 	@echo "make site       the course as pages in site/, which open from disk and on any host; the first"
 	@echo "                time takes minutes, for it runs the notebooks that have widgets"
 	@echo "make clean      remove caches and build products (not .venv)"
@@ -83,9 +84,26 @@ bench: $(READY)
 
 # Threads that wait do not spin: next to other programs a step takes a fraction of the time. And
 # glibc, where it allocates, keeps memory from step to step, in large pages.
+FOR_TRAINING = OMP_WAIT_POLICY=passive GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \
+	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592
+
+# In three parts. One that was stopped goes on from its newest checkpoint, and one that is done is
+# not repeated. What the second and the third begin with has a share in what they give.
 tiny-coder: $(LAB)
-	OMP_WAIT_POLICY=passive GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \
-	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 $(BIN)/qwenkit train data/tiny-coder/recipe.toml --out $(OUT) $(ARGS)
+	@set -e; \
+	part() { \
+		if [ -e $(OUT)/$$1/done ]; then return; fi; \
+		if ls -d $(OUT)/$$1/checkpoints/step-* >/dev/null 2>&1; then set -- $$1 $$2 --resume; fi; \
+		name=$$1; recipe=$$2; shift 2; \
+		$(FOR_TRAINING) $(BIN)/qwenkit train $(RECIPES)/$$recipe --out $(OUT)/$$name "$$@"; \
+		touch $(OUT)/$$name/done; \
+	}; \
+	mean() { $(BIN)/qwenkit average "$$1" "$$2" --shares 0.3 0.7 --dtype bfloat16 --out "$$3"; }; \
+	part first recipe.toml; \
+	part second recipe-2.toml --start $(OUT)/first/model; \
+	mean $(OUT)/first/model $(OUT)/second/model $(OUT)/mean; \
+	part third recipe-3.toml --start $(OUT)/mean; \
+	mean $(OUT)/mean $(OUT)/third/model $(OUT)/model
 
 # What a page shows comes from several files: all are read again, but widgets are kept in build/.
 site: $(SITE)

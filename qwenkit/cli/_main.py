@@ -1,4 +1,4 @@
-"""The command line: doctor, inspect, forward, generate, train, pass-at-k, grpo, serve and lab."""
+"""The command line: each command, its options, and what it runs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from qwenkit.cli._lab import COPIES, lab
 from qwenkit.cli._programs import pass_at_k
 from qwenkit.cli._reports import doctor, forward, inspect
 from qwenkit.cli._serve import LIMITS, TOKEN, serve
+from qwenkit.device import DTYPES
 from qwenkit.errors import InputError, QwenkitError
 from qwenkit.generate import beam_search, default_stops, stream
 from qwenkit.model import QwenForCausalLM
-from qwenkit.pretrained import load_pretrained, resolve
+from qwenkit.pretrained import load_pretrained, resolve, save_pretrained
 from qwenkit.programs.generator import SPLITS
 from qwenkit.serve.http import Limits
 from qwenkit.tokenizer import Tokenizer
-from qwenkit.train import train
+from qwenkit.train import average, train
 
 FILL = "<fill>"
 
@@ -141,6 +142,14 @@ def _train(options: argparse.Namespace) -> int:
     names = [shlex.quote(str(name)) for name in (options.recipe, options.out)]
     _print(["go on with:", f"  qwenkit train {names[0]} --out {names[1]}{text} --resume"])
     return 130
+
+
+def _average(options: argparse.Namespace) -> int:
+    loaded = [load_pretrained(one, device="cpu", dtype="float32") for one in options.models]
+    mean = average([model for model, _ in loaded], options.shares)
+    save_pretrained(mean.to(DTYPES[options.dtype]), options.out, loaded[0][1])
+    _print([f"model    {Path(options.out)}"])
+    return 0
 
 
 def _pass_at_k(options: argparse.Namespace) -> int:
@@ -258,6 +267,16 @@ _COMMANDS: list[tuple[str, Command, str, list[str], list[Option], list[Option]]]
       _option("--start", "begin with this model and its tokenizer; the recipe then has no [model]",
               metavar="MODEL"),
       _switch("--resume", "continue from the newest checkpoint in FOLDER"), _DEVICE], []),
+    ("average", _average, "write the mean of a model and of what more training made of it",
+     ["average runs/mine/model runs/more/model --out runs/both",
+      "average runs/mine/model runs/more/model --shares 0.3 0.7 --out runs/both"],
+     [_option("models", "folders or Hub ids, at least two; the first one's tokenizer is kept",
+              nargs="+", metavar="MODEL"),
+      _option("--out", "where the model goes", required=True, metavar="FOLDER"),
+      _option("--shares", "of each model, together 1 (default: equal)", nargs="+", type=float,
+              metavar="X"),
+      _option("--dtype", "of the model that is written (default: float32)", choices=sorted(DTYPES),
+              default="float32")], []),
     ("pass-at-k", _pass_at_k, "let a model write programs, run them, and count which pass",
      ["pass-at-k --split phrasing", "pass-at-k --tasks tasks.jsonl --samples 20 --k 1 5 20",
       "pass-at-k --tasks tasks.jsonl --text ./training-text --out programs.jsonl"],

@@ -4,6 +4,7 @@ And learning from what a model writes itself: from preferences (DPO) and from re
 """
 
 from qwenkit.arguments import check_public
+from qwenkit.train.average import average
 from qwenkit.train.batches import Batch, Batches
 from qwenkit.train.callbacks import EarlyStop, KeepModel, ProgressBar
 from qwenkit.train.checkpoints import SaveTraining, checkpoints, load_training, save_training
@@ -33,12 +34,12 @@ __all__ = [
     "IGNORE", "Batch", "Batches", "Callback", "CsvLog", "DataSettings", "Document", "DpoLoss",
     "EarlyStop", "Evaluation", "GrpoMetrics", "GrpoSettings", "GrpoTrainer", "KeepModel",
     "Metrics", "Mix", "Preference", "ProgressBar", "Recipe", "Rollouts", "SaveTraining",
-    "Schedule", "Trainer", "TrainingSettings", "bits_per_byte", "checkpoints", "completion_batch",
-    "dpo_loss", "evaluate", "group_advantages", "grpo_loss", "hold_out", "init_weights",
-    "kl_estimate", "load_training", "make_optimizer", "next_token_loss", "passes_tests",
-    "perplexity", "preference_loss", "read_documents", "read_metrics", "read_package", "read_text",
-    "reference_log_probs", "save_training", "sequence_log_probs", "token_log_probs",
-    "token_losses", "train",
+    "Schedule", "Trainer", "TrainingSettings", "average", "bits_per_byte", "checkpoints",
+    "completion_batch", "dpo_loss", "evaluate", "group_advantages", "grpo_loss", "hold_out",
+    "init_weights", "kl_estimate", "load_training", "make_optimizer", "next_token_loss",
+    "passes_tests", "perplexity", "preference_loss", "read_documents", "read_metrics",
+    "read_package", "read_text", "reference_log_probs", "save_training", "sequence_log_probs",
+    "token_log_probs", "token_losses", "train",
 ]  # fmt: skip
 
 _OF_POLICIES = (

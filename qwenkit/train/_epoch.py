@@ -61,7 +61,7 @@ def make_epoch(
     parts: list[str] = []  # prefix, suffix, middle; prefix, suffix, middle; ...
     times = math.ceil(mix.fim)
     for text in shuffled * times:
-        for chunk in _chunks(text, context, rng):
+        for chunk in _chunks(text, context, mix.fim_lengths, rng):
             if rng.random() < mix.fim / times and len(chunk) >= 2 * SHORTEST:
                 parts += _split(chunk, rng)
     examples = _fim_examples(_encode(parts, tokenizer), tokenizer, context)
@@ -75,18 +75,21 @@ def _encode(texts: list[str], tokenizer: Tokenizer) -> list[np.ndarray]:
     return [np.array(ids, dtype=np.int32) for ids in tokenizer.encode_batch(texts, special=False)]
 
 
-def _chunks(text: str, context: int, rng: np.random.Generator) -> list[str]:
+def _chunks(text: str, context: int, lengths: str, rng: np.random.Generator) -> list[str]:
     """Cut a text at line ends into chunks that make examples of many lengths.
 
-    Lengths are log-uniform: a gap to fill is often in a few lines. But a model that never saw a gap
-    in a long text fills it worse than if it knew only the text before.
+    A gap to fill is often in a few lines. But a model that never saw a gap in a long text fills it
+    worse than if it knew only the text before.
     """
     shortest, longest = 4 * SHORTEST, max(_CHARACTERS * context, 4 * SHORTEST)
     chunks = []
     chunk, wanted = "", 0.0
     for line in text.splitlines(keepends=True):
         if not chunk:
-            wanted = shortest * (longest / shortest) ** rng.random()
+            drawn = rng.random()
+            wanted = shortest + (longest - shortest) * drawn**2
+            if lengths == "log-uniform":
+                wanted = shortest * (longest / shortest) ** drawn
         chunk += line
         if len(chunk) >= wanted:
             chunks.append(chunk)

@@ -219,8 +219,9 @@ def _differences(state: dict[str, Any], trainer: Trainer) -> list[str]:
     before["text"] = {"short_epochs": 0, **before["text"]}
     if isinstance(mix := before["text"].get("mix"), dict):
         mix.setdefault("programs", 0.0)
+        mix.setdefault("fim_lengths", "log-uniform")
     return [
-        f"{name} of the {part} was {shown(before[part].get(name), 60)} and is {shown(value, 60)}"
+        f"{name} of the {part} was {shown(before[part].get(name), 90)} and is {shown(value, 90)}"
         for part, present in _identity(trainer).items()
         for name, value in present.items()
         if before[part].get(name) != value

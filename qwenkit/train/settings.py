@@ -30,13 +30,18 @@ class Mix:
             teach the model to look back for what came before (Olsson et al. 2022).
         programs: tokens of generated programs (`qwenkit.programs.generate`) per token of text,
             others in each epoch; a quarter of the programs become infilling examples.
+        fim_lengths: of the examples that are cut from the text, up to the context. "log-uniform":
+            as many from 50 to 100 characters as from 500 to 1,000; "quadratic": the square of an
+            even draw, so that most are long.
     """
 
     fim: float = 0.0
     repeats: float = 0.0
     programs: float = 0.0
+    fim_lengths: str = "log-uniform"
 
     def __post_init__(self) -> None:
+        one_of(("log-uniform", "quadratic"), fim_lengths=self.fim_lengths)
         for name, value in (("fim", self.fim), ("programs", self.programs)):
             fits = is_number(value) and 0.0 <= value <= _MOST_TIMES
             require(fits, name, value, f"a number from 0 to {_MOST_TIMES}")
@@ -136,6 +141,7 @@ class DataSettings:
         fim: see `Mix`.
         repeats: see `Mix`.
         programs: see `Mix`.
+        fim_lengths: see `Mix`.
         short_epochs: in so many epochs at the beginning windows have half the context, and a batch
             twice as many of them: attention costs less there.
     """
@@ -151,6 +157,7 @@ class DataSettings:
     fim: float = 0.0
     repeats: float = 0.0
     programs: float = 0.0
+    fim_lengths: str = "log-uniform"
     short_epochs: int = 0
 
     def __post_init__(self) -> None:
@@ -166,7 +173,7 @@ class DataSettings:
 
     def mix(self) -> Mix:
         """Return the mix of text and examples."""
-        return Mix(self.fim, self.repeats, self.programs)
+        return Mix(self.fim, self.repeats, self.programs, self.fim_lengths)
 
 
 @dataclass(frozen=True)

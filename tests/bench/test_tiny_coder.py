@@ -13,7 +13,6 @@ import tiny_programs
 from baselines import ByteNgram, xz_bits
 from qwenkit.pretrained import EMBEDDED
 from qwenkit.programs import families_of
-from qwenkit.train import Recipe, read_metrics
 
 README = (EMBEDDED / "README.md").read_text(encoding="utf-8")
 MEASURED_WITH = re.search(r"Measured with Python (\d+\.\d+)", README)[1]
@@ -34,7 +33,9 @@ def test_its_files_are_small_and_named():
     files = {file.name: file.stat().st_size for file in EMBEDDED.iterdir()}
     assert sum(files.values()) <= 16_000_000
     assert set(files) == {
-        "README.md", "LICENSES-TEXT.txt", "recipe.toml", "metrics.csv", "curve.png", "config.json",
+        "README.md", "LICENSES-TEXT.txt", "curve.png", "config.json",
+        *(f"recipe{part}.toml" for part in tiny_coder.PARTS),
+        *(f"metrics{part}.csv" for part in tiny_coder.PARTS),
         "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
 
@@ -55,13 +56,18 @@ def test_its_architecture_shows_what_the_notebooks_teach():
 
 
 def test_its_recipe_is_the_one_it_was_trained_by():
-    recipe = Recipe.from_file(EMBEDDED / "recipe.toml")
-    stored = qk.Checkpoint(EMBEDDED).config.to_dict()
-    assert {name: stored[name] for name in recipe.model} == dict(recipe.model)
-    metrics = read_metrics(EMBEDDED / "metrics.csv")
-    assert metrics["step"][-1] == recipe.training.steps
-    last = recipe.training.rates()(recipe.training.steps - 1)
-    assert metrics["learning_rate"][-1] == pytest.approx(last, rel=1e-3)
+    parts = tiny_coder.parts(EMBEDDED)
+    stored, shape = qk.Checkpoint(EMBEDDED).config.to_dict(), parts[0][0].model
+    assert {name: stored[name] for name in shape} == dict(shape)
+    for recipe, metrics in parts:
+        assert metrics["step"][-1] == recipe.training.steps
+        last = recipe.training.rates()(recipe.training.steps - 1)
+        assert metrics["learning_rate"][-1] == pytest.approx(last, rel=1e-3)
+        assert recipe.data.held_out == parts[0][0].data.held_out
+    joined = tiny_coder.all_metrics(EMBEDDED)
+    assert joined["step"][-1] == sum(recipe.training.steps for recipe, _ in parts)
+    assert joined["step"] == sorted(joined["step"])
+    assert len(joined["loss"]) == len(joined["step"])
 
 
 @on_its_python

@@ -9,7 +9,6 @@ a little.
 
 import argparse
 import functools
-import math
 import platform
 import random
 import re
@@ -39,6 +38,7 @@ FIM = (  # before, after: an argument list, a return, a condition, an import
     ("import ", "\n\ndef exists(path):\n    return os.path.exists(path)\n"),
 )
 GAPS_A_FILE = 10
+PARTS = ("", "-2", "-3")  # of the training: recipe.toml, recipe-2.toml, ...
 AROUND = (50, 100, 200, 300, 400)  # characters on each side of a gap
 
 
@@ -174,20 +174,41 @@ def _row(name: str, size: int, bits: list[float], last: str) -> str:
     return "| " + " | ".join([*cells, f"{1 - bits[0] / bits[1]:.0%}", last]) + " |"
 
 
+def parts(folder: Path) -> list[tuple[Recipe, dict[str, list[float]]]]:
+    """Return the recipe and the metrics of each part of the training."""
+    names = [(f"recipe{part}.toml", f"metrics{part}.csv") for part in PARTS]
+    return [(Recipe.from_file(folder / one), read_metrics(folder / two)) for one, two in names]
+
+
 def curve(folder: Path) -> str:
-    """Return what metrics.csv says of the training."""
-    recipe, metrics = data(folder), read_metrics(folder / "metrics.csv")
-    steps, speeds = metrics["step"], metrics["tokens_per_second"]
-    read = [(b - a) * recipe.context * recipe.batch_size for a, b in pairwise([0.0, *steps])]
-    minutes = sum(some / speed for some, speed in zip(read, speeds, strict=True)) / 60
-    held = zip(metrics["evaluation_bits_per_byte"], steps, strict=True)
-    best, at = min((value, step) for value, step in held if not math.isnan(value))
+    """Return what metrics.csv says of each part of the training."""
+    said = []
+    for (recipe, metrics), name in zip(parts(folder), ("first", "second", "third"), strict=True):
+        steps, speeds = metrics["step"], metrics["tokens_per_second"]
+        window = recipe.data.context * recipe.data.batch_size
+        read = [(b - a) * window for a, b in pairwise([0.0, *steps])]
+        minutes = sum(some / speed for some, speed in zip(read, speeds, strict=True)) / 60
+        held = metrics["evaluation_bits_per_byte"][-1]
+        said.append(
+            f"the {name} part read {sum(read) / 1e6:.1f} million tokens in {steps[-1]:.0f} steps, "
+            f"which took {minutes:.0f} minutes ({held:.3f} bits per byte)"
+        )
+    text = "; ".join(said)
     return f"""\
-The run read {sum(read) / 1e6:.1f} million tokens in {steps[-1]:.0f} steps, which took \
-{minutes:.0f} minutes (evaluations not counted) with other work on the same two cores. During \
-training the held-out files are read in windows with a stride of \
-{recipe.context}; the best model by that \
-measure is kept: {best:.3f} bits per byte, at step {at:.0f}."""
+{text[0].upper()}{text[1:]}. Evaluations are not counted, and other work ran on the same two \
+cores. The bits per byte are of the held-out files, read in windows with a stride of \
+{data(folder).context}, by the part's last model."""
+
+
+def all_metrics(folder: Path) -> dict[str, list[float]]:
+    """Return the metrics of all parts, one after the other."""
+    joined: dict[str, list[float]] = {}
+    done = {"step": 0.0, "tokens": 0.0}
+    for _, metrics in parts(folder):
+        for name, values in metrics.items():
+            joined.setdefault(name, []).extend(value + done.get(name, 0.0) for value in values)
+        done = {name: joined[name][-1] for name in done}
+    return joined
 
 
 def figures(folder: Path) -> str:
@@ -274,7 +295,7 @@ def write(folder: Path, text: str) -> None:
     readme = folder / "README.md"
     before, _, after = re.split(f"{BEGIN}|{END}", readme.read_text(encoding="utf-8"))
     readme.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
-    axes = qk.plot.training_curve(read_metrics(folder / "metrics.csv"))
+    axes = qk.plot.training_curve(all_metrics(folder))
     axes.figure.savefig(folder / "curve.png", dpi=90, metadata={"Software": None})
 
 

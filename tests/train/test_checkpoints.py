@@ -425,8 +425,9 @@ def test_what_the_table_damages_is_sound_itself(tmp_path, sound):
     ({"batches": {"batch_size": 2}}, "batch_size of the text was 4 and is 2"),
     ({"batches": {"seed": 6}}, "seed of the text was 5 and is 6"),
     ({"batches": {"mix": qk.train.Mix()}},
-     "mix of the text was {'fim': 0.25, 'repeats': 0.1, 'programs': 0.0} and is {'fim': 0.0, "
-     "'repeats': 0.0, 'programs': 0.0}"),
+     "mix of the text was {'fim': 0.25, 'repeats': 0.1, 'programs': 0.0, 'fim_lengths': "
+     "'log-uniform'} and is {'fim': 0.0, 'repeats': 0.0, 'programs': 0.0, 'fim_lengths': "
+     "'log-uniform'}"),
     ({"model": {"num_hidden_layers": 1}}, "the model's config differs"),
     ({"model": {"rope_theta": 5e4}}, "the model's config differs"),
 ])  # fmt: skip

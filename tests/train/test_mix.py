@@ -1,6 +1,7 @@
 """What an epoch is made of: the text itself, and examples of infilling and of copying."""
 
 import itertools
+import math
 import unicodedata
 from collections import Counter
 
@@ -9,7 +10,7 @@ import pytest
 
 from qwenkit.errors import InputError
 from qwenkit.train import Document, Mix
-from qwenkit.train._epoch import SHORTEST, _split, make_epoch
+from qwenkit.train._epoch import SHORTEST, _chunks, _split, make_epoch
 
 PREFIX, SUFFIX, MIDDLE = (f"<|fim_{name}|>" for name in ("prefix", "suffix", "middle"))
 END = "<|endoftext|>"
@@ -117,6 +118,18 @@ def test_some_examples_of_infilling_are_nearly_as_long_as_the_context(tokenizer,
     lengths = [len(ids) for ids in fim_examples(epoch(code, tokenizer, context=512, fim=1.0))]
     assert max(lengths) > 0.8 * 512
     assert sum(length for length in lengths if length > 256) > 0.3 * sum(lengths)
+
+
+def test_lengths_of_infilling_are_log_uniform_or_the_square_of_an_even_draw():
+    text, rng = "x = 1234\n" * 60_000, np.random.default_rng(0)
+    for lengths, below in (
+        ("log-uniform", lambda size: math.log(size / 32) / math.log(1024 / 32)),
+        ("quadratic", lambda size: math.sqrt((size - 32) / (1024 - 32))),
+    ):
+        drawn = [len(chunk) for chunk in _chunks(text, 512, lengths, rng)]
+        for size in (64, 200, 500, 900):  # a chunk ends with its line, 4.5 characters later
+            found = sum(one < size for one in drawn) / len(drawn)
+            assert found == pytest.approx(below(size - 4.5), abs=0.03), (lengths, size)
 
 
 @pytest.mark.parametrize("length", [1, 15, 16, 17, 31, 32, 33, 500])

@@ -27,7 +27,7 @@ def test_the_real_recipe_is_read():
     assert "site-packages/*" in data.leave_out
     assert "bisect.py" in data.held_out
     assert (data.context, data.batch_size, data.vocab_size) == (512, 16, 2048)
-    assert data.mix() == Mix(data.fim, data.repeats, data.programs)
+    assert data.mix() == Mix(data.fim, data.repeats, data.programs, data.fim_lengths)
     assert rates.kind == training.schedule == "linear"
     assert (rates.peak, rates.steps) == (training.learning_rate, training.steps)
     assert (training.autocast, training.dtype, training.seed) == ("float32", "bfloat16", 1)
@@ -50,7 +50,19 @@ def test_what_is_not_given_has_a_default_and_a_missing_recipe_is_named(tmp_path)
 
 def test_every_key_is_read(tmp_path):
     data = DataSettings(
-        64, 2, 300, "texts", ("numpy",), ("*.c",), ("x",), ("y", "z"), 0.5, 0.25, 2.5, 1
+        64,
+        2,
+        300,
+        "texts",
+        ("numpy",),
+        ("*.c",),
+        ("x",),
+        ("y", "z"),
+        0.5,
+        0.25,
+        2.5,
+        "quadratic",
+        1,
     )
     values = 9, 1e-4, "linear", 3, 0.5, 0.0, 0.9, 0.0, 4, 0.1, 7, "bfloat16", 2, 3, 4, 5, "float16"
     training = TrainingSettings(*values, master_weights=True, optimizer="muon")
@@ -105,6 +117,7 @@ DATA = [
     ("vocab_size = 1000001", "vocab_size is 1000001; it must be at most 1,000,000"),
     ("fim = 10.5", "fim is 10.5; it must be a number from 0 to 10"),
     ("repeats = -0.1", "repeats is -0.1"), ("include = []", "include is empty"),
+    ("fim_lengths = 'even'", "fim_lengths is 'even'; it must be one of log-uniform, quadratic"),
 ]  # fmt: skip
 
 
