@@ -32,7 +32,7 @@ class Mix:
             others in each epoch; a quarter of the programs become infilling examples.
         fim_lengths: of the examples that are cut from the text, up to the context. "log-uniform":
             as many from 50 to 100 characters as from 500 to 1,000; "quadratic": the square of an
-            even draw, so that most are long.
+            even draw, so that more are long.
     """
 
     fim: float = 0.0

@@ -136,18 +136,15 @@ def test_its_page_states_figures_of_programs_that_are_high_enough():
     assert min(stated["other families"]) >= 25
 
 
-def test_it_fills_gaps_in_programs_and_a_missing_return():
+def test_it_fills_gaps_in_programs():
     assert tiny_programs.filled_exactly(EMBEDDED, count=100) >= 0.4
-    before, filled, _ = tiny_coder.fillings(EMBEDDED)[1]
-    assert before.endswith("return ")
-    assert filled.strip() in ("value * 2", "result")
 
 
 @on_its_python
 def test_held_out_gaps_cost_less_where_what_follows_is_in_sight():
     found = tiny_coder.infilling(EMBEDDED)
     assert found["with what follows"] < 0.95 * found["without"]
-    assert found["with what follows"] < 2.65
+    assert found["with what follows"] < 2.6
     assert tiny_coder.filled_exactly(EMBEDDED) > 0.04
 
 

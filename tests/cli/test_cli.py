@@ -255,8 +255,8 @@ def test_errors_are_one_helpful_line(run, line, fragments):
 
 @pytest.mark.parametrize(("line", "code", "said"), [
     *((f"{name} --help", 0, f"examples:\n  qwenkit {name}") for name in (
-        "doctor", "inspect", "forward", "generate", "train", "pass-at-k", "grpo", "serve",
-        "lab")),
+        "doctor", "inspect", "forward", "generate", "train", "average", "pass-at-k", "grpo",
+        "serve", "lab")),
     ("--version", 0, f"qwenkit {qk.__version__}\n"),
     *((line, 2, f"(see qwenkit{command} --help)\n") for line, command in (
         ("", ""), ("fly", ""), ("generate x --max-new-tokens 0", " generate"),
