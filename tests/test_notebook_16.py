@@ -42,7 +42,7 @@ def test_the_family_is_learned_and_without_a_baseline_the_policy_collapses(claim
 ])  # fmt: skip
 def test_pairs_teach_the_family_and_too_large_a_rate_forgets(claim):
     rows, start = _percents("preference_loss(preferred"), _percents("def minus")["at the start"]
-    assert eval(claim, {"start": start, "small": rows["2e-05"], "large": rows["1e-04"]})
+    assert eval(claim, {"start": start, "small": rows["2e-05"], "large": rows["2e-04"]})
 
 
 @pytest.mark.parametrize("claim", [
