@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import qwenkit as qk
 from qwenkit.fast import ClosedLoop, kernels
-from qwenkit.fast.layers import memory_of
+from qwenkit.fast.decode import _look
 from qwenkit.generate import GenerationConfig
 from qwenkit.generate.steps import Step, check_finite, continued, only_tokens
 from timing import seconds
@@ -108,18 +108,18 @@ class Decoding:
                 self.clocks.found = {}
                 whole = seconds(lambda: made.append(next(steps)))
                 inside = dict(self.clocks.found)
-                parts = alone(self.model, made[-1], loop) | inside if inside else {}
+                parts = alone(self.model, made[-1], loop, self.cache) | inside if inside else {}
                 found.append({WHOLE: whole, **parts})
         return found
 
 
 @torch.no_grad()
-def alone(model: qk.QwenForCausalLM, step: Step, loop: ClosedLoop) -> Times:
+def alone(model: qk.QwenForCausalLM, step: Step, loop: ClosedLoop, cache: qk.KVCache) -> Times:
     """Return the seconds of what is not timed inside a token."""
     ids = torch.tensor([[step.token_id]])
     found = {
-        CHECKS: seconds(partial(loop.ask, memory_of, model)),
-        ALL_CHECKS: seconds(partial(memory_of, model)),
+        CHECKS: seconds(partial(loop.ask, _look, model, cache)),
+        ALL_CHECKS: seconds(partial(_look, model, cache)),
         EMBEDDING: seconds(partial(model.model.embed_tokens, ids)),
     }
     for name, config in ((SAMPLED, GenerationConfig(**SAMPLING)), (CHOOSING, GenerationConfig())):
