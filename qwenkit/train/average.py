@@ -35,11 +35,13 @@ def average(
     Raises:
         InputError: models or shares that do not fit.
     """
-    models = list(models)
-    if len(models) < 2:
-        raise InputError(f"there are {len(models)} models; an average needs at least two")
-    shares = [1 / len(models)] * len(models) if shares is None else list(shares)
-    fit = len(shares) == len(models) and all(is_number(one) and one > 0 for one in shares)
+    given = list(models) if isinstance(models, Sequence) else [models]
+    if len(given) < 2 or not all(isinstance(one, QwenForCausalLM) for one in given):
+        names = ", ".join(type(one).__name__ for one in given) or "nothing"
+        raise InputError(f"models holds {names}; it must hold at least two QwenForCausalLM")
+    models, shares = given, [1 / len(given)] * len(given) if shares is None else shares
+    fit = isinstance(shares, Sequence) and len(shares) == len(models)
+    fit = fit and all(is_number(one) and one > 0 for one in shares)
     if not fit or abs(sum(shares) - 1) > _ROUNDING:
         raise InputError(
             f"shares is {shown(shares, 60)}; it must have a number above 0 for each of the "

@@ -49,7 +49,12 @@ def with_lora(model):
 
 
 WRONG = [
-    (lambda m: average([m]), "there are 1 models; an average needs at least two"),
+    (lambda m: average([m]), "models holds QwenForCausalLM; it must hold at least two"),
+    (lambda m: average(m), "models holds QwenForCausalLM; it must hold at least two"),
+    (lambda m: average([]), "models holds nothing; it must hold at least two"),
+    (lambda m: average([m, "folder"]), "models holds QwenForCausalLM, str; it must hold"),
+    (lambda m: average([m, m], 0.5), "shares is 0.5; it must have a number above 0 for each"),
+    (lambda m: average([m, m], "ab"), "shares is 'ab'; it must have a number above 0 for each"),
     (lambda m: average([m, m], [0.5]), r"shares is \[0.5\]; it must have a number above"),
     (lambda m: average([m, m], [0.5, 0.6]), "their sum must be 1"),
     (lambda m: average([m, m], [1.0, 0.0]), "a number above 0"),
@@ -79,5 +84,5 @@ def test_the_command_writes_a_model_with_its_tokenizer(tmp_path, capsys):
     want = average([model, other], [0.3, 0.7]).bfloat16().state_dict()
     assert all(torch.equal(tensor, want[name]) for name, tensor in found.state_dict().items())
     assert main(["average", folders[0], "--out", str(tmp_path / "none")]) == 1
-    assert "at least two" in capsys.readouterr().err
+    assert "it must hold at least two QwenForCausalLM" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
