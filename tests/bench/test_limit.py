@@ -21,6 +21,7 @@ from qwenkit.fast import kernels, swap
 from qwenkit.fast._machine import kernels_problem
 from timing import busy_processes
 from token_parts import (
+    ALL_CHECKS,
     EMBEDDING,
     HEAD,
     LAYERS,
@@ -79,7 +80,8 @@ def test_the_parts_are_the_whole_token_and_lie_within_it(dtype, toy):
     tokens = [*side(), *side()]
     assert len(tokens) == 6
     for token in tokens:
-        assert set(token) == {*PARTS, SAMPLED, WHOLE}
+        assert set(token) == {*PARTS, ALL_CHECKS, SAMPLED, WHOLE}
+        assert token[ALL_CHECKS] > 0
         assert all(took > 0 for took in token.values())
         inside = [token[name] for name in (*LAYERS, HEAD)]
         assert sum(inside) < 1.01 * token[WHOLE]  # two clocks
