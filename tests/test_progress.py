@@ -154,9 +154,9 @@ def test_text_is_printed_as_it_comes_and_returned_too(toy, capsys, monkeypatch):
     steps = inspect.unwrap(qk.generate).__globals__
     seen = []
 
-    def watched(*arguments, original=steps["next_logits"]):
+    def watched(*arguments, original=steps["next_logits"], **options):
         seen.append(capsys.readouterr().out)
-        return original(*arguments)
+        return original(*arguments, **options)
 
     monkeypatch.setitem(steps, "next_logits", watched)
     qk.complete(model, tokenizer, "def f", max_new_tokens=8, stream=True)

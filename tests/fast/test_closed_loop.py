@@ -46,7 +46,7 @@ def another_thread(act):
         thread.join()
 
 
-# In a process of its own: tests may run beside threads that Python does not list.
+# In a process of its own: tests may run next to threads that Python does not list.
 COUNT_CHECKS = """
 import json
 from unittest import mock
