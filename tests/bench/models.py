@@ -149,7 +149,11 @@ def bench_trace(models: Models, rounds: int) -> Rows:
 
 
 def bench_tiny_coder(rounds: int) -> Rows:
-    """Generate greedily with the embedded model, and with transformers' own `generate`."""
+    """Generate greedily with the embedded model, and with transformers' own `generate`.
+
+    Like that, `complete` returns the whole. An iterator of steps also gives each step's
+    probabilities, and checks the model for each.
+    """
     model, tokenizer = qk.load_pretrained(EMBEDDED, device="cpu", dtype="float32")
     theirs = Qwen2ForCausalLM.from_pretrained(EMBEDDED, dtype=torch.float32).eval()
     ids, count, texts = tokenizer("def "), 128, 32
@@ -162,8 +166,15 @@ def bench_tiny_coder(rounds: int) -> Rows:
     def batch(ids: torch.Tensor) -> list[list[int]]:
         return qk.generate_batch(model, list(ids), max_new_tokens=count, stop_ids=())
 
+    def steps() -> list[qk.Step]:
+        return list(qk.generate(model, ids, count, stop_ids=()))
+
+    def whole() -> str:
+        return qk.complete(model, tokenizer, "def ", count, stop_ids=())
+
     sides: Sides = {
-        "qwenkit": lambda: seconds(lambda: list(qk.generate(model, ids, count, stop_ids=()))),
+        "qwenkit": lambda: seconds(whole),
+        "qwenkit, step by step": lambda: seconds(steps),
         "transformers": lambda: by_theirs(ids),
     }
     one = scaled(take_turns(sides, rounds), 1 / count)
