@@ -30,7 +30,7 @@ import qwenkit as qk
 from qwenkit.generate import row_seed
 from qwenkit.model import PageBatch
 from qwenkit.programs import generate_tasks
-from qwenkit.serve import Scheduler
+from qwenkit.serve import Request, Scheduler
 from rows import apart, ratio, spread
 from timing import others_share, seconds, take_turns
 
@@ -111,22 +111,26 @@ def continuous(
     lengths: list[int] | None = None,
 ) -> Found:
     """Continue prompts as slots become free, each by as many tokens as are given for it."""
-    scheduler = Scheduler(model, slots * 2 * MOST, page_size, slots)
-    requests, empty = [], []
-    for place, prompt in enumerate(prompts):
-        seed = row_seed(place // slots * slots, place % slots)
-        own = {"max_new_tokens": MOST}
-        if lengths is not None:
-            own = {"max_new_tokens": lengths[place], "stop_ids": ()}
-        config = qk.GenerationConfig(temperature=1.0, seed=seed, **own)
-        requests.append(scheduler.submit(prompt, config))
 
-    def steps() -> None:
-        while scheduler.running or scheduler.waiting:
-            scheduler.step()
-            empty.append(scheduler.cache.waste)
+    def submitted() -> tuple[Scheduler, list[Request]]:
+        scheduler = Scheduler(model, slots * 2 * MOST, page_size, slots)
+        requests = []
+        for place, prompt in enumerate(prompts):
+            seed = row_seed(place // slots * slots, place % slots)
+            own = {"max_new_tokens": MOST}
+            if lengths is not None:
+                own = {"max_new_tokens": lengths[place], "stop_ids": ()}
+            config = qk.GenerationConfig(temperature=1.0, seed=seed, **own)
+            requests.append(scheduler.submit(prompt, config))
+        return scheduler, requests
 
-    took = seconds(steps)
+    scheduler, requests = submitted()
+    took = seconds(scheduler.run)
+    again, _ = submitted()  # step by step, to look at its pages
+    empty = []
+    while again.running or again.waiting:
+        again.step()
+        empty.append(again.cache.waste)
     return took, sum(len(one.new) for one in requests), sum(empty) / len(empty)
 
 
