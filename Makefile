@@ -40,7 +40,7 @@ help:
 	@echo "make notebooks  only the notebooks, with nbval (with QWENKIT_MODEL: only that every cell runs)"
 	@echo "make fuzz       edits of every kind of file, N=10000 of each (ARGS=\"--seed 1 tokenizer\")"
 	@echo "make bench      times next to transformers'; needs QWENKIT_MODEL"
-	@echo "make tiny-coder train the embedded model again into runs/ (three hours or more); again: resume"
+	@echo "make tiny-coder train the embedded model again into runs/ (three hours or more; again: it resumes)"
 	@echo "make site       the course as pages in site/, which open from disk and on any host; the first"
 	@echo "                time takes minutes, for it runs the notebooks that have widgets"
 	@echo "make clean      remove caches and build products (not .venv)"
@@ -95,7 +95,7 @@ tiny-coder: $(LAB)
 		if [ -e $(OUT)/$$1/done ]; then return; fi; \
 		if ls -d $(OUT)/$$1/checkpoints/step-* >/dev/null 2>&1; then set -- $$1 $$2 --resume; fi; \
 		name=$$1; recipe=$$2; shift 2; \
-		$(FOR_TRAINING) $(BIN)/qwenkit train $(RECIPES)/$$recipe --out $(OUT)/$$name "$$@"; \
+		$(FOR_TRAINING) $(BIN)/qwenkit train $(RECIPES)/$$recipe --out $(OUT)/$$name "$$@" $(ARGS); \
 		touch $(OUT)/$$name/done; \
 	}; \
 	mean() { $(BIN)/qwenkit average "$$1" "$$2" --shares 0.3 0.7 --dtype bfloat16 --out "$$3"; }; \

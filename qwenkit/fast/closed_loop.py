@@ -14,7 +14,7 @@ from collections.abc import Callable
 from operator import is_
 from typing import Any
 
-from qwenkit.fast.team import helpers
+from qwenkit.fast.team import own_threads
 
 AT_MOST = 16  # tokens of a check: whatever nobody has thought of, such as a signal, is seen then
 CPU_TIME, BITS = 6, 3  # Linux names a thread's clock by the thread's number, inverted, and a 6
@@ -31,19 +31,19 @@ class ClosedLoop:
     """
 
     def __init__(self) -> None:
-        self._about: tuple[Any, ...] = ()
+        self._asked: tuple[Any, ...] = ()
         self._found: Any = None
         self._others: dict[int, int] | None = None
         self._left = 0
 
     def ask(self, check: Callable[..., Any], *about: Any) -> Any:
         """Return what `check(*about)` returns, or what it returned if nothing can have changed."""
-        if self._left and all(map(is_, about, self._about)) and self._others == others():
+        if self._left and all(map(is_, (check, *about), self._asked)) and self._others == others():
             self._left -= 1
             return self._found
         self._left = 0  # an error of the check is no answer
         before = others()  # what a thread does during the check came after it
-        self._found, self._about, self._others = check(*about), about, before
+        self._found, self._asked, self._others = check(*about), (check, *about), before
         self._left = 0 if before is None else AT_MOST - 1
         return self._found
 
@@ -60,7 +60,7 @@ def others() -> dict[int, int] | None:
         return None
     numbers = {one.ident: one.native_id for one in threading.enumerate()}
     found = {}
-    for ident in sys._current_frames().keys() - helpers() - {threading.get_ident()}:
+    for ident in sys._current_frames().keys() - own_threads() - {threading.get_ident()}:
         number = numbers.get(ident)
         if number is None:
             return None

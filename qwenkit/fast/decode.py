@@ -84,9 +84,9 @@ def decode_step(
     try:
         held = _holder(cache)
         look = _look if loop is None else partial(loop.ask, _look)
-        (found, storages), buffers = look(model, held)
+        found, storages, buffers = look(model, held)
         inner, config = model.model, model.model.config
-        texts = _cached(config, len(found.layers), cache, attention_mask, buffers)
+        texts = _cached(config, len(found.layers), cache, held, attention_mask, buffers)
         number = len(texts.lengths)
         if number != len(input_ids) or not _is_served(found, config, number):
             return None
@@ -173,9 +173,9 @@ def _vectors(tensor: Tensor, name: str, dtype: torch.dtype, shape: tuple[int, in
 
 def _look(
     model: QwenForCausalLM, held: KVCache | PagePool
-) -> tuple[tuple[Memory, list[Any]], NDArray[np.int64]]:
-    """Return a model's memory, and (L, 2) addresses of the keys and values that are held."""
-    found = memory_of(model)
+) -> tuple[Memory, list[Any], NDArray[np.int64]]:
+    """Return what `memory_of` does, and (L, 2) addresses of the keys and values that are held."""
+    found, storages = memory_of(model)
     config = model.model.config
     made_for, own = (
         (one.num_hidden_layers, one.num_key_value_heads, one.head_dim)
@@ -183,17 +183,17 @@ def _look(
     )
     if type(held.keys) is not list or type(held.values) is not list:
         raise Declined("the cache keeps its buffers in something else than a list")
-    layers = len(found[0].layers)
+    layers = len(found.layers)
     if made_for != own or not layers == len(held.keys) == len(held.values) == own[0]:
         raise Declined("the cache was made for another model")
     buffers = [*held.keys, *held.values]
-    places = addresses(buffers, "the cache", found[0].dtype, _shape(held, config))
+    places = addresses(buffers, "the cache", found.dtype, _shape(held, config))
     made_in_inference = not torch.is_inference_mode_enabled() and any(
         map(Tensor.is_inference, buffers)
     )
     if made_in_inference:
         raise Declined("the cache was made in inference mode, and may be written only there")
-    return found, np.array(places, np.int64).reshape(2, -1).T.copy()
+    return found, storages, np.array(places, np.int64).reshape(2, -1).T.copy()
 
 
 def _holder(cache: KVCache) -> KVCache | PagePool:
@@ -217,6 +217,7 @@ def _cached(
     config: QwenConfig,
     layers: int,
     cache: KVCache,
+    held: KVCache | PagePool,
     attention_mask: Tensor | None,
     buffers: NDArray[np.int64],
 ) -> Cached:
@@ -227,7 +228,7 @@ def _cached(
     windows = {config.window(layer) for layer in range(layers)} - {None}
     if any(length >= window for window in windows if window is not None):
         raise Declined("the sliding window leaves out tokens of the cache")
-    shape = _shape(_holder(cache), config)
+    shape = _shape(held, config)
     if isinstance(cache, PageBatch):
         pages, lengths = _texts(cache, shape, attention_mask)
     else:

@@ -63,7 +63,7 @@ def _help(follow: Callable[..., bool], given: tuple[Any, ...]) -> None:
 _team = _Team()
 
 
-def helpers() -> set[int | None]:
+def own_threads() -> set[int | None]:
     """Return the idents of the threads that help, and run nothing else."""
     return {one.ident for one in _team.threads}
 

@@ -93,14 +93,14 @@ def generate(
         InputError: an argument out of its range.
         MemoryForecastError: a cache of so many tokens would not fit in memory.
     """
-    return begun(model, input_ids, max_new_tokens, None, cache_dtype=cache_dtype, **options)
+    return begun(None, model, input_ids, max_new_tokens, cache_dtype=cache_dtype, **options)
 
 
 def begun(
+    loop: ClosedLoop | None,
     model: QwenForCausalLM,
     input_ids: Tensor | Sequence[int],
-    max_new_tokens: int,
-    loop: ClosedLoop | None,
+    max_new_tokens: int = 64,
     *,
     cache_dtype: str = "auto",
     **options: Any,

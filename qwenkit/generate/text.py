@@ -141,24 +141,22 @@ def stream(
     Raises:
         InputError: an argument out of its range.
     """
-    return _pieces(model, tokenizer, prompt, None, stop_strings, stop_ids, **options)
+    return _pieces(None, model, tokenizer, prompt, stop_strings, stop_ids, **options)
 
 
 def _pieces(
+    loop: ClosedLoop | None,
     model: QwenForCausalLM,
     tokenizer: Tokenizer,
     prompt: str,
-    loop: ClosedLoop | None,
     stop_strings: Sequence[str] = (),
     stop_ids: Collection[int] | None = None,
-    max_new_tokens: int = 64,
     **options: Any,
 ) -> Iterator[str]:
     """Return what `stream` does; `loop`: as for `continued`."""
     writer = TextWriter(tokenizer, stop_strings)
     stops = default_stops(model, tokenizer) if stop_ids is None else stop_ids
-    ids = tokenizer(prompt)
-    return written(begun(model, ids, max_new_tokens, loop, stop_ids=stops, **options), writer)
+    return written(begun(loop, model, tokenizer(prompt), stop_ids=stops, **options), writer)
 
 
 def default_stops(model: QwenForCausalLM, tokenizer: Tokenizer) -> frozenset[int]:
@@ -202,7 +200,7 @@ def complete(
         InputError: an argument out of its range.
     """
     loop = None if stream else ClosedLoop()  # to print may run any code
-    pieces = _pieces(model, tokenizer, prompt, loop, max_new_tokens=max_new_tokens, **options)
+    pieces = _pieces(loop, model, tokenizer, prompt, max_new_tokens=max_new_tokens, **options)
     return whole(pieces, stream, max_new_tokens)
 
 

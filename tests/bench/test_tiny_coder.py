@@ -63,7 +63,10 @@ def test_its_recipe_is_the_one_it_was_trained_by():
         assert metrics["step"][-1] == recipe.training.steps
         last = recipe.training.rates()(recipe.training.steps - 1)
         assert metrics["learning_rate"][-1] == pytest.approx(last, rel=1e-3)
-        assert recipe.data.held_out == parts[0][0].data.held_out
+        own = {"vocab_size", "short_epochs", "fim_lengths"}  # of a part; all else is the same text
+        same = {name: value for name, value in vars(recipe.data).items() if name not in own}
+        assert same.items() <= vars(parts[0][0].data).items()
+        assert "bisect.py" in recipe.data.held_out
     joined = tiny_coder.all_metrics(EMBEDDED)
     assert joined["step"][-1] == sum(recipe.training.steps for recipe, _ in parts)
     assert joined["step"] == sorted(joined["step"])
