@@ -87,8 +87,8 @@ bench: $(READY)
 FOR_TRAINING = OMP_WAIT_POLICY=passive GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \
 	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592
 
-# In three parts. One that was stopped goes on from its newest checkpoint, and one that is done is
-# not repeated. What the second and the third begin with has a share in what they give.
+# In two parts. One that was stopped goes on from its newest checkpoint, and one that is done is not
+# repeated. The result is a mean of both models.
 tiny-coder: $(LAB)
 	@set -e; \
 	part() { \
@@ -98,12 +98,10 @@ tiny-coder: $(LAB)
 		$(FOR_TRAINING) $(BIN)/qwenkit train $(RECIPES)/$$recipe --out $(OUT)/$$name "$$@" $(ARGS); \
 		touch $(OUT)/$$name/done; \
 	}; \
-	mean() { $(BIN)/qwenkit average "$$1" "$$2" --shares 0.3 0.7 --dtype bfloat16 --out "$$3"; }; \
 	part first recipe.toml; \
 	part second recipe-2.toml --start $(OUT)/first/model; \
-	mean $(OUT)/first/model $(OUT)/second/model $(OUT)/mean; \
-	part third recipe-3.toml --start $(OUT)/mean; \
-	mean $(OUT)/mean $(OUT)/third/model $(OUT)/model
+	$(BIN)/qwenkit average $(OUT)/first/model $(OUT)/second/model --shares 0.3 0.7 \
+		--dtype bfloat16 --out $(OUT)/model
 
 # What a page shows comes from several files: all are read again, but widgets are kept in build/.
 site: $(SITE)

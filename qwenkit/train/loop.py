@@ -18,6 +18,7 @@ from qwenkit.train.batches import Batch, Batches
 from qwenkit.train.evaluation import Evaluation
 from qwenkit.train.losses import IGNORE, next_token_loss
 from qwenkit.train.optimizer import MasterAdamW, clip_gradients, make_optimizer, steps_taken
+from qwenkit.train.precision import products_in
 from qwenkit.train.settings import TrainingSettings
 
 
@@ -195,8 +196,7 @@ class Trainer:
         device, settings = self.model.device, self.settings
         total = torch.zeros((), device=device)
         for batch in batches:
-            bfloat16 = settings.autocast == "bfloat16"
-            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            with products_in(settings.products(device), device):
                 logits = self.model(batch.input_ids.to(device))  # (B, T, V)
             labels, smoothing = batch.labels.to(device), settings.label_smoothing
             loss = next_token_loss(logits, labels, label_smoothing=smoothing, reduction="sum")

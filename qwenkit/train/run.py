@@ -16,7 +16,7 @@ from threading import current_thread, main_thread
 from types import FrameType
 
 from qwenkit.config import QwenConfig
-from qwenkit.device import DTYPES, free_memory
+from qwenkit.device import DTYPES, free_memory, pick_device
 from qwenkit.errors import (
     CheckpointError,
     ConfigError,
@@ -149,7 +149,7 @@ def _new_trainer(
 ) -> Trainer:
     """Return a trainer of the first model that evaluates what is held out, and saves."""
     tokenizer, data, training = Tokenizer(out / "tokenizer"), recipe.data, recipe.training
-    where = trusted_device(device, training.autocast)  # the dtype of its products
+    where = trusted_device(device, training.products(pick_device(device)))
     config = _config(recipe, tokenizer, out)
     _refuse_what_cannot_fit(config, data)
     model = _new_model(config, training.seed) if started is None else started

@@ -6,7 +6,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from qwenkit.device import DTYPES
+import torch
+
+from qwenkit.device import DTYPES, has_bfloat16_products
 from qwenkit.errors import ConfigError, InputError, few, printable
 from qwenkit.files import expanded
 from qwenkit.tokenizer.bpe import SMALLEST
@@ -65,8 +67,9 @@ class TrainingSettings:
         accumulate: batches whose gradients are summed for one step.
         label_smoothing: fraction of the target that is spread evenly.
         seed: of the initial weights, the order of the text, and the mix.
-        autocast: "bfloat16": matrix products in bfloat16, weights and sums in float32, which is
-            faster where the machine has such products; "float32": everything in float32.
+        autocast: "bfloat16": matrix products in bfloat16, weights and sums in float32; "float32":
+            everything in float32; "auto": bfloat16 on a processor with instructions for it, where
+            it is faster, else float32. See `products`.
         evaluate_every: steps between evaluations of the held-out text; 0: never.
         patience: stop after this many evaluations in a row without a better one; 0: never.
         save_every: steps between checkpoints; 0: only at the end.
@@ -111,7 +114,7 @@ class TrainingSettings:
         for name, value in (("label_smoothing", self.label_smoothing), ("beta2", self.beta2)):
             require(0.0 <= value < 1.0, name, value, "from 0 to below 1")
         one_of(KINDS, schedule=self.schedule)
-        one_of(("float32", "bfloat16"), autocast=self.autocast)
+        one_of(("auto", "float32", "bfloat16"), autocast=self.autocast)
         one_of(DTYPES, dtype=self.dtype)
         one_of(("adamw", "muon"), optimizer=self.optimizer)
         if self.patience and not self.evaluate_every:
@@ -123,6 +126,17 @@ class TrainingSettings:
         return Schedule(
             self.learning_rate, self.steps, self.schedule, self.warmup_steps, self.final
         )
+
+    def products(self, device: torch.device) -> torch.dtype:
+        """Return the dtype of matrix products on a device.
+
+        For "auto" that is bfloat16 on a processor with instructions for it, else float32: without
+        them products in bfloat16 are slower than in float32.
+        """
+        if self.autocast != "auto":
+            return DTYPES[self.autocast]
+        faster = device.type == "cpu" and has_bfloat16_products()
+        return torch.bfloat16 if faster else torch.float32
 
 
 @dataclass(frozen=True)

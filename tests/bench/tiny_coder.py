@@ -38,7 +38,7 @@ FIM = (  # before, after: an argument list, a return, a condition, an import
     ("import ", "\n\ndef exists(path):\n    return os.path.exists(path)\n"),
 )
 GAPS_A_FILE = 10
-PARTS = ("", "-2", "-3")  # of the training: recipe.toml, recipe-2.toml, ...
+PARTS = ("", "-2")  # of the training: recipe.toml, recipe-2.toml
 AROUND = (50, 100, 200, 300, 400)  # characters on each side of a gap
 
 
@@ -183,7 +183,7 @@ def parts(folder: Path) -> list[tuple[Recipe, dict[str, list[float]]]]:
 def curve(folder: Path) -> str:
     """Return what metrics.csv says of each part of the training."""
     said = []
-    for (recipe, metrics), name in zip(parts(folder), ("first", "second", "third"), strict=True):
+    for (recipe, metrics), name in zip(parts(folder), ("first", "second"), strict=True):
         steps, speeds = metrics["step"], metrics["tokens_per_second"]
         window = recipe.data.context * recipe.data.batch_size
         read = [(b - a) * window for a, b in pairwise([0.0, *steps])]

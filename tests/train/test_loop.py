@@ -15,6 +15,7 @@ from small import At, Record, held_out_loss, interrupt, small_batches, small_mod
 from qwenkit.errors import InputError, TrainingError
 from qwenkit.train import IGNORE, Callback, Document, Mix
 from qwenkit.train import loop as loop_file
+from qwenkit.train import settings as settings_file
 
 
 def spied(until=0, **settings):
@@ -124,13 +125,17 @@ def test_label_smoothing_reaches_the_loss():
     assert small_trainer(label_smoothing=0.3).train_step().loss == pytest.approx(want, abs=1e-5)
 
 
-def test_autocast_computes_in_bfloat16_and_keeps_weights_in_float32():
+@pytest.mark.parametrize("autocast", ["bfloat16", "auto"])
+def test_autocast_computes_in_bfloat16_and_keeps_weights_in_float32(autocast, monkeypatch):
+    monkeypatch.setattr(settings_file, "has_bfloat16_products", lambda: True)
     dtypes, model = set(), small_model()
-    linear = model.model.layers[0].mlp.up_proj
-    linear.register_forward_hook(lambda module, given, made: dtypes.add(made.dtype))
+    layer, heads = model.model.layers[0], set()
+    layer.mlp.up_proj.register_forward_hook(lambda module, given, made: dtypes.add(made.dtype))
+    layer.self_attn.o_proj.register_forward_pre_hook(lambda _, given: heads.add(given[0].dtype))
     small.trained(plain := Record())
-    small.trained(cast := Record(), model=model, autocast="bfloat16")
+    small.trained(cast := Record(), model=model, autocast=autocast)
     assert dtypes == {torch.bfloat16}
+    assert heads == {torch.float32}  # attention itself: on a CPU it is slower in bfloat16
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     losses, others = column(plain, 2), column(cast, 2)
     assert losses != others

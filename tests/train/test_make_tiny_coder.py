@@ -1,4 +1,4 @@
-"""`make tiny-coder`: three parts, each resumed where it was stopped, and the means of models."""
+"""`make tiny-coder`: two parts, each resumed where it was stopped, and the mean of their models."""
 
 import subprocess
 import sys
@@ -21,8 +21,8 @@ def make(folder):
 
 
 def recipes(folder):
-    """Write three of them; the first makes a model, the others begin with one."""
-    for part in ("-3", "-2", ""):
+    """Write two of them; the first makes a model, the second begins with it."""
+    for part in ("-2", ""):
         recipe = write_recipe(folder, data={"text": str(folder / "texts")}, save_every=4)[0]
         text = recipe.read_text()
         if part:
@@ -40,18 +40,16 @@ def test_the_parts_run_in_turn_and_a_stopped_one_goes_on(tmp_path):
     whole = second.read_text()
     second.write_text(whole.replace("seed = 6", "seed = 'six'"))
     assert make(tmp_path) != 0  # the second part cannot begin, and nothing after it is run
-    assert not (out / "mean").exists()
+    assert not (out / "model").exists()
     first = (out / "first" / "model" / "model.safetensors").stat().st_mtime_ns
     second.write_text(whole)
     assert make(tmp_path) == 0
     assert (out / "first" / "model" / "model.safetensors").stat().st_mtime_ns == first
     mean = average([loaded(out / "first/model"), loaded(out / "second/model")], [0.3, 0.7])
-    both = [mean.bfloat16().float(), loaded(out / "third/model")]
-    want = average(both, [0.3, 0.7]).bfloat16().float().state_dict()
-    found = loaded(out / "model").state_dict()
+    want, found = mean.bfloat16().float().state_dict(), loaded(out / "model").state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in want.items())
 
-    (out / "third" / "done").unlink()  # as if it had been stopped at its newest checkpoint
+    (out / "second" / "done").unlink()  # as if it had been stopped at its newest checkpoint
     before = {name: tensor.clone() for name, tensor in found.items()}
     assert make(tmp_path) == 0
     again = loaded(out / "model").state_dict()

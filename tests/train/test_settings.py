@@ -4,10 +4,12 @@ import dataclasses
 import json
 
 import pytest
+import torch
 from fixtures_toy import ROOT
 
 from qwenkit.errors import ConfigError, InputError
 from qwenkit.train import DataSettings, Mix, Recipe, TrainingSettings
+from qwenkit.train import settings as settings_file
 
 SHORTEST = "[model]\n[training]\nsteps = 5\n"
 
@@ -30,7 +32,20 @@ def test_the_real_recipe_is_read():
     assert data.mix() == Mix(data.fim, data.repeats, data.programs, data.fim_lengths)
     assert rates.kind == training.schedule == "linear"
     assert (rates.peak, rates.steps) == (training.learning_rate, training.steps)
-    assert (training.autocast, training.dtype, training.seed) == ("float32", "bfloat16", 1)
+    assert (training.autocast, training.dtype, training.seed) == ("auto", "bfloat16", 1)
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_auto_multiplies_in_bfloat16_where_the_processor_has_instructions_for_it(able, monkeypatch):
+    monkeypatch.setattr(settings_file, "has_bfloat16_products", lambda: able)
+    found = {
+        (autocast, device): TrainingSettings(1, autocast=autocast).products(torch.device(device))
+        for autocast in ("auto", "float32", "bfloat16")
+        for device in ("cpu", "mps")
+    }
+    want = {(name, device): getattr(torch, name) for name, device in found if name != "auto"}
+    own = torch.bfloat16 if able else torch.float32
+    assert found == want | {("auto", "cpu"): own, ("auto", "mps"): torch.float32}
 
 
 def test_what_is_not_given_has_a_default_and_a_missing_recipe_is_named(tmp_path):
@@ -102,7 +117,7 @@ TRAINING = [
     ("final = 2.0", "final is 2.0; it must be a fraction of the peak"),
     ("beta2 = 1.0", "beta2 is 1.0; it must be from 0 to below 1"),
     ("label_smoothing = 1.0", "label_smoothing is 1.0; it must be from 0"),
-    ("autocast = 'float16'", "autocast is 'float16'; it must be one of float32, bfloat16"),
+    ("autocast = 'float16'", "autocast is 'float16'; it must be one of auto, float32, bfloat16"),
     ("dtype = 'int8'", "dtype is 'int8'; it must be one of float32, bfloat16"),
 ]  # fmt: skip
 DATA = [
