@@ -253,8 +253,8 @@ tests/bench/tiny_programs.py.
 ### Filling in
 
 {len(gaps(folder))} gaps in the held-out files, argument lists and returns: with what follows in \
-sight the missing text costs {gap["with what follows"]:.2f} nats per token, with only what comes \
-before {gap["without"]:.2f}. {filled_exactly(folder):.0%} are an exact match. That is with about \
+sight the missing text costs {gap["with what follows"]:.3f} nats per token, with only what comes \
+before {gap["without"]:.3f}. {filled_exactly(folder):.0%} are an exact match. That is with about \
 200 characters on each side; with others:
 
 {more_or_less(folder)}

@@ -29,7 +29,7 @@ def test_it_runs_follows_code_and_goes_on_without_its_kernel(in_lab, lab_root):
     with in_lab("explorer.ipynb", notebook) as (page, _):
         run(page, 0)
         page.wait_for_selector(SHOWN)
-        page.get_by_role("button", name="·n 51%").wait_for()
+        page.get_by_role("button", name="·n 37%").wait_for()
         run(page, 1)  # code chooses, the page follows
         page.wait_for_function("() => document.querySelector('.qk').qk.ids.length === 5")
         assert page.get_by_label("Prompt", exact=True).input_value() == "x = 1\n"

@@ -53,7 +53,7 @@ def test_widgets_compute_and_take_a_prompt(in_notebook):
     with in_notebook("two.ipynb", notebook_of(EXPLORER, ATTENTION, PRINT)) as (page, errors):
         errors.clear()  # Notebook 7.6 complains of a setting of its own as it starts
         run(page, 0)
-        page.get_by_role("button", name="·n 51%").wait_for()
+        page.get_by_role("button", name="·n 37%").wait_for()
         page.evaluate(TYPE, "def add(a, b):\n    return a +")
         run(page, 1)
         page.wait_for_function(f"() => document.querySelectorAll({SHOWN!r}).length === 2")
