@@ -19,11 +19,16 @@ class _AttentionInFloat32(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        kwargs = kwargs or {}
         if func is not F.scaled_dot_product_attention:
-            return func(*args, **(kwargs or {}))
-        q, k, v, *others = args
+            return func(*args, **kwargs)
         with torch.autocast("cpu", enabled=False):
-            return func(q.float(), k.float(), v.float(), *others, **(kwargs or {}))
+            return func(*map(_upcast, args), **{name: _upcast(x) for name, x in kwargs.items()})
+
+
+def _upcast(x: Any) -> Any:
+    """Return a tensor of floats as float32, and anything else as it is."""
+    return x.float() if isinstance(x, torch.Tensor) and x.is_floating_point() else x
 
 
 @contextmanager
