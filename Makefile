@@ -40,7 +40,7 @@ help:
 	@echo "make notebooks  only the notebooks, with nbval (with QWENKIT_MODEL: only that every cell runs)"
 	@echo "make fuzz       edits of every kind of file, N=10000 of each (ARGS=\"--seed 1 tokenizer\")"
 	@echo "make bench      times next to transformers'; needs QWENKIT_MODEL"
-	@echo "make tiny-coder train the embedded model again into runs/ (three hours or more; again: it resumes)"
+	@echo "make tiny-coder train the embedded model again into runs/ (about three hours; again: it resumes)"
 	@echo "make site       the course as pages in site/, which open from disk and on any host; the first"
 	@echo "                time takes minutes, for it runs the notebooks that have widgets"
 	@echo "make clean      remove caches and build products (not .venv)"
