@@ -5,9 +5,11 @@ is the very code of `lead_step`, compiled once more with a clock before and afte
 computes the same numbers. A stage lasts until its last chunk is there, whichever thread computes
 it.
 
-Every other part is run once more, alone, right after the token: what it reads may still be in the
-cache, so it can only look too fast. What the token took beyond its parts is the remainder: the
-Python around them, and all that went from one to the next.
+Every other part is run once more, alone, when all tokens of a turn are there: what it reads may
+still be in the cache, so it can only look too fast. Between two tokens it would slow the second:
+where torch shares an op among threads, these spin for some milliseconds on cores that the kernels
+need. What the token took beyond its parts is the remainder: the Python around them, and all that
+went from one to the next.
 """
 
 import statistics
@@ -100,16 +102,16 @@ class Decoding:
     def __call__(self) -> list[Times]:
         """Return the times of each token; WHOLE alone where the kernels step aside."""
         self.cache.trim(self.past)
-        loop, made = ClosedLoop(), list[Step]()
+        loop, made, found = ClosedLoop(), list[Step](), list[Times]()
         steps = continued(self.model, self.ids, self.cache, self.config, loop)
-        found = []
         with self.clocks.inside():
             for _ in range(self.config.max_new_tokens):
                 self.clocks.found = {}
                 whole = seconds(lambda: made.append(next(steps)))
-                inside = dict(self.clocks.found)
-                parts = alone(self.model, made[-1], loop, self.cache) | inside if inside else {}
-                found.append({WHOLE: whole, **parts})
+                found.append({WHOLE: whole, **self.clocks.found})
+        if HEAD in found[0]:
+            for step, token in zip(made, found, strict=True):
+                token |= alone(self.model, step, loop, self.cache)
         return found
 
 
