@@ -9,6 +9,7 @@ import ctypes
 import math
 from typing import no_type_check
 
+import llvmlite.binding
 import numpy as np
 from llvmlite import ir
 from numba import carray, types
@@ -19,6 +20,10 @@ _ORDER = "seq_cst"
 _ALIGN = 8  # bytes of an int64
 LANES = 16  # numbers that a processor adds up at once
 LINE = 64  # bytes of a cache line
+WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
+"""Whether a register holds LANES numbers, and there are 32."""
+
+TAYLOR = tuple(np.float32(1 / math.factorial(n)) for n in range(7, -1, -1))  # of e^x
 
 
 @no_type_check
@@ -107,11 +112,11 @@ ZEROS = ir.Constant(FLOATS, [0.0] * LANES)
 
 
 @no_type_check
-def splat(builder, number):
-    """Return the compiler's vector of LANES times a number."""
-    empty = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
+def splat(builder, number, lanes=LANES):
+    """Return the compiler's vector of so many times a number."""
+    empty = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
     one = builder.insert_element(empty, number, INT(0))
-    return builder.shuffle_vector(one, empty, ir.Constant(INTS, [0] * LANES))
+    return builder.shuffle_vector(one, empty, ir.Constant(ir.VectorType(INT, lanes), [0] * lanes))
 
 
 @no_type_check

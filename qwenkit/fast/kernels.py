@@ -26,7 +26,6 @@ change.
 """
 
 import contextlib
-import math
 import time
 from typing import Any, NamedTuple, no_type_check
 
@@ -42,6 +41,7 @@ from qwenkit.fast.integers import GROUP, add_group, set_factors, subtract_zeros
 from qwenkit.fast.intrinsics import (
     LANES,
     LINE,
+    TAYLOR,
     array_at,
     borrowed,
     fetch_add,
@@ -52,7 +52,7 @@ from qwenkit.fast.intrinsics import (
     store,
 )
 from qwenkit.fast.tiles import PAIRS, ROWS, WIDTH, multiply_half_tile, multiply_tile
-from qwenkit.fast.vectors import TOGETHER, add_weighted, dot
+from qwenkit.fast.vectors import KEYS, QUERIES, TOGETHER, add_weighted, exp_less, score_keys
 from qwenkit.progress import stage
 
 AHEAD = 2048  # bytes, how far ahead memory is asked for
@@ -66,7 +66,6 @@ FEW = 8  # tokens; more are multiplied in tiles
 PRODUCTS = 1 << 18  # multiplications that a chunk of tiles has at least: some microseconds
 AT_ONCE = 4  # chunks that a thread takes, where there are LEFT_FOR_ALL times as many
 LEFT_FOR_ALL = 4
-TAYLOR = tuple(np.float32(1 / math.factorial(n)) for n in range(7, -1, -1))  # of e^x
 SOON = 10.0  # seconds between kernels that are compiled in a row
 
 # LLVM leaves the upper half of 512-bit registers alone, as earlier processors slowed down for them.
@@ -892,53 +891,64 @@ def rotate(heads, cos, sin, out):
 @_compiled()
 @no_type_check
 def attend(q, keys, values, head, pages, first, length, z):
-    """Write one query head's weighted sum of a text's values into z.
+    """Write the weighted sums of a text's values into z, for query heads that share the keys.
 
     Args:
-        q: (D).
+        q: (heads × D) at most QUERIES of them.
         keys: (pages, KV, S, D) float32, or bfloat16 as uint16.
         values: the same.
         head: of the keys and values.
         pages: (P) the text's pages, in order.
         first: slot that counts.
         length: slots up to the last that counts.
-        z: (D).
+        z: (heads × D).
     """
-    dim, room, count = len(q), keys.shape[2], length - first
-    scores, begin = np.empty(count, np.float32), first // room * room
-    in_registers = dim % TOGETHER == 0
-    q, z = borrowed(q), borrowed(z)
-    scale = np.float32(1) / np.sqrt(np.float32(dim))
+    room, dim = keys.shape[2:]
+    count, heads, begin = length - first, len(q) // dim, first // room * room
+    width = -(-(count + KEYS) // LANES) * LANES  # whole registers
+    scores, tops = np.empty(QUERIES * width, np.float32), np.empty(QUERIES * KEYS, np.float32)
+    mixed, totals = np.zeros(QUERIES * dim, np.float32), np.empty(QUERIES, np.float32)
+    q, z, scores, mixed = borrowed(q), borrowed(z), borrowed(scores), borrowed(mixed)
+    scale, in_registers = np.float32(1) / np.sqrt(np.float32(dim)), dim % TOGETHER == 0
+    tops[:] = -np.inf
     for start in range(begin, length, room):
         page = borrowed(keys[pages[start // room], head])  # (S, D)
-        flat, place = page.reshape(-1), start - first
-        for s in range(max(first - start, 0), min(room, length - start)):
-            score = np.float32(0)
-            if in_registers:
-                score = dot(q, flat, s * dim, dim)
-            else:
+        skipped, end = max(first - start, 0), min(room, length - start)
+        here, place = end - skipped, start + skipped - first
+        if in_registers:
+            own = page[skipped:].reshape(-1)
+            score_keys(q, heads - 1, own, here, dim, scale, scores, width, place, tops)
+            continue
+        for n in range(heads):
+            for s in range(here):
+                score = np.float32(0)
                 for i in range(dim):
-                    score += q[i] * as_float(page[s, i])
-            scores[place + s] = score * scale
-    top, total = scores.max(), np.float32(0)
-    for s in range(count):
-        scores[s] = exp(scores[s] - top)
-    for s in range(count):
-        total += scores[s]
-    z[:] = 0
+                    score += q[n * dim + i] * as_float(page[skipped + s, i])
+                scores[n * width + place + s] = score * scale
+                tops[n * KEYS] = max(tops[n * KEYS], score * scale)
+    for n in range(heads):
+        top = np.float32(-np.inf)
+        for one in tops[n * KEYS : (n + 1) * KEYS]:
+            top = max(top, one)
+        weights = scores[n * width : (n + 1) * width]
+        weights[count:] = -np.inf  # e^x of what is not there is 1e-38
+        totals[n] = exp_less(weights, top)
     for start in range(begin, length, room):
         page = borrowed(values[pages[start // room], head])  # (S, D)
         skipped, end = max(first - start, 0), min(room, length - start)
+        here, place = end - skipped, start + skipped - first
         if in_registers:
-            weights = scores[start + skipped - first :]
-            add_weighted(weights, end - skipped, page[skipped:].reshape(-1), dim, z)
+            add_weighted(scores, width, place, page[skipped:].reshape(-1), here, dim, mixed)
             continue
-        for s in range(skipped, end):
-            weight = scores[start + s - first]
-            for i in range(dim):
-                z[i] += weight * as_float(page[s, i])
-    for i in range(dim):
-        z[i] /= total
+        for n in range(heads):
+            for s in range(here):
+                weight = scores[n * width + place + s]
+                for i in range(dim):
+                    mixed[n * dim + i] += weight * as_float(page[skipped + s, i])
+    for n in range(heads):
+        part = np.float32(1) / totals[n]
+        for i in range(n * dim, (n + 1) * dim):
+            z[i] = mixed[i] * part
 
 
 @_compiled()
@@ -965,6 +975,13 @@ PRODUCTS_OF = (3, 0, 1, 2, 1)
 
 @_compiled()
 @no_type_check
+def parts_of(heads, kv_heads):
+    """Return into how many parts the query heads that share keys and values are cut."""
+    return -(-heads // kv_heads // QUERIES)
+
+
+@_compiled()
+@no_type_check
 def work_on_step(job, stage, first, end):
     """Compute some chunks of a stage of a layer, or of the head, which is the last stage."""
     kinds, own, index, tokens = job.kinds, job.scratch, stage // STAGES, len(job.cos)
@@ -973,15 +990,17 @@ def work_on_step(job, stage, first, end):
         return
     layer, kind = job.layers[index], stage % STAGES
     if kind == ATTENTION:
-        heads, dim = own.q_rot.shape[2:]
-        group = heads // own.k_rot.shape[2]  # H / KV
+        (heads, dim), kv_heads = own.q_rot.shape[2:], own.k_rot.shape[2]
+        group, parts = heads // kv_heads, parts_of(heads, kv_heads)
         keys = array_at(job.cache[index, 0], job.shape, kinds.vector)
         values = array_at(job.cache[index, 1], job.shape, kinds.vector)
         for chunk in range(first, end):
-            n, head = chunk // heads, chunk % heads
-            q, z = own.q_rot[index, n, head], own.z[index, n, head * dim : (head + 1) * dim]
-            start, length = job.starts[n], job.lengths[n] + 1
-            attend(q, keys, values, head // group, job.pages[n], start, length, z)
+            n, part = chunk // (kv_heads * parts), chunk % parts
+            head = chunk // parts % kv_heads
+            start = (head * group + part * QUERIES) * dim
+            stop = min(start + QUERIES * dim, (head + 1) * group * dim)
+            q, z = own.q_rot[index, n].reshape(-1)[start:stop], own.z[index, n, start:stop]
+            attend(q, keys, values, head, job.pages[n], job.starts[n], job.lengths[n] + 1, z)
         return
     before = 0  # chunks of earlier products; gate and up take the same ones
     for n in range(PRODUCTS_OF[kind]):  # one call for all: it is compiled once for each that stands
@@ -1046,7 +1065,9 @@ def lead_step(board, counts, done, job):
                 for i in range(dim):
                     keys[page, head, place, i] = as_stored(keys, k[head, i])
                     values[page, head, place, i] = as_stored(values, v[head * dim + i])
-        share(board, counts, done, job, first + ATTENTION, tokens * own.q_rot.shape[2])
+        heads, kv_heads = own.q_rot.shape[2], own.k_rot.shape[2]
+        chunks = tokens * kv_heads * parts_of(heads, kv_heads)
+        share(board, counts, done, job, first + ATTENTION, chunks)
         prepare(kinds, layer.o_proj, own.z[index, :tokens], own.mixed[index])
         share(board, counts, done, job, first + OUTPUT, chunks_of(kinds, layer.o_proj, tokens))
         for n in range(tokens):

@@ -32,6 +32,7 @@ from qwenkit.fast.intrinsics import (
     INT,
     INTS,
     LANES,
+    WIDE,
     ZEROS,
     ask,
     counted,
@@ -43,7 +44,6 @@ from qwenkit.fast.intrinsics import (
 
 _HOST = llvmlite.binding.get_host_cpu_features()
 PAIRS = bool(_HOST.get("avx512bf16"))  # whether pairs of bfloat16 are multiplied as they are
-WIDE = bool(_HOST.get("avx512f"))  # whether a register holds LANES numbers, and there are 32
 ROWS, WIDTH = (8, 2 * LANES) if WIDE else (4, LANES)  # with more, sums leave the registers
 
 

@@ -1,12 +1,13 @@
-"""Attention of one query: its scores with the keys of a page, and the weighted sum of the values.
+"""Attention of some query heads: their scores with keys, and the weighted sums of values.
 
-A head's vector has 32 to 128 numbers, two to eight registers. A loop over so few of them that the
-compiler makes, for any number of them, takes longer to begin and to end than to multiply. And a sum
-that goes through memory for each key waits for memory each time. So the loops here count registers,
-and their sums stay in them.
+Query heads that share their keys and values (GQA) are taken together, QUERIES of them: each key is
+read once and multiplied by all. A head's vector has 32 to 128 numbers, two to eight registers. To
+add up the numbers of one register takes longer than to multiply two. So the products of QUERIES
+heads with KEYS keys stay in as many registers, which are then added up together: in each step
+halves of two registers become one.
 
 numba has no word for this. So each function here makes the compiler's vectors itself. In Python it
-does the same with NumPy. Vectors are a multiple of LANES long, or of TOGETHER for `add_weighted`.
+does the same with NumPy. Vectors are a multiple of TOGETHER long.
 """
 
 from typing import no_type_check
@@ -19,7 +20,11 @@ from numba.extending import intrinsic, overload
 
 from qwenkit.fast.intrinsics import (
     FLOATS,
+    INT,
+    INTS,
     LANES,
+    TAYLOR,
+    WIDE,
     ZEROS,
     counted,
     element,
@@ -29,35 +34,70 @@ from qwenkit.fast.intrinsics import (
     upcast,
 )
 
-_SUMS = 2  # vectors that are added up at once, of each of two keys
+QUERIES = KEYS = 4 if WIDE else 2  # with more, sums leave the registers
+_SUMS = 2  # vectors of a head that are added up at once
 TOGETHER = _SUMS * LANES
+LEAST = -87  # below, e^x has no exponent of a float32
+_LOG2_E = 1.4426950408889634
+_LN_2 = (
+    0.693359375,
+    -2.12194440e-4,
+)  # n ln 2 in two steps: the first is exact, as its factor is short
 
 
 @no_type_check
-def dot(q, keys, at, dim):
-    """Return the sum of q[i] × keys[at + i] for i < dim.
+def score_keys(q, last, keys, count, dim, scale, scores, width, place, tops):
+    """Write scale × q · k of QUERIES heads with the keys of a page into scores.
 
     Args:
-        q: float32.
+        q: one head's vector after the other: float32.
+        last: the last head; where there are fewer than QUERIES, it stands for the others.
         keys: one vector after the other: float32, or bfloat16 as uint16.
-        at: where the vector begins.
-        dim: a multiple of LANES.
+        count: how many of them, at least 1.
+        dim: of each vector.
+        scale: float32.
+        scores: (QUERIES × width) float32, a row for each head; up to KEYS - 1 scores beyond the
+            last key become that of the last key.
+        width: of a row.
+        place: of the first key in each row.
+        tops: (QUERIES × KEYS) float32, the largest scores so far. A head's largest is among its
+            KEYS; a score that is not a number is left out.
     """
-    return np.float32(q[:dim] @ floats(keys[at : at + dim]))
+    padded = np.minimum(np.arange(-(-count // KEYS) * KEYS), count - 1)
+    own = floats(keys[: count * dim]).reshape(count, dim)[padded]
+    heads = q.reshape(-1, dim)[np.minimum(np.arange(QUERIES), last)]
+    found = (heads @ own.T * scale).astype(np.float32)
+    scores.reshape(QUERIES, width)[:, place : place + len(padded)] = found
+    np.fmax(tops, np.fmax.reduce(found.reshape(QUERIES, -1, KEYS), 1).ravel(), out=tops)
 
 
 @no_type_check
-def add_weighted(weights, count, values, dim, z):
-    """Add the sum of weights[s] × values[s dim + i] for s < count to each z[i].
+def exp_less(scores, top):
+    """Replace each score by e^(score - top), and return the sum of all.
 
     Args:
-        weights: float32.
-        count: how many of them count, at least 1.
-        values: one vector after the other: float32, or bfloat16 as uint16.
-        dim: of each of them, a multiple of TOGETHER.
-        z: (dim) float32.
+        scores: float32, a multiple of LANES of them.
+        top: the largest of them: no power is above 1. Those below e^-87 become that.
     """
-    z += weights[:count] @ floats(values[: count * dim]).reshape(count, dim)
+    scores[:] = np.exp(np.maximum(scores - top, np.float32(LEAST)))
+    return scores.sum()
+
+
+@no_type_check
+def add_weighted(weights, width, place, values, count, dim, z):
+    """Add the weighted sums of a page's values to the vectors of QUERIES heads.
+
+    Args:
+        weights: (QUERIES × width) float32, a row for each head.
+        width: of a row.
+        place: of the first value's weight in each row.
+        values: one vector after the other: float32, or bfloat16 as uint16.
+        count: how many of them, at least 1.
+        dim: of each vector.
+        z: (QUERIES × dim) float32.
+    """
+    own = weights.reshape(QUERIES, width)[:, place : place + count]
+    z += (own @ floats(values[: count * dim]).reshape(count, dim)).ravel()
 
 
 # --- the same as the compiler's vectors ---
@@ -70,80 +110,174 @@ def _read(builder, pointer):
     return upcast(builder, builder.load(builder.bitcast(pointer, vector.as_pointer()), align=2))
 
 
-@intrinsic
 @no_type_check
-def _dot(typing, q, keys, at, dim):
-    def generate(context, builder, signature, given):
-        kinds, (q, keys, at, dim) = signature.args, given
-        a = element(context, builder, kinds[0], q, at.type(0))
-        b = element(context, builder, kinds[1], keys, at)
-
-        def body(i, sums):
-            return [fused(builder, sums[0], *(_read(builder, builder.gep(x, [i])) for x in (a, b)))]
-
-        total = counted(builder, dim, LANES, [ZEROS], body)[0]
-        kind = ir.FunctionType(ir.FloatType(), [ir.FloatType(), FLOATS])
-        name = f"llvm.vector.reduce.fadd.v{LANES}f32"
-        function = cgutils.get_or_insert_function(builder.module, kind, name)
-        zero = ir.Constant(ir.FloatType(), 0.0)
-        return builder.call(function, [zero, total], fastmath=["reassoc"])
-
-    index = types.int64
-    return types.float32(q, keys, index, index), generate
+def _totals(builder, vectors):
+    """Add up the lanes of each vector of a power of two; return a vector of their sums."""
+    run, size = LANES, LANES  # lanes of a sum, and of a vector
+    while run > 1:
+        single = len(vectors) == 1
+        pairs = [(*vectors, *vectors)] if single else zip(vectors[::2], vectors[1::2], strict=True)
+        size, run = size // 2 if single else size, run // 2
+        firsts = [at + i for at in range(0, 2 * size, 2 * run) for i in range(run)]
+        sides = ([at + further for at in firsts] for further in (0, run))
+        first, second = (ir.Constant(ir.VectorType(INT, size), side) for side in sides)
+        vectors = [
+            builder.fadd(builder.shuffle_vector(a, b, first), builder.shuffle_vector(a, b, second))
+            for a, b in pairs
+        ]
+    return vectors[0]
 
 
 @intrinsic
 @no_type_check
-def _add_weighted(typing, weights, count, values, dim, z):
+def _score_keys(typing, q, last, keys, count, dim, scale, scores, width, place, tops):
     def generate(context, builder, signature, given):
-        kinds, (_, count, _, dim, _) = signature.args, given
-        index = count.type
-        weight, value, out = (
-            element(context, builder, kinds[n], given[n], index(0)) for n in (0, 2, 4)
+        kinds, (_, last, _, count, dim, scale, _, width, place, _) = signature.args, given
+        number = count.type
+        query, key, out = (
+            element(context, builder, kinds[n], given[n], number(0)) for n in (0, 2, 6)
         )
-        last = builder.sub(count, index(1))
+        few = ir.VectorType(ir.FloatType(), QUERIES * KEYS)
+        top = element(context, builder, kinds[9], given[9], number(0))
+        top = builder.bitcast(top, few.as_pointer())
+
+        def least(a, b):
+            return builder.select(builder.icmp_signed("<", a, b), a, b)
+
+        heads = [
+            builder.gep(query, [builder.mul(least(number(n), last), dim)]) for n in range(QUERIES)
+        ]
+        final = builder.sub(count, number(1))
+
+        def some_keys(s, before):
+            places = (least(builder.add(s, number(n)), final) for n in range(KEYS))
+            own = [builder.gep(key, [builder.mul(one, dim)]) for one in places]
+
+            def columns(i, sums):
+                a, b = (
+                    [_read(builder, builder.gep(x, [i])) for x in each] for each in (heads, own)
+                )
+                pairs = ((one, other) for one in a for other in b)
+                return [
+                    fused(builder, total, *pair) for total, pair in zip(sums, pairs, strict=True)
+                ]
+
+            sums = counted(builder, dim, LANES, [ZEROS] * (QUERIES * KEYS), columns)
+            found = builder.fmul(_totals(builder, sums), splat(builder, scale, QUERIES * KEYS))
+            for n in range(QUERIES):
+                part = ir.Constant(ir.VectorType(INT, KEYS), list(range(n * KEYS, (n + 1) * KEYS)))
+                row = builder.add(builder.mul(number(n), width), builder.add(place, s))
+                where = builder.gep(out, [row])
+                part = builder.shuffle_vector(found, found, part)
+                builder.store(part, builder.bitcast(where, part.type.as_pointer()), align=4)
+            larger = builder.fcmp_ordered(">", found, before[0])
+            return [builder.select(larger, found, before[0])]
+
+        highest = counted(builder, count, KEYS, [builder.load(top, align=4)], some_keys)
+        builder.store(highest[0], top, align=4)
+        return context.get_dummy_value()
+
+    n = types.int64
+    return types.void(q, n, keys, n, n, types.float32, scores, n, n, tops), generate
+
+
+@no_type_check
+def _exp(builder, x):
+    """Return e^x of each lane, as `exp` of `fast.kernels` does, for x at most 0."""
+
+    def same(number):
+        return ir.Constant(FLOATS, [float(number)] * LANES)
+
+    def whole(number):
+        return ir.Constant(INTS, [number] * LANES)
+
+    x = builder.select(builder.fcmp_ordered("<", x, same(LEAST)), same(LEAST), x)
+    kind = ir.FunctionType(FLOATS, [FLOATS])
+    floor = cgutils.get_or_insert_function(builder.module, kind, f"llvm.floor.v{LANES}f32")
+    n = builder.call(floor, [fused(builder, same(0.5), x, same(_LOG2_E))])
+    for step in _LN_2:
+        x = fused(builder, x, n, same(-step))
+    power = same(TAYLOR[0])
+    for term in TAYLOR[1:]:
+        power = fused(builder, same(term), power, x)
+    bits = builder.add(builder.fptosi(n, INTS), whole(127))
+    return builder.fmul(power, builder.bitcast(builder.shl(bits, whole(23)), FLOATS))
+
+
+@intrinsic
+@no_type_check
+def _exp_less(typing, scores, top):
+    def generate(context, builder, signature, given):
+        array = context.make_array(signature.args[0])(context, builder, given[0])
+        count = builder.extract_value(array.shape, 0)
+        tops = splat(builder, given[1])
+
+        def some(i, totals):
+            where = builder.bitcast(builder.gep(array.data, [i]), FLOATS.as_pointer())
+            own = _exp(builder, builder.fsub(builder.load(where, align=4), tops))
+            builder.store(own, where, align=4)
+            return [builder.fadd(totals[0], own)]
+
+        totals = counted(builder, count, LANES, [ZEROS], some)
+        return builder.extract_element(_totals(builder, totals), INT(0))
+
+    return types.float32(scores, types.float32), generate
+
+
+@intrinsic
+@no_type_check
+def _add_weighted(typing, weights, width, place, values, count, dim, z):
+    def generate(context, builder, signature, given):
+        kinds, (_, width, place, _, count, dim, _) = signature.args, given
+        number = count.type
+        weight = element(context, builder, kinds[0], given[0], place)
+        value, out = (element(context, builder, kinds[n], given[n], number(0)) for n in (3, 6))
+        rows = [builder.gep(weight, [builder.mul(number(n), width)]) for n in range(QUERIES)]
+        heads = [builder.gep(out, [builder.mul(number(n), dim)]) for n in range(QUERIES)]
 
         def columns(i, _):
-            """Add up some registers of each vector, of two keys at once."""
+            at = [builder.add(i, number(v * LANES)) for v in range(_SUMS)]
 
-            def keys(s, sums):
-                new = []
-                for n in range(2):  # a second key that is not there counts zero times
-                    key = builder.add(s, index(n))
-                    there = builder.icmp_signed("<=", key, last)
-                    key = builder.select(there, key, last)
-                    one = builder.load(builder.gep(weight, [key]))
-                    one = builder.select(there, one, ir.Constant(ir.FloatType(), 0.0))
-                    start = builder.add(builder.mul(key, dim), i)
-                    for v in range(_SUMS):
-                        where = builder.gep(value, [builder.add(start, index(v * LANES))])
-                        total, own = sums[n * _SUMS + v], _read(builder, where)
-                        new.append(fused(builder, total, splat(builder, one), own))
-                return new
+            def key(s, sums):
+                start = builder.gep(value, [builder.mul(s, dim)])
+                own = [_read(builder, builder.gep(start, [place])) for place in at]
+                each = [splat(builder, builder.load(builder.gep(row, [s]))) for row in rows]
+                pairs = ((one, other) for one in each for other in own)
+                return [
+                    fused(builder, total, *pair) for total, pair in zip(sums, pairs, strict=True)
+                ]
 
-            sums = counted(builder, count, 2, [ZEROS] * (2 * _SUMS), keys)
-            for v in range(_SUMS):
-                where = builder.gep(out, [builder.add(i, index(v * LANES))])
-                where = builder.bitcast(where, FLOATS.as_pointer())
-                total = builder.fadd(sums[v], sums[_SUMS + v])
-                total = builder.fadd(builder.load(where, align=4), total)
-                builder.store(total, where, align=4)
+            places = [builder.gep(head, [place]) for head in heads for place in at]
+            places = [builder.bitcast(one, FLOATS.as_pointer()) for one in places]
+            before = [builder.load(one, align=4) for one in places]
+            for one, total in zip(places, counted(builder, count, 1, before, key), strict=True):
+                builder.store(total, one, align=4)
             return []
 
         counted(builder, dim, TOGETHER, [], columns)
         return context.get_dummy_value()
 
-    index = types.int64
-    return types.void(weights, index, values, index, z), generate
+    n = types.int64
+    return types.void(weights, n, n, values, n, n, z), generate
 
 
-@overload(dot)
+@overload(score_keys)
 @no_type_check
-def _compiled_dot(q, keys, at, dim):
-    return lambda q, keys, at, dim: _dot(q, keys, at, dim)
+def _compiled_score_keys(q, last, keys, count, dim, scale, scores, width, place, tops):
+    return lambda q, last, keys, count, dim, scale, scores, width, place, tops: _score_keys(
+        q, last, keys, count, dim, scale, scores, width, place, tops
+    )
+
+
+@overload(exp_less)
+@no_type_check
+def _compiled_exp_less(scores, top):
+    return lambda scores, top: _exp_less(scores, top)
 
 
 @overload(add_weighted)
 @no_type_check
-def _compiled_add_weighted(weights, count, values, dim, z):
-    return lambda weights, count, values, dim, z: _add_weighted(weights, count, values, dim, z)
+def _compiled_add_weighted(weights, width, place, values, count, dim, z):
+    return lambda weights, width, place, values, count, dim, z: _add_weighted(
+        weights, width, place, values, count, dim, z
+    )

@@ -2,7 +2,6 @@
 
 from contextlib import nullcontext
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -34,7 +33,7 @@ from qwenkit.fast.linear import by_kernel
 if kernels_problem() is not None:
     pytest.skip(kernels_problem(), allow_module_level=True)
 
-from qwenkit.fast import kernels, tiles, vectors
+from qwenkit.fast import kernels, tiles
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 NUMBERS = (9, 16, 17, 40)  # tokens: half a panel and less, a panel, one that is begun
@@ -121,28 +120,6 @@ print(abs(got - want)[: WIDTH // 2 * ROWS].max() < 1e-5)
     for lacking, wide in (("pairs", tiles.WIDE), ("avx2", False)):
         done = python(code, lacking)
         assert done.stdout.split() == ["False", str(wide), "True", "True"], done.stderr
-
-
-def test_the_vectors_of_attention_are_numpys():
-    import numba
-
-    @numba.njit
-    def run(q, keys, weights, out, z):
-        out[0] = vectors.dot(q, keys, 64, 32)
-        vectors.add_weighted(weights[1:], len(weights) - 1, keys[32:], 32, z[32:])
-
-    random = np.random.default_rng(0)
-    for dtype in (np.float32, np.uint16):
-        for count in (1, 2, 3, 6):
-            q, z = random.standard_normal((2, 64)).astype(np.float32)
-            keys = random.standard_normal(7 * 32).astype(np.float32)
-            keys = (keys.view(np.uint32) >> 16).astype(np.uint16) if dtype == np.uint16 else keys
-            weights = random.standard_normal(1 + count).astype(np.float32)
-            out, got, want = np.zeros(1, np.float32), z.copy(), z.copy()
-            run(q, keys, weights, out, got)
-            np.testing.assert_allclose(out[0], vectors.dot(q, keys, 64, 32), rtol=1e-5)
-            vectors.add_weighted(weights[1:], count, keys[32:], 32, want[32:])
-            np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
 
 
 # --- a decode step ---
