@@ -14,9 +14,13 @@ from collections.abc import Callable
 from operator import is_
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qwenkit.fast.team import own_threads
 
 AT_MOST = 16  # tokens of a check: whatever nobody has thought of, such as a signal, is seen then
+Arrays = tuple[NDArray[np.float32], ...]
 CPU_TIME, BITS = 6, 3  # Linux names a thread's clock by the thread's number, inverted, and a 6
 
 
@@ -35,17 +39,42 @@ class ClosedLoop:
         self._found: Any = None
         self._others: dict[int, int] | None = None
         self._left = 0
+        self._ahead: tuple[NDArray[np.int64], Arrays] | None = None
 
     def ask(self, check: Callable[..., Any], *about: Any) -> Any:
         """Return what `check(*about)` returns, or what it returned if nothing can have changed."""
         if self._left and all(map(is_, (check, *about), self._asked)) and self._others == others():
             self._left -= 1
             return self._found
-        self._left = 0  # an error of the check is no answer
+        self._left, self._ahead = 0, None  # an error of the check is no answer
         before = others()  # what a thread does during the check came after it
         self._found, self._asked, self._others = check(*about), (check, *about), before
         self._left = 0 if before is None else AT_MOST - 1
         return self._found
+
+    def ahead(
+        self, compute: Callable[[NDArray[np.int64]], Arrays], positions: NDArray[np.int64]
+    ) -> Arrays:
+        """Return what `compute(positions)` returns, computed for the next tokens, too.
+
+        What it depends on must be what `ask` has asked about for this token.
+
+        Args:
+            compute: of positions of any shape returns arrays with a dimension more.
+            positions: (N) of each text's new token; each time one further, or computed again.
+        """
+        if self._ahead is not None:
+            first, found = self._ahead
+            step = int(positions[0] - first[0])
+            alike = len(positions) == len(first) and bool((positions == first + step).all())
+            if alike and 0 <= step < found[0].shape[1]:
+                return _column(found, step)
+        self._ahead = positions, compute(positions[:, None] + np.arange(1 + self._left))
+        return _column(self._ahead[1], 0)
+
+
+def _column(arrays: Arrays, step: int) -> Arrays:
+    return tuple(np.ascontiguousarray(one[:, step]) for one in arrays)
 
 
 def others() -> dict[int, int] | None:

@@ -14,7 +14,7 @@ from qwenkit.errors import InputError
 from qwenkit.fast import ClosedLoop
 from qwenkit.generate._prompts import cache_for, one_prompt
 from qwenkit.generate.config import GenerationConfig
-from qwenkit.generate.steps import next_logits, only_tokens
+from qwenkit.generate.steps import next_logits, next_token
 from qwenkit.generate.text import TextWriter, default_stops
 from qwenkit.model import QwenForCausalLM
 from qwenkit.progress import counted
@@ -159,15 +159,16 @@ def _rows(
     return rows
 
 
-def _chosen(config: GenerationConfig, logits: Float[Tensor, "B V"], rows: list[_Row]) -> list[int]:
+def _chosen(
+    config: GenerationConfig, logits: Float[Tensor, "B V"], num_tokens: int, rows: list[_Row]
+) -> list[int]:
     """Return each row's next token."""
-    if config.temperature == 0 and config.repetition_penalty == 1:
-        return logits.numpy().argmax(1).tolist()  # type: ignore[no-any-return]  # of all at once
-    probs = (
-        config.probabilities(scores, row.prompt + row.new)
-        for scores, row in zip(logits, rows, strict=True)
-    )
-    return [config.choose(own, row.generator) for own, row in zip(probs, rows, strict=True)]
+    if config.is_argmax:  # of all at once
+        return logits[:, :num_tokens].numpy().argmax(1).tolist()  # type: ignore[no-any-return]
+    return [
+        next_token(config, own, row.prompt + row.new, num_tokens, row.generator)
+        for own, row in zip(logits, rows, strict=True)
+    ]
 
 
 def _rounds(
@@ -182,14 +183,16 @@ def _rounds(
     width = max(len(row.prompt) for row in rows)
     ids = torch.tensor([[0] * (width - len(r.prompt)) + r.prompt for r in rows])  # (B, T)
     padding = torch.tensor([width - len(row.prompt) for row in rows])
-    mask = (torch.arange(width) >= padding[:, None]).long()  # (B, S) 1 real, 0 padding
+    slots = torch.arange(width + config.max_new_tokens)
+    mask = (slots >= padding[:, None]).long()  # (B, width + max_new_tokens) 1 real, 0 padding
     cache = cache_for(model, len(rows), width + config.max_new_tokens, cache_dtype)
     active, stops, loop = list(range(len(rows))), config.stops(model), ClosedLoop()
     steps = range(config.max_new_tokens)
     for index in counted("Generating", steps, len(steps)):
-        on_device = ids.to(model.device), mask.to(model.device)
+        so_far = mask[:, : width + index]  # (B, S)
+        on_device = ids.to(model.device), so_far.to(model.device)
         logits = next_logits(model, on_device[0], cache, index, on_device[1], loop)
-        chosen = _chosen(config, only_tokens(logits, model.num_tokens), [rows[i] for i in active])
+        chosen = _chosen(config, logits, model.num_tokens, [rows[i] for i in active])
         for place, token in zip(active, chosen, strict=True):
             rows[place].new.append(token)
             rows[place].done = token in stops
@@ -201,5 +204,4 @@ def _rounds(
             cache.reorder(kept)
             loop = ClosedLoop()  # the cache has other buffers now
             mask, active = mask[kept], [active[i] for i in kept]
-        ids = torch.tensor([[rows[place].new[-1]] for place in active])  # (B, 1)
-        mask = torch.cat([mask, torch.ones_like(ids)], dim=1)  # (B, S + 1)
+        ids = torch.tensor([rows[place].new[-1] for place in active])[:, None]  # (B, 1)

@@ -16,7 +16,7 @@ from qwenkit.errors import InputError, shown
 from qwenkit.generate._prompts import cache_for, one_prompt
 from qwenkit.generate.config import GenerationConfig, check_count
 from qwenkit.generate.drafters import Drafter, DraftModel, PromptLookup, Proposal, check_proposal
-from qwenkit.generate.steps import Step, next_logits, only_tokens
+from qwenkit.generate.steps import Step, next_logits, next_token, only_tokens
 from qwenkit.model import KVCache, QwenForCausalLM
 from qwenkit.progress import stage
 
@@ -124,13 +124,13 @@ class Speculation(Iterator[Step]):
         index, count = self._length - self._prompt, self._model.num_tokens
         logits = logits.clone()  # a step that is kept does not keep the other rows
         seen = self._text[: self._length]
-        probs = self._config.probabilities(only_tokens(logits, count), seen)
         if self._config.temperature == 0 or place == len(proposal.tokens):
-            token = self._config.choose(probs, self._generator)
+            token = next_token(self._config, logits, seen, count, self._generator)
         else:
+            probs = self._config.probabilities(only_tokens(logits, count), seen)
             drawn_from = None if proposal.probs is None else proposal.probs[place]
             token = verified(probs, proposal.tokens[place], drawn_from, self._generator)
-        return Step(index, token, probs, logits, token in self._stops, self._config, seen, count)
+        return Step(index, token, logits, token in self._stops, self._config, seen, count)
 
 
 def speculate(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,6 @@ class Step:
     Attributes:
         index: 0 for the first new token.
         token_id: the token chosen.
-        probs: (V,) float32 on the CPU, what it was chosen from, after every transform.
         logits: (V,) float32 on the CPU, as the model gave them.
         is_stop: whether the token stops generation.
         sampling: the options it was chosen by.
@@ -39,12 +39,16 @@ class Step:
 
     index: int
     token_id: int
-    probs: Float[Tensor, " V"]
     logits: Float[Tensor, " V"]
     is_stop: bool
     sampling: Sampling = field(repr=False)
     seen: Int[Tensor, " N"] = field(repr=False)
     num_tokens: int = field(repr=False)
+
+    @cached_property
+    def probs(self) -> Float[Tensor, " V"]:
+        """What it was chosen from, (V,) float32 on the CPU, after every transform."""
+        return self.sampling.probabilities(only_tokens(self.logits, self.num_tokens), self.seen)
 
     @property
     def probability(self) -> float:
@@ -137,13 +141,38 @@ def continued(
         with stage("Reading the prompt") if index == 0 else nullcontext():
             logits = next_logits(model, new, cache, index, loop=loop)[0]  # (V,)
         seen = text[: ids.shape[1] + index]
-        probs = config.probabilities(only_tokens(logits, model.num_tokens), seen)
-        token = config.choose(probs, generator)
-        yield Step(index, token, probs, logits, token in stops, config, seen, model.num_tokens)
+        token = next_token(config, logits, seen, model.num_tokens, generator)
+        yield Step(index, token, logits, token in stops, config, seen, model.num_tokens)
         if token in stops:
             return
         text[ids.shape[1] + index] = token
-        new = torch.tensor([[token]], device=model.device)  # (1, 1): the cache holds the rest
+        new = text[None, len(seen) : len(seen) + 1].to(
+            model.device
+        )  # (1, 1) the cache has the rest
+
+
+def next_token(
+    config: GenerationConfig,
+    logits: Float[Tensor, " V"],
+    seen: Int[Tensor, " N"] | Sequence[int],
+    num_tokens: int,
+    generator: torch.Generator,
+) -> int:
+    """Choose a text's next token from its logits.
+
+    Args:
+        config: says how.
+        logits: float32 on the CPU.
+        seen: ids of the text so far.
+        num_tokens: ids from here on are no tokens.
+        generator: of the random numbers.
+
+    Raises:
+        InputError: the penalty makes a logit overflow float32.
+    """
+    if config.is_argmax:  # by NumPy: of 150,000 in a tenth of the time torch takes
+        return int(logits[:num_tokens].numpy().argmax())
+    return config.choose(config.probabilities(only_tokens(logits, num_tokens), seen), generator)
 
 
 def next_logits(

@@ -18,7 +18,7 @@ from qwenkit.errors import CacheFullError, InputError, QwenkitError, shown
 from qwenkit.fast import ClosedLoop
 from qwenkit.generate import GenerationConfig, cache_for, one_prompt
 from qwenkit.generate.config import check_count
-from qwenkit.generate.steps import check_finite, last_logits, only_tokens
+from qwenkit.generate.steps import check_finite, last_logits, next_token
 from qwenkit.model import PageBatch, PageTable, QwenForCausalLM
 from qwenkit.serve.pages import PagedCache
 from qwenkit.serve.request import Request, State
@@ -261,9 +261,8 @@ class Scheduler:
 
     def _choose(self, request: Request, text: list[int], logits: Float[Tensor, " V"]) -> int:
         check_finite(logits, len(request.new))
-        allowed = only_tokens(logits, self.model.num_tokens)
-        probs = request.config.probabilities(allowed, text)
-        return request.config.choose(probs, request.generator)
+        count = self.model.num_tokens
+        return next_token(request.config, logits, text, count, request.generator)
 
     def _leave(self, request: Request, state: State) -> None:
         self._live.remove(request)
