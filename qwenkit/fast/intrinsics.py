@@ -20,6 +20,7 @@ _ORDER = "seq_cst"
 _ALIGN = 8  # bytes of an int64
 LANES = 16  # numbers that a processor adds up at once
 LINE = 64  # bytes of a cache line
+NAN = 0x7FC0  # not a number, in the sixteen bits of bfloat16
 WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
 """Whether a register holds LANES numbers, and there are 32."""
 
@@ -92,6 +93,14 @@ def floats(stored):
     if stored.dtype != np.uint16:
         return stored
     return (stored.astype(np.uint32) << 16).view(np.float32)
+
+
+@no_type_check
+def bfloat16s(numbers):
+    """Round float32 to the nearest bfloat16, as uint16; ties to even."""
+    bits = np.ascontiguousarray(numbers).view(np.uint32)
+    near = (bits + np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1))) >> 16
+    return np.where(np.isnan(numbers), NAN, near).astype(np.uint16)
 
 
 # --- the same as the compiler's vectors ---

@@ -41,6 +41,7 @@ from qwenkit.fast.integers import GROUP, add_group, set_factors, subtract_zeros
 from qwenkit.fast.intrinsics import (
     LANES,
     LINE,
+    NAN,
     TAYLOR,
     array_at,
     borrowed,
@@ -51,7 +52,14 @@ from qwenkit.fast.intrinsics import (
     publish,
     store,
 )
-from qwenkit.fast.tiles import PAIRS, ROWS, WIDTH, multiply_half_tile, multiply_tile
+from qwenkit.fast.tiles import (
+    PAIRS,
+    ROWS,
+    WIDTH,
+    multiply_half_tile,
+    multiply_tile,
+    pack_tokens,
+)
 from qwenkit.fast.vectors import KEYS, QUERIES, TOGETHER, add_weighted, exp_less, score_keys
 from qwenkit.progress import stage
 
@@ -367,7 +375,7 @@ def round_to_bfloat16(number):
     """Round to the nearest number whose lower sixteen bits are zero, ties to even."""
     bits = np.float32(number).view(np.uint32)
     if number != number:
-        return np.uint16(0x7FC0)  # not a number
+        return np.uint16(NAN)
     odd = (bits >> np.uint32(16)) & np.uint32(1)
     return np.uint16((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
 
@@ -576,16 +584,16 @@ def pack(many, given, out):
     (tokens, size), pairs = given.shape, many.itemsize == 2
     width = size + size % 2 if pairs else size
     panels = out.reshape(-1).view(many.dtype)
+    at_once = 2 * LANES if pairs else LANES
+    columns, flat = size // at_once * at_once, borrowed(given).reshape(-1)
     for start in range(0, tokens, WIDTH):
-        panel = panels[start * width : (start + WIDTH) * width]
-        for t in range(WIDTH):
-            if start + t >= tokens:
-                for i in range(width):
-                    panel[place_in_panel(pairs, i, t)] = 0
-                continue
-            token = given[start + t]
-            for i in range(np.uint64(size)):
-                panel[place_in_panel(pairs, i, np.uint64(t))] = as_stored(panel, token[i])
+        panel = borrowed(panels[start * width : (start + WIDTH) * width])
+        for first in range(start, start + WIDTH if columns else start, LANES):
+            pack_tokens(flat, size, first, tokens - 1, panel, first - start, columns)
+        for t in range(WIDTH if columns < size else 0):
+            token = given[min(start + t, tokens - 1)]
+            for i in range(columns, size):
+                panel[place_in_panel(pairs, i, t)] = as_stored(panel, token[i])
             if size < width:
                 panel[place_in_panel(pairs, size, t)] = 0
 

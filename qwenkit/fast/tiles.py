@@ -32,9 +32,11 @@ from qwenkit.fast.intrinsics import (
     INT,
     INTS,
     LANES,
+    NAN,
     WIDE,
     ZEROS,
     ask,
+    bfloat16s,
     counted,
     element,
     floats,
@@ -45,6 +47,26 @@ from qwenkit.fast.intrinsics import (
 _HOST = llvmlite.binding.get_host_cpu_features()
 PAIRS = bool(_HOST.get("avx512bf16"))  # whether pairs of bfloat16 are multiplied as they are
 ROWS, WIDTH = (8, 2 * LANES) if WIDE else (4, LANES)  # with more, sums leave the registers
+
+
+@no_type_check
+def pack_tokens(given, size, first, last, panel, place, columns):
+    """Write the first columns of LANES tokens into a panel.
+
+    Args:
+        given: (tokens × size) float32, one token after the other.
+        size: of a token.
+        first: token.
+        last: the last token there is; it stands for those beyond.
+        panel: (columns, WIDTH) float32, or (columns / 2, WIDTH, 2) bfloat16 as uint16.
+        place: of the first token in the panel.
+        columns: how many, a multiple of LANES, or of 2 LANES in pairs.
+    """
+    together = 2 if panel.dtype == np.uint16 else 1
+    rows = given.reshape(-1, size)[np.minimum(np.arange(first, first + LANES), last), :columns]
+    rows = bfloat16s(rows) if together == 2 else rows
+    own = panel[: columns * WIDTH].reshape(-1, WIDTH, together)
+    own[:, place : place + LANES] = rows.reshape(LANES, -1, together).transpose(1, 0, 2)
 
 
 @no_type_check
@@ -106,18 +128,82 @@ def _sum(builder, total, w, x):
 
 
 @no_type_check
-def _store_by_token(builder, rows, data):
-    """Store vectors, a lane for each token, so that the sums of a token are neighbors."""
-    # All lanes, one after the other, have an index: bits of the row, then bits of the token. To
+def _transposed(builder, rows):
+    """Return vectors in which the lanes of the same number are neighbors."""
+    # All lanes, one after the other, have an index: bits of the row, then bits of the lane. To
     # interleave both halves of the lanes moves the first bit to the end.
     half, parts = len(rows) // 2, (range(LANES // 2), range(LANES // 2, LANES))
     orders = [ir.Constant(INTS, [i + n for i in part for n in (0, LANES)]) for part in parts]
     for _ in range(len(rows).bit_length() - 1):
         both = zip(rows[:half], rows[half:], strict=True)
         rows = [builder.shuffle_vector(a, b, order) for a, b in both for order in orders]
-    for place, row in enumerate(rows):
+    return rows
+
+
+@no_type_check
+def _store_by_token(builder, rows, data):
+    """Store vectors, a lane for each token, so that the sums of a token are neighbors."""
+    for place, row in enumerate(_transposed(builder, rows)):
         where = builder.gep(data, [ir.IntType(64)(place * LANES)])
         builder.store(row, builder.bitcast(where, FLOATS.as_pointer()), align=4)
+
+
+@no_type_check
+def _pairs(builder, pointer):
+    """Read 2 LANES float32 and round them; return integers, each a pair of bfloat16."""
+    both = [
+        builder.load(builder.bitcast(where, FLOATS.as_pointer()), align=4)
+        for where in (pointer, builder.gep(pointer, [ir.IntType(64)(LANES)]))
+    ]
+    half, upper = ir.Constant(INTS, [16] * LANES), ir.Constant(INTS, [-1 << 16] * LANES)
+    rounded = []
+    for start in range(2):
+        every = ir.Constant(INTS, list(range(start, 2 * LANES, 2)))
+        numbers = builder.shuffle_vector(*both, every)
+        bits = builder.bitcast(numbers, INTS)
+        odd = builder.and_(builder.lshr(bits, half), ir.Constant(INTS, [1] * LANES))
+        bits = builder.add(builder.add(bits, odd), ir.Constant(INTS, [0x7FFF] * LANES))
+        nan = builder.fcmp_unordered("uno", numbers, numbers)
+        rounded.append(builder.select(nan, ir.Constant(INTS, [NAN << 16] * LANES), bits))
+    return builder.or_(builder.lshr(rounded[0], half), builder.and_(rounded[1], upper))
+
+
+@intrinsic
+@no_type_check
+def _pack_tokens(typing, given, size, first, last, panel, place, columns):
+    together = 2 if panel.dtype == types.uint16 else 1
+
+    def generate(context, builder, signature, arguments):
+        kinds, (_, size, first, last, _, place, columns) = signature.args, arguments
+        number = size.type
+        start, out = (element(context, builder, kinds[n], arguments[n], number(0)) for n in (0, 4))
+        tokens = []
+        for n in range(LANES):
+            token = builder.add(first, number(n))
+            token = builder.select(builder.icmp_signed("<", token, last), token, last)
+            tokens.append(builder.gep(start, [builder.mul(token, size)]))
+
+        def some(i, _):
+            """Write LANES columns, or pairs of them."""
+            places = [builder.gep(token, [i]) for token in tokens]
+            if together == 2:
+                rows = [_pairs(builder, where) for where in places]
+            else:
+                places = [builder.bitcast(where, FLOATS.as_pointer()) for where in places]
+                rows = [builder.load(where, align=4) for where in places]
+            for n, row in enumerate(_transposed(builder, rows)):
+                # of the columns before, of those here, and the tokens before
+                at = builder.add(builder.mul(i, number(WIDTH)), number(n * WIDTH * together))
+                at = builder.add(at, builder.mul(place, number(together)))
+                where = builder.bitcast(builder.gep(out, [at]), row.type.as_pointer())
+                builder.store(row, where, align=4)
+            return []
+
+        counted(builder, columns, LANES * together, [], some)
+        return context.get_dummy_value()
+
+    index = types.int64
+    return types.void(given, index, index, index, panel, index, index), generate
 
 
 @no_type_check
@@ -163,6 +249,14 @@ def _multiplying(vectors):
 
 _tile = _multiplying(WIDTH // LANES)
 _half_tile = _multiplying(max(1, WIDTH // LANES // 2))
+
+
+@overload(pack_tokens)
+@no_type_check
+def _compiled_pack(given, size, first, last, panel, place, columns):
+    return lambda given, size, first, last, panel, place, columns: _pack_tokens(
+        given, size, first, last, panel, place, columns
+    )
 
 
 @overload(multiply_tile)
