@@ -144,7 +144,7 @@ def _through_layers(
         room, len(found.layers), config.hidden_size, config.num_attention_heads,
         config.num_key_value_heads, config.head_dim, found.neurons, found.groups,
     )  # fmt: skip
-    own.x[0, : len(x)] = x
+    own.x[: len(x)] = x
     vectors = VECTORS[found.dtype]
     kinds = kernels.kinds_of(found.weights or found.head, vectors, vectors)
     head = kernels.kinds_of(found.head, vectors, VECTORS[found.logits])

@@ -203,13 +203,16 @@ class Product(NamedTuple):
 class Scratch(NamedTuple):
     """What new tokens, one of each of N texts, write on their way through all layers.
 
-    Each layer has its own row of each array, written once per step. So a thread that was off its
-    core and wakes late writes the numbers that stand there already.
+    All layers use the same row of each array, which then stays in the processor's cache. But a
+    thread that was off its core wakes late, and reads and writes a row once more. While there is
+    one, each layer takes a row that no other has used (`row_of`), and the late thread finds and
+    writes the numbers that stand there already.
     """
 
     done: NDArray[Any]  # (stages, columns) int64, whether each chunk of a stage is done
-    x: NDArray[Any]  # (L + 1, N, C) float32, the residual stream before each layer; row 0 is given
-    middle: NDArray[Any]  # (L, N, C) the residual stream between attention and MLP
+    rows: NDArray[Any]  # (L) int64, which row of what follows each layer uses
+    x: NDArray[Any]  # (N, C) float32, the residual stream before a layer; the first one is given
+    middle: NDArray[Any]  # (N, C) the residual stream between attention and MLP
     normed: NDArray[Any]  # (2, L, N, C + groups) what q, k and v, or gate and up, multiply
     q: NDArray[Any]  # (L, N, H × D) before RoPE
     k: NDArray[Any]  # (L, N, KV × D) before RoPE
@@ -252,8 +255,8 @@ def scratch(
 
     return Scratch(
         done=np.empty((layers * STAGES + 1, max(3 * MOST, tokens * heads)), np.int64),
-        x=np.empty((layers + 1, tokens, hidden), np.float32),
-        middle=rows(hidden),
+        rows=np.zeros(layers, np.int64),
+        x=np.empty((tokens, hidden), np.float32), middle=np.empty((tokens, hidden), np.float32),
         normed=np.empty((2, layers, tokens, hidden + groups), np.float32),
         q=rows(heads * dim), k=rows(kv_heads * dim),
         q_rot=rows(heads, dim), k_rot=rows(kv_heads, dim),
@@ -294,7 +297,8 @@ def lent(kinds):
 def lent_scratch(own):
     """Return the same arrays, whose references are not counted."""
     return Scratch(
-        borrowed(own.done), borrowed(own.x), borrowed(own.middle), borrowed(own.normed),
+        borrowed(own.done), borrowed(own.rows), borrowed(own.x), borrowed(own.middle),
+        borrowed(own.normed),
         borrowed(own.q), borrowed(own.k), borrowed(own.q_rot), borrowed(own.k_rot),
         borrowed(own.v), borrowed(own.z), borrowed(own.mixed), borrowed(own.from_attention),
         borrowed(own.gate), borrowed(own.up), borrowed(own.act), borrowed(own.hidden),
@@ -316,9 +320,11 @@ def lent_step(job):
 # --- the board on which threads agree ---
 
 APART = 8  # int64 of a cache line, so that no place shares one
-OPEN, INSIDE, REGIONS, TICKETS = 0, APART, 2 * APART, 3 * APART  # the places; a ticket per region
+OPEN, INSIDE, REGIONS = 0, APART, 2 * APART  # the places
+TICKETS = 3 * APART  # one per region, then the stage that each thread may be at
 BITS = 32  # of a ticket count chunks; those above are the stage
 CHUNKS = (1 << BITS) - 1
+NOWHERE = 1 << BITS  # instead of a stage: beyond all of them
 LOOKS = (
     20_000  # at what another thread will write, some microseconds, before something else is done
 )
@@ -326,9 +332,10 @@ LOOKS = (
 
 def board(regions: int) -> NDArray[np.int64]:
     """Make one for a job that so many threads share."""
-    made = np.zeros(TICKETS + APART * regions, np.int64)
+    made = np.zeros(TICKETS + 2 * APART * regions, np.int64)
     made[OPEN], made[REGIONS] = 1, regions
-    made[TICKETS::APART] = CHUNKS >> 1  # more than any stage has
+    made[TICKETS : TICKETS + APART * regions : APART] = CHUNKS >> 1  # more than any stage has
+    made[TICKETS + APART * regions :: APART] = NOWHERE
     return made
 
 
@@ -996,7 +1003,7 @@ def work_on_step(job, stage, first, end):
     if index == len(job.layers):
         multiply(job.of_head, job.end[0].head, tokens, own.last, job.logits, first, end)
         return
-    layer, kind = job.layers[index], stage % STAGES
+    layer, kind, row = job.layers[index], stage % STAGES, own.rows[index]
     if kind == ATTENTION:
         (heads, dim), kv_heads = own.q_rot.shape[2:], own.k_rot.shape[2]
         group, parts = heads // kv_heads, parts_of(heads, kv_heads)
@@ -1007,37 +1014,51 @@ def work_on_step(job, stage, first, end):
             head = chunk // parts % kv_heads
             start = (head * group + part * QUERIES) * dim
             stop = min(start + QUERIES * dim, (head + 1) * group * dim)
-            q, z = own.q_rot[index, n].reshape(-1)[start:stop], own.z[index, n, start:stop]
+            q, z = own.q_rot[row, n].reshape(-1)[start:stop], own.z[row, n, start:stop]
             attend(q, keys, values, head, job.pages[n], job.starts[n], job.lengths[n] + 1, z)
         return
     before = 0  # chunks of earlier products; gate and up take the same ones
     for n in range(PRODUCTS_OF[kind]):  # one call for all: it is compiled once for each that stands
-        part, x, y = layer.down_proj, own.hidden[index], own.from_mlp[index]
+        part, x, y = layer.down_proj, own.hidden[row], own.from_mlp[row]
         if kind == QKV:
-            part, x, y = layer.q_proj, own.normed[0, index], own.q[index]
+            part, x, y = layer.q_proj, own.normed[0, row], own.q[row]
             if n == 1:
-                part, y = layer.k_proj, own.k[index]
+                part, y = layer.k_proj, own.k[row]
             if n == 2:
-                part, y = layer.v_proj, own.v[index]
+                part, y = layer.v_proj, own.v[row]
         elif kind == OUTPUT:
-            part, x, y = layer.o_proj, own.mixed[index], own.from_attention[index]
+            part, x, y = layer.o_proj, own.mixed[row], own.from_attention[row]
         elif kind == GATE_UP:
-            part, x, y = layer.gate_proj, own.normed[1, index], own.gate[index]
+            part, x, y = layer.gate_proj, own.normed[1, row], own.gate[row]
             if n == 1:
-                part, y = layer.up_proj, own.up[index]
+                part, y = layer.up_proj, own.up[row]
         chunks = chunks_of(kinds, part, tokens)
         multiply(kinds, part, tokens, x, y, max(first - before, 0), min(end - before, chunks))
         before += chunks if kind == QKV else 0
     if kind == GATE_UP:
-        gate, up = own.gate[index], own.up[index]
+        gate, up = own.gate[row], own.up[row]
         half, span = half_of(layer.gate_proj), span_of(layer.gate_proj, tokens)
         height = chunk_height(kinds, layer.gate_proj, tokens)
         start, stop, last = first * height, min(end * height, span), gate.shape[1]
         for n in range(tokens):
-            act = own.act[index, n]
+            act = own.act[row, n]
             silu_times(gate[n], up[n], start, stop, act)
             if span == half:
                 silu_times(gate[n], up[n], half + start, min(half + stop, last), act)
+
+
+@_compiled()
+@no_type_check
+def row_of(board, rows, index):
+    """Choose the row of `Scratch` for a layer, and return it.
+
+    It is that of the layer before, unless a thread may still be at work on an earlier layer.
+    """
+    rows[index], regions = rows[max(index - 1, 0)], board[REGIONS]
+    for thread in range(1, regions):
+        if load(board, TICKETS + APART * (regions + thread)) < index * STAGES:
+            rows[index] = index
+    return rows[index]
 
 
 @_compiled()
@@ -1049,15 +1070,14 @@ def lead_step(board, counts, done, job):
     """
     job = lent_step(job)
     kinds, own = job.kinds, job.scratch
-    (tokens, dim), size, room = job.cos.shape, own.x.shape[2], job.shape[2]
-    normed = np.empty((tokens, size), np.float32)
+    (tokens, dim), size, room = job.cos.shape, own.x.shape[1], job.shape[2]
+    x, middle, normed = own.x, own.middle, np.empty((tokens, size), np.float32)
     for index in range(len(job.layers)):
-        layer, first = job.layers[index], index * STAGES
-        x, middle = own.x[index], own.middle[index]
+        layer, first, row = job.layers[index], index * STAGES, row_of(board, own.rows, index)
         weight = array_at(layer.input_layernorm, (size,), kinds.vector)
         for n in range(tokens):
             rms_norm(x[n], weight, layer.eps_before_attention, normed[n])
-        prepare(kinds, layer.q_proj, normed, own.normed[0, index])
+        prepare(kinds, layer.q_proj, normed, own.normed[0, row])
         chunks = chunks_of(kinds, layer.q_proj, tokens) + chunks_of(kinds, layer.k_proj, tokens)
         chunks += chunks_of(kinds, layer.v_proj, tokens)
         share(board, counts, done, job, first + QKV, chunks)
@@ -1065,9 +1085,9 @@ def lead_step(board, counts, done, job):
         keys = array_at(job.cache[index, 0], job.shape, kinds.vector)
         values = array_at(job.cache[index, 1], job.shape, kinds.vector)
         for n in range(tokens):
-            q, k, v = own.q_rot[index, n], own.k_rot[index, n], own.v[index, n]
-            rotate(own.q[index, n].reshape(-1, dim), job.cos[n], job.sin[n], q)
-            rotate(own.k[index, n].reshape(-1, dim), job.cos[n], job.sin[n], k)
+            q, k, v = own.q_rot[row, n], own.k_rot[row, n], own.v[row, n]
+            rotate(own.q[row, n].reshape(-1, dim), job.cos[n], job.sin[n], q)
+            rotate(own.k[row, n].reshape(-1, dim), job.cos[n], job.sin[n], k)
             page, place = job.pages[n, job.lengths[n] // room], job.lengths[n] % room
             for head in range(len(k)):
                 for i in range(dim):
@@ -1076,25 +1096,25 @@ def lead_step(board, counts, done, job):
         heads, kv_heads = own.q_rot.shape[2], own.k_rot.shape[2]
         chunks = tokens * kv_heads * parts_of(heads, kv_heads)
         share(board, counts, done, job, first + ATTENTION, chunks)
-        prepare(kinds, layer.o_proj, own.z[index, :tokens], own.mixed[index])
+        prepare(kinds, layer.o_proj, own.z[row, :tokens], own.mixed[row])
         share(board, counts, done, job, first + OUTPUT, chunks_of(kinds, layer.o_proj, tokens))
         for n in range(tokens):
-            add(x[n], own.from_attention[index, n], middle[n])
+            add(x[n], own.from_attention[row, n], middle[n])
 
         weight = array_at(layer.post_attention_layernorm, (size,), kinds.vector)
         for n in range(tokens):
             rms_norm(middle[n], weight, layer.eps_before_mlp, normed[n])
-        prepare(kinds, layer.gate_proj, normed, own.normed[1, index])
+        prepare(kinds, layer.gate_proj, normed, own.normed[1, row])
         chunks = chunks_of(kinds, layer.gate_proj, tokens)
         share(board, counts, done, job, first + GATE_UP, chunks)
-        prepare(kinds, layer.down_proj, own.act[index, :tokens], own.hidden[index])
+        prepare(kinds, layer.down_proj, own.act[row, :tokens], own.hidden[row])
         share(board, counts, done, job, first + DOWN, chunks_of(kinds, layer.down_proj, tokens))
         for n in range(tokens):
-            add(middle[n], own.from_mlp[index, n], own.x[index + 1, n])
+            add(middle[n], own.from_mlp[row, n], x[n])
     end = job.end[0]
     weight = array_at(end.norm, (size,), kinds.vector)
     for n in range(tokens):
-        rms_norm(own.x[len(job.layers), n], weight, end.eps, normed[n])
+        rms_norm(x[n], weight, end.eps, normed[n])
     prepare(job.of_head, end.head, normed, own.last)
     last = len(job.layers) * STAGES
     share(board, counts, done, job, last, chunks_of(job.of_head, end.head, tokens))
@@ -1163,6 +1183,7 @@ def take(board, counts, me):
     where the threads should finish together.
     """
     regions = board[REGIONS]
+    at = TICKETS + APART * (regions + me)
     for further in range(regions):
         region = (me + further) % regions
         place = TICKETS + APART * region
@@ -1170,11 +1191,14 @@ def take(board, counts, me):
         left = size_of(region, regions, counts[ticket >> BITS]) - (ticket & CHUNKS)
         if left > 0:
             amount = max(1, min(AT_ONCE, left // LEFT_FOR_ALL))
+            store(board, at, ticket >> BITS)  # before the ticket: `row_of` must not miss it
             ticket = fetch_add(board, place, amount)
             stage, chunk = ticket >> BITS, ticket & CHUNKS
             size, start = size_of(region, regions, counts[stage]), region * counts[stage] // regions
             if chunk < size:
                 return stage, start + chunk, start + min(chunk + amount, size)
+    if load(board, at) != NOWHERE:
+        store(board, at, NOWHERE)
     return -1, 0, 0
 
 
