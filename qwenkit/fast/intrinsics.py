@@ -12,9 +12,10 @@ from typing import no_type_check
 import llvmlite.binding
 import numpy as np
 from llvmlite import ir
-from numba import carray, types
+from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic, lower_builtin, overload, type_callable
+from numba.np.arrayobj import populate_array
 
 _ORDER = "seq_cst"
 _ALIGN = 8  # bytes of an int64
@@ -225,37 +226,6 @@ def _prefetch(typing, array, index):
     return types.void(array, types.intp), generate
 
 
-@intrinsic
-@no_type_check
-def _pointer(typing, address, like):
-    def generate(context, builder, signature, given):
-        kind = context.get_value_type(signature.return_type)
-        return builder.inttoptr(given[0], kind)
-
-    return types.CPointer(like.dtype)(types.int64, like), generate
-
-
-@intrinsic
-@no_type_check
-def _data(typing, array):
-    def generate(context, builder, signature, given):
-        return context.make_array(signature.args[0])(context, builder, given[0]).data
-
-    return types.CPointer(array.dtype)(array), generate
-
-
-@intrinsic
-@no_type_check
-def _on_stack(typing):
-    def generate(context, builder, signature, given):
-        room = ir.ArrayType(ir.FloatType(), 2 * LANES)
-        place = cgutils.alloca_once(builder, room, name="sums")
-        place.align = LINE  # a register's worth that lies in two cache lines takes twice as long
-        return builder.bitcast(place, ir.FloatType().as_pointer())
-
-    return types.CPointer(types.float32)(), generate
-
-
 @overload(load)
 @no_type_check
 def _compiled_load(array, index):
@@ -280,25 +250,72 @@ def _compiled_fetch_add(array, index, amount):
     return lambda array, index, amount: _fetch_add(array, index, amount)
 
 
-@overload(array_at)
-@no_type_check
-def _compiled_array_at(address, shape, like):
-    return lambda address, shape, like: carray(_pointer(address, like), shape)
-
-
 @overload(prefetch)
 @no_type_check
 def _compiled_prefetch(array, index):
     return lambda array, index: _prefetch(array, index)
 
 
-@overload(borrowed)
-@no_type_check
-def _compiled_borrowed(array):
-    return lambda array: carray(_data(array), array.shape)
+# --- arrays that own nothing ---
+
+# Where references are not counted (see `_compiled` in `fast.kernels`), no function may return an
+# array. So these are none to numba, but operations of its own.
 
 
-@overload(on_stack, inline="always")
 @no_type_check
-def _compiled_on_stack():
-    return lambda: carray(_on_stack(), (2, LANES))
+def _array(context, builder, kind, data, sizes):
+    """Return an array of a memory, which is kept by somebody else."""
+    index = types.intp
+    width = context.get_constant(index, context.get_abi_sizeof(context.get_data_type(kind.dtype)))
+    strides = [width]
+    for size in sizes[:0:-1]:
+        strides.insert(0, builder.mul(strides[0], size))
+    array = context.make_array(kind)(context, builder)
+    populate_array(array, data, sizes, strides, width, meminfo=None)
+    return array._getvalue()
+
+
+@type_callable(array_at)
+@no_type_check
+def _type_array_at(context):
+    return lambda address, shape, like: types.Array(like.dtype, len(shape), "C")
+
+
+@lower_builtin(array_at, types.Integer, types.BaseTuple, types.Array)
+@no_type_check
+def _lower_array_at(context, builder, signature, given):
+    kind, shape = signature.return_type, signature.args[1]
+    data = builder.inttoptr(given[0], context.get_data_type(kind.dtype).as_pointer())
+    sizes = zip(cgutils.unpack_tuple(builder, given[1]), shape, strict=True)
+    sizes = [context.cast(builder, size, own, types.intp) for size, own in sizes]
+    return _array(context, builder, kind, data, sizes)
+
+
+@type_callable(borrowed)
+@no_type_check
+def _type_borrowed(context):
+    return lambda array: types.Array(array.dtype, array.ndim, "C")
+
+
+@lower_builtin(borrowed, types.Array)
+@no_type_check
+def _lower_borrowed(context, builder, signature, given):
+    array = context.make_array(signature.args[0])(context, builder, given[0])
+    sizes = cgutils.unpack_tuple(builder, array.shape)
+    return _array(context, builder, signature.return_type, array.data, sizes)
+
+
+@type_callable(on_stack)
+@no_type_check
+def _type_on_stack(context):
+    return lambda: types.Array(types.float32, 2, "C")
+
+
+@lower_builtin(on_stack)
+@no_type_check
+def _lower_on_stack(context, builder, signature, given):
+    place = cgutils.alloca_once(builder, ir.ArrayType(ir.FloatType(), 2 * LANES), name="sums")
+    place.align = LINE  # a register's worth that lies in two cache lines takes twice as long
+    data = builder.bitcast(place, ir.FloatType().as_pointer())
+    sizes = [context.get_constant(types.intp, size) for size in (2, LANES)]
+    return _array(context, builder, signature.return_type, data, sizes)

@@ -93,14 +93,20 @@ _OPTIONS = {
 
 
 @no_type_check
-def _compiled():
-    """Compile at the first call, and keep the result on disk if a folder there can be written."""
+def _compiled(allocates=False):
+    """Compile at the first call, and keep the result on disk if a folder there can be written.
+
+    Args:
+        allocates: whether the function makes arrays. Only then references to arrays are counted:
+            for all arrays of a job that takes a microsecond at each call.
+    """
+    options = _OPTIONS | {"_nrt": allocates}
 
     def decorate(function):
         try:
-            return numba.njit(cache=True, **_OPTIONS)(function)
+            return numba.njit(cache=True, **options)(function)
         except RuntimeError:  # no such folder: compiled again in each process
-            return numba.njit(**_OPTIONS)(function)
+            return numba.njit(**options)(function)
 
     return decorate
 
@@ -436,6 +442,8 @@ def multiply(kinds, part, tokens, x, y, first, end):
         first: chunk.
         end: chunk after the last one; if it is not beyond the first, nothing is written.
     """
+    if first >= end:
+        return
     height = chunk_height(kinds, part, tokens)
     last = min(end * height, span_of(part, tokens))
     if tokens <= FEW:
@@ -445,7 +453,7 @@ def multiply(kinds, part, tokens, x, y, first, end):
         by_tiles(kinds, part, tokens, borrowed(x), borrowed(y), first * height, last)
 
 
-@_compiled()
+@_compiled(allocates=True)
 @no_type_check
 def by_tiles(kinds, part, tokens, x, y, first, last):
     """Write the products of many tokens with some rows of a weight.
@@ -829,7 +837,8 @@ def prepare_one(part, x, out):
     """
     size, groups = len(x), groups_of_token(part)
     if groups == 0:
-        out[:size] = x
+        for i in range(size):
+            out[i] = x[i]
         return
     q, steps, totals = out.view(np.int16), out[size // 2 :], out[size // 2 + groups :]
     bits = x.view(np.int32)
@@ -903,7 +912,7 @@ def rotate(heads, cos, sin, out):
             out[h, i + half] = b * cos[i + half] + a * sin[i + half]
 
 
-@_compiled()
+@_compiled(allocates=True)
 @no_type_check
 def attend(q, keys, values, head, pages, first, length, z):
     """Write the weighted sums of a text's values into z, for query heads that share the keys.
@@ -1061,7 +1070,7 @@ def row_of(board, rows, index):
     return rows[index]
 
 
-@_compiled()
+@_compiled(allocates=True)
 @no_type_check
 def lead_step(board, counts, done, job):
     """Compute all layers: what lies between the stages here, the stages with whoever helps.
