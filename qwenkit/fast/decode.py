@@ -189,12 +189,15 @@ def _integers(tensor: Any) -> NDArray[np.int64] | None:
 def _rotations(
     model: QwenForCausalLM, dtype: torch.dtype, positions: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return cos and sin of each position, with a dimension more: (..., D)."""
-    inner, shape = model.model, (*positions.shape, model.config.head_dim)
-    rows = torch.from_numpy(positions.reshape(len(positions), -1))  # (N, T)
-    found = inner.rotary_emb(rows, dtype)
-    cos, sin = (_vectors(t, "RoPE", dtype, (*rows.shape, shape[-1])) for t in found)
-    return cos.reshape(shape), sin.reshape(shape)
+    """Return cos and sin of each position, with a dimension more: (..., D).
+
+    Each is computed once: torch shares more than 2,048 of them among threads, which then spin.
+    """
+    different, places = np.unique(positions, return_inverse=True)
+    found = model.model.rotary_emb(torch.from_numpy(different)[None], dtype)
+    shape, places = (1, len(different), model.config.head_dim), places.reshape(positions.shape)
+    cos, sin = (_vectors(t, "RoPE", dtype, shape)[0, places] for t in found)
+    return cos, sin
 
 
 def _look(
