@@ -674,7 +674,7 @@ def rows_in_groups(weight_kind, vector_kind, part, x, y, first, last):
     scale = array_at(part.scale, (part.out_features * part.groups,), vector_kind)
     zero = array_at(part.zero, (part.out_features * groups,), weight_kind)
     bias = array_at(part.bias, (part.out_features,), vector_kind)
-    sums, factors = on_stack(), on_stack()
+    sums, factors, by_row = on_stack(), on_stack(), part.groups != groups
     for row in range(first, last):
         other = row + half if row + half < part.out_features else row
         for n in range(len(x)):
@@ -684,13 +684,12 @@ def rows_in_groups(weight_kind, vector_kind, part, x, y, first, last):
             for start in range(0, groups, LANES):
                 count = min(LANES, groups - start)
                 one, two = row * groups + start, other * groups + start
-                if part.groups == groups:
+                first_factors, second_factors = factors[0], factors[1]
+                if by_row:  # the row's own scale comes last
+                    first_factors = second_factors = steps[start:]
+                else:
                     set_factors(factors, 0, scale, one, steps, start, count)
                     set_factors(factors, 1, scale, two, steps, start, count)
-                else:
-                    for i in range(count):
-                        factors[0, i] = as_float(scale[row]) * steps[start + i]
-                        factors[1, i] = as_float(scale[other]) * steps[start + i]
                 if part.zero:
                     subtract_zeros(sums, factors, 0, zero, one, totals, start, count)
                     subtract_zeros(sums, factors, 1, zero, two, totals, start, count)
@@ -699,13 +698,16 @@ def rows_in_groups(weight_kind, vector_kind, part, x, y, first, last):
                     prefetch(weight, one + AHEAD)
                     prefetch(weight, two + AHEAD)
                     place = (start + g) * GROUP
-                    add_group(sums, 0, factors[0, g], weight, one, q, place)
-                    add_group(sums, 1, factors[1, g], weight, two, q, place)
+                    add_group(sums, 0, first_factors[g], weight, one, q, place)
+                    add_group(sums, 1, second_factors[g], weight, two, q, place)
                     one, two = one + of_group, two + of_group
             a = b = np.float32(0)
             for i in range(LANES):
                 a += sums[0, i]
                 b += sums[1, i]
+            if by_row:
+                a *= as_float(scale[row])
+                b *= as_float(scale[other])
             if part.bias:
                 a += as_float(bias[row])
                 b += as_float(bias[other])

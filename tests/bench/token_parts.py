@@ -30,7 +30,7 @@ import qwenkit as qk
 from qwenkit.fast import ClosedLoop, kernels
 from qwenkit.fast.decode import _look
 from qwenkit.generate import GenerationConfig
-from qwenkit.generate.steps import Step, check_finite, continued, only_tokens
+from qwenkit.generate.steps import Step, check_finite, continued, next_token
 from timing import seconds
 
 WHOLE = "whole token"
@@ -134,8 +134,7 @@ def choose(
 ) -> int:
     """Choose a token from a step's logits as `continued` does."""
     check_finite(step.logits, step.index)
-    logits = only_tokens(step.logits, model.num_tokens)  # (V)
-    return config.choose(config.probabilities(logits, step.seen), generator)
+    return next_token(config, step.logits, step.seen, model.num_tokens, generator)
 
 
 class Clocks:
