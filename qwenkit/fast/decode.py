@@ -1,4 +1,6 @@
-"""A decode step: one new token of each text through all layers in compiled kernels, or not at all.
+"""A decode step: new tokens of some texts through all layers in compiled kernels, or not at all.
+
+It is one token of each text, or of texts in pages a few: short prompts, and ends of long ones.
 
 `QwenForCausalLM.forward` is the reference. The step stands in for it only if the model is what
 `fast.layers` expects. Every weight is read where the live modules hold it at that token.
@@ -39,10 +41,12 @@ from qwenkit.model import (
 )
 
 MOST = 1 << 28  # bytes that a step may work in; with many texts and a large model it would be more
+READ = 128  # tokens of prompts; of more, the products of libraries are as fast
+KEPT = 4  # sizes of which the memory to work in is kept
 
 
 class Cached(NamedTuple):
-    """Where the kernels read and write the keys and values of N texts.
+    """Where the kernels read and write the keys and values of N new tokens, each that of a text.
 
     Attributes:
         addresses: (L, 2) of each layer's keys and values.
@@ -78,32 +82,39 @@ def decode_step(
     Returns:
         (B, 1, V) logits; None, with nothing written, where the kernels may not serve.
     """
-    if input_ids.shape[1:] != (1,):
+    count = input_ids.shape[1:].numel()
+    if count != 1 and not isinstance(cache, PageBatch):
         return None
     try:
         held = _holder(cache)
         look = _look if loop is None else partial(loop.ask, _look)
         found, storages, buffers = look(model, held)
         inner, config = model.model, model.model.config
-        texts = _cached(config, len(found.layers), cache, held, attention_mask, buffers)
-        number = len(texts.lengths)
-        if number != len(input_ids) or not _is_served(found, config, number):
+        texts = _cached(config, len(found.layers), cache, held, attention_mask, buffers, count)
+        number, batch = len(texts.lengths), cache.batch_size
+        if len(input_ids) != batch or not _is_served(found, config, number, count > 1):
             return None
-        if not _are_ids(input_ids, config, cache.length):
+        if not _are_ids(input_ids, config, cache.length + count):
             check_input_ids(input_ids, config, model.device, cache.length)
         if type(cache) is KVCache and attention_mask is not None:
             texts = texts._replace(starts=_padding(attention_mask, input_ids, cache.length))
-        x = inner.embed_tokens(input_ids)  # (N, 1, C)
-        stream = _vectors(x, "the embedding", found.dtype, (number, 1, config.hidden_size))[:, 0]
+        x = inner.embed_tokens(input_ids)  # (B, T, C)
+        rows = _vectors(x, "the embedding", found.dtype, (batch, count, config.hidden_size))
+        counts = cache.counts if isinstance(cache, PageBatch) else [1] * batch
+        new = np.arange(count) >= count - np.array(counts)[:, None]  # (B, T) others are padding
         turn = partial(_rotations, model, found.dtype)
         positions = texts.lengths - texts.starts  # (N)
-        cos, sin = turn(positions) if loop is None else loop.ahead(turn, positions)  # (N, D)
+        if loop is None or count > 1:  # prompts do not go on token by token
+            cos, sin = turn(positions)  # (N, D)
+        else:
+            cos, sin = loop.ahead(turn, positions)
     except (Declined, *INCOMPLETE):
         return None
-    logits = torch.empty(number, 1, config.vocab_size, dtype=found.logits)
-    _through_layers(found, config, texts, stream, cos, sin, memory(logits)[:, 0])
+    logits = torch.empty(batch, 1, config.vocab_size, dtype=found.logits)
+    asked = np.cumsum(counts) - 1  # (B) each text's last token
+    _through_layers(found, config, texts, rows[new], cos, sin, asked, memory(logits)[:, 0])
     del storages
-    cache.advance(1)
+    cache.advance(count)
     return logits
 
 
@@ -123,9 +134,10 @@ def _through_layers(
     x: NDArray[np.float32],
     cos: NDArray[np.float32],
     sin: NDArray[np.float32],
+    asked: NDArray[np.int64],
     logits: NDArray[Any],
 ) -> None:
-    """Write the logits of each text's new token, and its keys and values.
+    """Write the keys and values of new tokens, and the logits of some.
 
     Args:
         found: the layers.
@@ -134,7 +146,8 @@ def _through_layers(
         x: (N, C) the residual streams before the first layer.
         cos: (N, D) of each token's position.
         sin: (N, D).
-        logits: (N, V).
+        asked: (M) of which tokens.
+        logits: (M, V).
     """
     from qwenkit.fast import kernels
 
@@ -148,20 +161,20 @@ def _through_layers(
     vectors = VECTORS[found.dtype]
     kinds = kernels.kinds_of(found.weights or found.head, vectors, vectors)
     head = kernels.kinds_of(found.head, vectors, VECTORS[found.logits])
-    job = kernels.Step(kinds, found.layers, *texts, cos, sin, own, found.end, head, logits)
+    job = kernels.Step(kinds, found.layers, *texts, cos, sin, own, found.end, head, asked, logits)
     together(kernels.lead_step, job, own.done)
-    for other in set(found.scratch) - {1}:  # a batch that shrinks would keep one of each size
+    for other in list(found.scratch)[: 1 - KEPT]:  # those that were not used for longest
         found.scratch.pop(other, None)
     found.scratch[room] = own  # for the next token, of whichever thread
 
 
-def _is_served(found: Memory, config: QwenConfig, texts: int) -> bool:
-    """Tell whether a step may be for so many texts."""
+def _is_served(found: Memory, config: QwenConfig, texts: int, reads: bool) -> bool:
+    """Tell whether a step may be for so many new tokens, which may be read from prompts."""
     from qwenkit.fast.kernels import FEW
 
     values = texts * len(found.layers) * (8 * config.hidden_size + 4 * found.neurons)  # about
     # The race of other processors is of one token: tiles may lose to what they have for matrices.
-    return 4 * values <= MOST and (texts <= FEW or is_measured())
+    return 4 * values <= MOST and (texts <= FEW or is_measured()) and not (reads and texts > READ)
 
 
 def _vectors(
@@ -172,10 +185,16 @@ def _vectors(
     return memory(tensor.float().clone())
 
 
-def _are_ids(input_ids: Tensor, config: QwenConfig, past: int) -> bool:
-    """Tell whether `check_input_ids` has nothing to say; in a tenth of its time."""
+def _are_ids(input_ids: Tensor, config: QwenConfig, total: int) -> bool:
+    """Tell whether `check_input_ids` has nothing to say; in a tenth of its time.
+
+    Args:
+        input_ids: what was given.
+        config: of the model.
+        total: tokens with those in the cache.
+    """
     ids = _integers(input_ids)
-    if ids is None or past >= config.max_position_embeddings:
+    if ids is None or total > config.max_position_embeddings:
         return False
     return bool(ids.min() >= 0 and ids.max() < config.vocab_size)
 
@@ -249,17 +268,18 @@ def _cached(
     held: KVCache | PagePool,
     attention_mask: Tensor | None,
     buffers: NDArray[np.int64],
+    count: int,
 ) -> Cached:
-    """Return where the texts of a cache lie, if there is room for one more token of each."""
-    length = cache.length
-    if type(length) is not int or not 0 < length < cache.max_length:
+    """Return where the texts of a cache lie, if there is room for the new tokens of each."""
+    length, least = cache.length, 0 if isinstance(cache, PageBatch) else 1
+    if type(length) is not int or not least <= length <= cache.max_length - count:
         raise Declined("the cache is empty, or has no room")
     windows = {config.window(layer) for layer in range(layers)} - {None}
-    if any(length >= window for window in windows if window is not None):
+    if any(length + count > window for window in windows if window is not None):
         raise Declined("the sliding window leaves out tokens of the cache")
     shape = _shape(held, config)
     if isinstance(cache, PageBatch):
-        pages, lengths = _texts(cache, shape, attention_mask)
+        pages, lengths = _texts(cache, shape, attention_mask, count)
     else:
         pages = np.arange(cache.batch_size)[:, None]
         lengths = np.full(cache.batch_size, length)
@@ -283,25 +303,27 @@ def _padding(attention_mask: Tensor, input_ids: Tensor, past: int) -> NDArray[np
 
 
 def _texts(
-    cache: PageBatch, shape: tuple[int, int, int, int], mask: Tensor | None
+    cache: PageBatch, shape: tuple[int, int, int, int], mask: Tensor | None, count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return each text's pages, with room for a token more, and its length."""
-    lengths = np.array(cache.ends) - 1
+    """Return the pages of each new token's text, with room for it, and the tokens before it."""
+    ends, counts = np.array(cache.ends), np.array(cache.counts)
     if mask is not cache.mask:
         raise Declined("the attention mask is not that of the pages")
-    if [*cache.counts] != [1] * len(cache.tables) or len(lengths) != len(cache.tables):
-        raise Declined("not every text is fed one token")
-    if lengths.dtype.kind != "i" or lengths.min() < 1 or lengths.max() != cache.length:
-        raise Declined("a text is empty, or the view of its pages was changed")
-    if len(lengths) != cache.batch_size:
+    if not len(ends) == len(counts) == len(cache.tables) == cache.batch_size:
         raise Declined("the view of the pages was changed")
+    if (ends.dtype.kind, counts.dtype.kind) != ("i", "i") or counts.min() < 1:
+        raise Declined("a text is fed no token, or the view of its pages was changed")
+    if counts.max() != count or (ends < counts).any() or ends.max() != cache.length + count:
+        raise Declined("a text has fewer tokens than it is fed, or the view was changed")
     most = max(len(table.pages) for table in cache.tables)
-    pages = np.zeros((len(lengths), most), np.int64)
-    for row, table, length in zip(pages, cache.tables, lengths, strict=True):
+    pages = np.zeros((len(ends), most), np.int64)
+    for row, table, end in zip(pages, cache.tables, ends, strict=True):
         numbers = np.array(table.pages)
-        if numbers.dtype.kind != "i" or length >= len(numbers) * shape[2]:
+        if numbers.dtype.kind != "i" or end > len(numbers) * shape[2]:
             raise Declined("the pages have no numbers, or no room for another token")
         if not 0 <= numbers.min() <= numbers.max() < shape[0]:
             raise Declined("a page of the text is not in the pool")
         row[: len(numbers)] = numbers
-    return pages, lengths
+    places = np.repeat(np.arange(len(ends)), counts)  # (N) of each new token's text
+    firsts = np.cumsum(counts) - counts  # (B) of each text's new tokens
+    return pages[places], (ends - counts)[places] + np.arange(len(places)) - firsts[places]

@@ -274,7 +274,11 @@ def scratch(
 
 
 class Step(NamedTuple):
-    """A job: one new token of each of N texts through all layers, and the head."""
+    """A job: one new token of each of N texts through all layers, and the head.
+
+    Several new tokens of a text are as many texts in the same pages, each one longer: all keys are
+    there before one is attended to.
+    """
 
     kinds: Kinds
     layers: NDArray[Any]  # (L) LAYER
@@ -288,7 +292,8 @@ class Step(NamedTuple):
     scratch: Scratch
     end: NDArray[Any]  # (1) END
     of_head: Kinds
-    logits: NDArray[Any]  # (N, V) float32, or bfloat16 as uint16
+    asked: NDArray[Any]  # (M) int64, of which of them logits are asked for
+    logits: NDArray[Any]  # (M, V) float32, or bfloat16 as uint16
 
 
 @_compiled()
@@ -319,7 +324,8 @@ def lent_step(job):
     return Step(
         lent(job.kinds), borrowed(job.layers), borrowed(job.cache), job.shape, borrowed(job.pages),
         borrowed(job.starts), borrowed(job.lengths), borrowed(job.cos), borrowed(job.sin),
-        lent_scratch(job.scratch), borrowed(job.end), lent(job.of_head), borrowed(job.logits),
+        lent_scratch(job.scratch), borrowed(job.end), lent(job.of_head), borrowed(job.asked),
+        borrowed(job.logits),
     )  # fmt: skip
 
 
@@ -934,7 +940,7 @@ def attend(q, keys, values, head, pages, first, length, z):
     width = -(-(count + KEYS) // LANES) * LANES  # whole registers
     scores, tops = np.empty(QUERIES * width, np.float32), np.empty(QUERIES * KEYS, np.float32)
     mixed, totals = np.zeros(QUERIES * dim, np.float32), np.empty(QUERIES, np.float32)
-    q, z, scores, mixed = borrowed(q), borrowed(z), borrowed(scores), borrowed(mixed)
+    q, z = borrowed(q), borrowed(z)  # not what is made here: nothing else would keep it
     scale, in_registers = np.float32(1) / np.sqrt(np.float32(dim)), dim % TOGETHER == 0
     tops[:] = -np.inf
     for start in range(begin, length, room):
@@ -1012,7 +1018,8 @@ def work_on_step(job, stage, first, end):
     """Compute some chunks of a stage of a layer, or of the head, which is the last stage."""
     kinds, own, index, tokens = job.kinds, job.scratch, stage // STAGES, len(job.cos)
     if index == len(job.layers):
-        multiply(job.of_head, job.end[0].head, tokens, own.last, job.logits, first, end)
+        asked = len(job.asked)
+        multiply(job.of_head, job.end[0].head, asked, own.last, job.logits, first, end)
         return
     layer, kind, row = job.layers[index], stage % STAGES, own.rows[index]
     if kind == ATTENTION:
@@ -1122,13 +1129,13 @@ def lead_step(board, counts, done, job):
         share(board, counts, done, job, first + DOWN, chunks_of(kinds, layer.down_proj, tokens))
         for n in range(tokens):
             add(middle[n], own.from_mlp[row, n], x[n])
-    end = job.end[0]
+    end, asked = job.end[0], len(job.asked)
     weight = array_at(end.norm, (size,), kinds.vector)
-    for n in range(tokens):
-        rms_norm(x[n], weight, end.eps, normed[n])
-    prepare(job.of_head, end.head, normed, own.last)
+    for n in range(asked):
+        rms_norm(x[job.asked[n]], weight, end.eps, normed[n])
+    prepare(job.of_head, end.head, normed[:asked], own.last)
     last = len(job.layers) * STAGES
-    share(board, counts, done, job, last, chunks_of(job.of_head, end.head, tokens))
+    share(board, counts, done, job, last, chunks_of(job.of_head, end.head, asked))
 
 
 # --- threads that share a stage ---

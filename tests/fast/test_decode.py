@@ -15,7 +15,7 @@ from toy import write_toy_checkpoint
 
 import qwenkit as qk
 from qwenkit.errors import CacheFullError, InputError
-from qwenkit.fast import FastLinear, decode_step, swap
+from qwenkit.fast import FastLinear, decode, decode_step, swap
 from qwenkit.fast._machine import kernels_problem
 from qwenkit.fast.model import FastQwenForCausalLM
 from qwenkit.generate.steps import next_logits
@@ -120,14 +120,22 @@ def test_the_kernels_in_python_decode_as_compiled(dtype, tmp_path):
     assert relative_error(got.float(), want.float()) < near
 
 
-def in_pages(model, texts, steps=3):
-    """Return the last logits of texts in pages, fed one token a step, and which were served."""
+def in_pages(model, texts, steps=3, plan=None):
+    """Return the last logits of texts in pages, and which passes were served.
+
+    Args:
+        model: a language model.
+        texts: ids of each.
+        steps: passes with one token of each, after one with all before.
+        plan: instead, how many tokens of each are fed in each pass.
+    """
+    plan = plan or [[len(text) - steps for text in texts], *[[1] * len(texts)] * steps]
     size = 4  # pages for each text, in no order
     last = max(20, size * len(texts)) - 1
     pool = PagePool(model.config, last + 1, 3)
     tables = [PageTable([*range(last - i, -1, -len(texts))][:size]) for i in range(len(texts))]
-    counts, served = [len(text) - steps for text in texts], []
-    for _ in range(1 + steps):
+    served = []
+    for counts in plan:
         each = zip(texts, tables, counts, strict=True)
         rows = [text[table.length : table.length + count] for text, table, count in each]
         view = PageBatch(pool, tables, counts)
@@ -139,7 +147,6 @@ def in_pages(model, texts, steps=3):
                 found = model(padded, cache=view, attention_mask=view.mask, logits_to_keep=1)
         for table, count in zip(tables, counts, strict=True):
             table.length += count
-        counts = [1] * len(texts)
     return found, served, pool
 
 
@@ -165,15 +172,38 @@ def test_several_texts_in_pages_are_decoded_as_by_the_taught_model(dtype, compil
         assert relative_error(one.float(), other.float()) < near
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_prompts_in_pages_are_read_as_by_the_taught_model(dtype, tmp_path):
+    model = toy(tmp_path, dtype)
+    near = 0.03 if model.dtype == torch.bfloat16 else 1e-5 if dtype == "float32" else 1e-4
+    for plan in (
+        [[1, 1], [2, 3]],  # few tokens: each weight is read row by row
+        [[1, 1, 1, 1], [2, 6, 1, 4], [2, 5, 2, 4]],  # more: in tiles
+        [[1, 1], [2, 1], [1, 1], [2, 6]],  # between two passes, one token of each
+    ):
+        lengths = map(sum, zip(*plan, strict=True))
+        texts = [(ids(1, n, seed=n)[0] % 50).tolist() for n in lengths]
+        got, served, pool = in_pages(model, texts, plan=plan)
+        assert served == [False] + [True] * (len(plan) - 1)  # the first pass makes the pages
+        with qk.plain(model):
+            want, _, plain = in_pages(model, texts, plan=plan)
+        assert got.shape == want.shape == (len(texts), 1, model.config.vocab_size)
+        assert got.dtype == want.dtype
+        for one, other in zip(got, want, strict=True):
+            assert relative_error(one.float(), other.float()) < near
+        for one, other in zip(pool.keys + pool.values, plain.keys + plain.values, strict=True):
+            assert relative_error(one.float(), other.float()) < near
+
+
 @torch.no_grad()
-def test_what_is_not_one_token_of_each_text_in_pages_runs_as_taught():
+def test_what_is_not_a_view_of_pages_as_it_was_made_runs_as_taught(monkeypatch):
     model, pool = swap(tiny()), PagePool(tiny().config, 4, 3)
     tables = [PageTable([0, 1]), PageTable([2, 3])]
     first = PageBatch(pool, tables, [2, 1])
     model(ids(2, 2), cache=first, attention_mask=first.mask)
     before = [one.clone() for one in pool.keys]
     for lengths, counts, tokens in (
-        ((2, 1), [2, 1], 2), ((2, 0), [1, 1], 1), ((2, 1), [1, 1], 2), ((6, 1), [1, 1], 1)
+        ((2, 1), [1, 1], 2), ((6, 1), [1, 1], 1), ((5, 1), [2, 1], 2), ((2, 1), [2, 0], 2)
     ):  # fmt: skip
         tables[0].length, tables[1].length = lengths
         view = PageBatch(pool, tables, counts)
@@ -183,7 +213,16 @@ def test_what_is_not_one_token_of_each_text_in_pages_runs_as_taught():
     assert decode_step(model, ids(2, 1), view) is None
     assert decode_step(model, ids(2, 1), view, view.mask.clone()) is None
     assert decode_step(model, ids(3, 1), view, view.mask) is None
+    view = PageBatch(pool, tables, [2, 1])
+    with monkeypatch.context() as patch:
+        patch.setattr(decode, "READ", 2)
+        assert decode_step(model, ids(2, 2), view, view.mask) is None
+    for name, value in (("ends", [3, 2]), ("counts", [1, 1]), ("tables", tables[:1])):
+        changed = PageBatch(pool, tables, [2, 1])
+        setattr(changed, name, value)
+        assert decode_step(model, ids(2, 2), changed, changed.mask) is None
     assert all(map(torch.equal, pool.keys, before))
+    view = PageBatch(pool, tables, [1, 1])
     assert decode_step(model, ids(2, 1), view, view.mask) is not None
 
 

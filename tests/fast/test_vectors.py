@@ -1,5 +1,6 @@
 """Attention in registers: each function does what NumPy does, and all of them what torch does."""
 
+import ctypes
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,21 @@ test_vectors.test_powers_are_those_of_e()
 """
     done = python(code, *Path(__file__).parents[:2])
     assert done.stdout.split() == ["2"], done.stderr
+
+
+def test_no_kernel_uses_memory_that_it_has_freed():
+    library = "libc_malloc_debug.so.0"
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        pytest.skip(f"{library} of glibc is not here, which checks each block of memory")
+    code = """
+import torch, qwenkit as qk
+model, tokenizer = qk.load_pretrained(device="cpu", dtype="bfloat16")
+prompts = [tokenizer("def " + "a" * n) for n in range(12)]
+for some in (prompts[:2], prompts):
+    qk.generate_batch(model, some, max_new_tokens=24, stop_ids=())
+print("done")
+"""
+    done = python(code, LD_PRELOAD=library, MALLOC_CHECK_="3")
+    assert done.stdout.split() == ["done"], done.stderr[-2000:]
