@@ -283,6 +283,30 @@ def test_each_chunk_is_taken_once_whoever_asks(chunks):
     assert module.take(board, counts, 1)[0] == -1
 
 
+def test_a_layer_takes_a_row_of_its_own_while_a_thread_is_late(kernels):
+    board, rows = kernels.board(3), np.full(7, -1, np.int64)
+    rows[0] = 0
+    counts = np.full(7 * kernels.STAGES, 9, np.int64)
+
+    def open_stage(stage):
+        for region in range(3):
+            kernels.store(board, kernels.TICKETS + kernels.APART * region, stage << kernels.BITS)
+
+    assert [kernels.row_of(board, rows, index) for index in range(3)] == [0, 0, 0]
+    open_stage(2 * kernels.STAGES + kernels.DOWN)  # in layer 2
+    assert kernels.take(board, counts, 2)[0] == 2 * kernels.STAGES + kernels.DOWN
+    assert kernels.row_of(board, rows, 2) == 0  # that is its own layer
+    assert [kernels.row_of(board, rows, index) for index in (3, 4)] == [3, 4]
+    open_stage(4 * kernels.STAGES)  # the late thread comes back, and takes a chunk of layer 4
+    assert kernels.take(board, counts, 2)[0] == 4 * kernels.STAGES
+    assert kernels.row_of(board, rows, 5) == 5
+    while kernels.take(board, counts, 1)[0] >= 0:  # another takes all that is left
+        pass
+    assert kernels.row_of(board, rows, 5) == 5  # the first is still at its chunk
+    assert kernels.take(board, counts, 2)[0] == -1
+    assert kernels.row_of(board, rows, 6) == 5
+
+
 def test_a_thread_leaves_a_job_whose_leader_is_gone(monkeypatch):
     monkeypatch.setattr(team, "GIVEN_UP", 0.05)
     team._help(lambda board: True, (np.zeros(3, np.int64),))  # returns
