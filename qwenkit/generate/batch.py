@@ -183,9 +183,9 @@ def _rounds(
     width = max(len(row.prompt) for row in rows)
     ids = torch.tensor([[0] * (width - len(r.prompt)) + r.prompt for r in rows])  # (B, T)
     padding = torch.tensor([width - len(row.prompt) for row in rows])
+    cache = cache_for(model, len(rows), width + config.max_new_tokens, cache_dtype)
     slots = torch.arange(width + config.max_new_tokens)
     mask = (slots >= padding[:, None]).long()  # (B, width + max_new_tokens) 1 real, 0 padding
-    cache = cache_for(model, len(rows), width + config.max_new_tokens, cache_dtype)
     active, stops, loop = list(range(len(rows))), config.stops(model), ClosedLoop()
     steps = range(config.max_new_tokens)
     for index in counted("Generating", steps, len(steps)):

@@ -146,9 +146,7 @@ def continued(
         if token in stops:
             return
         text[ids.shape[1] + index] = token
-        new = text[None, len(seen) : len(seen) + 1].to(
-            model.device
-        )  # (1, 1) the cache has the rest
+        new = torch.tensor([[token]], device=model.device)  # (1, 1): the cache holds the rest
 
 
 def next_token(
