@@ -41,7 +41,7 @@ from qwenkit.model import (
 )
 
 MOST = 1 << 28  # bytes that a step may work in; with many texts and a large model it would be more
-READ = 128  # tokens of prompts; of more, the products of libraries are as fast
+READ = 128  # tokens of prompts, as many as a `Scheduler` reads at a time; more were not measured
 KEPT = 4  # sizes of which the memory to work in is kept
 
 
@@ -202,7 +202,7 @@ def _are_ids(input_ids: Tensor, config: QwenConfig, total: int) -> bool:
 def _integers(tensor: Any) -> NDArray[np.int64] | None:
     """Return the memory of an int64 tensor on the CPU as an array; None: it is something else."""
     ours = isinstance(tensor, Tensor) and is_ordinary(tensor) and tensor.dtype == torch.int64
-    return tensor.detach().numpy() if ours else None
+    return memory(tensor) if ours else None
 
 
 def _rotations(

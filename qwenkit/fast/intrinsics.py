@@ -26,6 +26,8 @@ WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
 """Whether a register holds LANES numbers, and there are 32."""
 
 TAYLOR = tuple(np.float32(1 / math.factorial(n)) for n in range(7, -1, -1))  # of e^x
+LOG2_E = np.float32(1.4426950408889634)
+LN_2 = np.float32(0.693359375), np.float32(-2.12194440e-4)  # their sum; the first has few bits
 
 
 @no_type_check
@@ -127,6 +129,12 @@ def splat(builder, number, lanes=LANES):
     empty = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
     one = builder.insert_element(empty, number, INT(0))
     return builder.shuffle_vector(one, empty, ir.Constant(ir.VectorType(INT, lanes), [0] * lanes))
+
+
+@no_type_check
+def least(builder, a, b):
+    """Return the smaller of two integers."""
+    return builder.select(builder.icmp_signed("<", a, b), a, b)
 
 
 @no_type_check

@@ -41,6 +41,7 @@ from qwenkit.fast.intrinsics import (
     element,
     floats,
     fused,
+    least,
     splat,
 )
 
@@ -179,8 +180,7 @@ def _pack_tokens(typing, given, size, first, last, panel, place, columns):
         start, out = (element(context, builder, kinds[n], arguments[n], number(0)) for n in (0, 4))
         tokens = []
         for n in range(LANES):
-            token = builder.add(first, number(n))
-            token = builder.select(builder.icmp_signed("<", token, last), token, last)
+            token = least(builder, builder.add(first, number(n)), last)
             tokens.append(builder.gep(start, [builder.mul(token, size)]))
 
         def some(i, _):

@@ -23,6 +23,8 @@ from qwenkit.fast.intrinsics import (
     INT,
     INTS,
     LANES,
+    LN_2,
+    LOG2_E,
     TAYLOR,
     WIDE,
     ZEROS,
@@ -30,6 +32,7 @@ from qwenkit.fast.intrinsics import (
     element,
     floats,
     fused,
+    least,
     splat,
     upcast,
 )
@@ -38,11 +41,6 @@ QUERIES = KEYS = 4 if WIDE else 2  # with more, sums leave the registers
 _SUMS = 2  # vectors of a head that are added up at once
 TOGETHER = _SUMS * LANES
 LEAST = -87  # below, e^x has no exponent of a float32
-_LOG2_E = 1.4426950408889634
-_LN_2 = (
-    0.693359375,
-    -2.12194440e-4,
-)  # n ln 2 in two steps: the first is exact, as its factor is short
 
 
 @no_type_check
@@ -141,16 +139,14 @@ def _score_keys(typing, q, last, keys, count, dim, scale, scores, width, place, 
         top = element(context, builder, kinds[9], given[9], number(0))
         top = builder.bitcast(top, few.as_pointer())
 
-        def least(a, b):
-            return builder.select(builder.icmp_signed("<", a, b), a, b)
-
         heads = [
-            builder.gep(query, [builder.mul(least(number(n), last), dim)]) for n in range(QUERIES)
+            builder.gep(query, [builder.mul(least(builder, number(n), last), dim)])
+            for n in range(QUERIES)
         ]
         final = builder.sub(count, number(1))
 
         def some_keys(s, before):
-            places = (least(builder.add(s, number(n)), final) for n in range(KEYS))
+            places = (least(builder, builder.add(s, number(n)), final) for n in range(KEYS))
             own = [builder.gep(key, [builder.mul(one, dim)]) for one in places]
 
             def columns(i, sums):
@@ -194,8 +190,8 @@ def _exp(builder, x):
     x = builder.select(builder.fcmp_ordered("<", x, same(LEAST)), same(LEAST), x)
     kind = ir.FunctionType(FLOATS, [FLOATS])
     floor = cgutils.get_or_insert_function(builder.module, kind, f"llvm.floor.v{LANES}f32")
-    n = builder.call(floor, [fused(builder, same(0.5), x, same(_LOG2_E))])
-    for step in _LN_2:
+    n = builder.call(floor, [fused(builder, same(0.5), x, same(LOG2_E))])
+    for step in LN_2:
         x = fused(builder, x, n, same(-step))
     power = same(TAYLOR[0])
     for term in TAYLOR[1:]:

@@ -153,7 +153,7 @@ def bench_tiny_coder(rounds: int) -> Rows:
 
     Like that, `complete` returns the whole. An iterator of steps also gives each step's
     probabilities, and checks the model for each. Many texts are generated in bfloat16, too, in
-    which the model is stored: transformers is compared in float32, in which it is faster here.
+    which the model is stored; transformers computes in float32 throughout.
     """
     loaded = {d: qk.load_pretrained(EMBEDDED, device="cpu", dtype=d) for d in DTYPES[:2]}
     model, tokenizer = loaded["float32"]

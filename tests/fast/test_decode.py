@@ -150,6 +150,19 @@ def in_pages(model, texts, steps=3, plan=None):
     return found, served, pool
 
 
+def check_as_taught(model, dtype, texts, got, pool, **how):
+    """Check what `in_pages` gave, and all that stands in the pages, against the taught model."""
+    with qk.plain(model):
+        want, _, plain = in_pages(model, texts, **how)
+    near = 0.03 if model.dtype == torch.bfloat16 else 1e-5 if dtype == "float32" else 1e-4
+    assert got.shape == want.shape == (len(texts), 1, model.config.vocab_size)
+    assert got.dtype == want.dtype
+    for one, other in zip(got, want, strict=True):
+        assert relative_error(one.float(), other.float()) < near
+    for one, other in zip(pool.keys + pool.values, plain.keys + plain.values, strict=True):
+        assert relative_error(one.float(), other.float()) < near
+
+
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_several_texts_in_pages_are_decoded_as_by_the_taught_model(dtype, compiled, tmp_path):
@@ -161,21 +174,12 @@ def test_several_texts_in_pages_are_decoded_as_by_the_taught_model(dtype, compil
     with nullcontext() if compiled else in_python():
         got, served, pool = in_pages(model, texts, steps)
     assert served == [False] + [True] * steps
-    with qk.plain(model):
-        want, _, plain = in_pages(model, texts, steps)
-    near = 0.03 if model.dtype == torch.bfloat16 else 1e-5 if dtype == "float32" else 1e-4
-    assert got.shape == want.shape == (len(texts), 1, model.config.vocab_size)
-    assert got.dtype == want.dtype
-    for one, other in zip(got, want, strict=True):
-        assert relative_error(one.float(), other.float()) < near
-    for one, other in zip(pool.keys + pool.values, plain.keys + plain.values, strict=True):
-        assert relative_error(one.float(), other.float()) < near
+    check_as_taught(model, dtype, texts, got, pool, steps=steps)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_prompts_in_pages_are_read_as_by_the_taught_model(dtype, tmp_path):
     model = toy(tmp_path, dtype)
-    near = 0.03 if model.dtype == torch.bfloat16 else 1e-5 if dtype == "float32" else 1e-4
     for plan in (
         [[1, 1], [2, 3]],  # few tokens: each weight is read row by row
         [[1, 1, 1, 1], [2, 6, 1, 4], [2, 5, 2, 4]],  # more: in tiles
@@ -185,14 +189,7 @@ def test_prompts_in_pages_are_read_as_by_the_taught_model(dtype, tmp_path):
         texts = [(ids(1, n, seed=n)[0] % 50).tolist() for n in lengths]
         got, served, pool = in_pages(model, texts, plan=plan)
         assert served == [False] + [True] * (len(plan) - 1)  # the first pass makes the pages
-        with qk.plain(model):
-            want, _, plain = in_pages(model, texts, plan=plan)
-        assert got.shape == want.shape == (len(texts), 1, model.config.vocab_size)
-        assert got.dtype == want.dtype
-        for one, other in zip(got, want, strict=True):
-            assert relative_error(one.float(), other.float()) < near
-        for one, other in zip(pool.keys + pool.values, plain.keys + plain.values, strict=True):
-            assert relative_error(one.float(), other.float()) < near
+        check_as_taught(model, dtype, texts, got, pool, plan=plan)
 
 
 @torch.no_grad()
