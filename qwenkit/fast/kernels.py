@@ -55,6 +55,7 @@ from qwenkit.fast.intrinsics import (
     store,
 )
 from qwenkit.fast.tiles import (
+    HALF,
     PAIRS,
     ROWS,
     WIDTH,
@@ -481,8 +482,10 @@ def by_tiles(kinds, part, tokens, x, y, first, last):
     as_it_is = kinds.weight.itemsize == kinds.many.itemsize and width == size
     weight = array_at(part.weight, (outputs * size,), kinds.many)  # read only if it is
     bias = array_at(part.bias, (outputs,), kinds.vector)
-    panels, sums = x.reshape(-1).view(kinds.many.dtype), np.empty(WIDTH * ROWS, np.float32)
-    own = np.empty(ROWS * width, kinds.many.dtype)
+    panels, flat = x.reshape(-1).view(kinds.many.dtype), borrowed(y).reshape(-1)
+    own, sums = np.empty(ROWS * width, kinds.many.dtype), np.empty(WIDTH * ROWS, y.dtype)
+    begin = on_stack()[0]
+    begin[:ROWS] = 0
     steps = width // 2 if pairs else width
     stored = ROWS * (size // 2 if part.zero else size)  # values of a tile's rows
     memory = array_at(part.weight, (outputs * stored // ROWS,), kinds.weight)
@@ -496,30 +499,20 @@ def by_tiles(kinds, part, tokens, x, y, first, last):
             for r in range(ROWS):
                 place = row + min(r, count - 1)
                 unpack(kinds.weight, kinds.vector, part, place, own[r * width : (r + 1) * width])
+        for r in range(count if part.bias else 0):
+            begin[r] = as_float(bias[row + r])
         for start in range(0, tokens, WIDTH):
             panel, here = panels[start * width :], min(WIDTH, tokens - start)
-            if here > WIDTH // 2:
-                multiply_tile(source, stride, panel, steps, sums, soon, pace)
+            tile = WIDTH if here > HALF else HALF
+            is_whole = here == tile and count == ROWS
+            out, apart = (flat[start * outputs + row :], outputs) if is_whole else (sums, ROWS)
+            if tile == WIDTH:
+                multiply_tile(source, stride, panel, steps, begin, out, apart, soon, pace)
             else:
-                multiply_half_tile(source, stride, panel, steps, sums, soon, pace)
-            if part.bias:
-                for t in range(here):
-                    for r in range(count):
-                        sums[t * ROWS + r] += as_float(bias[row + r])
-            for t in range(np.uint64(here)):
-                token, own_sums = y[np.uint64(start) + t], sums[t * np.uint64(ROWS) :]
-                if count == ROWS:  # a number that the compiler knows
-                    store_sums(token, row, own_sums, ROWS)
-                else:
-                    store_sums(token, row, own_sums, count)
-
-
-@_compiled()
-@no_type_check
-def store_sums(y, row, sums, count):
-    """Write a token's sums with some rows of a weight into y."""
-    for r in range(np.uint64(count)):
-        y[np.uint64(row) + r] = as_stored(y, sums[r])
+                multiply_half_tile(source, stride, panel, steps, begin, out, apart, soon, pace)
+            for t in range(0 if is_whole else here):
+                for r in range(count):
+                    y[start + t, row + r] = sums[t * ROWS + r]
 
 
 @_compiled()

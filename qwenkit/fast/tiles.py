@@ -34,7 +34,6 @@ from qwenkit.fast.intrinsics import (
     LANES,
     NAN,
     WIDE,
-    ZEROS,
     ask,
     bfloat16s,
     counted,
@@ -48,6 +47,7 @@ from qwenkit.fast.intrinsics import (
 _HOST = llvmlite.binding.get_host_cpu_features()
 PAIRS = bool(_HOST.get("avx512bf16"))  # whether pairs of bfloat16 are multiplied as they are
 ROWS, WIDTH = (8, 2 * LANES) if WIDE else (4, LANES)  # with more, sums leave the registers
+HALF = LANES  # tokens of a half tile; without wide registers it is a whole one
 
 
 @no_type_check
@@ -71,7 +71,7 @@ def pack_tokens(given, size, first, last, panel, place, columns):
 
 
 @no_type_check
-def multiply_tile(weight, stride, panel, steps, out, soon, pace):
+def multiply_tile(weight, stride, panel, steps, begin, out, apart, soon, pace):
     """Write the products of ROWS rows of a weight with the tokens of a panel into out.
 
     Args:
@@ -79,7 +79,9 @@ def multiply_tile(weight, stride, panel, steps, out, soon, pace):
         stride: how far the next row is.
         panel: of the same dtype: (columns, WIDTH), or (columns / 2, WIDTH, 2) of bfloat16.
         steps: columns, or pairs of them.
-        out: (WIDTH × ROWS) float32, the sums of the first token first.
+        begin: (ROWS) float32 to which the products are added, such as a bias.
+        out: begins with the sums of the first token: float32, or bfloat16 as uint16.
+        apart: how far those of the next token are.
         soon: what is read next, and is asked for meanwhile.
         pace: how many values of it in each step.
     """
@@ -87,13 +89,17 @@ def multiply_tile(weight, stride, panel, steps, out, soon, pace):
     columns = steps * together
     rows = np.stack([floats(weight[r * stride :][:columns]) for r in range(ROWS)])
     tokens = floats(panel[: columns * WIDTH]).reshape(steps, WIDTH, together)
-    out[:] = (tokens.transpose(1, 0, 2).reshape(WIDTH, columns) @ rows.T).ravel()
+    sums = tokens.transpose(1, 0, 2).reshape(WIDTH, columns) @ rows.T + begin[:ROWS]
+    for t, own in enumerate(sums if out.dtype == np.float32 else bfloat16s(sums)):
+        place = out[t * apart : t * apart + ROWS]
+        place[:] = own[: len(place)]  # of a half tile, the others may be beyond the end
 
 
 @no_type_check
-def multiply_half_tile(weight, stride, panel, steps, out, soon, pace):
-    """Do the same for the first half of the tokens alone; the sums of the others are anything."""
-    multiply_tile(weight, stride, panel, steps, out, soon, pace)
+def multiply_half_tile(weight, stride, panel, steps, begin, out, apart, soon, pace):
+    """Do the same for the first HALF of the tokens alone."""
+    out = out[: (HALF - 1) * apart + ROWS]
+    multiply_tile(weight, stride, panel, steps, begin, out, apart, soon, pace)
 
 
 # --- the same as the compiler's vectors ---
@@ -142,11 +148,30 @@ def _transposed(builder, rows):
 
 
 @no_type_check
-def _store_by_token(builder, rows, data):
+def _store_by_token(builder, rows, out, apart):
     """Store vectors, a lane for each token, so that the sums of a token are neighbors."""
-    for place, row in enumerate(_transposed(builder, rows)):
-        where = builder.gep(data, [ir.IntType(64)(place * LANES)])
-        builder.store(row, builder.bitcast(where, FLOATS.as_pointer()), align=4)
+    stored = out.type.pointee
+    for place, both in enumerate(_transposed(builder, rows)):
+        if stored != ir.FloatType():
+            half = builder.lshr(_rounded(builder, both), ir.Constant(INTS, [16] * LANES))
+            both = builder.trunc(half, ir.VectorType(stored, LANES))
+        for start in range(0, LANES, ROWS):
+            own = ir.Constant(ir.VectorType(INT, ROWS), list(range(start, start + ROWS)))
+            some = builder.shuffle_vector(both, both, own)
+            token = builder.mul(apart, apart.type((place * LANES + start) // ROWS))
+            where = builder.bitcast(builder.gep(out, [token]), some.type.as_pointer())
+            builder.store(some, where, align=2)
+
+
+@no_type_check
+def _rounded(builder, numbers):
+    """Round float32 to bfloat16; return the bits, of which the lower sixteen are anything."""
+    bits = builder.bitcast(numbers, INTS)
+    odd = builder.lshr(bits, ir.Constant(INTS, [16] * LANES))
+    odd = builder.and_(odd, ir.Constant(INTS, [1] * LANES))
+    bits = builder.add(builder.add(bits, odd), ir.Constant(INTS, [0x7FFF] * LANES))
+    nan = builder.fcmp_unordered("uno", numbers, numbers)
+    return builder.select(nan, ir.Constant(INTS, [NAN << 16] * LANES), bits)
 
 
 @no_type_check
@@ -160,12 +185,7 @@ def _pairs(builder, pointer):
     rounded = []
     for start in range(2):
         every = ir.Constant(INTS, list(range(start, 2 * LANES, 2)))
-        numbers = builder.shuffle_vector(*both, every)
-        bits = builder.bitcast(numbers, INTS)
-        odd = builder.and_(builder.lshr(bits, half), ir.Constant(INTS, [1] * LANES))
-        bits = builder.add(builder.add(bits, odd), ir.Constant(INTS, [0x7FFF] * LANES))
-        nan = builder.fcmp_unordered("uno", numbers, numbers)
-        rounded.append(builder.select(nan, ir.Constant(INTS, [NAN << 16] * LANES), bits))
+        rounded.append(_rounded(builder, builder.shuffle_vector(*both, every)))
     return builder.or_(builder.lshr(rounded[0], half), builder.and_(rounded[1], upper))
 
 
@@ -210,23 +230,24 @@ def _pack_tokens(typing, given, size, first, last, panel, place, columns):
 def _multiplying(vectors):
     """Return the intrinsic for so many vectors of LANES tokens of a panel."""
 
-    def multiply(typing, weight, stride, panel, steps, out, soon, pace):
+    def multiply(typing, weight, stride, panel, steps, begin, out, apart, soon, pace):
         index = types.int64
         single = INT if weight.dtype == types.uint16 else ir.FloatType()
 
         def generate(context, builder, signature, given):
-            kinds, (_, stride, _, steps, _, soon, pace) = signature.args, given
+            kinds, (_, stride, _, steps, _, _, apart, soon, pace) = signature.args, given
 
-            def place(which, start, kind):
+            def place(which, start, kind=None):
                 pointer = element(context, builder, kinds[which], given[which], start)
-                return builder.bitcast(pointer, kind.as_pointer())
+                return builder.bitcast(pointer, kind.as_pointer()) if kind else pointer
 
             number = steps.type
             rows = [place(0, builder.mul(stride, number(r)), single) for r in range(ROWS)]
             tokens = place(2, number(0), ir.VectorType(single, LANES))
+            first = [splat(builder, builder.load(place(4, number(r)))) for r in range(ROWS)]
 
             def columns(step, sums):
-                ask(context, builder, kinds[5], soon, builder.mul(step, pace))
+                ask(context, builder, kinds[7], soon, builder.mul(step, pace))
                 first = builder.mul(step, number(WIDTH // LANES))
                 places = [builder.add(first, number(v)) for v in range(vectors)]
                 values = [builder.load(builder.gep(tokens, [at]), align=4) for at in places]
@@ -236,19 +257,21 @@ def _multiplying(vectors):
                     _sum(builder, total, *pair) for total, pair in zip(sums, pairs, strict=True)
                 ]
 
-            sums = counted(builder, steps, 1, [ZEROS] * (ROWS * vectors), columns)
+            begun = [one for one in first for _ in range(vectors)]
+            sums = counted(builder, steps, 1, begun, columns)
             for v in range(vectors):
-                where = place(4, number(v * LANES * ROWS), ir.FloatType())
-                _store_by_token(builder, sums[v::vectors], where)
+                token = builder.mul(apart, number(v * LANES))
+                _store_by_token(builder, sums[v::vectors], place(5, token), apart)
             return context.get_dummy_value()
 
-        return types.void(weight, index, panel, index, out, soon, index), generate
+        given = weight, index, panel, index, begin, out, index, soon, index
+        return types.void(*given), generate
 
     return intrinsic(multiply)
 
 
 _tile = _multiplying(WIDTH // LANES)
-_half_tile = _multiplying(max(1, WIDTH // LANES // 2))
+_half_tile = _multiplying(HALF // LANES)
 
 
 @overload(pack_tokens)
@@ -261,15 +284,15 @@ def _compiled_pack(given, size, first, last, panel, place, columns):
 
 @overload(multiply_tile)
 @no_type_check
-def _compiled_tile(weight, stride, panel, steps, out, soon, pace):
-    return lambda weight, stride, panel, steps, out, soon, pace: _tile(
-        weight, stride, panel, steps, out, soon, pace
+def _compiled_tile(weight, stride, panel, steps, begin, out, apart, soon, pace):
+    return lambda weight, stride, panel, steps, begin, out, apart, soon, pace: _tile(
+        weight, stride, panel, steps, begin, out, apart, soon, pace
     )
 
 
 @overload(multiply_half_tile)
 @no_type_check
-def _compiled_half_tile(weight, stride, panel, steps, out, soon, pace):
-    return lambda weight, stride, panel, steps, out, soon, pace: _half_tile(
-        weight, stride, panel, steps, out, soon, pace
+def _compiled_half_tile(weight, stride, panel, steps, begin, out, apart, soon, pace):
+    return lambda weight, stride, panel, steps, begin, out, apart, soon, pace: _half_tile(
+        weight, stride, panel, steps, begin, out, apart, soon, pace
     )
