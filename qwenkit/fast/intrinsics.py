@@ -7,6 +7,8 @@ instructions in compiled code. In Python it does the same, as long as one thread
 
 import ctypes
 import math
+import sys
+import time
 from typing import no_type_check
 
 import llvmlite.binding
@@ -24,6 +26,8 @@ LINE = 64  # bytes of a cache line
 NAN = 0x7FC0  # not a number, in the sixteen bits of bfloat16
 WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
 """Whether a register holds LANES numbers, and there are 32."""
+
+HAS_CLOCKS = sys.platform == "linux"  # whose `clock_gettime` and numbers are meant
 
 TAYLOR = tuple(np.float32(1 / math.factorial(n)) for n in range(7, -1, -1))  # of e^x
 LOG2_E = np.float32(1.4426950408889634)
@@ -57,6 +61,19 @@ def fetch_add(array, index, amount):
     before = array[index]
     array[index] = before + amount
     return before
+
+
+@no_type_check
+def clock(number):
+    """Return what one of the system's clocks shows, in nanoseconds; -1: there is none.
+
+    Args:
+        number: as of `time.clock_gettime_ns`.
+    """
+    try:
+        return time.clock_gettime_ns(int(number))
+    except (AttributeError, OSError):
+        return -1
 
 
 @no_type_check
@@ -232,6 +249,31 @@ def _prefetch(typing, array, index):
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate
+
+
+@intrinsic
+@no_type_check
+def _clock(typing, number):
+    def generate(context, builder, signature, given):
+        long = ir.IntType(64)
+        if not HAS_CLOCKS:
+            return long(-1)
+        place = cgutils.alloca_once(builder, ir.ArrayType(long, 2))  # seconds, nanoseconds
+        kind = ir.FunctionType(INT, [INT, place.type])
+        call = cgutils.get_or_insert_function(builder.module, kind, "clock_gettime")
+        failed = builder.call(call, [builder.trunc(given[0], INT), place])
+        both = builder.load(place)
+        seconds, rest = (builder.extract_value(both, n) for n in range(2))
+        passed = builder.add(builder.mul(seconds, long(10**9)), rest)
+        return builder.select(builder.icmp_signed("==", failed, INT(0)), passed, long(-1))
+
+    return types.int64(types.int64), generate
+
+
+@overload(clock)
+@no_type_check
+def _compiled_clock(number):
+    return lambda number: _clock(number)
 
 
 @overload(load)

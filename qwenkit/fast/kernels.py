@@ -75,8 +75,8 @@ CHUNK = 1 << 17  # bytes of a weight that a thread takes at a time: some microse
 MOST = 256  # chunks of a weight
 FEW = 8  # tokens; more are multiplied in tiles
 PRODUCTS = 1 << 18  # multiplications that a chunk of tiles has at least: some microseconds
-AT_ONCE = 4  # chunks that a thread takes, where there are LEFT_FOR_ALL times as many
-LEFT_FOR_ALL = 4
+AT_ONCE = 8  # chunks that a thread takes, where there are LEFT_FOR_ALL times as many
+LEFT_FOR_ALL = 2
 SOON = 10.0  # seconds between kernels that are compiled in a row
 
 # LLVM leaves the upper half of 512-bit registers alone, as earlier processors slowed down for them.
@@ -915,9 +915,23 @@ def rotate(heads, cos, sin, out):
             out[h, i + half] = b * cos[i + half] + a * sin[i + half]
 
 
-@_compiled(allocates=True)
+@_compiled()
 @no_type_check
-def attend(q, keys, values, head, pages, first, length, z):
+def width_of(count):
+    """Return how long a row of so many scores is: whole registers."""
+    return -(-(count + KEYS) // LANES) * LANES
+
+
+@_compiled()
+@no_type_check
+def size_to_attend(count, dim):
+    """Return how many float32 `attend` works in, for so many keys."""
+    return QUERIES * (width_of(count) + KEYS + dim + 1)
+
+
+@_compiled()
+@no_type_check
+def attend(q, keys, values, head, pages, first, length, own, z):
     """Write the weighted sums of a text's values into z, for query heads that share the keys.
 
     Args:
@@ -928,14 +942,16 @@ def attend(q, keys, values, head, pages, first, length, z):
         pages: (P) the text's pages, in order.
         first: slot that counts.
         length: slots up to the last that counts.
+        own: (`size_to_attend(length - first, D)` or more) float32 to work in.
         z: (heads × D).
     """
     room, dim = keys.shape[2:]
     count, heads, begin = length - first, len(q) // dim, first // room * room
-    width = -(-(count + KEYS) // LANES) * LANES  # whole registers
-    scores, tops = np.empty(QUERIES * width, np.float32), np.empty(QUERIES * KEYS, np.float32)
-    mixed, totals = np.zeros(QUERIES * dim, np.float32), np.empty(QUERIES, np.float32)
-    q, z = borrowed(q), borrowed(z)  # not what is made here: nothing else would keep it
+    width = width_of(count)
+    scores, own = own[: QUERIES * width], own[QUERIES * width :]
+    tops, own = own[: QUERIES * KEYS], own[QUERIES * KEYS :]
+    mixed, totals = own[: QUERIES * dim], own[QUERIES * dim :]
+    mixed[:] = 0
     scale, in_registers = np.float32(1) / np.sqrt(np.float32(dim)), dim % TOGETHER == 0
     tops[:] = -np.inf
     for start in range(begin, length, room):
@@ -1007,6 +1023,36 @@ def parts_of(heads, kv_heads):
     return -(-heads // kv_heads // QUERIES)
 
 
+@_compiled(allocates=True)
+@no_type_check
+def attend_some(q, keys, values, pages, starts, lengths, z, first, end):
+    """Attend for some chunks: each is a text, and query heads of it that share keys.
+
+    Args:
+        q: (N, H, D).
+        keys: (pages, KV, S, D).
+        values: the same.
+        pages: (N, P) of each text.
+        starts: (N) the slot of each text's first token.
+        lengths: (N) slots before the new token's.
+        z: (N, H × D).
+        first: chunk.
+        end: chunk after the last one.
+    """
+    (heads, dim), kv_heads = q.shape[1:], keys.shape[1]
+    group, parts, longest = heads // kv_heads, parts_of(heads, kv_heads), 0
+    for n in range(first // (kv_heads * parts), (end - 1) // (kv_heads * parts) + 1):
+        longest = max(longest, lengths[n] + 1 - starts[n])
+    memory = np.empty(size_to_attend(longest, dim), np.float32)
+    for chunk in range(first, end):
+        n, part = chunk // (kv_heads * parts), chunk % parts
+        head = chunk // parts % kv_heads
+        start = (head * group + part * QUERIES) * dim
+        stop = min(start + QUERIES * dim, (head + 1) * group * dim)
+        own, mixed = q[n].reshape(-1)[start:stop], z[n, start:stop]
+        attend(own, keys, values, head, pages[n], starts[n], lengths[n] + 1, memory, mixed)
+
+
 @_compiled()
 @no_type_check
 def work_on_step(job, stage, first, end):
@@ -1018,17 +1064,10 @@ def work_on_step(job, stage, first, end):
         return
     layer, kind, row = job.layers[index], stage % STAGES, own.rows[index]
     if kind == ATTENTION:
-        (heads, dim), kv_heads = own.q_rot.shape[2:], own.k_rot.shape[2]
-        group, parts = heads // kv_heads, parts_of(heads, kv_heads)
         keys = array_at(job.cache[index, 0], job.shape, kinds.vector)
         values = array_at(job.cache[index, 1], job.shape, kinds.vector)
-        for chunk in range(first, end):
-            n, part = chunk // (kv_heads * parts), chunk % parts
-            head = chunk // parts % kv_heads
-            start = (head * group + part * QUERIES) * dim
-            stop = min(start + QUERIES * dim, (head + 1) * group * dim)
-            q, z = own.q_rot[row, n].reshape(-1)[start:stop], own.z[row, n, start:stop]
-            attend(q, keys, values, head, job.pages[n], job.starts[n], job.lengths[n] + 1, z)
+        q, texts = own.q_rot[row], (job.pages, job.starts, job.lengths)
+        attend_some(q, keys, values, *texts, own.z[row], first, end)
         return
     before = 0  # chunks of earlier products; gate and up take the same ones
     for n in range(PRODUCTS_OF[kind]):  # one call for all: it is compiled once for each that stands

@@ -358,11 +358,12 @@ def test_norm_rotation_and_attention_are_the_models_own(kernels):
     one = nn.functional.scaled_dot_product_attention(
         q[None, :, :1], k[None, :, :7], v[None, :, :7], enable_gqa=True
     )
+    own = np.empty(kernels.size_to_attend(7, 8), np.float32)
     for size in (9, 1, 3, 4):  # one page, of which two positions are still empty, and more
         z, (keys, values) = np.empty((4, 8), np.float32), (paged(x, size) for x in (k, v))
         pages = np.arange(len(keys))[::-1].copy()
         for head in range(4):
-            kernels.attend(q[head, 0].numpy(), keys, values, head // 2, pages, 0, 7, z[head])
+            kernels.attend(q[head, 0].numpy(), keys, values, head // 2, pages, 0, 7, own, z[head])
         torch.testing.assert_close(torch.from_numpy(z), one[0, :, 0])
 
 
@@ -375,10 +376,11 @@ def paged(x, size):
 def test_scores_of_any_size_give_no_infinity(kernels):
     q = np.full((2, 4), 300, np.float32)
     keys = np.stack([np.full((5, 4), 300, np.float32), np.full((5, 4), -300, np.float32)])
-    z = np.empty_like(q)
+    z, own = np.empty_like(q), np.empty(kernels.size_to_attend(5, 4), np.float32)
+    page = np.zeros(1, np.int64)
     for head in range(2):
         one = keys[head][None, None]
-        kernels.attend(q[head], one, np.ones_like(one), 0, np.zeros(1, np.int64), 0, 5, z[head])
+        kernels.attend(q[head], one, np.ones_like(one), 0, page, 0, 5, own, z[head])
     np.testing.assert_allclose(z, 1, rtol=1e-6)
 
 

@@ -86,12 +86,13 @@ def test_heads_that_share_keys_attend_as_torch_does(heads, dim, first):
     want = nn.functional.scaled_dot_product_attention(q, k[:, first:21], v[:, first:21])
     for kind, size in ((np.float32, 23), (np.float32, 4), (np.uint16, 7)):
         z, pages = np.empty(heads * dim, np.float32), np.arange(-(-23 // size))
+        own = np.empty(kernels.size_to_attend(21 - first, dim), np.float32)
         keys, values = (
             stored(torch.nn.functional.pad(x[0], (0, 0, 0, -23 % size)).numpy(), kind)
             .reshape(-1, 1, size, dim)
             for x in (k, v)
         )  # fmt: skip
-        kernels.attend(q.numpy().ravel(), keys, values, 0, pages, first, 21, z)
+        kernels.attend(q.numpy().ravel(), keys, values, 0, pages, first, 21, own, z)
         bound = 1e-5 if kind == np.float32 else 0.03
         torch.testing.assert_close(torch.from_numpy(z), want.ravel(), rtol=bound, atol=bound)
 
