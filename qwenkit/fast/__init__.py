@@ -7,7 +7,7 @@ a test holds:
 
 1. Never another truth. A kernel reads the memory of the tensors that the model holds at that
    moment. An edit is seen by the next token, however it was made. (Where a signal or the like edits
-   a model while `complete` runs, by the sixteenth: see `closed_loop`.)
+   a model while `complete` runs, by the thirty-second: see `closed_loop`.)
 2. Never behind a reader's back. A kernel stands in only for code that is what it was at import.
 3. One seam. The decode step is chosen in one place, `generate.steps`. `model(ids)` always runs
    the taught forward.
@@ -15,8 +15,8 @@ a test holds:
 """
 
 from qwenkit.arguments import check_public
-from qwenkit.fast.closed_loop import ClosedLoop
-from qwenkit.fast.decode import decode_step
+from qwenkit.fast.closed_loop import ClosedLoop, Greedy
+from qwenkit.fast.decode import chosen_ahead, decode_step
 from qwenkit.fast.int4 import dequantize, int4_linear, quantize_groups
 from qwenkit.fast.int8 import int8_linear, quantize_rows
 from qwenkit.fast.int8_cache import Int8Cache, stored_dtype
@@ -29,8 +29,10 @@ __all__ = [
     "ClosedLoop",
     "Explanation",
     "FastLinear",
+    "Greedy",
     "Int8Cache",
     "accelerate",
+    "chosen_ahead",
     "decode_step",
     "dequantize",
     "explain",
@@ -45,6 +47,6 @@ __all__ = [
     "swap",
 ]
 
-_SAY_WHY = {"decode_step", "explain"}  # of whatever is not a model
+_SAY_WHY = {"chosen_ahead", "decode_step", "explain"}  # of whatever is not a model
 check_public(globals(), set(__all__) - _SAY_WHY - {"quantize"}, only=("model",))
 check_public(globals(), ("quantize",))

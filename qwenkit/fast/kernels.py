@@ -47,6 +47,7 @@ from qwenkit.fast.intrinsics import (
     TAYLOR,
     array_at,
     borrowed,
+    clock,
     fetch_add,
     load,
     on_stack,
@@ -70,6 +71,7 @@ AHEAD = 2048  # bytes, how far ahead memory is asked for
 BLOCK = 128  # values between two such requests
 LARGEST = np.float32(32767)  # of an int16
 WITHOUT_SIGN = np.int32(0x7FFFFFFF)
+INFINITE = np.int32(0x7F800000)  # the bits of infinity
 SMALLEST = np.float32(1e-30)  # a step, whose inverse is still a float32
 CHUNK = 1 << 17  # bytes of a weight that a thread takes at a time: some microseconds
 MOST = 256  # chunks of a weight
@@ -77,6 +79,8 @@ FEW = 8  # tokens; more are multiplied in tiles
 PRODUCTS = 1 << 18  # multiplications that a chunk of tiles has at least: some microseconds
 AT_ONCE = 8  # chunks that a thread takes, where there are LEFT_FOR_ALL times as many
 LEFT_FOR_ALL = 2
+STEADY = 1  # the system's clock that only goes on
+MOMENT = 50_000_000  # nanoseconds for which steps go on by themselves
 SOON = 10.0  # seconds between kernels that are compiled in a row
 
 # LLVM leaves the upper half of 512-bit registers alone, as earlier processors slowed down for them.
@@ -174,8 +178,8 @@ LAYER = np.dtype(
 )
 """The memory of a decoder layer, under the names of its modules."""
 
-END = np.dtype([("norm", np.int64), ("eps", np.float32), ("head", PART)])
-"""The memory of what follows the layers."""
+END = np.dtype([("norm", np.int64), ("eps", np.float32), ("head", PART), ("table", PART)])
+"""The memory of what follows the layers, and of the embedding, which follows the head."""
 
 
 class Kinds(NamedTuple):
@@ -276,8 +280,23 @@ def scratch(
     )  # fmt: skip
 
 
+class Ahead(NamedTuple):
+    """What steps need to go on by themselves: each text is fed the token of its largest logit.
+
+    Nothing but time is lost where the caller feeds another one.
+    """
+
+    of_table: Kinds
+    table: NDArray[Any]  # (1) PART, the embedding
+    num_tokens: int  # ids from here on are no tokens
+    stops: NDArray[Any]  # int64, the tokens after which some text ends, and all steps
+    tokens: NDArray[Any]  # (K, N) int64, what follows each step; empty: one step, nothing chosen
+    most: NDArray[Any]  # (1) int64, steps at most: a job that ends earlier tells others of its loop
+    others: NDArray[Any]  # (T, 2) int64, the clock of each other thread, and what it showed
+
+
 class Step(NamedTuple):
-    """A job: one new token of each of N texts through all layers, and the head.
+    """A job: one new token of each of N texts through all layers, and the head, up to K times.
 
     Several new tokens of a text are as many texts in the same pages, each one longer: all keys are
     there before one is attended to.
@@ -289,14 +308,15 @@ class Step(NamedTuple):
     shape: tuple[int, int, int, int]  # (pages, KV, S, D) of the keys of a layer, and of its values
     pages: NDArray[Any]  # (N, P) int64, where each text is: its slot t is t % S of page t // S
     starts: NDArray[Any]  # (N) int64, the slot of each text's first token; before it is padding
-    lengths: NDArray[Any]  # (N) int64, slots before the new token's
-    cos: NDArray[Any]  # (N, D) of the new token's position
-    sin: NDArray[Any]  # (N, D)
+    lengths: NDArray[Any]  # (N) int64, slots before the new token's; each step adds one
+    cos: NDArray[Any]  # (N, K, D) of the new tokens' positions
+    sin: NDArray[Any]  # (N, K, D)
     scratch: Scratch
     end: NDArray[Any]  # (1) END
     of_head: Kinds
     asked: NDArray[Any]  # (M) int64, of which of them logits are asked for
-    logits: NDArray[Any]  # (M, V) float32, or bfloat16 as uint16
+    logits: NDArray[Any]  # (K, M, V) float32, or bfloat16 as uint16
+    ahead: Ahead
 
 
 @_compiled()
@@ -322,13 +342,23 @@ def lent_scratch(own):
 
 @_compiled()
 @no_type_check
+def lent_ahead(ahead):
+    """Return the same, whose references are not counted."""
+    return Ahead(
+        lent(ahead.of_table), borrowed(ahead.table), ahead.num_tokens, borrowed(ahead.stops),
+        borrowed(ahead.tokens), borrowed(ahead.most), borrowed(ahead.others),
+    )  # fmt: skip
+
+
+@_compiled()
+@no_type_check
 def lent_step(job):
     """Return the same step; to count all its references at each call takes half a microsecond."""
     return Step(
         lent(job.kinds), borrowed(job.layers), borrowed(job.cache), job.shape, borrowed(job.pages),
         borrowed(job.starts), borrowed(job.lengths), borrowed(job.cos), borrowed(job.sin),
         lent_scratch(job.scratch), borrowed(job.end), lent(job.of_head), borrowed(job.asked),
-        borrowed(job.logits),
+        borrowed(job.logits), lent_ahead(job.ahead),
     )  # fmt: skip
 
 
@@ -1018,6 +1048,13 @@ PRODUCTS_OF = (3, 0, 1, 2, 1)
 
 @_compiled()
 @no_type_check
+def stages_of(job):
+    """Return how many stages a step has."""
+    return len(job.layers) * STAGES + 1
+
+
+@_compiled()
+@no_type_check
 def parts_of(heads, kv_heads):
     """Return into how many parts the query heads that share keys and values are cut."""
     return -(-heads // kv_heads // QUERIES)
@@ -1056,11 +1093,12 @@ def attend_some(q, keys, values, pages, starts, lengths, z, first, end):
 @_compiled()
 @no_type_check
 def work_on_step(job, stage, first, end):
-    """Compute some chunks of a stage of a layer, or of the head, which is the last stage."""
+    """Compute some chunks of a stage of a layer, or of the head, which is a step's last stage."""
+    step, stage = stage // stages_of(job), stage % stages_of(job)
     kinds, own, index, tokens = job.kinds, job.scratch, stage // STAGES, len(job.cos)
     if index == len(job.layers):
         asked = len(job.asked)
-        multiply(job.of_head, job.end[0].head, asked, own.last, job.logits, first, end)
+        multiply(job.of_head, job.end[0].head, asked, own.last, job.logits[step], first, end)
         return
     layer, kind, row = job.layers[index], stage % STAGES, own.rows[index]
     if kind == ATTENTION:
@@ -1101,31 +1139,148 @@ def work_on_step(job, stage, first, end):
 
 @_compiled()
 @no_type_check
-def row_of(board, rows, index):
+def row_of(board, rows, index, stage):
     """Choose the row of `Scratch` for a layer, and return it.
 
-    It is that of the layer before, unless a thread may still be at work on an earlier layer.
+    It is that of the layer before, unless a thread may still be at work on an earlier layer, before
+    the given stage.
     """
     rows[index], regions = rows[max(index - 1, 0)], board[REGIONS]
     for thread in range(1, regions):
-        if load(board, TICKETS + APART * (regions + thread)) < index * STAGES:
+        if load(board, TICKETS + APART * (regions + thread)) < stage:
             rows[index] = index
     return rows[index]
 
 
-@_compiled(allocates=True)
+@_compiled()
 @no_type_check
 def lead_step(board, counts, done, job):
+    """Compute a step, and those that go on by themselves; return how many.
+
+    Keys and values of all tokens that were fed stand in the cache then.
+    """
+    job = lent_step(job)
+    begun, steps = clock(STEADY), 0
+    while True:
+        go_through_layers(board, counts, done, job, steps)
+        steps += 1
+        if len(job.ahead.tokens) == 0 or not may_go_on(board, job, steps, begun):
+            if steps < load(job.ahead.most, 0):
+                store(job.ahead.most, 0, steps)
+            return steps
+        feed(job, job.ahead.tokens[steps - 1])
+
+
+@_compiled()
+@no_type_check
+def lead_alone(board, counts, done, job, steps):
+    """Do what `lead_step` does if the board is open; write how many steps it has computed."""
+    fetch_add(board, INSIDE, 1)
+    if load(board, OPEN) == 1:
+        publish(steps, 0, lead_step(board, counts, done, job))
+    fetch_add(board, INSIDE, -1)
+
+
+@_compiled()
+@no_type_check
+def wait_for(number, nanoseconds):
+    """Wait so long, unless the first of some int64 is more than 0 earlier."""
+    end = clock(STEADY) + nanoseconds
+    while load(number, 0) <= 0 and clock(STEADY) < end:
+        pass
+
+
+@_compiled()
+@no_type_check
+def may_go_on(board, job, steps, begun):
+    """Choose each text's next token, and tell whether another step is to be computed.
+
+    None is: after a stop; where logits are not finite; where the caller would wait too long; where
+    another thread has computed anything (see `ClosedLoop`); and while one that helps may still be
+    at work on this step.
+    """
+    ahead, tokens, going = job.ahead, job.ahead.tokens[steps - 1], True
+    for n in range(len(tokens)):
+        tokens[n] = index_of_largest(job.logits[steps - 1, n], ahead.num_tokens)
+        going = going and tokens[n] >= 0
+        for stop in ahead.stops:
+            going = going and tokens[n] != stop
+    going = going and steps < load(ahead.most, 0)
+    going = going and (clock(STEADY) - begun) * (steps + 1) <= MOMENT * steps
+    for n in range(len(ahead.others)):
+        going = going and clock(ahead.others[n, 0]) == ahead.others[n, 1]
+    regions, looks = board[REGIONS], 0
+    for thread in range(1, regions if going else 1):
+        while load(board, TICKETS + APART * (regions + thread)) != NOWHERE and looks < LOOKS:
+            looks += 1
+    return going and looks < LOOKS
+
+
+@_compiled()
+@no_type_check
+def index_of_largest(logits, count):
+    """Return which of the first `count` logits is the largest, the first of them if several are.
+
+    Returns:
+        Its index; -1: not all logits are finite.
+    """
+    top, place = -INFINITE, 0
+    for start in range(0, len(logits), BLOCK):
+        stop, lowest, own = min(start + BLOCK, len(logits)), INFINITE, -INFINITE
+        for i in range(np.uint64(start), np.uint64(stop)):
+            order = order_of(logits[i])
+            lowest, own = np.int32(min(lowest, order)), np.int32(max(own, order))
+        if lowest <= -INFINITE or own >= INFINITE:
+            return -1
+        if own > top and stop > count:  # not all of them are tokens
+            own = -INFINITE
+            for i in range(start, max(count, start)):
+                own = np.int32(max(own, order_of(logits[i])))
+        if own > top:
+            top, place = own, start
+    while order_of(logits[place]) != top:
+        place += 1
+    return place
+
+
+@_compiled()
+@no_type_check
+def order_of(stored):
+    """Return an integer for a number as it is stored: of two, the larger has the larger one.
+
+    Both zeros have 0. Infinity has INFINITE; NaN has more, or less than the negative of it.
+    """
+    bits = np.float32(as_float(stored)).view(np.int32)
+    sign = np.int32(bits >> np.int32(31))  # -1 of negative numbers, whose other bits are inverted
+    return np.int32((bits ^ (sign & WITHOUT_SIGN)) - sign)
+
+
+@_compiled(allocates=True)
+@no_type_check
+def feed(job, tokens):
+    """Begin another step: each text's next token, as its row of the embedding."""
+    ahead, x = job.ahead, job.scratch.x
+    row = np.empty(x.shape[1], ahead.of_table.vector.dtype)  # rounded as the model's dtype is
+    for n in range(len(tokens)):
+        unpack(ahead.of_table.weight, ahead.of_table.vector, ahead.table[0], tokens[n], row)
+        for i in range(len(row)):
+            x[n, i] = as_float(row[i])
+        job.lengths[n] += 1
+
+
+@_compiled(allocates=True)
+@no_type_check
+def go_through_layers(board, counts, done, job, step):
     """Compute all layers: what lies between the stages here, the stages with whoever helps.
 
     The tokens' keys and values stand in the cache then. No other thread writes there.
     """
-    job = lent_step(job)
-    kinds, own = job.kinds, job.scratch
-    (tokens, dim), size, room = job.cos.shape, own.x.shape[1], job.shape[2]
+    kinds, own, begin = job.kinds, job.scratch, step * stages_of(job)
+    (tokens, _, dim), size, room = job.cos.shape, own.x.shape[1], job.shape[2]
     x, middle, normed = own.x, own.middle, np.empty((tokens, size), np.float32)
     for index in range(len(job.layers)):
-        layer, first, row = job.layers[index], index * STAGES, row_of(board, own.rows, index)
+        layer, first = job.layers[index], begin + index * STAGES
+        row = row_of(board, own.rows, index, first)
         weight = array_at(layer.input_layernorm, (size,), kinds.vector)
         for n in range(tokens):
             rms_norm(x[n], weight, layer.eps_before_attention, normed[n])
@@ -1138,8 +1293,9 @@ def lead_step(board, counts, done, job):
         values = array_at(job.cache[index, 1], job.shape, kinds.vector)
         for n in range(tokens):
             q, k, v = own.q_rot[row, n], own.k_rot[row, n], own.v[row, n]
-            rotate(own.q[row, n].reshape(-1, dim), job.cos[n], job.sin[n], q)
-            rotate(own.k[row, n].reshape(-1, dim), job.cos[n], job.sin[n], k)
+            cos, sin = job.cos[n, step], job.sin[n, step]
+            rotate(own.q[row, n].reshape(-1, dim), cos, sin, q)
+            rotate(own.k[row, n].reshape(-1, dim), cos, sin, k)
             page, place = job.pages[n, job.lengths[n] // room], job.lengths[n] % room
             for head in range(len(k)):
                 for i in range(dim):
@@ -1168,7 +1324,7 @@ def lead_step(board, counts, done, job):
     for n in range(asked):
         rms_norm(x[job.asked[n]], weight, end.eps, normed[n])
     prepare(job.of_head, end.head, normed[:asked], own.last)
-    last = len(job.layers) * STAGES
+    last = begin + stages_of(job) - 1
     share(board, counts, done, job, last, chunks_of(job.of_head, end.head, asked))
 
 
@@ -1222,6 +1378,7 @@ def lead_product(board, counts, done, job):
     job = lent_job(job)
     prepare(job.kinds, job.part[0], job.given, job.x)
     share(board, counts, done, job, 0, chunks_of(job.kinds, job.part[0], len(job.given)))
+    return 1
 
 
 @_compiled()
@@ -1240,13 +1397,15 @@ def take(board, counts, me):
         region = (me + further) % regions
         place = TICKETS + APART * region
         ticket = load(board, place)
-        left = size_of(region, regions, counts[ticket >> BITS]) - (ticket & CHUNKS)
+        chunks = counts[(ticket >> BITS) % len(counts)]
+        left = size_of(region, regions, chunks) - (ticket & CHUNKS)
         if left > 0:
             amount = max(1, min(AT_ONCE, left // LEFT_FOR_ALL))
             store(board, at, ticket >> BITS)  # before the ticket: `row_of` must not miss it
             ticket = fetch_add(board, place, amount)
             stage, chunk = ticket >> BITS, ticket & CHUNKS
-            size, start = size_of(region, regions, counts[stage]), region * counts[stage] // regions
+            chunks = counts[stage % len(counts)]
+            size, start = size_of(region, regions, chunks), region * chunks // regions
             if chunk < size:
                 return stage, start + chunk, start + min(chunk + amount, size)
     if load(board, at) != NOWHERE:
@@ -1278,9 +1437,9 @@ def share(board, counts, done, job, stage, chunks):
         stage: which.
         chunks: how many it has.
     """
-    flags = done[stage]
+    flags = done[stage % len(done)]  # each step uses the same
     flags[:chunks] = 0
-    counts[stage] = chunks
+    counts[stage % len(done)] = chunks
     for region in range(board[REGIONS]):
         store(board, TICKETS + APART * region, stage << BITS)
     taken, first, end = take(board, counts, 0)
@@ -1308,7 +1467,7 @@ def follow(board, counts, done, job, me):
         if stage >= 0:
             work(job, stage, first, end)
             for chunk in range(first, end):
-                publish(done[stage], chunk, 1)
+                publish(done[stage % len(done)], chunk, 1)
             looks = 0
     fetch_add(board, INSIDE, -1)
     return load(board, OPEN) == 1

@@ -59,10 +59,13 @@ class Memory(NamedTuple):
         dtype: of the norms, in which the model computes.
         weights: NumPy's dtype of the matrices.
         head: NumPy's dtype of the head's matrix.
+        table: NumPy's dtype of the embedding; None: more is done than to look up a row of it.
         logits: the dtype that the head gives.
         neurons: F.
         groups: the most groups of integers that a token is made of.
-        scratch: what earlier steps have worked in, `kernels.Scratch`, by its number of texts.
+        nbytes: of all weights.
+        scratch: what earlier steps have worked in, `kernels.Scratch`, by its number of texts, and
+            which of those at work at the same time it was.
     """
 
     layers: Any
@@ -70,10 +73,12 @@ class Memory(NamedTuple):
     dtype: torch.dtype
     weights: Any
     head: Any
+    table: Any
     logits: torch.dtype
     neurons: int
     groups: int
-    scratch: dict[int, Any]
+    nbytes: int
+    scratch: dict[tuple[int, int], Any]
 
 
 def memory_of(model: QwenForCausalLM) -> tuple[Memory, list[Any]]:
@@ -170,13 +175,17 @@ class _Kept:
         end = np.zeros(1, END)
         shape = inner.config.vocab_size, inner.config.hidden_size
         of_head = self._matrix(head, "the head", shape, dtype, end["head"][0])
+        of_table = None if getattr(table, "max_norm", None) is not None else self._matrix(
+            table, "the embedding", shape, dtype, end["table"][0]
+        )  # fmt: skip
         self._norm(inner.norm, "the model", dtype, shape[1:], end[0], "norm", "eps")
         down = found["down_proj"]
         widest = max(int(found[name]["in_features"].max(initial=1)) // GROUP for name in _MATRICES)
         return Memory(
             found.view(np.recarray), end.view(np.recarray), dtype, kinds.pop() if kinds else None,
-            of_head, dtype if head.weight.is_floating_point() else torch.float32,
-            int(down["in_features"].max(initial=0)), widest, {},
+            of_head, of_table, dtype if head.weight.is_floating_point() else torch.float32,
+            int(down["in_features"].max(initial=0)), widest,
+            sum({id(tensor): tensor.nbytes for tensor in self._tensors}.values()), {},
         )  # fmt: skip
 
     def _layer(
@@ -260,7 +269,7 @@ class _Kept:
         outputs = shape[0]
         row["groups"] = 1
         width = shape[1] or part.weight.shape[-1:].numel()
-        if type(part) is FastInt4Linear:
+        if type(part) in (FastInt4Linear, Int4Embedding):
             stored, width = torch.uint8, shape[1] or 2 * width
             groups = part.weight_scale.shape[-1]
             if groups == 0 or width % (2 * groups):

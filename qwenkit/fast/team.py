@@ -1,4 +1,4 @@
-"""Threads that help with a computation, and for none of which it ever waits.
+"""Threads that help with a computation, and for none of which it waits for long.
 
 OpenMP lets threads meet after each loop, and those that come early spin until the last is there. On
 a machine with other work the last one's core is somebody else's for milliseconds, while a loop
@@ -26,29 +26,29 @@ class _Team:
     """The threads of this process, started when they are first asked for."""
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[tuple[Callable[..., bool], tuple[Any, ...]]]
+        self._jobs: queue.SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]]]
         self._jobs = queue.SimpleQueue()
         self.threads: list[threading.Thread] = []
 
-    def call(self, follow: Callable[..., bool], given: tuple[Any, ...], helpers: int) -> None:
-        """Ask so many threads to follow."""
-        while len(self.threads) < helpers:
+    def call(self, *jobs: tuple[Callable[..., Any], tuple[Any, ...]]) -> None:
+        """Ask as many threads as there are jobs, functions and what they are given."""
+        while len(self.threads) < len(jobs):
             made = threading.Thread(target=self._serve, name="kernels of qwenkit", daemon=True)
             made.start()
             self.threads.append(made)  # after Ctrl-C between the two there is one more, which waits
-        for me in range(1, helpers + 1):
-            self._jobs.put((follow, (*given, me)))
+        for job in jobs:
+            self._jobs.put(job)
 
     def _serve(self) -> None:
         while True:
-            job = self._jobs.get()
+            function, given = self._jobs.get()
             try:
-                _help(*job)
+                function(*given)
             except Exception:  # the leader computes everything itself
                 traceback.print_exc()
 
 
-def _help(follow: Callable[..., bool], given: tuple[Any, ...]) -> None:
+def _help(follow: Callable[..., bool], *given: Any) -> None:
     """Follow a job to its end."""
     board, before, since = given[0], b"", time.monotonic()
     while follow(*given):
@@ -78,8 +78,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_none_yet)
 
 
-def together(lead: Callable[..., None], job: Any, done: NDArray[np.int64]) -> None:
-    """Run a job on as many threads as torch uses.
+def together(lead: Callable[..., int], job: Any, done: NDArray[np.int64]) -> int:
+    """Run a job on as many threads as torch uses; return what `lead` does.
 
     Args:
         lead: a kernel that leads through the job's stages.
@@ -93,8 +93,45 @@ def together(lead: Callable[..., None], job: Any, done: NDArray[np.int64]) -> No
     given = board, counts, done, job
     try:
         if helpers > 0:
-            _team.call(kernels.follow, given, helpers)
-        lead(*given)
+            each = ((_help, (kernels.follow, *given, me)) for me in range(1, helpers + 1))
+            _team.call(*each)
+        return lead(*given)
     finally:
         while kernels.close(board) > 0:  # they still read weights and pages, which may be freed
             time.sleep(NAP / 10)
+
+
+def each_alone(jobs: list[Any]) -> int:
+    """Run some steps, each on a thread of its own; return how many all of them have computed.
+
+    For a model that fits in the cache, and texts that fill tiles: no thread waits for another at
+    each stage. Once this thread has computed its own, the others have as long as a step took. Then
+    they end at the next step.
+
+    Args:
+        jobs: `kernels.Step`s of one size that share `ahead.most`.
+    """
+    from qwenkit.fast import kernels
+
+    found = np.zeros((len(jobs), 1), np.int64)
+    given = [
+        (kernels.board(1), np.zeros(len(job.scratch.done), np.int64), job.scratch.done, job, steps)
+        for job, steps in zip(jobs, found, strict=True)
+    ]
+    try:
+        begun = time.perf_counter_ns()
+        _team.call(*((kernels.lead_alone, one) for one in given[1:]))
+        kernels.lead_alone(*given[0])
+        least = jobs[0].ahead.most
+        for steps in found[1:]:
+            kernels.wait_for(steps, (time.perf_counter_ns() - begun) // int(found[0, 0]))
+        if not found.all():
+            least[:] = 0
+    finally:
+        for board, *_ in given:
+            while kernels.close(board) > 0:
+                time.sleep(NAP / 10)
+    for steps, one in zip(found, given, strict=True):
+        if not steps:  # its thread has not begun
+            kernels.lead_alone(kernels.board(1), *one[1:])
+    return int(found.min())

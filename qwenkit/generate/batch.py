@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qwenkit.errors import InputError
-from qwenkit.fast import ClosedLoop
+from qwenkit.fast import ClosedLoop, chosen_ahead
 from qwenkit.generate._prompts import cache_for, one_prompt
 from qwenkit.generate.config import GenerationConfig
-from qwenkit.generate.steps import next_logits, next_token
+from qwenkit.generate.steps import expect, next_logits, next_token
 from qwenkit.generate.text import TextWriter, default_stops
 from qwenkit.model import QwenForCausalLM
 from qwenkit.progress import counted
@@ -187,12 +187,15 @@ def _rounds(
     slots = torch.arange(width + config.max_new_tokens)
     mask = (slots >= padding[:, None]).long()  # (B, width + max_new_tokens) 1 real, 0 padding
     active, stops, loop = list(range(len(rows))), config.stops(model), ClosedLoop()
+    expect(loop, model, config, width)
     steps = range(config.max_new_tokens)
     for index in counted("Generating", steps, len(steps)):
         so_far = mask[:, : width + index]  # (B, S)
-        on_device = ids.to(model.device), so_far.to(model.device)
-        logits = next_logits(model, on_device[0], cache, index, on_device[1], loop)
-        chosen = _chosen(config, logits, model.num_tokens, [rows[i] for i in active])
+        chosen = chosen_ahead(model, ids, cache, so_far, loop)
+        if chosen is None:
+            on_device = ids.to(model.device), so_far.to(model.device)
+            logits = next_logits(model, on_device[0], cache, index, on_device[1], loop)
+            chosen = _chosen(config, logits, model.num_tokens, [rows[i] for i in active])
         for place, token in zip(active, chosen, strict=True):
             rows[place].new.append(token)
             rows[place].done = token in stops
@@ -203,5 +206,6 @@ def _rounds(
         if len(kept) < len(active):
             cache.reorder(kept)
             loop = ClosedLoop()  # the cache has other buffers now
+            expect(loop, model, config, width)
             mask, active = mask[kept], [active[i] for i in kept]
         ids = torch.tensor([rows[place].new[-1] for place in active])[:, None]  # (B, 1)

@@ -11,7 +11,7 @@ from qwenkit.errors import CacheFullError, InputError
 from qwenkit.fast import ClosedLoop
 from qwenkit.generate._prompts import cache_for
 from qwenkit.generate.config import GenerationConfig
-from qwenkit.generate.steps import Step, continued
+from qwenkit.generate.steps import Step, continued, expect
 from qwenkit.generate.text import TextWriter, chat_stops, whole, written
 from qwenkit.model import QwenForCausalLM
 from qwenkit.tokenizer import Tokenizer
@@ -182,6 +182,7 @@ class Conversation:
     ) -> Iterator[Step]:
         """Yield the reply's steps, and write down each token before it is fed."""
         ids = torch.tensor([self._ids], device=self._model.device)
+        expect(loop, self._model, config, ids.shape[1])
         steps = continued(self._model, ids, self.cache, config, loop)
         while True:
             self._check_newest(writer)

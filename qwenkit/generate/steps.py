@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from qwenkit.errors import InputError
-from qwenkit.fast import ClosedLoop, decode_step
+from qwenkit.fast import ClosedLoop, Greedy, decode_step
 from qwenkit.generate._prompts import cache_for, one_prompt
 from qwenkit.generate.config import GenerationConfig
 from qwenkit.generate.sampling import Sampling
@@ -113,6 +113,7 @@ def begun(
     config = GenerationConfig(max_new_tokens=max_new_tokens, **options)
     ids = one_prompt(model, input_ids)
     cache = cache_for(model, 1, ids.shape[1] + max_new_tokens, cache_dtype)
+    expect(loop, model, config, ids.shape[1])
     return continued(model, ids, cache, config, loop)
 
 
@@ -147,6 +148,22 @@ def continued(
             return
         text[ids.shape[1] + index] = token
         new = torch.tensor([[token]], device=model.device)  # (1, 1): the cache holds the rest
+
+
+def expect(
+    loop: ClosedLoop | None, model: QwenForCausalLM, config: GenerationConfig, prompt: int
+) -> None:
+    """Tell a loop which token is chosen next, if that is certain: the kernels may go on with it.
+
+    Args:
+        loop: of the caller.
+        model: a language model.
+        config: says how tokens are chosen.
+        prompt: tokens of it.
+    """
+    if loop is not None and config.is_argmax:
+        end = prompt + config.max_new_tokens - 1  # the last token is not fed
+        loop.greedy = Greedy(model.num_tokens, config.stops(model), end)
 
 
 def next_token(
@@ -222,12 +239,17 @@ def _on_the_cpu(logits: Tensor) -> Float[Tensor, "B V"]:
 
 def check_finite(logits: Float[Tensor, "*B V"], index: int) -> None:
     """Refuse logits that are not finite, at step `index`."""
-    values = logits.numpy()
-    if not (math.isfinite(values.min()) and math.isfinite(values.max())):  # NaN is both
+    if not are_finite(logits):
         raise InputError(
             f"the model gave logits that are not finite at step {index}; damaged weights, or "
             "float16 overflowed: try float32 or bfloat16"
         )
+
+
+def are_finite(logits: Float[Tensor, "*B V"]) -> bool:
+    """Tell whether all logits are finite."""
+    values = logits.numpy()
+    return math.isfinite(values.min()) and math.isfinite(values.max())  # NaN is both
 
 
 def only_tokens(logits: Float[Tensor, "*B V"], num_tokens: int) -> Float[Tensor, "*B V"]:

@@ -9,6 +9,8 @@ model programs", section 3).
 """
 
 from collections.abc import Sequence
+from itertools import repeat
+from operator import is_
 
 from qwenkit.config import QwenConfig
 from qwenkit.errors import CacheFullError, InputError
@@ -183,7 +185,7 @@ class PagedCache(PagePool):
         self._kept, self._found, self._prefix = {}, {}, {}
 
     def _check(self, table: PageTable) -> None:
-        if not isinstance(table, PageTable) or not any(one is table for one in self.tables):
+        if not isinstance(table, PageTable) or not any(map(is_, self.tables, repeat(table))):
             raise InputError(f"{table!r} is not a table that this cache has open; use open()")
 
     def _next(self, table: PageTable, ids: Sequence[int]) -> _Prefix:

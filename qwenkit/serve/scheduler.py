@@ -18,7 +18,7 @@ from qwenkit.errors import CacheFullError, InputError, QwenkitError, shown
 from qwenkit.fast import ClosedLoop
 from qwenkit.generate import GenerationConfig, cache_for, one_prompt
 from qwenkit.generate.config import check_count
-from qwenkit.generate.steps import check_finite, last_logits, next_token
+from qwenkit.generate.steps import are_finite, check_finite, last_logits, next_token
 from qwenkit.model import PageBatch, PageTable, QwenForCausalLM
 from qwenkit.serve.pages import PagedCache
 from qwenkit.serve.request import Request, State
@@ -236,11 +236,21 @@ class Scheduler:
         ids = torch.tensor(rows, device=device)  # (B, T)
         mask = None if view.mask is None else view.mask.to(device)  # (B, S)
         logits = last_logits(self.model, ids, view, mask, loop)  # (B, V)
-        fed_rows = zip(batch, tables, batch.values(), logits, strict=True)
-        return [request for request, *row in fed_rows if self._fed(request, *row)]
+        finite = are_finite(logits)  # if all are, each is
+        fed_rows = zip(batch.items(), tables, logits, strict=True)
+        return [
+            request
+            for (request, count), table, own in fed_rows
+            if self._fed(request, table, count, own, finite)
+        ]
 
     def _fed(
-        self, request: Request, table: PageTable, count: int, logits: Float[Tensor, " V"]
+        self,
+        request: Request,
+        table: PageTable,
+        count: int,
+        logits: Float[Tensor, " V"],
+        finite: bool,
     ) -> bool:
         """Count a request's tokens, and choose the next one if its text was read to the end."""
         text, end = request.text, table.length + count
@@ -248,6 +258,8 @@ class Scheduler:
             self.cache.advance(table, text[:end])
             return False
         try:
+            if not finite:
+                check_finite(logits, len(request.new))
             token = self._choose(request, text, logits)
         except QwenkitError as error:  # the others go on
             request.error = error
@@ -260,7 +272,6 @@ class Scheduler:
         return True
 
     def _choose(self, request: Request, text: list[int], logits: Float[Tensor, " V"]) -> int:
-        check_finite(logits, len(request.new))
         count = self.model.num_tokens
         return next_token(request.config, logits, text, count, request.generator)
 

@@ -1,9 +1,10 @@
 """Where the time of a decoded token goes, part by part, and how many bytes each part reads.
 
 The layers and the head are timed inside the token. For as long as that takes, `kernels.lead_step`
-is the very code of `lead_step`, compiled once more with a clock before and after each stage. It
-computes the same numbers. A stage lasts until its last chunk is there, whichever thread computes
-it.
+is the very code of it, compiled once more with a clock before and after each stage. It computes the
+same numbers. A stage lasts until its last chunk is there, whichever thread computes it. Tokens are
+computed one by one. Where some are computed at once, as in `complete` with a small model, the
+Python around them takes less than is found here.
 
 Every other part is run once more, alone, when all tokens of a turn are there: what it reads may
 still be in the cache, so it can only look too fast. Between two tokens it would slow the second:
@@ -102,7 +103,7 @@ class Decoding:
     def __call__(self) -> list[Times]:
         """Return the times of each token; WHOLE alone where the kernels step aside."""
         self.cache.trim(self.past)
-        loop, made, found = ClosedLoop(), list[Step](), list[Times]()
+        loop, made, found = ClosedLoop(most=1), list[Step](), list[Times]()
         steps = continued(self.model, self.ids, self.cache, self.config, loop)
         with self.clocks.inside():
             for _ in range(self.config.max_new_tokens):
@@ -158,8 +159,8 @@ class Clocks:
         finally:
             kernels.lead_step = own
 
-    def _lead_step(self, board: Any, counts: Any, done: Any, job: Any) -> None:
-        _timed_lead_step(board, counts, done, job)
+    def _lead_step(self, board: Any, counts: Any, done: Any, job: Any) -> int:
+        steps = _timed_lead_step(board, counts, done, job)
         assert counts.max() <= done.shape[1] - 2, "the clocks overwrote what chunks were done"
         start, end = done[:, -2], done[:, -1]  # (stages)
         within = (end - start)[:-1].reshape(-1, kernels.STAGES).sum(0)  # (stages of a layer)
@@ -167,6 +168,7 @@ class Clocks:
         ticks[HEAD] = end[-1] - start[-1]
         ticks[REST] = start[-1] - start[0] - within.sum()
         self.found |= {name: int(count) * self._per_tick for name, count in ticks.items()}
+        return steps
 
 
 _share = kernels.share
@@ -204,8 +206,11 @@ def _timed_share(board, counts, done, job, stage, chunks):
     done[stage, -2], done[stage, -1] = start, _ticks()
 
 
-# The code of lead_step as it stands there, for which `share` is the function above.
-_globals = {**vars(kernels), "share": _timed_share}
-_timed_lead_step = numba.njit(**kernels._OPTIONS)(
-    FunctionType(kernels.lead_step.py_func.__code__, _globals, "timed_lead_step")
-)
+def _again(function: Any, **others: Any) -> Any:
+    """Compile the code of a kernel once more, in which some names stand for other functions."""
+    code, name = function.py_func.__code__, function.__name__
+    return numba.njit(**kernels._OPTIONS)(FunctionType(code, {**vars(kernels), **others}, name))
+
+
+_timed_layers = _again(kernels.go_through_layers, share=_timed_share)
+_timed_lead_step = _again(kernels.lead_step, go_through_layers=_timed_layers)

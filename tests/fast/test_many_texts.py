@@ -243,7 +243,7 @@ def test_what_a_step_works_in_is_kept_for_a_few_numbers_of_texts(monkeypatch):
         batch(model, texts)
     with torch.no_grad():
         found, _ = decode.memory_of(model)
-    assert [*found.scratch] == [3, 2, 1, 4]  # those that were used last
+    assert [*found.scratch] == [(n, 0) for n in (3, 2, 1, 4)]  # those that were used last
     monkeypatch.setattr(decode, "MOST", 1000)
     assert not any(batch(model, 3)[2])
 
@@ -319,10 +319,12 @@ def test_generate_batch_decodes_by_the_kernels(monkeypatch):
     model, served = swap(tiny()), []
     own = decode._through_layers
     monkeypatch.setattr(
-        decode, "_through_layers", lambda *a: served.append(len(a[2].lengths)) or own(*a)
+        decode,
+        "_through_layers",
+        lambda *a: served.append((len(a[2].x), len(a[2].asked))) or own(*a),
     )
     prompts = [ids(1, n, seed=n)[0] % 50 for n in (3, 5, 9)]
     got = qk.generate_batch(model, prompts, max_new_tokens=6, stop_ids=())
-    assert served == [3] * 5
+    assert (served[0], {*served[1:]}) == ((17, 3), {(3, 3)})  # the prompts; then some steps
     with qk.plain(model):
         assert got == qk.generate_batch(model, prompts, max_new_tokens=6, stop_ids=())
