@@ -105,33 +105,34 @@ def each_alone(jobs: list[Any]) -> int:
     """Run some steps, each on a thread of its own; return how many all of them have computed.
 
     For a model that fits in the cache, and texts that fill tiles: no thread waits for another at
-    each stage. Once this thread has computed its own, the others have as long as a step took. Then
-    they end at the next step.
+    each stage. Once this thread has computed its own, those that are at work have as long as a step
+    took. Then they end with the step they are at. What no thread has begun is computed here.
 
     Args:
         jobs: `kernels.Step`s of one size that share `ahead.most`.
     """
     from qwenkit.fast import kernels
 
-    found = np.zeros((len(jobs), 1), np.int64)
+    most, found = jobs[0].ahead.most, np.zeros((len(jobs), 1), np.int64)
     given = [
         (kernels.board(1), np.zeros(len(job.scratch.done), np.int64), job.scratch.done, job, steps)
         for job, steps in zip(jobs, found, strict=True)
     ]
+    begun = time.perf_counter_ns()
     try:
-        begun = time.perf_counter_ns()
         _team.call(*((kernels.lead_alone, one) for one in given[1:]))
         kernels.lead_alone(*given[0])
-        least = jobs[0].ahead.most
-        for steps in found[1:]:
-            kernels.wait_for(steps, (time.perf_counter_ns() - begun) // int(found[0, 0]))
+        for board, *_, steps in given[1:]:
+            if board[kernels.INSIDE]:
+                kernels.wait_for(steps, (time.perf_counter_ns() - begun) // int(found[0, 0]))
         if not found.all():
-            least[:] = 0
+            most[:] = 0  # whoever is at work ends
     finally:
         for board, *_ in given:
             while kernels.close(board) > 0:
                 time.sleep(NAP / 10)
-    for steps, one in zip(found, given, strict=True):
-        if not steps:  # its thread has not begun
-            kernels.lead_alone(kernels.board(1), *one[1:])
+    most[:] = found[found > 0].min()
+    for _, *more, steps in given:
+        if not steps:  # its thread is busy with something else
+            kernels.lead_alone(kernels.board(1), *more, steps)
     return int(found.min())

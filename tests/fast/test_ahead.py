@@ -367,19 +367,23 @@ def test_a_text_that_ends_ends_the_steps_of_all(many):
         assert len(got[place]) == whole[place].index(stop) + 1
 
 
-@pytest.mark.parametrize("case", ["never", "too late"])
-def test_a_thread_that_does_not_begin_is_done_without(many, case):
+@pytest.mark.parametrize("case", ["never", "too late", "at work"])
+def test_a_thread_that_does_not_get_on_is_done_without(many, case):
     want, _ = written(*many)
     begun, threads_made = threading.Event(), []
 
     def call(job):
         function, given = job
+        board = next(one for one in given if isinstance(one, np.ndarray))
+        inside = board[kernels.INSIDE :]
 
         def begin():
-            begun.wait(10)
+            begun.wait(10 if case == "too late" else 0.02)  # a step takes less than a millisecond
             function(*given)
+            inside[0] -= case == "at work"
 
-        if case == "too late":
+        inside[0] += case == "at work"
+        if case != "never":
             threads_made.append(threading.Thread(target=begin))
             threads_made[-1].start()
 
@@ -390,6 +394,7 @@ def test_a_thread_that_does_not_begin_is_done_without(many, case):
         one.join()
     assert got == want
     assert set(parts) == {2}
+    assert len(parts) < 35  # what is done here is done for all steps, not one by one
 
 
 @pytest.mark.parametrize("count", [1, 3])
