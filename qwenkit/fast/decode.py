@@ -116,7 +116,8 @@ def decode_step(
         loop: that of the caller, if no code but ours runs in it.
 
     Returns:
-        (B, 1, V) logits; None, with nothing written, where the kernels may not serve.
+        (B, 1, V) logits; None, with nothing written but empty buffers, where the kernels may not
+        serve.
     """
     count = input_ids.shape[1:].numel()
     of_batch = loop is not None and len(input_ids) > 1

@@ -315,6 +315,47 @@ def test_a_thread_that_is_late_changes_nothing_for_many_texts(dtype):
                     break
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "int4"])
+@pytest.mark.parametrize("texts", [2, 12])
+def test_prompts_of_a_batch_are_read_as_by_the_taught_model(texts, dtype):
+    model, tokens = loaded(dtype), ids(texts, PROMPT + 1) % 50
+    padding = padding_of(texts)
+    mask = (torch.arange(PROMPT + 1) >= padding[:, None]).long()
+    caches, found = [], []
+    for plain in (False, True):
+        cache, loop = qk.KVCache(model.config, texts, LENGTH), qk.fast.ClosedLoop()
+        with qk.plain(model) if plain else nullcontext(), torch.no_grad():
+            given = tokens[:, :PROMPT], cache, mask[:, :PROMPT], loop
+            first = decode_step(model, *given)
+            assert (first is None) == plain
+            if plain:
+                own = {"cache": cache, "attention_mask": mask[:, :PROMPT]}
+                first = model(tokens[:, :PROMPT], **own, logits_to_keep=1)
+            # the padding's slots, which the kernels leave empty, change nothing
+            second = model(tokens[:, PROMPT:], cache=cache, attention_mask=mask)
+        caches.append(cache)
+        found.append(torch.cat([first, second], 1).float())
+    near = NEAR[dtype]
+    assert relative_error(*found) < near
+    real = mask.bool()[:, None, :, None]
+    for one, other in zip(*(cache.keys + cache.values for cache in caches), strict=True):
+        slots = (buffer[:, :, : PROMPT + 1].float() * real for buffer in (one, other))
+        assert relative_error(*slots) < near
+
+
+def test_long_prompts_of_a_batch_and_single_ones_are_read_by_the_taught_model(monkeypatch):
+    model, loop = loaded("float32"), qk.fast.ClosedLoop()
+    monkeypatch.setattr(decode, "READ", 8)
+    for shape, given, served in (
+        ((2, 4), loop, True), ((2, 5), loop, False), ((1, 4), loop, False), ((2, 4), None, False),
+    ):  # fmt: skip
+        cache = qk.KVCache(model.config, shape[0], LENGTH)
+        with torch.no_grad():
+            found = decode_step(model, ids(*shape) % 50, cache, None, given)
+        assert (found is not None) == served
+        assert cache.length == (shape[1] if served else 0)
+
+
 def test_generate_batch_decodes_by_the_kernels(monkeypatch):
     model, served = swap(tiny()), []
     own = decode._through_layers
