@@ -34,7 +34,7 @@ from qwenkit.serve import Request, Scheduler
 from rows import apart, ratio, spread
 from timing import others_share, seconds, take_turns
 
-PAGE_SIZES = (16, 4)
+PAGE_SIZES = (16, 8, 4)
 SHORTEST, MOST = 8, 256  # new tokens
 LENGTHS = (64, 256, 512)  # tokens per text, for the cost of the gather
 STEPS = 10

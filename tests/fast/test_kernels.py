@@ -312,7 +312,7 @@ def test_a_layer_takes_a_row_of_its_own_while_a_thread_is_late(kernels):
 
 def test_a_thread_leaves_a_job_whose_leader_is_gone(monkeypatch):
     monkeypatch.setattr(team, "GIVEN_UP", 0.05)
-    team._help(lambda board: True, (np.zeros(3, np.int64),))  # returns
+    team._help(lambda board: True, np.zeros(3, np.int64))  # returns
 
 
 def test_the_exponential_is_numpys(kernels):
