@@ -164,7 +164,7 @@ class ClosedLoop:
 
     def computed(
         self, ids: NDArray[np.int64], length: int, check: Callable[..., Any], *about: Any
-    ) -> tuple[Callable[[], Tensor], NDArray[np.int64]] | None:
+    ) -> tuple[Callable[[], Tensor], Callable[[], list[list[int]]]] | None:
         """Return what comes after a token, if it was computed, and all that was checked holds.
 
         Args:
@@ -174,7 +174,8 @@ class ClosedLoop:
             about: as of `ask`.
 
         Returns:
-            What gives the logits, (B, 1, V), and (B) the tokens of the largest, as of `keep`.
+            What gives the logits, (B, 1, V); and what gives all tokens from here on, and takes
+            them as fed.
         """
         kept = self._computed
         step = 0 if kept is None else length - kept.length
@@ -184,7 +185,16 @@ class ClosedLoop:
             self._computed = None
             return None
         self._left -= 1
-        return partial(kept.logits, step), kept.tokens[step]
+        return partial(kept.logits, step), partial(self._taken, step)
+
+    def _taken(self, step: int) -> list[list[int]]:
+        """Return the tokens of a step and those that follow, if all logits are finite."""
+        kept, self._computed = self._computed, None
+        tokens = np.empty((0, 0)) if kept is None else kept.tokens[step:]
+        finite = (tokens >= 0).all(1)
+        own = tokens if finite.all() else tokens[: finite.argmin()]
+        self._left = max(0, self._left - max(0, len(own) - 1))
+        return own.tolist()  # type: ignore[no-any-return]
 
 
 def others() -> dict[int, int] | None:

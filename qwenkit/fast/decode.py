@@ -174,22 +174,21 @@ def chosen_ahead(
     cache: KVCache,
     attention_mask: Tensor | None,
     loop: ClosedLoop,
-) -> list[int] | None:
-    """Return the tokens of the largest logits after these, if the kernels were there already.
+) -> list[list[int]]:
+    """Return some tokens of each text that follow these, if the kernels were there already.
 
-    Arguments are those of `decode_step`. None, with nothing changed: they were not, or not all
-    logits are finite.
+    Each is that of the largest logit, and fed next. The cache holds what was fed; the caller counts
+    it, by `advance`. Where not all logits are finite, the tokens end.
+
+    Arguments are those of `decode_step`.
     """
     known = _known(loop, model, cache, input_ids, attention_mask)
-    if known is None or known[1].min() < 0:
-        return None
-    cache.advance(1)
-    return known[1].tolist()  # type: ignore[no-any-return]
+    return [] if known is None else known[1]()
 
 
 def _known(
     loop: ClosedLoop, model: QwenForCausalLM, cache: KVCache, ids: Tensor, mask: Tensor | None
-) -> tuple[Callable[[], Tensor], NDArray[np.int64]] | None:
+) -> tuple[Callable[[], Tensor], Callable[[], list[list[int]]]] | None:
     """Return what `ClosedLoop.computed` does after these tokens."""
     fed, given = _integers(ids), None if mask is None else _integers(mask)
     if type(cache) is not KVCache or fed is None or fed.shape != (cache.batch_size, 1):

@@ -188,11 +188,15 @@ def _rounds(
     mask = (slots >= padding[:, None]).long()  # (B, width + max_new_tokens) 1 real, 0 padding
     active, stops, loop = list(range(len(rows))), config.stops(model), ClosedLoop()
     expect(loop, model, config, width)
+    ahead: list[list[int]] = []  # tokens that the kernels have chosen already, the next one last
     steps = range(config.max_new_tokens)
     for index in counted("Generating", steps, len(steps)):
         so_far = mask[:, : width + index]  # (B, S)
-        chosen = chosen_ahead(model, ids, cache, so_far, loop)
-        if chosen is None:
+        ahead = ahead or chosen_ahead(model, ids, cache, so_far, loop)[::-1]
+        if ahead:
+            chosen = ahead.pop()
+            cache.advance(1)
+        else:
             on_device = ids.to(model.device), so_far.to(model.device)
             logits = next_logits(model, on_device[0], cache, index, on_device[1], loop)
             chosen = _chosen(config, logits, model.num_tokens, [rows[i] for i in active])
@@ -207,5 +211,6 @@ def _rounds(
             cache.reorder(kept)
             loop = ClosedLoop()  # the cache has other buffers now
             expect(loop, model, config, width)
-            mask, active = mask[kept], [active[i] for i in kept]
-        ids = torch.tensor([rows[place].new[-1] for place in active])[:, None]  # (B, 1)
+            mask, active, ahead = mask[kept], [active[i] for i in kept], []
+        if not ahead:
+            ids = torch.tensor([rows[place].new[-1] for place in active])[:, None]  # (B, 1)
