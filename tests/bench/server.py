@@ -189,6 +189,11 @@ def run(
     """
     process = psutil.Process()
     known = texts(model, tokenizer)
+    with Server(model, tokenizer, "model", port=0, limits=LIMITS) as server:
+        storm = Storm(server, known, close_call(model, tokenizer))
+        with ThreadPoolExecutor(clients) as pool:  # what libraries start once, and keep
+            list(pool.map(storm.send, range(2 * clients)))
+        assert wait_until(lambda: not any(left(server))), left(server)
     gc.collect()
     before = process.num_fds(), process.num_threads()
     with Server(model, tokenizer, "model", port=0, limits=LIMITS) as server:
