@@ -205,8 +205,7 @@ def _most(
     if held is not cache or found.table is None:  # pages have room for one only
         return 1
     longest = min(cache.max_length, config.max_position_embeddings)
-    windows = {config.window(layer) for layer in range(len(found.layers))} - {None}
-    longest = min([longest, *(window for window in windows if window is not None)])
+    longest = min([longest, *_windows(config, len(found.layers))])
     size: int = texts * config.vocab_size * found.logits.itemsize
     most: int = min(loop.most(cache.length), longest - cache.length, KEPT_LOGITS // size)
     return max(1, most)
@@ -258,8 +257,8 @@ def _logits_of(logits: Tensor, step: int) -> Tensor:
     own = logits[:, step]
     if len(own) == 1:
         return own[0, :, None]
-    together = torch.from_numpy(memory(own).reshape(-1, 1, own.shape[-1]))  # NumPy's threads rest
-    return together.view(logits.dtype)
+    whole = memory(own).reshape(-1, 1, own.shape[-1])  # torch would share the copy among threads
+    return torch.from_numpy(whole).view(logits.dtype)
 
 
 def _alone(found: Memory, fed: Fed) -> int:
@@ -419,8 +418,7 @@ def _cached(
     length, least = cache.length, 0 if isinstance(cache, PageBatch) or count > 1 else 1
     if type(length) is not int or not least <= length <= cache.max_length - count:
         raise Declined("the cache is empty, or has no room")
-    windows = {config.window(layer) for layer in range(layers)} - {None}
-    if any(length + count > window for window in windows if window is not None):
+    if any(length + count > window for window in _windows(config, layers)):
         raise Declined("the sliding window leaves out tokens of the cache")
     shape = _shape(held, config)
     if isinstance(cache, PageBatch):
@@ -429,6 +427,12 @@ def _cached(
         pages = np.repeat(np.arange(cache.batch_size), count)[:, None]
         lengths = np.tile(np.arange(length, length + count), cache.batch_size)
     return Cached(buffers, shape, pages, np.zeros_like(lengths), lengths)
+
+
+def _windows(config: QwenConfig, layers: int) -> set[int]:
+    """Return the lengths of the layers' sliding windows."""
+    each = (config.window(layer) for layer in range(layers))
+    return {window for window in each if window is not None}
 
 
 def _without(

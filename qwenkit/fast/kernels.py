@@ -179,7 +179,7 @@ LAYER = np.dtype(
 """The memory of a decoder layer, under the names of its modules."""
 
 END = np.dtype([("norm", np.int64), ("eps", np.float32), ("head", PART), ("table", PART)])
-"""The memory of what follows the layers, and of the embedding, which follows the head."""
+"""The memory of what follows the layers, and of the embedding, whose rows begin the next step."""
 
 
 class Kinds(NamedTuple):

@@ -78,6 +78,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_none_yet)
 
 
+def _close(board: NDArray[np.int64]) -> None:
+    """End a job, once nobody is at work on it: weights and pages may be freed then."""
+    from qwenkit.fast import kernels
+
+    while kernels.close(board) > 0:
+        time.sleep(NAP / 10)
+
+
 def together(lead: Callable[..., int], job: Any, done: NDArray[np.int64]) -> int:
     """Run a job on as many threads as torch uses; return what `lead` does.
 
@@ -97,8 +105,7 @@ def together(lead: Callable[..., int], job: Any, done: NDArray[np.int64]) -> int
             _team.call(*each)
         return lead(*given)
     finally:
-        while kernels.close(board) > 0:  # they still read weights and pages, which may be freed
-            time.sleep(NAP / 10)
+        _close(board)
 
 
 def each_alone(jobs: list[Any]) -> int:
@@ -129,8 +136,7 @@ def each_alone(jobs: list[Any]) -> int:
             most[:] = 0  # whoever is at work ends
     finally:
         for board, *_ in given:
-            while kernels.close(board) > 0:
-                time.sleep(NAP / 10)
+            _close(board)
     most[:] = found[found > 0].min()
     for _, *more, steps in given:
         if not steps:  # its thread is busy with something else

@@ -244,7 +244,7 @@ def _multiplying(vectors):
             number = steps.type
             rows = [place(0, builder.mul(stride, number(r)), single) for r in range(ROWS)]
             tokens = place(2, number(0), ir.VectorType(single, LANES))
-            first = [splat(builder, builder.load(place(4, number(r)))) for r in range(ROWS)]
+            begun = [splat(builder, builder.load(place(4, number(r)))) for r in range(ROWS)]
 
             def columns(step, sums):
                 ask(context, builder, kinds[7], soon, builder.mul(step, pace))
@@ -257,8 +257,8 @@ def _multiplying(vectors):
                     _sum(builder, total, *pair) for total, pair in zip(sums, pairs, strict=True)
                 ]
 
-            begun = [one for one in first for _ in range(vectors)]
-            sums = counted(builder, steps, 1, begun, columns)
+            start = [one for one in begun for _ in range(vectors)]
+            sums = counted(builder, steps, 1, start, columns)
             for v in range(vectors):
                 token = builder.mul(apart, number(v * LANES))
                 _store_by_token(builder, sums[v::vectors], place(5, token), apart)
