@@ -477,7 +477,7 @@ def multiply(kinds, part, tokens, x, y, first, end):
         part: the linear layer.
         tokens: how many.
         x: (`room_for(tokens)`, in_features + groups) float32, as `prepare` writes it.
-        y: (tokens or more, out_features) float32, or bfloat16 as uint16.
+        y: (tokens or more, out_features or more) float32, or bfloat16 as uint16.
         first: chunk.
         end: chunk after the last one; if it is not beyond the first, nothing is written.
     """
@@ -502,11 +502,11 @@ def by_tiles(kinds, part, tokens, x, y, first, last):
         part: the linear layer.
         tokens: how many.
         x: panels, as `pack` writes them.
-        y: (tokens or more, out_features).
+        y: (tokens or more, out_features or more); fastest with whole tiles of tokens.
         first: row.
         last: row after the last one.
     """
-    size, outputs = part.in_features, part.out_features
+    size, outputs, wide = part.in_features, part.out_features, y.shape[1]
     pairs = kinds.many.itemsize == 2
     width = size + size % 2 if pairs else size
     as_it_is = kinds.weight.itemsize == kinds.many.itemsize and width == size
@@ -534,8 +534,8 @@ def by_tiles(kinds, part, tokens, x, y, first, last):
         for start in range(0, tokens, WIDTH):
             panel, here = panels[start * width :], min(WIDTH, tokens - start)
             tile = WIDTH if here > HALF else HALF
-            is_whole = here == tile and count == ROWS
-            out, apart = (flat[start * outputs + row :], outputs) if is_whole else (sums, ROWS)
+            is_whole = start + tile <= len(y) and count == ROWS  # beyond `tokens` nobody reads
+            out, apart = (flat[start * wide + row :], wide) if is_whole else (sums, ROWS)
             if tile == WIDTH:
                 multiply_tile(source, stride, panel, steps, begin, out, apart, soon, pace)
             else:
@@ -619,15 +619,16 @@ def _unpack(weight_kind, vector_kind, part, row, out):
 
 @_compiled()
 @no_type_check
-def pack(many, given, out):
+def pack(many, size, given, out):
     """Write tokens as `by_tiles` reads them, a panel of WIDTH after another.
 
     Args:
         many: of what dtype they become.
-        given: (tokens, in_features) float32.
+        size: in_features.
+        given: (tokens, in_features or more) float32.
         out: (room_for(tokens) or more, in_features + groups) float32, whose memory is written.
     """
-    (tokens, size), pairs = given.shape, many.itemsize == 2
+    (tokens, wide), pairs = given.shape, many.itemsize == 2
     width = size + size % 2 if pairs else size
     panels = out.reshape(-1).view(many.dtype)
     at_once = 2 * LANES if pairs else LANES
@@ -635,7 +636,7 @@ def pack(many, given, out):
     for start in range(0, tokens, WIDTH):
         panel = borrowed(panels[start * width : (start + WIDTH) * width])
         for first in range(start, start + WIDTH if columns else start, LANES):
-            pack_tokens(flat, size, first, tokens - 1, panel, first - start, columns)
+            pack_tokens(flat, wide, first, tokens - 1, panel, first - start, columns)
         for t in range(WIDTH if columns < size else 0):
             token = given[min(start + t, tokens - 1)]
             for i in range(columns, size):
@@ -843,11 +844,11 @@ def prepare(kinds, part, given, out):
     Args:
         kinds: the dtypes.
         part: the linear layer.
-        given: (tokens, in_features) float32.
+        given: (tokens, in_features or more) float32; layers may have fewer neurons than another.
         out: (room_for(tokens) or more, in_features + groups) float32.
     """
     if len(given) > FEW:
-        pack(kinds.many, given, out)
+        pack(kinds.many, part.in_features, given, out)
     else:
         for n in range(len(given)):
             prepare_one(part, given[n], out[n])
@@ -865,10 +866,10 @@ def prepare_one(part, x, out):
 
     Args:
         part: the linear layer.
-        x: (in_features) float32.
-        out: (in_features + groups) float32.
+        x: (in_features or more) float32.
+        out: (in_features + groups or more) float32.
     """
-    size, groups = len(x), groups_of_token(part)
+    size, groups = part.in_features, groups_of_token(part)
     if groups == 0:
         for i in range(size):
             out[i] = x[i]

@@ -17,6 +17,7 @@ from test_edits import (
     STAY,
     VISIBLE,
     _no_shape_checks,  # noqa: F401
+    fewer_neurons,
     loaded,
     rows,
 )
@@ -204,6 +205,24 @@ def test_many_texts_in_pages_are_decoded_as_by_the_taught_model(dtype, tmp_path)
     with qk.plain(model):
         want, _, _ = in_pages(model, texts)
     near = 0.03 if model.dtype == torch.bfloat16 else 1e-5 if dtype == "float32" else 1e-4
+    for one, other in zip(got, want, strict=True):
+        assert relative_error(one.float(), other.float()) < near
+
+
+@pytest.mark.parametrize("texts", [1, 4, 9, 16, 33])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "int4"])
+def test_layers_may_have_different_numbers_of_neurons(dtype, texts):
+    """A whole tile is written where it belongs, and each row begins where its layer's rows do."""
+    model = tiny(hidden_size=64, intermediate_size=192, num_hidden_layers=3)
+    fewer_neurons(model.model.layers[1].mlp, 64)
+    if dtype in ("int8", "int4"):
+        qk.quantize(model, dtype, group=64)
+    swap(model.bfloat16() if dtype == "bfloat16" else model.float())
+    got, _, served = batch(model, texts)
+    assert all(served)
+    with qk.plain(model):
+        want, _, _ = batch(model, texts)
+    near = 0.03 if dtype == "bfloat16" else 1e-5 if dtype == "float32" else 3e-4
     for one, other in zip(got, want, strict=True):
         assert relative_error(one.float(), other.float()) < near
 
