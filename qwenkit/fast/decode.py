@@ -44,7 +44,7 @@ from qwenkit.model import (
 )
 
 MOST = 1 << 28  # bytes that a step may work in; with many texts and a large model it would be more
-READ = 128  # tokens of prompts, as many as a `Scheduler` reads at a time; more were not measured
+READ = 160  # tokens where prompts are read, as many as a `Scheduler` feeds; more were not measured
 KEPT_LOGITS = 1 << 24  # bytes of logits that are computed at once
 CACHED = 1 << 25  # bytes of weights, which each thread reads from the cache
 KEPT = 4  # of what steps have worked in, for the next

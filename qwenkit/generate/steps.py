@@ -216,12 +216,26 @@ def last_logits(
     loop: ClosedLoop | None = None,
 ) -> Float[Tensor, "B V"]:
     """Feed new tokens; return each row's logits of the next one as they are."""
-    with torch.no_grad():  # not around a yield, which would switch it off for the caller too
-        # The one place where the fast path is chosen; None: it steps aside (see `explain`).
-        out = decode_step(model, ids, cache, attention_mask, loop)
-        if out is None:
+    logits = logits_by_kernels(model, ids, cache, attention_mask, loop)
+    if logits is None:
+        with torch.no_grad():  # not around a yield, which would switch it off for the caller too
             out = model(ids, cache=cache, attention_mask=attention_mask, logits_to_keep=1)
-    return _on_the_cpu(out[:, -1])  # (B, V) choosing is the same on every device
+        logits = _on_the_cpu(out[:, -1])
+    return logits
+
+
+def logits_by_kernels(
+    model: QwenForCausalLM,
+    ids: Int[Tensor, "B T"],
+    cache: KVCache,
+    attention_mask: Int[Tensor, "B S"] | None = None,
+    loop: ClosedLoop | None = None,
+) -> Float[Tensor, "B V"] | None:
+    """Return the same; None, with nothing fed, where the kernels step aside (see `explain`)."""
+    with torch.no_grad():
+        # The one place where the fast path is chosen.
+        out = decode_step(model, ids, cache, attention_mask, loop)
+    return None if out is None else _on_the_cpu(out[:, -1])  # choosing is the same everywhere
 
 
 # Between two decode steps, NumPy does what torch would share among OpenMP's threads: these spin for

@@ -23,6 +23,7 @@ class Request:
         stops: tokens that stop generation.
         generator: of its own random numbers.
         new: the tokens added so far; a stop token is the last.
+        text: ids of prompt and continuation; all but the last are fed before the next.
         state: "waiting" for room, also after it was preempted; "running"; and at the end "finished"
             by a stop token or the count, "canceled", or "failed".
         error: why it failed.
@@ -35,19 +36,23 @@ class Request:
     config: GenerationConfig
     stops: frozenset[int] = field(repr=False)
     generator: torch.Generator = field(repr=False)
-    new: list[int] = field(default_factory=list)
+    new: list[int] = field(default_factory=list, init=False)
+    text: list[int] = field(init=False, repr=False)
     state: State = "waiting"
     error: Exception | None = None
     preemptions: int = 0
     shared_tokens: int = 0
     table: PageTable | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        self.text = [*self.prompt]
+
     @property
     def done(self) -> bool:
         """Whether it takes no more tokens."""
         return self.state in ("finished", "canceled", "failed")
 
-    @property
-    def text(self) -> list[int]:
-        """Return the ids of prompt and continuation; all but the last are fed before the next."""
-        return self.prompt + self.new
+    def add(self, token: int) -> None:
+        """Add a token."""
+        self.new.append(token)
+        self.text.append(token)

@@ -7,7 +7,7 @@ put together again at each step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -18,7 +18,13 @@ from qwenkit.errors import CacheFullError, InputError, QwenkitError, shown
 from qwenkit.fast import ClosedLoop
 from qwenkit.generate import GenerationConfig, cache_for, one_prompt
 from qwenkit.generate.config import check_count
-from qwenkit.generate.steps import are_finite, check_finite, last_logits, next_token
+from qwenkit.generate.steps import (
+    are_finite,
+    check_finite,
+    last_logits,
+    logits_by_kernels,
+    next_token,
+)
 from qwenkit.model import PageBatch, PageTable, QwenForCausalLM
 from qwenkit.serve.pages import PagedCache
 from qwenkit.serve.request import Request, State
@@ -32,12 +38,15 @@ class Scheduler:
     request gives back its own and waits (it is preempted); later its text is read again, and it
     goes on with the random numbers that come next. The oldest always goes on, so each request ends.
 
-    A prompt is read in chunks between the steps of the others. Prompts that begin with the same
-    tokens share pages: one reads them, the others wait for it and find them. (The logits do differ
-    in their last bits from those of `generate`: sums over several rows are taken in another order.)
+    A prompt is read in chunks within the steps of the others (Agrawal et al. 2023, "SARATHI:
+    Efficient LLM inference by piggybacking decodes with chunked prefills"). Prompts that begin with
+    the same tokens share pages: one reads them, the others wait for it and find them. (The logits
+    do differ in their last bits from those of `generate`: sums over several rows are taken in
+    another order.)
 
-    Requests that decode share one forward pass, which reads each weight once for all: by the
-    compiled kernels, where `explain` says that they serve.
+    All that is fed in a step shares one forward pass, which reads each weight once for all: by the
+    compiled kernels, where `explain` says that they serve. Where they do not, chunks of prompts
+    have a forward pass of their own.
 
     Pages belong to the weights that they were computed with: after an edit of the model, call
     `cache.forget()`.
@@ -151,8 +160,8 @@ class Scheduler:
     def step(self) -> list[Request]:
         """Feed every running request its next tokens; return those that got a new one.
 
-        Those that decode are fed one token each, in one forward pass; chunks of prompts are fed in
-        another. If it is interrupted, it can be called again.
+        Those that decode are fed one token each, the others chunks of their prompts. If it is
+        interrupted, it can be called again.
 
         Returns:
             In order of arrival; a request's token is the last of its `new`. Empty while prompts
@@ -164,7 +173,12 @@ class Scheduler:
         plan = self._plan()
         decoding = {request: count for request, count in plan.items() if count == 1}
         reading = {request: count for request, count in plan.items() if count > 1}
-        got = [r for batch in (decoding, reading) if batch for r in self._forward(batch, loop)]
+        # In one forward pass each weight is read once for all. The kernels compute no padding; the
+        # taught forward pass would compute as much of it for each text as the longest chunk has.
+        got = self._forward(plan, loop, logits_by_kernels) if decoding and reading else None
+        if got is None:
+            batches = [batch for batch in (decoding, reading) if batch]
+            got = [one for batch in batches for one in self._forward(batch, loop) or ()]
         return [request for request in plan if request in got]
 
     def _plan(self) -> dict[Request, int]:
@@ -224,8 +238,13 @@ class Scheduler:
                 if youngest is request:
                     return False
 
-    def _forward(self, batch: dict[Request, int], loop: ClosedLoop | None) -> list[Request]:
-        """Feed requests their next tokens, and return those that got a new one."""
+    def _forward(
+        self,
+        batch: dict[Request, int],
+        loop: ClosedLoop | None,
+        feed: Callable[..., Float[Tensor, "B V"] | None] = last_logits,
+    ) -> list[Request] | None:
+        """Feed requests their next tokens; return those that got a new one, None if not fed."""
         tables = [request.table for request in batch if request.table is not None]
         view = PageBatch(self.cache, tables, list(batch.values()))
         width, rows = max(batch.values()), []
@@ -235,7 +254,9 @@ class Scheduler:
         device = self.model.device
         ids = torch.tensor(rows, device=device)  # (B, T)
         mask = None if view.mask is None else view.mask.to(device)  # (B, S)
-        logits = last_logits(self.model, ids, view, mask, loop)  # (B, V)
+        logits = feed(self.model, ids, view, mask, loop)  # (B, V)
+        if logits is None:
+            return None
         finite = are_finite(logits)  # if all are, each is
         fed_rows = zip(batch.items(), tables, logits, strict=True)
         return [
@@ -266,7 +287,7 @@ class Scheduler:
             self._leave(request, "failed")
             return False
         self.cache.advance(table, text)
-        request.new.append(token)
+        request.add(token)
         if token in request.stops or len(request.new) == request.config.max_new_tokens:
             self._leave(request, "finished")
         return True

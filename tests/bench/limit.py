@@ -8,7 +8,7 @@ large pages, in which the weights lie where the system has them (see `qwenkit.la
 pages as torch gets them; all shares are of the first. For each dtype a table says how far each part
 of a token is from that: "lost" is the time beyond what its bytes take.
 The rows add up to the whole token; `token_parts.py` says how they are timed. Tokens are decoded as
-in `complete`, where all is checked for one in sixteen. For a caller that gets each token, as from
+in `complete`, where all is checked for one in 32. For a caller that gets each token, as from
 `generate`, all is checked for each; how long that takes is said below the table.
 
 All sides take turns, memory and transformers (where it is installed, in float32, greedily too)

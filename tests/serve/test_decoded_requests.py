@@ -24,7 +24,7 @@ PROMPT = ids(1, 7)[0].tolist()
 
 def made(dtype):
     """Return an accelerated model; int8 and int4 ones compute in float32."""
-    model = tiny(num_hidden_layers=2)
+    model = tiny(num_hidden_layers=2, max_position_embeddings=256)
     if dtype in ("int8", "int4"):
         qk.quantize(model, dtype, group=8)
     return swap(model.bfloat16() if dtype == "bfloat16" else model.float())
@@ -79,6 +79,29 @@ def test_mixed_lengths_and_shared_beginnings_give_the_tokens_of_single_generatio
         assert request.new == alone(model, request)
     assert any(request.shared_tokens for request in requests)
     assert {(1, True), (1, False), (2, True), (3, True)} <= set(passes)
+
+
+def test_the_kernels_read_a_prompt_in_the_forward_pass_of_those_that_decode():
+    """A step with too much for them, or an edited model, is as before: a pass for each kind."""
+    for edit, prompt, want in (
+        (None, 9, [(3, True)]),
+        (None, 170, [(3, False), (2, True), (1, False)]),
+        (add_hook, 9, [(3, False), (2, False), (1, False)]),
+    ):
+        model = made("float32")
+        if edit is not None:
+            edit(model)
+        scheduler = Scheduler(model, page_size=3, chunk_tokens=170)
+        requests = [scheduler.submit(PROMPT[:length], greedy(30)) for length in (4, 6)]
+        while not all(request.new for request in requests):
+            scheduler.step()
+        late = scheduler.submit(ids(1, prompt, seed=1)[0].tolist(), greedy(12, seed=2))
+        with watched() as passes:
+            got = scheduler.step()
+        assert passes == want
+        assert got == [*requests, late]  # each has a new token
+        finish(scheduler)
+        assert all(request.new == alone(model, request) for request in [*requests, late])
 
 
 def add_hook(model):
