@@ -271,7 +271,7 @@ def outcome(model, edit=None):
     """Return the logits, or the error, of a batch in the middle of which an edit is made."""
     torch.manual_seed(0)  # some edits are random
     try:
-        found = batch(model, 9, edit)[0].float()
+        found = batch(model, 17, edit)[0].float()
         return found if torch.isfinite(found).all() else "not finite"
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
@@ -284,7 +284,7 @@ def test_an_edit_in_the_middle_of_a_batch_is_seen_by_the_next_token(name, dtype)
     with qk.plain(model):
         same(found, outcome(model, edit), dtype)
     if name in EDITS and not isinstance(found, str):
-        assert batch(loaded(dtype), 9, edit)[2][-1] == (name in STAY)
+        assert batch(loaded(dtype), 17, edit)[2][-1] == (name in STAY)
 
 
 @pytest.mark.parametrize("name", CODE)
@@ -294,12 +294,12 @@ def test_while_code_is_replaced_a_batch_is_decoded_by_the_taught_model(name):
         found = outcome(model)
         with qk.plain(model):
             same(found, outcome(model), "float32")
-    assert all(batch(model, 9)[2])
+    assert all(batch(model, 17)[2])
 
 
 ROWS_OF_CACHE = {
     "keys of zeros": lambda m, cache: [keys.zero_() for keys in cache.keys],
-    "rows in another order": lambda m, cache: cache.reorder([8, *range(8)]),
+    "rows in another order": lambda m, cache: cache.reorder([16, *range(16)]),
     "keys of the row before": lambda m, cache: cache.keys.__setitem__(1, cache.keys[1].roll(1, 0)),
     "one kv head for all": lambda m, cache: cache.keys.__setitem__(
         1, cache.keys[1][:, :1].expand_as(cache.keys[1])),
