@@ -1,6 +1,7 @@
 """Names that notebooks or the README used before they moved: each works once more, and says so."""
 
 import importlib
+from pathlib import Path
 
 import pytest
 
@@ -23,7 +24,7 @@ def test_a_module_that_moved_is_found_and_says_so(old, monkeypatch):
     new = importlib.import_module(_deprecated.MOVED[old])
     with pytest.warns(DeprecationWarning, match=f"{old} is now {new.__name__}") as said:
         assert importlib.import_module(old) is new
-    assert "qwenkit" not in said[0].filename
+    assert not Path(said[0].filename).is_relative_to(Path(qk.__file__).parent)
     importlib.sys.modules.pop(old)
 
 

@@ -47,7 +47,7 @@ class PagedCache(PagePool):
         InputError: a size below 1, or not a config.
     """
 
-    def __init__(self, config: QwenConfig, num_pages: int = 256, page_size: int = 16) -> None:
+    def __init__(self, config: QwenConfig, num_pages: int = 512, page_size: int = 8) -> None:
         if not isinstance(config, QwenConfig):
             raise InputError(f"config is a {type(config).__name__}; it must be a QwenConfig")
         for name, value in (("num_pages", num_pages), ("page_size", page_size)):
